@@ -1,0 +1,47 @@
+"""Section 1.2 of the specification as types: what each class of data is and where its copies live.
+
+Each room declares its classes in its own `catalogue.py`; `platform.py` collects them; the relay,
+`status` and later retention, backup and erasure iterate over the collection. Adding a class of
+data is one entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseCopy:
+    """A ClickHouse table that mirrors a PostgreSQL table row by row.
+
+    `key` is the identity under which versions replace each other; it must be a subset of what the
+    source's replica identity carries, so that a delete can name the row.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCopy:
+    """A Redis key, as a template over columns of the row: `transaction:{network_id}:{hash}`."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataClass:
+    """One class of data: its primary table, its copies and its clock.
+
+    `table` is `schema.table` of `database`. `retention` runs from ingestion; None keeps for ever.
+    """
+
+    name: str
+    database: str
+    table: str
+    copies: tuple[ClickHouseCopy | CacheCopy, ...] = ()
+    retention: timedelta | None = None
+    tenant_key: str | None = None
+    personal_fields: tuple[str, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""Blocks, transactions, receipts and logs of public chains."""

@@ -1,0 +1,1 @@
+"""Where blocks come from: files or a JSON-RPC endpoint."""

@@ -1,0 +1,1 @@
+"""One room per engine: rows, keys, bytes, plain sessions; never tenants."""

@@ -1,0 +1,1 @@
+"""The same engines started by us, from wheels, on loopback."""

@@ -1,0 +1,109 @@
+"""Where each engine answers, and as whom.
+
+`platform.endpoints(settings)` makes these from the settings and, for embedded engines, from the
+state file a running layer leaves in its data directory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from psycopg.conninfo import make_conninfo
+
+from neolayer.engines.engine import Level
+
+
+class Database(StrEnum):
+    """The three databases, by the names they bear on the server."""
+
+    CORE = "neolayer"
+    EVENT_STORE = "event_store"
+    TIMESERIES = "timeseries"
+
+
+class Role(StrEnum):
+    """The roles of every database. Only `OWNER` cannot log in; `ADMIN` is the DSN's own user."""
+
+    ADMIN = "admin"
+    OWNER = "neolayer_owner"
+    MIGRATOR = "neolayer_migrator"
+    APP = "neolayer_app"
+    INGEST = "neolayer_ingest"
+    RELAY = "neolayer_relay"
+    BACKUP = "neolayer_backup"
+    OPERATOR = "neolayer_operator"
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresEndpoint:
+    """One cluster. `admin_dsn` may create roles and databases; the other roles have passwords."""
+
+    level: Level
+    admin_dsn: str = field(repr=False)
+    passwords: dict[Role, str] = field(repr=False)
+    address: str
+
+    def dsn(self, role: Role, database: Database | str = Database.CORE) -> str:
+        """A libpq connection string for one role in one database."""
+        if role is Role.ADMIN:
+            return make_conninfo(self.admin_dsn, dbname=str(database))
+        return make_conninfo(
+            self.admin_dsn,
+            dbname=str(database),
+            user=str(role),
+            password=self.passwords[role],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RedisEndpoint:
+    level: Level
+    url: str = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseEndpoint:
+    level: Level
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+    database: str = "neolayer"
+    secure: bool = False
+
+    @property
+    def address(self) -> str:
+        return f"{'https' if self.secure else 'http'}://{self.host}:{self.port}/{self.database}"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectsEndpoint:
+    level: Level
+    url: str
+    folder: Path | None = None
+
+    @property
+    def address(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """All engines of one layer. The event store and time series share `postgres` by default."""
+
+    postgres: PostgresEndpoint
+    event_store: PostgresEndpoint
+    timeseries: PostgresEndpoint
+    redis: RedisEndpoint
+    clickhouse: ClickHouseEndpoint
+    objects: ObjectsEndpoint
+
+    def cluster(self, database: Database) -> PostgresEndpoint:
+        return {
+            Database.CORE: self.postgres,
+            Database.EVENT_STORE: self.event_store,
+            Database.TIMESERIES: self.timeseries,
+        }[database]

@@ -1,0 +1,1 @@
+"""Which position a derived store reflects, and waiting for one."""

@@ -1,0 +1,1 @@
+"""The commit log, read once and carried to every derived store."""

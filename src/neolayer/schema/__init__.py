@@ -1,0 +1,1 @@
+"""What every database looks like: migration lines and the runner."""

@@ -1,0 +1,141 @@
+"""The one configuration: `neolayer.toml`, overridden by `NEOLAYER_*`.
+
+Without a file and without variables every engine is embedded under one data directory. A variable
+names a field by its path, joined with two underscores: `NEOLAYER_POSTGRES__DSN`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from neolayer.errors import SettingsError
+
+DEFAULT_DATA_DIR = ".neolayer"
+DEFAULT_FILE = "neolayer.toml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PostgresSettings(_Section):
+    """PostgreSQL: the three databases of one cluster, or one cluster each."""
+
+    dsn: SecretStr | None = Field(
+        None,
+        description="DSN of a role that may create databases and roles; unset: embedded",
+    )
+    event_store_dsn: SecretStr | None = Field(
+        None, description="DSN of another cluster for the event store; unset: the same cluster"
+    )
+    timeseries_dsn: SecretStr | None = Field(
+        None, description="DSN of another cluster for time series; unset: the same cluster"
+    )
+    pool_size: int = Field(8, ge=1, description="connections a process keeps per database and role")
+
+
+class RedisSettings(_Section):
+    """Redis or Valkey: caches, derived from the commit log."""
+
+    dsn: SecretStr | None = Field(None, description="redis:// URL; unset: embedded Valkey")
+
+
+class ClickHouseSettings(_Section):
+    """ClickHouse: analytics, derived from the commit log."""
+
+    dsn: SecretStr | None = Field(
+        None, description="http(s)://user:password@host:port/database; unset: embedded chDB"
+    )
+
+
+class ObjectSettings(_Section):
+    """Object storage."""
+
+    url: str | None = Field(None, description="s3://bucket/prefix; unset: a local folder")
+
+
+class ServeSettings(_Section):
+    """The HTTP server that `up` starts."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(0, ge=0, le=65535, description="port; 0: any free one")
+
+
+class RelaySettings(_Section):
+    """The flow from the commit log to the derived stores."""
+
+    batch_rows: int = Field(50_000, ge=1, description="rows a sink is given at most at once")
+    batch_seconds: float = Field(0.5, gt=0, description="seconds a change waits for company")
+
+
+class Settings(BaseSettings):
+    """All settings; each field has a default that works on a bare machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="NEOLAYER_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    data_dir: Path = Field(Path(DEFAULT_DATA_DIR), description="where embedded engines keep data")
+    run_as: str | None = Field(
+        None, description="user that PostgreSQL runs as when we are root; unset: nobody"
+    )
+    postgres: PostgresSettings = PostgresSettings()
+    redis: RedisSettings = RedisSettings()
+    clickhouse: ClickHouseSettings = ClickHouseSettings()
+    objects: ObjectSettings = ObjectSettings()
+    serve: ServeSettings = ServeSettings()
+    relay: RelaySettings = RelaySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+def load_settings(file: Path | None = None, *, data_dir: Path | None = None) -> Settings:
+    """Read the file (default: `neolayer.toml` here, if there is one), then the environment.
+
+    `data_dir` beats both. Relative paths in a file are relative to that file. Raises SettingsError
+    naming the file or variable and the field.
+    """
+    values = _read(file)
+    try:
+        settings = Settings(**values)
+    except ValidationError as exc:
+        raise SettingsError(_explain(exc, file)) from exc
+    chosen = data_dir or settings.data_dir
+    return settings.model_copy(update={"data_dir": Path(os.path.abspath(chosen.expanduser()))})
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    path = file or Path(DEFAULT_FILE)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if file is None:
+            return {}
+        raise SettingsError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise SettingsError(f"{path}: {exc}") from exc
+    if isinstance(values.get("data_dir"), str):
+        values["data_dir"] = path.parent / cast(str, values["data_dir"])
+    return values
+
+
+def _explain(exc: ValidationError, file: Path | None) -> str:
+    first = exc.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    variable = "NEOLAYER_" + "__".join(str(part) for part in first["loc"]).upper()
+    return f"setting {field!r} ({file or DEFAULT_FILE} or {variable}): {first['msg']}"

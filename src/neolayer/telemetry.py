@@ -1,0 +1,45 @@
+"""Logging to stderr with secrets masked, and the process's metrics registry."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+REGISTRY = CollectorRegistry()
+
+_URL_PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):([^@\s]+)@")
+_KEY_VALUE = re.compile(
+    r"\b((?:\w*(?:password|passwd|secret|token|api_?key))\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)",
+    re.IGNORECASE,
+)
+
+
+def mask(text: str) -> str:
+    """The text with passwords in URLs and `password=...` pairs replaced by `***`."""
+    return _KEY_VALUE.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", text))
+
+
+def _mask_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: mask(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def configure_logging(*, level: int = logging.INFO) -> None:
+    """Set up structured logging for this process: one line an event on stderr, secrets masked."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _mask_values,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

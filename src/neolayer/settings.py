@@ -6,7 +6,6 @@ names a field by its path, joined with two underscores: `NEOLAYER_POSTGRES__DSN`
 
 from __future__ import annotations
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, cast
@@ -28,50 +27,57 @@ class PostgresSettings(_Section):
     """PostgreSQL: the three databases of one cluster, or one cluster each."""
 
     dsn: SecretStr | None = Field(
-        None,
+        default=None,
         description="DSN of a role that may create databases and roles; unset: embedded",
     )
     event_store_dsn: SecretStr | None = Field(
-        None, description="DSN of another cluster for the event store; unset: the same cluster"
+        default=None,
+        description="DSN of another cluster for the event store; unset: the same cluster",
     )
     timeseries_dsn: SecretStr | None = Field(
-        None, description="DSN of another cluster for time series; unset: the same cluster"
+        default=None, description="DSN of another cluster for time series; unset: the same cluster"
     )
-    pool_size: int = Field(8, ge=1, description="connections a process keeps per database and role")
+    pool_size: int = Field(
+        default=8, ge=1, description="connections a process keeps per database and role"
+    )
 
 
 class RedisSettings(_Section):
     """Redis or Valkey: caches, derived from the commit log."""
 
-    dsn: SecretStr | None = Field(None, description="redis:// URL; unset: embedded Valkey")
+    dsn: SecretStr | None = Field(default=None, description="redis:// URL; unset: embedded Valkey")
 
 
 class ClickHouseSettings(_Section):
     """ClickHouse: analytics, derived from the commit log."""
 
     dsn: SecretStr | None = Field(
-        None, description="http(s)://user:password@host:port/database; unset: embedded chDB"
+        default=None, description="http(s)://user:password@host:port/database; unset: embedded chDB"
     )
 
 
 class ObjectSettings(_Section):
     """Object storage."""
 
-    url: str | None = Field(None, description="s3://bucket/prefix; unset: a local folder")
+    url: str | None = Field(default=None, description="s3://bucket/prefix; unset: a local folder")
 
 
 class ServeSettings(_Section):
     """The HTTP server that `up` starts."""
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(0, ge=0, le=65535, description="port; 0: any free one")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=0, ge=0, le=65535, description="port; 0: any free one")
 
 
 class RelaySettings(_Section):
     """The flow from the commit log to the derived stores."""
 
-    batch_rows: int = Field(50_000, ge=1, description="rows a sink is given at most at once")
-    batch_seconds: float = Field(0.5, gt=0, description="seconds a change waits for company")
+    batch_rows: int = Field(
+        default=50_000, ge=1, description="rows a sink is given at most at once"
+    )
+    batch_seconds: float = Field(
+        default=0.5, gt=0, description="seconds a change waits for company"
+    )
 
 
 class Settings(BaseSettings):
@@ -81,9 +87,11 @@ class Settings(BaseSettings):
         env_prefix="NEOLAYER_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    data_dir: Path = Field(Path(DEFAULT_DATA_DIR), description="where embedded engines keep data")
+    data_dir: Path = Field(
+        default=Path(DEFAULT_DATA_DIR), description="where embedded engines keep data"
+    )
     run_as: str | None = Field(
-        None, description="user that PostgreSQL runs as when we are root; unset: nobody"
+        default=None, description="user that PostgreSQL runs as when we are root; unset: nobody"
     )
     postgres: PostgresSettings = PostgresSettings()
     redis: RedisSettings = RedisSettings()
@@ -116,7 +124,7 @@ def load_settings(file: Path | None = None, *, data_dir: Path | None = None) -> 
     except ValidationError as exc:
         raise SettingsError(_explain(exc, file)) from exc
     chosen = data_dir or settings.data_dir
-    return settings.model_copy(update={"data_dir": Path(os.path.abspath(chosen.expanduser()))})
+    return settings.model_copy(update={"data_dir": chosen.expanduser().absolute()})
 
 
 def _read(file: Path | None) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""`python -m neolayer`: the command line."""
+
+from neolayer.cli import main
+
+main()

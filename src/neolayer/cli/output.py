@@ -1,0 +1,71 @@
+"""Data on stdout, words on stderr: the two ways a command speaks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from neolayer.telemetry import mask
+
+_INT64 = range(-(2**63), 2**64)
+
+
+def say(text: str) -> None:
+    """One line for the person at the terminal, secrets masked."""
+    print(mask(text), file=sys.stderr)
+
+
+def words() -> Console:
+    """A console on stderr, for progress and pictures."""
+    return Console(stderr=True)
+
+
+def write_json(value: object, *, indent: bool = True) -> None:
+    """One JSON value on stdout and nothing else. See `plain` for how numbers are written."""
+    option = orjson.OPT_INDENT_2 if indent else 0
+    sys.stdout.buffer.write(orjson.dumps(plain(value), default=_default, option=option) + b"\n")
+    sys.stdout.flush()
+
+
+def plain(value: Any) -> Any:
+    """The value with integers beyond 64 bits as strings, so that no reader rounds them."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if value in _INT64 else str(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def _default(value: Any) -> Any:
+    match value:
+        case Decimal():
+            return format(value, "f")
+        case bytes() | memoryview():
+            return "0x" + bytes(value).hex()
+        case UUID():
+            return str(value)
+        case _:
+            return str(value)
+
+
+def write_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
+) -> None:
+    """A table on stdout for people; cut to the terminal's width, so never for scripts."""
+    table = Table(title=title or None)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console().print(table)

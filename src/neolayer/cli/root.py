@@ -1,0 +1,100 @@
+"""The root of the command tree, and what all commands have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from neolayer import __version__
+from neolayer.errors import NeolayerError
+from neolayer.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from neolayer.telemetry import mask
+
+app = App(
+    name="neolayer",
+    help="The whole data layer of a multi-tenant blockchain service, run as one system.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+)
+COMMANDS = ("config",)
+_EVERYWHERE = Group("For every command", sort_key=100)
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What the user said beside the verb. `chosen`: the data directory is not the default."""
+
+    settings: Settings
+    config: Path | None
+    chosen: bool
+
+
+_invocation: ContextVar[Invocation] = ContextVar("invocation")
+
+
+def invocation() -> Invocation:
+    """The settings of the running command."""
+    return _invocation.get()
+
+
+@app.meta.default
+def _dispatch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    data_dir: Annotated[
+        Path | None,
+        Parameter(help=f"Where embedded engines live (default: {DEFAULT_DATA_DIR})."),
+    ] = None,
+    config: Annotated[
+        Path | None, Parameter(help="Configuration file (default: neolayer.toml, if there is one).")
+    ] = None,
+) -> Any:
+    settings = load_settings(config, data_dir=data_dir)
+    default = Path(DEFAULT_DATA_DIR).absolute()
+    _invocation.set(Invocation(settings, config, chosen=settings.data_dir != default))
+    command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    result = command(*bound.args, **bound.kwargs)
+    if asyncio.iscoroutine(result):
+        return asyncio.run(cast("Any", result))
+    return result
+
+
+app.meta.group_parameters = _EVERYWHERE
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return the exit code: 0, or what the error says."""
+    _register()
+    try:
+        result = app.meta(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except CycloptsError as exc:
+        return _fail(f"{exc}", hint="neolayer --help lists the commands.", code=2)
+    except NeolayerError as exc:
+        return _fail(exc.message, hint=exc.hint, code=exc.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", hint=None, code=130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, *, hint: str | None, code: int) -> int:
+    print(f"error: {mask(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {mask(hint)}", file=sys.stderr)
+    return code
+
+
+def _register() -> None:
+    """Import the command modules; each adds its commands to `app`."""
+    for module in COMMANDS:
+        import_module(f"neolayer.cli.{module}")

@@ -1,0 +1,33 @@
+"""Free loopback ports."""
+
+from __future__ import annotations
+
+import socket
+
+from neolayer.errors import EngineError
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_port() -> int:
+    """A loopback port nobody listens on at this moment.
+
+    Somebody may take it before we listen; the supervisor then starts the engine on another.
+    """
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        return int(listener.getsockname()[1])
+
+
+def require_free(name: str, host: str, port: int) -> None:
+    """Raises EngineError, in one sentence, where somebody listens on a port the user has fixed."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as exc:
+            raise EngineError(
+                name,
+                f"port {port} on {host} cannot be used: {exc.strerror}",
+                hint=f"stop what listens there or set {name}.port to 0 (any free port)",
+            ) from exc

@@ -1,0 +1,132 @@
+"""Connections to PostgreSQL, and what it says when there is none.
+
+Every connection of the layer is made here: the C implementation of psycopg only, a name that shows
+in `pg_stat_activity`, a bounded wait, and one sentence without secrets when the door stays shut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import psycopg_pool
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+
+from neolayer.errors import EngineError, EngineUnavailable, NotSupported
+
+Connection = psycopg.AsyncConnection[TupleRow]
+Pool = psycopg_pool.AsyncConnectionPool[Connection]
+
+CONNECT_TIMEOUT_S = 10
+
+# libpq's words for a failed connection -> what happened, and the way out.
+_FAILURES: tuple[tuple[str, str, str | None], ...] = (
+    ("password authentication failed", "refuses the password", "check user and password"),
+    ("no password supplied", "asks for a password and the DSN has none", "add one to the DSN"),
+    ("connection refused", "refuses the connection", "is the server running there?"),
+    ("no pg_hba.conf entry", "does not let us in from here", "add a line to its pg_hba.conf"),
+    ("does not exist", "does not know the database or role", "check the DSN"),
+    ("could not translate host name", "has a host name that is not known", "check the DSN"),
+    ("name or service not known", "has a host name that is not known", "check the DSN"),
+    ("failed to resolve host", "has a host name that is not known", "check the DSN"),
+    ("timeout expired", "does not answer in time", "check host, port and firewall"),
+    ("too many clients", "has no free connection", "raise max_connections or close sessions"),
+    ("starting up", "is still starting", None),
+    ("shutting down", "is shutting down", None),
+)
+
+
+def require_c_psycopg() -> None:
+    """Refuse psycopg's pure-Python implementation. Raises NotSupported.
+
+    It is several times slower at COPY, and would be chosen in silence where the wheel is missing.
+    """
+    if pq.__impl__ == "python":
+        raise NotSupported(
+            "postgres",
+            "psycopg runs without its C part, which is too slow for this layer",
+            hint="install it: pip install 'psycopg[binary]'",
+        )
+
+
+def address_of(dsn: str) -> str:
+    """`host:port` of a DSN, for people; never holds a secret. Raises EngineUnavailable."""
+    values = _parse(dsn)
+    host = values.get("host") or values.get("hostaddr") or "localhost"
+    return f"{host}:{values.get('port') or 5432}"
+
+
+def _parse(dsn: str) -> Mapping[str, Any]:
+    try:
+        return conninfo_to_dict(dsn)
+    except psycopg.Error:
+        # libpq quotes the part it stumbled over, which may be the password: `from None`.
+        raise EngineUnavailable(
+            "postgres",
+            "the DSN cannot be read",
+            hint="write postgresql://user:password@host:port/database",
+        ) from None
+
+
+def explain(exc: BaseException, dsn: str) -> EngineError:
+    """The one sentence for a connection that failed."""
+    text = str(exc)
+    for words, meaning, hint in _FAILURES:
+        if words in text.lower():
+            return EngineUnavailable("postgres", f"{address_of(dsn)} {meaning}", hint=hint)
+    return EngineUnavailable("postgres", f"{address_of(dsn)} cannot be reached: {_last(text)}")
+
+
+def _last(text: str) -> str:
+    """The last statement of libpq's several lines, without its preamble."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return re.sub(r"^.*(?:failed|FATAL): +", "", lines[-1]) if lines else "no reason given"
+
+
+def _conninfo(dsn: str, application_name: str) -> str:
+    values = dict(_parse(dsn))
+    values.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+    values["application_name"] = f"neolayer {application_name}"
+    return make_conninfo(**values)
+
+
+async def connect(dsn: str, *, autocommit: bool = False, application_name: str) -> Connection:
+    """An open connection; close it, or use it in `async with`.
+
+    Raises EngineUnavailable in one sentence that masks the DSN.
+    """
+    require_c_psycopg()
+    conninfo = _conninfo(dsn, application_name)
+    try:
+        return await psycopg.AsyncConnection.connect(conninfo, autocommit=autocommit)
+    except psycopg.Error as exc:
+        raise explain(exc, dsn) from exc
+
+
+@asynccontextmanager
+async def open_pool(
+    dsn: str,
+    *,
+    size: int = 8,
+    autocommit: bool = False,
+    application_name: str,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+) -> AsyncGenerator[Pool]:
+    """A pool of up to `size` connections, closed at the end. Raises EngineUnavailable."""
+    first = await connect(dsn, application_name=application_name)  # says why, a pool does not
+    await first.close()
+    pool: Pool = psycopg_pool.AsyncConnectionPool(
+        _conninfo(dsn, application_name),
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=timeout_s,
+        kwargs={"autocommit": autocommit},
+    )
+    async with pool:
+        yield pool

@@ -1,0 +1,13 @@
+"""Fixtures for every suite; each engine's lie in `fixtures/fix_<engine>.py`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+# A file named fix_*.py is loaded by being there: adding an engine touches nothing else.
+pytest_plugins = [
+    f"tests.fixtures.{file.stem}"
+    for file in sorted((Path(__file__).parent / "fixtures").glob("fix_*.py"))
+    if find_spec(f"tests.fixtures.{file.stem}") is not None
+]

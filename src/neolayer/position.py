@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 _LSN_BITS = 48
 _MAX_LSN = (1 << _LSN_BITS) - 1
-_MAX_EPOCH = (1 << 15) - 1
+_MAX_EPOCH = 30_000  # keeps versions below 9.2e18, where Elasticsearch stops
 _TEXT = re.compile(r"(?P<database>[a-z_]+):(?P<epoch>\d+):(?P<lsn>[0-9A-F]+/[0-9A-F]+)")
 
 
@@ -40,7 +40,7 @@ class Position:
     def version(self) -> int:
         """Epoch and LSN as one non-negative 63-bit integer that never goes backwards.
 
-        Raises OverflowError beyond 256 TiB of WAL in one epoch or 32,767 epochs.
+        Raises OverflowError beyond 256 TiB of WAL in one epoch or 30,000 epochs.
         """
         return pack_version(self.epoch, self.lsn)
 

@@ -6,7 +6,9 @@ names a field by its path, joined with two underscores: `NEOLAYER_POSTGRES__DSN`
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,8 @@ from neolayer.errors import SettingsError
 
 DEFAULT_DATA_DIR = ".neolayer"
 DEFAULT_FILE = "neolayer.toml"
+_PREFIX = "NEOLAYER_"
+_NOT_SETTINGS = frozenset({"NEOLAYER_ENGINES"})  # where `make engines` puts servers for tests
 
 
 class _Section(BaseModel):
@@ -84,7 +88,7 @@ class Settings(BaseSettings):
     """All settings; each field has a default that works on a bare machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix="NEOLAYER_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
     data_dir: Path = Field(
@@ -119,6 +123,7 @@ def load_settings(file: Path | None = None, *, data_dir: Path | None = None) -> 
     naming the file or variable and the field.
     """
     values = _read(file)
+    _refuse_unknown_variables()
     try:
         settings = Settings(**values)
     except ValidationError as exc:
@@ -140,6 +145,25 @@ def _read(file: Path | None) -> dict[str, Any]:
     if isinstance(values.get("data_dir"), str):
         values["data_dir"] = path.parent / cast(str, values["data_dir"])
     return values
+
+
+def _refuse_unknown_variables() -> None:
+    known = set(variables(Settings))
+    for name in os.environ:
+        if name.startswith(_PREFIX) and name not in known | _NOT_SETTINGS:
+            raise SettingsError(
+                f"{name} is no setting", hint="`neolayer config show` lists every variable."
+            )
+
+
+def variables(section: type[BaseModel], prefix: str = _PREFIX) -> Iterator[str]:
+    """The environment variable of each setting, in the order of the fields."""
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from variables(kind, f"{prefix}{name.upper()}__")
+        else:
+            yield f"{prefix}{name.upper()}"
 
 
 def _explain(exc: ValidationError, file: Path | None) -> str:

@@ -52,7 +52,7 @@ def _default(value: Any) -> Any:
         case Decimal():
             return format(value, "f")
         case bytes() | memoryview():
-            return "0x" + bytes(value).hex()
+            return "0x" + bytes(value).hex()  # pyright: ignore[reportUnknownArgumentType]
         case UUID():
             return str(value)
         case _:

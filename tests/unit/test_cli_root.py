@@ -1,0 +1,78 @@
+"""The command line's manners: options before or after the verb, clean stdout, one error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from neolayer.cli import main
+from neolayer.cli.config import describe
+from neolayer.cli.output import plain
+from neolayer.settings import Settings, load_settings, variables
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return int(stopped.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--data-dir", "/x/y", "config", "show", "--json"),
+        ("config", "show", "--json", "--data-dir=/x/y"),
+    ],
+)
+def test_data_dir_stands_before_or_after_the_verb(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both orders reach the command, and stdout is JSON and nothing else."""
+    assert run(*arguments) == 0
+    assert json.loads(capsys.readouterr().out)["data_dir"] == "/x/y"
+
+
+def test_config_show_masks_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password in a DSN is not shown in any form."""
+    monkeypatch.setenv("NEOLAYER_POSTGRES__DSN", "postgresql://ann:hunter2@db/x")
+    assert run("config", "show", "--json") == 0
+    assert run("config", "show") == 0
+    shown = capsys.readouterr()
+    assert "hunter2" not in shown.out + shown.err
+    assert "ann" in shown.out
+
+
+def test_every_setting_says_what_it_means() -> None:
+    """Each setting has a variable and a meaning, and the list is complete."""
+    rows = list(describe(load_settings()))
+    assert [variable for _, variable, _, _ in rows] == list(variables(Settings))
+    assert all(meaning for *_, meaning in rows)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("config", "show", "--bogus"), ("config", "shwo")]
+)
+def test_an_unknown_word_is_one_error_and_code_2(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing on stdout, one error line and the way out on stderr."""
+    assert run(*arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert "Traceback" not in shown.err
+
+
+def test_numbers_no_reader_may_round_are_strings() -> None:
+    """64-bit integers stay numbers, wider ones become strings, also inside lists and objects."""
+    assert plain([2**63 - 1, -(2**63), 2**64 - 1]) == [2**63 - 1, -(2**63), 2**64 - 1]
+    assert plain({"value": [2**64, True, None]}) == {"value": [str(2**64), True, None]}

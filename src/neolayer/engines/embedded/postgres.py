@@ -19,6 +19,7 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 from neolayer.engines.embedded.privileges import Account, account_for, give, spawn_options
+from neolayer.engines.embedded.processes import dies_with_parent
 from neolayer.engines.endpoints import PostgresEndpoint, Role
 from neolayer.engines.engine import Level
 from neolayer.errors import EngineError, EngineUnavailable
@@ -125,6 +126,7 @@ class EmbeddedPostgres:
                 cwd=self.directory,
                 env=server_environment(),
                 check=False,
+                preexec_fn=dies_with_parent(signal.SIGKILL),
                 **spawn_options(self.account),
             )
         except OSError as exc:

@@ -1,0 +1,89 @@
+"""Clients of ClickHouse: clickhouse-connect over HTTP, for a server and for the embedded one."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from neolayer.engines.endpoints import ClickHouseEndpoint
+from neolayer.engines.engine import Level
+from neolayer.errors import EngineError, EngineUnavailable
+
+CONNECT_TIMEOUT_S = 10
+BOOTSTRAP_DATABASE = "default"
+
+_PORTS = {"http": 8123, "https": 8443, "clickhouse": 8123, "clickhouses": 8443}
+
+
+def parse_dsn(dsn: str) -> ClickHouseEndpoint:
+    """`http(s)://user:password@host:port/database` as an endpoint. Raises EngineUnavailable."""
+    try:
+        url = urlsplit(dsn)
+        port = url.port or _PORTS[url.scheme]
+        if not url.hostname:
+            raise ValueError
+    except (ValueError, KeyError):
+        # urlsplit's words may quote the password: `from None`.
+        raise EngineUnavailable(
+            "clickhouse",
+            "the DSN cannot be read",
+            hint="write http://user:password@host:port/database, https:// for TLS",
+        ) from None
+    return ClickHouseEndpoint(
+        level=Level.REAL,
+        host=url.hostname,
+        port=port,
+        username=unquote(url.username or "default"),
+        password=unquote(url.password or ""),
+        database=url.path.strip("/") or "neolayer",
+        secure=url.scheme in ("https", "clickhouses"),
+    )
+
+
+async def connect(endpoint: ClickHouseEndpoint, *, database: str | None = None) -> AsyncClient:
+    """An open client; `close` ends it. `database` overrides the endpoint's, not made yet perhaps.
+
+    No session: one client's calls may overlap. Raises EngineUnavailable in one sentence.
+    """
+    try:
+        return await clickhouse_connect.get_async_client(  # pyright: ignore[reportUnknownMemberType]
+            host=endpoint.host,
+            port=endpoint.port,
+            username=endpoint.username,
+            password=endpoint.password,
+            database=database or endpoint.database,
+            secure=endpoint.secure,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            autogenerate_session_id=False,
+        )
+    except (ClickHouseError, OSError) as exc:
+        raise explain(exc, endpoint) from exc
+
+
+def explain(exc: BaseException, endpoint: ClickHouseEndpoint) -> EngineError:
+    """The one sentence for a call that failed."""
+    text = str(exc)
+    lower = text.lower()
+    if "authentication failed" in lower or "code: 516" in lower or "code: 194" in lower:
+        meaning, hint = "refuses the password", "check user and password in clickhouse.dsn"
+    elif "refused" in lower or "connect call failed" in lower:
+        meaning, hint = "refuses the connection", "is the server running there?"
+    elif "name or service not known" in lower or "name resolution" in lower:
+        meaning, hint = "has a host name that is not known", "check clickhouse.dsn"
+    elif "timeout" in lower or "timed out" in lower:
+        meaning, hint = "does not answer in time", "check host, port and firewall"
+    elif "code: 81" in lower or "unknown_database" in lower:
+        meaning, hint = f"has no database {endpoint.database!r}", "run: neolayer migrate up"
+    else:
+        meaning, hint = f"cannot be used: {_first_line(text)}", None
+    address = f"{endpoint.host}:{endpoint.port}"
+    return EngineUnavailable("clickhouse", f"{address} {meaning}", hint=hint)
+
+
+def _first_line(text: str) -> str:
+    line = (text.strip().splitlines() or ["no reason given"])[0]
+    return re.sub(r"\s*\(for url .*\)$", "", line)[:300]

@@ -1,0 +1,188 @@
+"""From a request to its answer: judge the statement, pick the way it runs, run it.
+
+Rights are judged on what the engine's parser says (`Link.classify`), one statement a request as on
+a server. A query's answer goes through a pipe; an INSERT's data go in as they arrive; the rest is
+short and runs in one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+from neolayer.engines.embedded.clickhouse_server import faults, statement
+from neolayer.engines.embedded.clickhouse_server.body import Body
+from neolayer.engines.embedded.clickhouse_server.engine import Engine, Kind, Link, Outcome
+from neolayer.engines.embedded.clickhouse_server.faults import ClickHouseFault
+from neolayer.engines.embedded.clickhouse_server.links import Lease
+from neolayer.engines.embedded.clickhouse_server.overlay import set_statement
+from neolayer.engines.embedded.clickhouse_server.pipe import Pipe
+from neolayer.engines.embedded.clickhouse_server.reply import Reply
+from neolayer.engines.embedded.clickhouse_server.request import Wanted
+from neolayer.engines.embedded.clickhouse_server.threads import Threads, settle
+
+PEEK_BYTES = 1 << 20
+MAX_QUERY_BYTES = 64 << 20
+_KILL_SECONDS = 0.25
+_OUTPUT_WORDS = {
+    "SELECT",
+    "WITH",
+    "FROM",
+    "SHOW",
+    "DESCRIBE",
+    "DESC",
+    "EXPLAIN",
+    "EXISTS",
+    "VALUES",
+}
+_KILL = re.compile(
+    rb"\s*KILL\s+QUERY\s+WHERE\s+query_id\s*=\s*'([^'\\]*)'\s*(SYNC|ASYNC|TEST)?\s*;?\s*",
+    re.IGNORECASE,
+)
+
+
+class Runner:
+    """Runs statements on leased links."""
+
+    def __init__(self, engine: Engine, threads: Threads) -> None:
+        self._engine = engine
+        self._threads = threads
+        self._running: dict[str, str] = {}
+
+    async def run(
+        self, wanted: Wanted, body: Body, lease: Lease, reply: Reply, *, may_write: bool
+    ) -> Outcome:
+        """Run the request's statement; its answer goes to `reply`, what it did comes back."""
+        if wanted.query_id in self._running:
+            raise ClickHouseFault.of(
+                faults.QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING,
+                f"Query with id = {wanted.query_id} is already running",
+            )
+        self._running[wanted.query_id] = lease.link.token
+        try:
+            return await self._dispatch(wanted, body, lease, reply, may_write=may_write)
+        finally:
+            del self._running[wanted.query_id]
+
+    async def _dispatch(
+        self, wanted: Wanted, body: Body, lease: Lease, reply: Reply, *, may_write: bool
+    ) -> Outcome:
+        peeked = await body.peek(PEEK_BYTES)
+        prefix = _before_body(wanted.sql) if peeked else wanted.sql
+        beginning = prefix + peeked
+        head = statement.insert_head(beginning)
+        if head is not None:
+            self._judge(lease, head.text + b" FORMAT Null", may_write=may_write)
+            return await self._insert(wanted, body, lease, head, prefix)
+        sql = prefix + await body.all(MAX_QUERY_BYTES)
+        kind = self._judge(lease, sql, may_write=may_write)
+        reply.set_format(wanted.default_format)
+        if kind is Kind.READ:
+            return await self._select(wanted, sql, lease.link, reply)
+        return await self._command(wanted, sql, lease, reply, kind=kind)
+
+    def _judge(self, lease: Lease, sql: bytes, *, may_write: bool) -> Kind:
+        """Refuse what may not run; says what kind the rest is."""
+        verdict = lease.link.classify(sql)
+        if verdict.statements > 1:
+            reason = "Syntax error (Multi-statements are not allowed)"
+            raise ClickHouseFault.of(faults.SYNTAX_ERROR, reason)
+        if verdict.kind is Kind.CONTROL and statement.first_word(sql) in _OUTPUT_WORDS:
+            reason = "INTO OUTFILE is not allowed"
+            raise ClickHouseFault.of(faults.INTO_OUTFILE_NOT_ALLOWED, reason)
+        if verdict.kind is Kind.UNPARSED and not lease.user.may_write:
+            self._explain_syntax(lease.link, sql)
+        if verdict.kind is not Kind.READ and not may_write:
+            reason = f"{lease.user.name}: Cannot execute query in readonly mode"
+            raise ClickHouseFault.of(faults.READONLY, reason)
+        return verdict.kind
+
+    def _explain_syntax(self, link: Link, sql: bytes) -> None:
+        """Let the engine say what is wrong with a text it cannot parse, without running it."""
+        text = sql.decode(errors="replace").replace("\\", "\\\\").replace("\t", "\\t")
+        link.run(b"SELECT formatQuery({q:String})", params={"q": text.replace("\n", "\\n")})
+
+    async def _select(self, wanted: Wanted, sql: bytes, link: Link, reply: Reply) -> Outcome:
+        query = statement.query(sql, default_format=wanted.default_format)
+        reply.set_format(query.format)
+        try:
+            return await self._through_pipe(query, wanted.params, link, reply)
+        except ClickHouseFault as fault:
+            if fault.code != faults.SYNTAX_ERROR or reply.started:
+                raise
+        reply.discard()
+        reply.set_format(wanted.default_format)
+        outcome = await self._threads.call(
+            link.run, sql, output=wanted.default_format, params=wanted.params
+        )
+        await reply.write(outcome.body)
+        return outcome
+
+    async def _through_pipe(
+        self, query: statement.Query, params: Mapping[str, str], link: Link, reply: Reply
+    ) -> Outcome:
+        pipe = Pipe()
+        running = self._threads.start(link.run, query.into(pipe.path), params=params)
+        running.add_done_callback(lambda _: pipe.close_writer())
+        try:
+            while chunk := await pipe.read():
+                await reply.write(chunk)
+            return await asyncio.shield(running)
+        except BaseException:
+            pipe.close_reader()
+            await self._stop(running, link.token)
+            raise
+        finally:
+            pipe.close_reader()
+
+    async def _stop(self, running: asyncio.Future[Outcome], token: str) -> None:
+        """Kill what runs, and wait until it is gone: its link is then free again."""
+        while not running.done():
+            await self._threads.call(self._engine.kill, token)
+            await asyncio.wait([running], timeout=_KILL_SECONDS)
+        await settle(running)
+
+    async def _insert(
+        self,
+        wanted: Wanted,
+        body: Body,
+        lease: Lease,
+        head: statement.InsertHead,
+        prefix: bytes,
+    ) -> Outcome:
+        if wanted.params:
+            lease.spent = True
+            named = {f"param_{name}": value for name, value in wanted.params.items()}
+            await self._threads.call(lease.link.run, set_statement(named))
+        insert = await self._threads.call(lease.link.insert, head.text, data_format=head.format)
+        try:
+            if early := prefix[head.data_at :]:
+                await self._threads.call(insert.append, early)
+            async for piece in body.pieces(max(0, head.data_at - len(prefix))):
+                await self._threads.call(insert.append, piece)
+            return await self._threads.call(insert.finish)
+        except BaseException:
+            await self._threads.call(insert.cancel)
+            raise
+
+    async def _command(
+        self, wanted: Wanted, sql: bytes, lease: Lease, reply: Reply, *, kind: Kind
+    ) -> Outcome:
+        if (kill := _KILL.fullmatch(sql)) and (token := self._running.get(kill[1].decode())):
+            await self._threads.call(self._engine.kill, token)
+            return Outcome(b"", 0, 0, 0, 0, 0, 0.0)
+        if kind is Kind.CONTROL:
+            lease.spent = True
+            if lease.overlay is not None and statement.first_word(sql) in {"SET", "USE"}:
+                await self._threads.call(lease.overlay.lift)
+        outcome = await self._threads.call(
+            lease.link.run, sql, output=wanted.default_format, params=wanted.params
+        )
+        await reply.write(outcome.body)
+        return outcome
+
+
+def _before_body(sql: bytes) -> bytes:
+    """The URL's part of a statement, set off from the body that continues it."""
+    return sql if not sql or sql.endswith(b"\n") else sql + b"\n"

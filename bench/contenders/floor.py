@@ -18,7 +18,7 @@ import psycopg
 from bench.contenders.protocol import Job, serve
 from neolayer.engines.postgres.queries import load_queries
 
-sql = load_queries(__name__, "floor.sql")
+sql = load_queries("bench.contenders", "floor.sql")
 
 _BLOCK_TYPES = (
     *("int8", "text", "text", "timestamptz", "text", "int4", "int8", "int8", "numeric"),

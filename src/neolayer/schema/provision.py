@@ -1,0 +1,161 @@
+"""Databases, roles and extensions: what must be there before the first migration.
+
+Repeatable: a second run changes nothing but passwords that were changed meanwhile. Roles belong to
+the whole cluster; the databases are made with UTF-8 and closed to PUBLIC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import LiteralString
+
+import psycopg
+from psycopg import sql
+
+from neolayer.engines.endpoints import Database, Endpoints, PostgresEndpoint, Role
+from neolayer.engines.postgres.connections import Connection, connect
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import EngineTooOld, MigrationError
+
+QUERIES = load_queries(__name__)
+OLDEST = 150000
+
+# Created where the server has them. Nothing at run time depends on the first two.
+EXTENSIONS = ("uuid-ossp", "pgcrypto", "pg_trgm", "btree_gist", "pg_stat_statements")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRule:
+    """What a role is (`attributes`), whose rights it shares (`member_of`), what it may do in a
+    database beside connecting (`TEMPORARY` tables: staging for bulk loads)."""
+
+    attributes: LiteralString
+    member_of: tuple[str, ...] = ()
+    temporary: bool = False
+
+
+# Under FORCE ROW LEVEL SECURITY a role without BYPASSRLS reads 0 rows in silence where it has no
+# tenant; who copies, backs up, backfills or operates therefore has it, and nobody else.
+RULES: dict[Role, RoleRule] = {
+    Role.OWNER: RoleRule("NOLOGIN NOBYPASSRLS NOREPLICATION"),
+    Role.MIGRATOR: RoleRule(
+        "LOGIN BYPASSRLS NOREPLICATION", member_of=(Role.OWNER, "pg_monitor"), temporary=True
+    ),
+    Role.APP: RoleRule("LOGIN NOBYPASSRLS NOREPLICATION", temporary=True),
+    Role.INGEST: RoleRule("LOGIN NOBYPASSRLS NOREPLICATION", temporary=True),
+    Role.RELAY: RoleRule("LOGIN BYPASSRLS REPLICATION"),
+    Role.BACKUP: RoleRule("LOGIN BYPASSRLS REPLICATION"),
+    Role.OPERATOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION", member_of=("pg_monitor",)),
+}
+
+
+async def provision(endpoints: Endpoints, *, databases: Iterable[Database] = Database) -> None:
+    """Make roles, databases and extensions that are missing. Raises MigrationError, EngineError."""
+    by_cluster: dict[str, list[Database]] = {}
+    for database in databases:
+        by_cluster.setdefault(endpoints.cluster(database).admin_dsn, []).append(database)
+    for names in by_cluster.values():
+        await _provision_cluster(endpoints.cluster(names[0]), names)
+
+
+async def _provision_cluster(cluster: PostgresEndpoint, databases: list[Database]) -> None:
+    async with await _admin(cluster, None) as admin:
+        await _check_version(admin)
+        # Two provisioners of one cluster would trip over each other's catalogue rows.
+        await admin.execute("SELECT pg_advisory_lock(hashtextextended('neolayer provision', 0))")
+        try:
+            await make_roles(admin, cluster)
+            for database in databases:
+                await make_database(admin, database)
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise MigrationError(
+                f"{cluster.address}: the DSN's user may not create roles and databases: {exc}",
+                hint="give a superuser, or a role with CREATEROLE, CREATEDB and BYPASSRLS",
+            ) from exc
+    for database in databases:
+        async with await _admin(cluster, database) as admin:
+            await _make_extensions(admin)
+
+
+async def _admin(cluster: PostgresEndpoint, database: Database | None) -> Connection:
+    dsn = cluster.admin_dsn if database is None else cluster.dsn(Role.ADMIN, database)
+    connection = await connect(dsn, autocommit=True, application_name="provision")
+    await connection.execute("SET client_min_messages = warning")
+    return connection
+
+
+async def _check_version(admin: Connection) -> None:
+    if admin.info.server_version < OLDEST:
+        version = admin.info.parameter_status("server_version")
+        raise EngineTooOld("postgres", f"version {version} is too old: 15 to 18 are supported")
+
+
+async def make_roles(admin: Connection, cluster: PostgresEndpoint) -> None:
+    """All roles with their attributes, memberships and passwords."""
+    rows = await admin.execute(QUERIES.existing_roles, {"roles": [str(role) for role in RULES]})
+    existing = {row[0] for row in await rows.fetchall()}
+    for role, rule in RULES.items():
+        name = sql.Identifier(role)
+        if role not in existing:
+            await admin.execute(sql.SQL("CREATE ROLE {}").format(name))
+        await admin.execute(
+            sql.SQL("ALTER ROLE {} NOSUPERUSER NOCREATEDB NOCREATEROLE {}").format(
+                name, sql.SQL(rule.attributes)
+            )
+        )
+        if role in cluster.passwords:
+            await _set_password(admin, role, cluster.passwords[role])
+        for group in rule.member_of:
+            await admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), name))
+    await admin.execute(
+        sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(
+            sql.Identifier(Role.OPERATOR)
+        )
+    )
+    # Who is not a superuser may hand a database only to a role it belongs to.
+    await admin.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(Role.OWNER)))
+
+
+async def _set_password(admin: Connection, role: Role, password: str) -> None:
+    """As a SCRAM verifier made here, so that no log and no statistic ever sees the password."""
+    verifier = admin.pgconn.encrypt_password(
+        password.encode(), role.encode(), b"scram-sha-256"
+    ).decode()
+    await admin.execute(
+        sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
+    )
+
+
+async def make_database(admin: Connection, database: str) -> None:
+    """One database that belongs to the owner role and is closed to everybody else's roles."""
+    row = await (await admin.execute(QUERIES.database_exists, {"database": database})).fetchone()
+    if row is None or not row[0]:
+        await admin.execute(
+            sql.SQL("CREATE DATABASE {} OWNER {} ENCODING 'UTF8' TEMPLATE template0").format(
+                sql.Identifier(database), sql.Identifier(Role.OWNER)
+            )
+        )
+    await grant_database(admin, database)
+
+
+async def grant_database(admin: Connection, database: str) -> None:
+    """Who may connect, and who may make temporary tables."""
+    name = sql.Identifier(database)
+    await admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+    for role, rule in RULES.items():
+        rights = sql.SQL("CONNECT, TEMPORARY" if rule.temporary else "CONNECT")
+        await admin.execute(
+            sql.SQL("GRANT {} ON DATABASE {} TO {}").format(rights, name, sql.Identifier(role))
+        )
+
+
+async def _make_extensions(admin: Connection) -> None:
+    found = await admin.execute(QUERIES.available_extensions, {"extensions": list(EXTENSIONS)})
+    for (name,) in await found.fetchall():
+        try:
+            await admin.execute(
+                sql.SQL("CREATE EXTENSION IF NOT EXISTS {}").format(sql.Identifier(name))
+            )
+        except psycopg.errors.InsufficientPrivilege:
+            continue  # a convenience that a hosted server may keep to itself; nothing depends on it

@@ -1,0 +1,152 @@
+-- server_version --
+-- The server's version as a number, such as 170010.
+SELECT current_setting('server_version_num')::int;
+
+-- existing_roles --
+-- Which of these roles the cluster has.
+SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY (%(roles)s::text []);
+
+-- database_exists --
+-- Whether the cluster has a database of this name.
+SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %(database)s::text);
+
+-- available_extensions --
+-- Which of these extensions the server could create and has not created in this database.
+SELECT name FROM pg_catalog.pg_available_extensions
+WHERE name = ANY (%(extensions)s::text []) AND installed_version IS NULL;
+
+-- marks_exist --
+-- Whether this database was ever migrated.
+SELECT to_regclass('neolayer_schema.applied') IS NOT NULL;
+
+-- create_bookkeeping_schema --
+-- Where the runner keeps its books; in every database.
+CREATE SCHEMA IF NOT EXISTS neolayer_schema;
+
+-- create_marks --
+-- What this database has seen of its line. Written in the transaction of the change itself, so it
+-- cannot disagree with what is there.
+CREATE TABLE IF NOT EXISTS neolayer_schema.applied (
+    number int PRIMARY KEY,
+    line text NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    direction text NOT NULL,
+    statements_done int NOT NULL,
+    is_finished boolean NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+
+-- create_history --
+-- The one ordered history over all lines; in the core database. Only grows.
+CREATE TABLE IF NOT EXISTS neolayer_schema.history (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    number int NOT NULL,
+    line text NOT NULL,
+    name text NOT NULL,
+    direction text NOT NULL,
+    checksum text NOT NULL,
+    performed_by text NOT NULL DEFAULT session_user,
+    finished_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+
+-- open_bookkeeping --
+-- Everybody who works here may see which version the schema has.
+GRANT USAGE ON SCHEMA neolayer_schema
+TO neolayer_app, neolayer_ingest, neolayer_relay, neolayer_backup, neolayer_operator;
+
+-- open_books --
+-- See above; writing stays with the owner.
+GRANT SELECT ON ALL TABLES IN SCHEMA neolayer_schema
+TO neolayer_app, neolayer_ingest, neolayer_relay, neolayer_backup, neolayer_operator;
+
+-- marks --
+-- Every migration this database has begun or finished, in order.
+SELECT number, line, name, checksum, direction, statements_done, is_finished
+FROM neolayer_schema.applied ORDER BY number;
+
+-- write_mark --
+-- How far a migration came.
+INSERT INTO neolayer_schema.applied (
+    number, line, name, checksum, direction, statements_done, is_finished
+) VALUES (
+    %(number)s::int,
+    %(line)s::text,
+    %(name)s::text,
+    %(checksum)s::text,
+    %(direction)s::text,
+    %(statements_done)s::int,
+    %(is_finished)s::boolean
+)
+ON CONFLICT (number) DO UPDATE SET
+    line = excluded.line,
+    name = excluded.name,
+    checksum = excluded.checksum,
+    direction = excluded.direction,
+    statements_done = excluded.statements_done,
+    is_finished = excluded.is_finished,
+    changed_at = CURRENT_TIMESTAMP;
+
+-- remove_mark --
+-- A migration that was taken back was never here.
+DELETE FROM neolayer_schema.applied WHERE number = %(number)s::int;
+
+-- write_history --
+-- One line more in the history.
+INSERT INTO neolayer_schema.history (number, line, name, direction, checksum)
+VALUES (
+    %(number)s::int, %(line)s::text, %(name)s::text, %(direction)s::text, %(checksum)s::text
+);
+
+-- history_heads --
+-- What the history says last about each migration.
+SELECT DISTINCT ON (number) number, line, name, checksum, direction
+FROM neolayer_schema.history ORDER BY number ASC, id DESC;
+
+-- take_migrator_lock --
+-- True for the one migrator this database admits; held until the connection ends.
+SELECT pg_try_advisory_lock(hashtextextended('neolayer migrate', 0));
+
+-- migrator_lock_holder --
+-- Who holds the migrator's lock, and since when.
+SELECT a.pid, a.application_name, coalesce(host(a.client_addr), 'local') AS client, a.backend_start
+FROM pg_catalog.pg_locks AS l
+INNER JOIN pg_catalog.pg_stat_activity AS a ON l.pid = a.pid
+WHERE
+    l.locktype = 'advisory'
+    AND l.granted
+    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    AND ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('neolayer migrate', 0);
+
+-- long_transactions --
+-- Whose transactions may hold what a migration waits for: the oldest first.
+SELECT pid, coalesce(application_name, '') AS application_name, xact_start
+FROM pg_catalog.pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+ORDER BY xact_start LIMIT 3;
+
+-- invalid_index --
+-- The leftover of a concurrent index build that was killed.
+SELECT c.oid::regclass::text
+FROM pg_catalog.pg_index AS i
+INNER JOIN pg_catalog.pg_class AS c ON i.indexrelid = c.oid
+INNER JOIN pg_catalog.pg_namespace AS n ON c.relnamespace = n.oid
+WHERE NOT i.indisvalid AND c.relname = %(index)s::text AND n.nspname = %(schema)s::text;
+
+-- has_context_secrets --
+-- Whether this database checks signed contexts.
+SELECT to_regclass('core.context_secrets') IS NOT NULL;
+
+-- read_context_secret --
+-- The key that signs contexts, as HMAC's padded blocks.
+SELECT inner_pad, outer_pad FROM core.context_secrets ORDER BY created_at DESC, id LIMIT 1;
+
+-- write_context_secret --
+-- Puts the key of the other databases here too.
+INSERT INTO core.context_secrets (id, inner_pad, outer_pad)
+VALUES (1, %(inner_pad)s::bytea, %(outer_pad)s::bytea)
+ON CONFLICT (id) DO UPDATE SET inner_pad = excluded.inner_pad, outer_pad = excluded.outer_pad;
+
+-- ensure_chain_partitions --
+-- Last year's, this and the next year's partitions of chain data; on a fresh database all three.
+SELECT blockchain.ensure_partitions(now() - interval '1 year', now() + interval '1 year');

@@ -15,6 +15,7 @@ from time import perf_counter
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.errors import MigrationError
+from neolayer.schema.clickhouse_target import open_clickhouse_target, provision_clickhouse
 from neolayer.schema.context_secret import share_context_secret
 from neolayer.schema.files import Direction, Migration, load_migrations, numbered, parse_number
 from neolayer.schema.history import Books, Mark
@@ -99,6 +100,8 @@ async def migrate_up(
     """
     last = parse_number(to) if to is not None else None
     await provision(endpoints, databases=[line.database for line in lines if line.database])
+    if Line.CLICKHOUSE in lines:
+        await provision_clickhouse(endpoints.clickhouse)
     async with open_run(
         endpoints, lines, migrations, patience=patience, on_step=on_step, on_statement=on_statement
     ) as run:
@@ -167,7 +170,7 @@ async def open_run(
 
 async def _open(endpoints: Endpoints, line: Line, patience: Patience | None) -> Target:
     if line.database is None:
-        raise MigrationError(f"no way to migrate {line} yet")
+        return await open_clickhouse_target(endpoints.clickhouse)
     return await open_target(endpoints.cluster(line.database), line, patience=patience)
 
 

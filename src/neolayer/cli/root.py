@@ -23,7 +23,7 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=()),
 )
-COMMANDS = ("config",)
+COMMANDS = ("config", "layer")
 _EVERYWHERE = Group("For every command", sort_key=100)
 
 

@@ -66,6 +66,8 @@ class RedisEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class ClickHouseEndpoint:
+    """One server. Without a reader of its own, reads run as `username`, held to reading."""
+
     level: Level
     host: str
     port: int
@@ -73,6 +75,8 @@ class ClickHouseEndpoint:
     password: str = field(repr=False)
     database: str = "neolayer"
     secure: bool = False
+    reader_username: str | None = None
+    reader_password: str = field(default="", repr=False)
 
     @property
     def address(self) -> str:

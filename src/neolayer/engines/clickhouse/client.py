@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
@@ -11,7 +14,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.engine import Level
-from neolayer.errors import EngineError, EngineUnavailable
+from neolayer.errors import EngineError, EngineUnavailable, NeolayerError
 
 CONNECT_TIMEOUT_S = 10
 BOOTSTRAP_DATABASE = "default"
@@ -44,7 +47,12 @@ def parse_dsn(dsn: str) -> ClickHouseEndpoint:
     )
 
 
-async def connect(endpoint: ClickHouseEndpoint, *, database: str | None = None) -> AsyncClient:
+async def connect(
+    endpoint: ClickHouseEndpoint,
+    *,
+    database: str | None = None,
+    settings: dict[str, str] | None = None,
+) -> AsyncClient:
     """An open client; `close` ends it. `database` overrides the endpoint's, not made yet perhaps.
 
     No session: one client's calls may overlap. Raises EngineUnavailable in one sentence.
@@ -57,11 +65,36 @@ async def connect(endpoint: ClickHouseEndpoint, *, database: str | None = None) 
             password=endpoint.password,
             database=database or endpoint.database,
             secure=endpoint.secure,
+            settings=dict(settings or {}),
             connect_timeout=CONNECT_TIMEOUT_S,
             autogenerate_session_id=False,
         )
     except (ClickHouseError, OSError) as exc:
         raise explain(exc, endpoint) from exc
+
+
+async def connect_reader(endpoint: ClickHouseEndpoint) -> AsyncClient:
+    """An open client that can only read and sees each row's newest version (`FINAL` unwritten).
+
+    The server holds it to that: the embedded one by its reader, a real one by `readonly = 2`,
+    under which settings may be given but not that one. Raises EngineUnavailable.
+    """
+    reader = endpoint
+    if endpoint.reader_username is not None:
+        reader = replace(
+            endpoint, username=endpoint.reader_username, password=endpoint.reader_password
+        )
+    limits = {} if reader is not endpoint else {"readonly": "2"}
+    return await connect(reader, settings={"final": "1", **limits})
+
+
+@contextmanager
+def translate(error: type[NeolayerError]) -> Generator[None]:
+    """Raise the driver's errors as `error`, in the server's own first line."""
+    try:
+        yield
+    except (ClickHouseError, OSError) as exc:
+        raise error(_first_line(str(exc))) from exc
 
 
 def explain(exc: BaseException, endpoint: ClickHouseEndpoint) -> EngineError:

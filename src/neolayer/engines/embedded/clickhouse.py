@@ -6,6 +6,7 @@ processes share it through an unmodified clickhouse-connect.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from neolayer.engines.engine import Level
 from neolayer.errors import EngineUnavailable
 
 USERNAME = "neolayer"
+READER = "neolayer_read"
 _SERVER = "neolayer.engines.embedded.clickhouse_server"
 
 
@@ -26,6 +28,7 @@ class EmbeddedClickHouse:
 
     directory: Path
     password: str = field(repr=False)
+    reader_password: str = field(repr=False)
 
     @property
     def password_file(self) -> Path:
@@ -42,7 +45,7 @@ class EmbeddedClickHouse:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(self.password)
+            json.dump({USERNAME: self.password, READER: self.reader_password}, file)
 
     def argv(self, port: int) -> list[str]:
         """The command that runs the server in the foreground."""
@@ -58,4 +61,6 @@ class EmbeddedClickHouse:
             port=port,
             username=USERNAME,
             password=self.password,
+            reader_username=READER,
+            reader_password=self.reader_password,
         )

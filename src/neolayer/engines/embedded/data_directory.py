@@ -41,10 +41,12 @@ class Secrets(msgspec.Struct, frozen=True):
     roles: dict[str, str]
     redis: str
     clickhouse: str
+    clickhouse_reader: str
 
     def passwords(self) -> dict[Role, str]:
-        """By role, without the superuser."""
-        return {role: self.roles[role] for role in Role if role is not Role.ADMIN}
+        """By role; neither the superuser, nor the owner, who never logs in."""
+        never = (Role.ADMIN, Role.OWNER)
+        return {role: self.roles[role] for role in Role if role not in never}
 
 
 class ServiceState(msgspec.Struct, frozen=True):
@@ -203,11 +205,11 @@ def _complete(known: dict[str, object]) -> Secrets:
     roles = known.get("roles")
     kept = {str(key): str(value) for key, value in roles.items()} if isinstance(roles, dict) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     made = {str(role): secrets.token_urlsafe(24) for role in Role if role is not Role.OWNER}
-    return Secrets(
-        roles={**made, **kept},
-        redis=str(known.get("redis") or secrets.token_urlsafe(24)),
-        clickhouse=str(known.get("clickhouse") or secrets.token_urlsafe(24)),
-    )
+    others = {
+        name: str(known.get(name) or secrets.token_urlsafe(24))
+        for name in ("redis", "clickhouse", "clickhouse_reader")
+    }
+    return Secrets(roles={**made, **kept}, **others)
 
 
 def unusable(path: Path, exc: OSError) -> DataDirectoryError:

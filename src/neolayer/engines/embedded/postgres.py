@@ -19,13 +19,14 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 from neolayer.engines.embedded.privileges import Account, account_for, give, spawn_options
-from neolayer.engines.embedded.processes import dies_with_parent
+from neolayer.engines.embedded.processes import await_end, dies_with_parent, running_in
 from neolayer.engines.endpoints import PostgresEndpoint, Role
 from neolayer.engines.engine import Level
 from neolayer.errors import EngineError, EngineUnavailable
 
 ADMIN = "neolayer_admin"
 STOP_SIGNAL = signal.SIGINT  # "fast": roll back what runs, checkpoint, end
+_BACKEND_PATIENCE_S = 5.0  # backends notice their server's death within a second
 
 # The commit log feeds every other store (logical); few large checkpoints, because ingest writes
 # much; compressed page images, because full-page writes dominate its log.
@@ -103,6 +104,18 @@ class EmbeddedPostgres:
         (unfinished / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
         unfinished.rename(self.data)
         return True
+
+    def prepare(self) -> None:
+        """Before every start: make the cluster if need be, and clear what a kill left behind.
+
+        The file `postmaster.pid` of a killed server names a process id that by now may be some
+        stranger's, and PostgreSQL would refuse to start for ever. It also guards against backends
+        that outlived their server, so it goes only once nothing runs in the cluster any more.
+        """
+        self.initialise()
+        backends = running_in("postgres", self.data.resolve())
+        if await_end(backends, timeout_s=_BACKEND_PATIENCE_S):
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _initdb(self, target: Path) -> None:
         secret = self.directory / "password.once"

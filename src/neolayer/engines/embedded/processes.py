@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-LAYER_VARIABLE = "NEOLAYER_LAYER"  # names the data directory in every child's environment
+LAYER_VARIABLE = "SUPERVISED_BY_NEOLAYER"  # names the data directory; no setting, so no prefix
 _POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
 
@@ -157,3 +157,15 @@ def dies_with_parent(number: int) -> Callable[[], None]:
             os._exit(1)
 
     return ask_kernel
+
+
+def running_in(program: str, folder: Path) -> list[ProcessIdentity]:
+    """The processes of one program whose working folder is `folder`."""
+    found: list[ProcessIdentity] = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            here = Path(f"/proc/{pid}/cwd").readlink() == folder
+            if here and Path(f"/proc/{pid}/exe").readlink().name == program:
+                identity = ProcessIdentity.of(pid)
+                found += [identity] if identity else []
+    return found

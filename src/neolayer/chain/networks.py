@@ -14,9 +14,7 @@ PRESETS: dict[str, Network] = {
         # Neo X and Neo N3 reach finality with each block (dBFT); depth 1 says so. Neo X seals its
         # headers in a form that could not be checked against real blocks.
         Network("neox", 47763, finality_depth=1, standard_header=False),
-        Network(
-            "neox-testnet", 12227332, is_testnet=True, finality_depth=1, standard_header=False
-        ),
+        Network("neox-testnet", 12227332, is_testnet=True, finality_depth=1, standard_header=False),
         Network("neo-n3", 860833102, kind="neo-n3", finality_depth=1),
         Network("neo-n3-testnet", 894710606, kind="neo-n3", is_testnet=True, finality_depth=1),
     )

@@ -1,0 +1,265 @@
+"""A block of an EVM chain, from its JSON to rows.
+
+Decoding is typed (msgspec), each value is read once, and with `verify` everything that commits to
+the transactions is computed again: their hashes, transactionsRoot, receiptsRoot where receipts are
+given, and the block's own hash. Senders are not recovered from signatures: that costs ten times the
+rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from neolayer.chain import verify as checks
+from neolayer.chain.hexadecimal import data, fixed, quantity, quantity64
+from neolayer.chain.model import BlockRows, Network, Row
+from neolayer.chain.wire import Block, Receipt, Transaction, block_decoder, receipts_decoder
+from neolayer.errors import BadBlock
+
+# From the epoch to where int64 nanoseconds end: what the database's checks allow.
+_TIMES = range(0, 9_214_646_400)
+_CONFIRMED, _FAILED = "confirmed", "failed"
+
+
+def decode_block(
+    block: bytes | msgspec.Raw,
+    *,
+    network: Network,
+    receipts: bytes | msgspec.Raw | None,
+    verify: bool,
+    origin: str,
+) -> BlockRows:
+    """One JSON block object and, if there are any, the JSON list of its receipts.
+
+    Raises BadBlock naming `origin` and the block where anything is malformed, belongs to another
+    network or, with `verify`, does not match its hashes; then there are no rows at all.
+    """
+    parsed = _parse(block, receipts, origin)
+    name = parsed.block.number if len(parsed.block.number) < 20 else parsed.block.hash[:66]
+    try:
+        return _rows(parsed, network=network, verify=verify, origin=origin)
+    except ValueError as exc:
+        number = int(name, 16) if name[:2] == "0x" and name[2:].isalnum() else name
+        raise BadBlock(str(exc), origin=origin, block=number) from exc
+
+
+class _Parsed(msgspec.Struct, frozen=True):
+    block: Block
+    receipts: list[Receipt] | None
+
+
+def _parse(
+    block: bytes | msgspec.Raw, receipts: bytes | msgspec.Raw | None, origin: str
+) -> _Parsed:
+    try:
+        decoded = block_decoder.decode(block)
+        answers = None if receipts is None else receipts_decoder.decode(receipts)
+    except msgspec.ValidationError as exc:
+        reason = str(exc)
+        if "$.transactions[...]" in reason and "got `str`" in reason:
+            reason = "has transaction hashes only; ask for full transactions"
+        raise BadBlock(f"not a block with its transactions: {reason}", origin=origin) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise BadBlock(f"not JSON: {exc}", origin=origin) from exc
+    return _Parsed(decoded, answers)
+
+
+def _rows(parsed: _Parsed, *, network: Network, verify: bool, origin: str) -> BlockRows:
+    block, receipts = parsed.block, parsed.receipts
+    number, seconds = quantity64(block.number), quantity64(block.timestamp)
+    if seconds not in _TIMES:
+        raise ValueError(f"timestamp {seconds} is beyond the year 2261")
+    checks.belongs(block, network)
+    if receipts is not None:
+        checks.receipts_fit(block, receipts)
+    if verify:
+        checks.roots(block, receipts, network)
+    time = datetime.fromtimestamp(seconds, UTC)
+    level = "none" if not verify else "transactions" if receipts is None else "receipts"
+    return BlockRows(
+        number=number,
+        block_hash=_hash(block.hash),
+        parent_hash=_hash(block.parentHash),
+        timestamp=seconds,
+        block=_block_row(block, number, time, level),
+        transactions=_transaction_rows(block, receipts, number, time),
+        logs=None if receipts is None else _log_rows(block, receipts, number, time),
+        contracts=[] if receipts is None else _contract_rows(block, receipts, number, time),
+        origin=origin,
+    )
+
+
+def _block_row(block: Block, number: int, time: datetime, level: str) -> Row:
+    return (
+        number,
+        _hash(block.hash),
+        _hash(block.parentHash),
+        time,
+        _address(block.miner),
+        len(block.transactions),
+        quantity64(block.gasLimit),
+        quantity64(block.gasUsed),
+        _number(block.baseFeePerGas),
+        _number(block.difficulty),
+        None if block.size is None else quantity64(block.size),
+        _optional_hash(block.stateRoot),
+        _hash(block.transactionsRoot),
+        _optional_hash(block.receiptsRoot),
+        None if block.extraData is None else _data(block.extraData),
+        _header(block),
+        level,
+    )
+
+
+def _header(block: Block) -> dict[str, str]:
+    """The header fields without a column of their own, so that the hash can be recomputed."""
+    fields = {
+        "nonce": block.nonce,
+        "mixHash": block.mixHash,
+        "sha3Uncles": block.sha3Uncles,
+        "logsBloom": block.logsBloom,
+        "withdrawalsRoot": block.withdrawalsRoot,
+        "blobGasUsed": block.blobGasUsed,
+        "excessBlobGas": block.excessBlobGas,
+        "parentBeaconBlockRoot": block.parentBeaconBlockRoot,
+        "requestsHash": block.requestsHash,
+    }
+    return {name: text for name, text in fields.items() if text is not None}
+
+
+def _transaction_rows(
+    block: Block, receipts: Sequence[Receipt] | None, number: int, time: datetime
+) -> list[Row]:
+    outcomes = map(_outcome, receipts) if receipts is not None else None
+    rows: list[Row] = []
+    for index, item in enumerate(block.transactions):
+        outcome = _UNKNOWN if outcomes is None else next(outcomes)
+        try:
+            rows.append(_transaction_row(item, outcome, number, time, index))
+        except ValueError as exc:
+            raise ValueError(f"transaction {index}: {exc}") from None
+    return rows
+
+
+# What a receipt adds to a transaction: status, gas_used, effective_gas_price, cumulative_gas_used,
+# contract_address.
+_Outcome = tuple[str, int | None, int | None, int | None, str | None]
+_UNKNOWN: _Outcome = (_CONFIRMED, None, None, None, None)
+
+
+def _outcome(item: Receipt) -> _Outcome:
+    return (
+        _FAILED if item.status is not None and quantity(item.status) == 0 else _CONFIRMED,
+        quantity64(item.gasUsed),
+        _number(item.effectiveGasPrice),
+        quantity64(item.cumulativeGasUsed),
+        None if item.contractAddress is None else _address(item.contractAddress),
+    )
+
+
+def _transaction_row(
+    item: Transaction, outcome: _Outcome, number: int, time: datetime, index: int
+) -> Row:
+    status, gas_used, effective_price, cumulative, contract = outcome
+    return (
+        _hash(item.hash),
+        _address(item.sender),
+        None if item.to is None else _address(item.to),
+        quantity(item.value),
+        _number(item.gasPrice),
+        quantity64(item.gas),
+        gas_used,
+        quantity64(item.nonce),
+        _data(item.input),
+        status,
+        number,
+        time,
+        index,
+        _kind(item.kind),
+        _number(item.maxFeePerGas),
+        _number(item.maxPriorityFeePerGas),
+        _number(item.maxFeePerBlobGas),
+        effective_price,
+        cumulative,
+        contract,
+        _number(item.v if item.v is not None else item.yParity),
+        item.r,
+        item.s,
+        _envelope(item),
+    )
+
+
+def _kind(text: str) -> int:
+    kind = quantity(text)
+    if kind > 0x7F:
+        raise ValueError(f"type {text} is above 0x7f")
+    return kind
+
+
+def _envelope(item: Transaction) -> dict[str, Any] | None:
+    """What a typed transaction signs beyond the columns; None where there is nothing.
+
+    The chain id is the network's, the parity of the signature is signature_v.
+    """
+    if not (item.accessList or item.blobVersionedHashes or item.authorizationList):
+        return None
+    fields = {
+        "accessList": item.accessList,
+        "blobVersionedHashes": item.blobVersionedHashes,
+        "authorizationList": item.authorizationList,
+    }
+    return {name: msgspec.to_builtins(value) for name, value in fields.items() if value}
+
+
+def _log_rows(block: Block, receipts: Sequence[Receipt], number: int, time: datetime) -> list[Row]:
+    rows: list[Row] = []
+    for index, (item, receipt) in enumerate(zip(block.transactions, receipts, strict=True)):
+        named = item.hash.lower()
+        for log in receipt.logs:
+            topics = [_hash(topic) for topic in log.topics]
+            if len(topics) > 4:
+                raise ValueError(f"transaction {index}: a log has {len(topics)} topics")
+            padded = (*topics, None, None, None, None)[:4]
+            place = (number, len(rows), time, named, index)
+            rows.append((*place, _address(log.address), *padded, _data(log.data)))
+    return rows
+
+
+def _contract_rows(
+    block: Block, receipts: Sequence[Receipt], number: int, time: datetime
+) -> list[Row]:
+    """Contracts that a transaction created by itself and that stand; last one of an address wins."""
+    created: dict[str, Row] = {}
+    for item, receipt in zip(block.transactions, receipts, strict=True):
+        if receipt.contractAddress is None or _outcome(receipt)[0] == _FAILED:
+            continue
+        address = _address(receipt.contractAddress)
+        created[address] = (address, _address(item.sender), time, _hash(item.hash), number)
+    return list(created.values())
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else quantity(text)
+
+
+def _hash(text: str) -> str:
+    fixed(text, 32)
+    return text.lower()
+
+
+def _optional_hash(text: str | None) -> str | None:
+    return None if text is None else _hash(text)
+
+
+def _address(text: str) -> str:
+    fixed(text, 20)
+    return text.lower()
+
+
+def _data(text: str) -> str:
+    data(text)
+    return text.lower()

@@ -1,0 +1,192 @@
+"""The bytes that EVM chains hash: a transaction, a receipt, a header.
+
+Pure encoding from the wire types; `verify.py` compares. Sources: Yellow Paper 4.3 and 4.4,
+EIP-155, 2718, 2930, 1559, 4844, 7702 (transactions), 658 and 2718 (receipts), 1559, 4895, 4844,
+4788, 7685 (headers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from neolayer.chain import rlp
+from neolayer.chain.hexadecimal import data, fixed, quantity
+from neolayer.chain.trie import keccak
+from neolayer.chain.wire import AccessTuple, Authorization, Block, Log, Receipt, Transaction
+
+KNOWN_TYPES = range(5)
+_ZERO_BLOOM = bytes(256)
+
+
+def transaction(item: Transaction) -> bytes:
+    """The EIP-2718 envelope of a transaction: its keccak is its hash, the trie holds it.
+
+    Raises ValueError where a field is absent or malformed, or the type is not known.
+    """
+    kind = quantity(item.kind)
+    head = (
+        rlp.quantity(quantity(item.gas)),
+        _receiver(item.to),
+        rlp.quantity(quantity(item.value)),
+        rlp.string(data(item.input)),
+    )
+    nonce = rlp.quantity(quantity(item.nonce))
+    signature = (_given(item.r, "r"), _given(item.s, "s"))
+    if kind == 0:
+        price = _given(item.gasPrice, "gasPrice")
+        return rlp.sequence((nonce, price, *head, _given(item.v, "v"), *signature))
+    tail = (*_additions(item, kind), _parity(item.yParity, item.v), *signature)
+    access = _access_list(item.accessList)
+    fees = _fees(item, kind)
+    body = (_given(item.chainId, "chainId"), nonce, *fees, *head, access, *tail)
+    return bytes((kind,)) + rlp.sequence(body)
+
+
+def _fees(item: Transaction, kind: int) -> tuple[bytes, ...]:
+    if kind == 1:
+        return (_given(item.gasPrice, "gasPrice"),)
+    return (
+        _given(item.maxPriorityFeePerGas, "maxPriorityFeePerGas"),
+        _given(item.maxFeePerGas, "maxFeePerGas"),
+    )
+
+
+def _additions(item: Transaction, kind: int) -> tuple[bytes, ...]:
+    match kind:
+        case 1 | 2:
+            return ()
+        case 3:
+            hashes = [rlp.string(fixed(entry, 32)) for entry in item.blobVersionedHashes or ()]
+            fee = _given(item.maxFeePerBlobGas, "maxFeePerBlobGas")
+            return (fee, rlp.sequence(hashes))
+        case 4:
+            return (_authorizations(item.authorizationList or ()),)
+        case _:
+            raise ValueError(f"type {item.kind} is not known, so its hash cannot be recomputed")
+
+
+def _access_list(entries: Sequence[AccessTuple] | None) -> bytes:
+    if not entries:
+        return rlp.EMPTY_LIST
+    return rlp.sequence(
+        rlp.sequence(
+            (
+                rlp.string(fixed(entry.address, 20)),
+                rlp.sequence([rlp.string(fixed(key, 32)) for key in entry.storageKeys]),
+            )
+        )
+        for entry in entries
+    )
+
+
+def _authorizations(entries: Sequence[Authorization]) -> bytes:
+    return rlp.sequence(
+        rlp.sequence(
+            (
+                rlp.quantity(quantity(entry.chainId)),
+                rlp.string(fixed(entry.address, 20)),
+                rlp.quantity(quantity(entry.nonce)),
+                _parity(entry.y_parity, entry.v),
+                rlp.quantity(quantity(entry.r)),
+                rlp.quantity(quantity(entry.s)),
+            )
+        )
+        for entry in entries
+    )
+
+
+def _given(text: str | None, name: str) -> bytes:
+    if text is None:
+        raise ValueError(f"{name} is absent, so the hash cannot be recomputed")
+    return rlp.quantity(quantity(text))
+
+
+def _parity(parity: str | None, v: str | None) -> bytes:
+    return _given(v if parity is None else parity, "yParity")
+
+
+def _receiver(to: str | None) -> bytes:
+    return rlp.EMPTY if to is None else b"\x94" + fixed(to, 20)
+
+
+def receipt(item: Receipt) -> bytes:
+    """The EIP-2718 envelope of a receipt, as the receipts trie holds it.
+
+    Before Byzantium a receipt carries a state root in place of a status. A bloom that the node left
+    out is computed from the logs; the root proves it either way.
+    """
+    outcome = (
+        rlp.string(fixed(item.root, 32))
+        if item.status is None and item.root is not None
+        else _given(item.status, "status")
+    )
+    bloom = logs_bloom(item.logs) if item.logsBloom is None else fixed(item.logsBloom, 256)
+    logs = rlp.sequence([_log(entry) for entry in item.logs])
+    body = (outcome, rlp.quantity(quantity(item.cumulativeGasUsed)), rlp.string(bloom), logs)
+    kind = quantity(item.kind)
+    return rlp.sequence(body) if kind == 0 else bytes((kind,)) + rlp.sequence(body)
+
+
+def _log(entry: Log) -> bytes:
+    topics = rlp.sequence([rlp.string(fixed(topic, 32)) for topic in entry.topics])
+    return rlp.sequence(
+        (rlp.string(fixed(entry.address, 20)), topics, rlp.string(data(entry.data)))
+    )
+
+
+def logs_bloom(logs: Sequence[Log]) -> bytes:
+    """The 2,048-bit Bloom filter over the addresses and topics of logs (Yellow Paper 4.3.1)."""
+    bits = 0
+    for entry in logs:
+        for value in (fixed(entry.address, 20), *(fixed(topic, 32) for topic in entry.topics)):
+            digest = keccak(value)
+            for at in (0, 2, 4):
+                bits |= 1 << (int.from_bytes(digest[at : at + 2]) & 2047)
+    return bits.to_bytes(256) if bits else _ZERO_BLOOM
+
+
+def contract_address(sender: str, nonce: int) -> str:
+    """Where a creation by `sender` at `nonce` puts its contract, lower-case."""
+    digest = keccak(rlp.sequence((rlp.string(fixed(sender, 20)), rlp.quantity(nonce))))
+    return "0x" + digest[12:].hex()
+
+
+def header(block: Block) -> bytes:
+    """The encoded header, whose keccak is the block's hash.
+
+    Fields that a fork added stand in the order of the forks and end where the block's fork ends.
+    """
+    hashes = (block.parentHash, block.sha3Uncles, block.miner, block.stateRoot)
+    roots = (block.transactionsRoot, block.receiptsRoot, block.logsBloom)
+    numbers = (block.difficulty, block.number, block.gasLimit, block.gasUsed, block.timestamp)
+    seal = (block.extraData, block.mixHash, block.nonce)
+    later = (
+        _optional_quantity(block.baseFeePerGas),
+        _optional_data(block.withdrawalsRoot),
+        _optional_quantity(block.blobGasUsed),
+        _optional_quantity(block.excessBlobGas),
+        _optional_data(block.parentBeaconBlockRoot),
+        _optional_data(block.requestsHash),
+    )
+    return rlp.sequence(
+        (
+            *(_required(text) for text in (*hashes, *roots)),
+            *(_given(text, "a header field") for text in numbers),
+            *(_required(text) for text in seal),
+            *(field for field in later if field is not None),
+        )
+    )
+
+
+def _required(text: str | None) -> bytes:
+    if text is None:
+        raise ValueError("a header field is absent, so the block's hash cannot be recomputed")
+    return rlp.string(data(text))
+
+
+def _optional_quantity(text: str | None) -> bytes | None:
+    return None if text is None else rlp.quantity(quantity(text))
+
+
+def _optional_data(text: str | None) -> bytes | None:
+    return None if text is None else rlp.string(data(text))

@@ -1,0 +1,99 @@
+"""Is this block what it claims to be? Every check raises ValueError with the reason.
+
+What is compared, in this order: chain ids, the receipts' fit, each transaction's hash,
+transactionsRoot, receiptsRoot, the block's own hash. The block's hash covers the two roots and the
+roots cover the bodies, so nothing that the chain agreed on can be changed unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from neolayer.chain import payloads
+from neolayer.chain.hexadecimal import quantity, quantity64
+from neolayer.chain.model import Network
+from neolayer.chain.trie import keccak, ordered_root
+from neolayer.chain.wire import Block, Receipt, Transaction
+
+# A legacy signature names its chain since EIP-155: v = 35 + 2 * chain id + parity.
+_EIP155 = 35
+
+
+def belongs(block: Block, network: Network) -> None:
+    """Refuse a block of another network, told by the chain ids its transactions signed."""
+    for index, item in enumerate(block.transactions):
+        chain_id = _signed_chain_id(item)
+        if chain_id is not None and chain_id != network.chain_id:
+            raise ValueError(
+                f"transaction {index} is signed for chain {chain_id},"
+                f" but network {network.name} is chain {network.chain_id}"
+            )
+
+
+def _signed_chain_id(item: Transaction) -> int | None:
+    if item.kind != "0x0":
+        return None if item.chainId is None else quantity(item.chainId)
+    v = 0 if item.v is None else quantity(item.v)
+    return (v - _EIP155) // 2 if v >= _EIP155 else None
+
+
+def receipts_fit(block: Block, receipts: Sequence[Receipt]) -> None:
+    """One receipt a transaction, in its order, with gas that adds up to the block's."""
+    if len(receipts) != len(block.transactions):
+        raise ValueError(f"{len(block.transactions)} transactions but {len(receipts)} receipts")
+    before = 0
+    for index, (item, receipt) in enumerate(zip(block.transactions, receipts, strict=True)):
+        if receipt.transactionHash.lower() != item.hash.lower():
+            raise ValueError(f"receipt {index} is of another transaction")
+        total = quantity64(receipt.cumulativeGasUsed)
+        if total - before != quantity64(receipt.gasUsed):
+            raise ValueError(f"receipt {index}: gasUsed does not fit cumulativeGasUsed")
+        _contract_fits(index, item, receipt)
+        before = total
+    if before != quantity64(block.gasUsed):
+        raise ValueError(f"receipts used {before} gas, the block {quantity64(block.gasUsed)}")
+
+
+def _contract_fits(index: int, item: Transaction, receipt: Receipt) -> None:
+    if receipt.contractAddress is None:
+        return
+    expected = payloads.contract_address(item.sender, quantity64(item.nonce))
+    if item.to is not None or receipt.contractAddress.lower() != expected:
+        raise ValueError(f"receipt {index}: contractAddress is not what sender and nonce give")
+
+
+def roots(block: Block, receipts: Sequence[Receipt] | None, network: Network) -> None:
+    """Recompute and compare all hashes of a block."""
+    encoded: list[bytes] = []
+    for index, item in enumerate(block.transactions):
+        encoded.append(_checked_transaction(index, item))
+    _same_root("transactionsRoot", block.transactionsRoot, ordered_root(encoded))
+    if receipts is not None:
+        outcomes = [payloads.receipt(item) for item in receipts]
+        _same_root("receiptsRoot", block.receiptsRoot, ordered_root(outcomes))
+    if network.standard_header and keccak(payloads.header(block)).hex() != _digits(block.hash):
+        raise ValueError("the header does not hash to the block's hash")
+
+
+def _checked_transaction(index: int, item: Transaction) -> bytes:
+    if item.r is None or item.s is None:
+        raise ValueError(
+            f"transaction {index} has no signature, so nothing can be verified;"
+            " to take it in on trust say --no-verify"
+        )
+    try:
+        encoded = payloads.transaction(item)
+    except ValueError as exc:
+        raise ValueError(f"transaction {index}: {exc}") from None
+    if keccak(encoded).hex() != _digits(item.hash):
+        raise ValueError(f"transaction {index} does not hash to {item.hash[:66]}")
+    return encoded
+
+
+def _same_root(name: str, given: str | None, computed: bytes) -> None:
+    if given is None or _digits(given) != computed.hex():
+        raise ValueError(f"{name} is {given and given[:66]}, the content gives 0x{computed.hex()}")
+
+
+def _digits(text: str) -> str:
+    return text[2:].lower()

@@ -15,21 +15,22 @@ from typing import Any
 import msgspec
 
 from neolayer.chain import verify as checks
-from neolayer.chain.hexadecimal import data, fixed, quantity, quantity64
+from neolayer.chain.hexadecimal import address, data, hash32, quantity, quantity64
 from neolayer.chain.model import BlockRows, Network, Row
 from neolayer.chain.wire import Block, Receipt, Transaction, block_decoder, receipts_decoder
 from neolayer.errors import BadBlock
 
 # From the epoch to where int64 nanoseconds end: what the database's checks allow.
 _TIMES = range(0, 9_214_646_400)
+Json = bytes | msgspec.Raw
 _CONFIRMED, _FAILED = "confirmed", "failed"
 
 
 def decode_block(
-    block: bytes | msgspec.Raw,
+    block: Json,
     *,
     network: Network,
-    receipts: bytes | msgspec.Raw | None,
+    receipts: Json | None,
     verify: bool,
     origin: str,
 ) -> BlockRows:
@@ -82,8 +83,8 @@ def _rows(parsed: _Parsed, *, network: Network, verify: bool, origin: str) -> Bl
     level = "none" if not verify else "transactions" if receipts is None else "receipts"
     return BlockRows(
         number=number,
-        block_hash=_hash(block.hash),
-        parent_hash=_hash(block.parentHash),
+        block_hash=hash32(block.hash),
+        parent_hash=hash32(block.parentHash),
         timestamp=seconds,
         block=_block_row(block, number, time, level),
         transactions=_transaction_rows(block, receipts, number, time),
@@ -96,10 +97,10 @@ def _rows(parsed: _Parsed, *, network: Network, verify: bool, origin: str) -> Bl
 def _block_row(block: Block, number: int, time: datetime, level: str) -> Row:
     return (
         number,
-        _hash(block.hash),
-        _hash(block.parentHash),
+        hash32(block.hash),
+        hash32(block.parentHash),
         time,
-        _address(block.miner),
+        address(block.miner),
         len(block.transactions),
         quantity64(block.gasLimit),
         quantity64(block.gasUsed),
@@ -107,7 +108,7 @@ def _block_row(block: Block, number: int, time: datetime, level: str) -> Row:
         _number(block.difficulty),
         None if block.size is None else quantity64(block.size),
         _optional_hash(block.stateRoot),
-        _hash(block.transactionsRoot),
+        hash32(block.transactionsRoot),
         _optional_hash(block.receiptsRoot),
         None if block.extraData is None else _data(block.extraData),
         _header(block),
@@ -157,7 +158,7 @@ def _outcome(item: Receipt) -> _Outcome:
         quantity64(item.gasUsed),
         _number(item.effectiveGasPrice),
         quantity64(item.cumulativeGasUsed),
-        None if item.contractAddress is None else _address(item.contractAddress),
+        None if item.contractAddress is None else address(item.contractAddress),
     )
 
 
@@ -166,9 +167,9 @@ def _transaction_row(
 ) -> Row:
     status, gas_used, effective_price, cumulative, contract = outcome
     return (
-        _hash(item.hash),
-        _address(item.sender),
-        None if item.to is None else _address(item.to),
+        hash32(item.hash),
+        address(item.sender),
+        None if item.to is None else address(item.to),
         quantity(item.value),
         _number(item.gasPrice),
         quantity64(item.gas),
@@ -220,25 +221,25 @@ def _log_rows(block: Block, receipts: Sequence[Receipt], number: int, time: date
     for index, (item, receipt) in enumerate(zip(block.transactions, receipts, strict=True)):
         named = item.hash.lower()
         for log in receipt.logs:
-            topics = [_hash(topic) for topic in log.topics]
+            topics = [hash32(topic) for topic in log.topics]
             if len(topics) > 4:
                 raise ValueError(f"transaction {index}: a log has {len(topics)} topics")
             padded = (*topics, None, None, None, None)[:4]
             place = (number, len(rows), time, named, index)
-            rows.append((*place, _address(log.address), *padded, _data(log.data)))
+            rows.append((*place, address(log.address), *padded, _data(log.data)))
     return rows
 
 
 def _contract_rows(
     block: Block, receipts: Sequence[Receipt], number: int, time: datetime
 ) -> list[Row]:
-    """Contracts that a transaction created by itself and that stand; last one of an address wins."""
+    """Contracts that a transaction created by itself and that stand."""
     created: dict[str, Row] = {}
     for item, receipt in zip(block.transactions, receipts, strict=True):
         if receipt.contractAddress is None or _outcome(receipt)[0] == _FAILED:
             continue
-        address = _address(receipt.contractAddress)
-        created[address] = (address, _address(item.sender), time, _hash(item.hash), number)
+        at = address(receipt.contractAddress)
+        created[at] = (at, address(item.sender), time, hash32(item.hash), number)
     return list(created.values())
 
 
@@ -246,18 +247,8 @@ def _number(text: str | None) -> int | None:
     return None if text is None else quantity(text)
 
 
-def _hash(text: str) -> str:
-    fixed(text, 32)
-    return text.lower()
-
-
 def _optional_hash(text: str | None) -> str | None:
-    return None if text is None else _hash(text)
-
-
-def _address(text: str) -> str:
-    fixed(text, 20)
-    return text.lower()
+    return None if text is None else hash32(text)
 
 
 def _data(text: str) -> str:

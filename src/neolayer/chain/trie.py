@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, cast
 
-import sha3
+from sha3 import keccak_256  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from neolayer.chain import rlp
 
 _BRANCH = "0123456789abcdef"
+_keccak = cast("Callable[[bytes], Any]", keccak_256)
 
 
 def keccak(data: bytes) -> bytes:
     """Keccak-256, Ethereum's hash (not SHA3-256, which pads otherwise)."""
-    return sha3.keccak_256(data).digest()
+    return _keccak(data).digest()
 
 
 EMPTY_ROOT = keccak(rlp.EMPTY)

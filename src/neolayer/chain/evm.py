@@ -61,7 +61,7 @@ def _parse(
         answers = None if receipts is None else receipts_decoder.decode(receipts)
     except msgspec.ValidationError as exc:
         reason = str(exc)
-        if "$.transactions[...]" in reason and "got `str`" in reason:
+        if "$.transactions[" in reason and "got `str`" in reason:
             reason = "has transaction hashes only; ask for full transactions"
         raise BadBlock(f"not a block with its transactions: {reason}", origin=origin) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:

@@ -1,0 +1,165 @@
+"""The JSON values in a file, one after another, whatever they are packed in.
+
+A file holds one JSON value (an object, an array, pretty-printed or not) or one value a line; it may
+be compressed with gzip or Zstandard, which is told by its content. Lines are streamed, so a file of
+any length needs the memory of its longest line; a single value is read whole, up to a limit.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+import zstandard
+
+from neolayer.errors import SourceError
+
+SUFFIXES = (".json", ".jsonl", ".ndjson")
+_PACKED = ("", ".gz", ".zst")
+_NAMES = tuple(suffix + packed for suffix in SUFFIXES for packed in _PACKED)
+LARGEST_VALUE = 1 << 30
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One JSON value and where it stood: the file, with a line number where there are several."""
+
+    origin: str
+    content: bytes
+
+
+def find_files(paths: Iterable[Path]) -> list[Path]:
+    """The named files as they are, and of named folders every file that looks like blocks, sorted.
+
+    Raises SourceError for what is absent or unreadable, and where nothing is left.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(each for each in path.rglob("*") if each.name.endswith(_NAMES))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise SourceError(f"{path}: no such file or folder")
+    if not found:
+        named = ", ".join(str(path) for path in paths)
+        raise SourceError(f"{named}: no block files", hint=f"they end in {', '.join(SUFFIXES)}")
+    return found
+
+
+def read_documents(
+    path: Path, *, on_bytes: Callable[[int], None] | None = None
+) -> Iterator[Document]:
+    """The values of one file in order, not parsed: whether each is JSON shows when it is decoded.
+
+    `on_bytes` is told how many bytes of the file (as stored) were read since it was last told.
+    Raises SourceError where the file cannot be read.
+    """
+    try:
+        with _opened(path) as (stored, content):
+            consumed = 0
+            for document in _split(path, content):
+                yield document
+                if on_bytes is not None:
+                    position = stored.tell()
+                    on_bytes(position - consumed)
+                    consumed = position
+    except (OSError, EOFError, zstandard.ZstdError) as exc:
+        raise SourceError(f"{path}: {_reason(exc)}") from exc
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    return f"damaged or cut short ({exc})"
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[tuple[BinaryIO, BinaryIO]]:
+    """The file as stored, and its content unpacked."""
+    with path.open("rb", buffering=1 << 18) as stored:
+        start = stored.read(4)
+        stored.seek(0)
+        if start[:2] == b"\x1f\x8b":
+            yield stored, cast("BinaryIO", gzip.GzipFile(fileobj=stored))
+        elif start == b"\x28\xb5\x2f\xfd":
+            reader = zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True)
+            yield stored, cast("BinaryIO", _Lines(reader))
+        else:
+            yield stored, stored
+
+
+def _split(path: Path, content: BinaryIO) -> Iterator[Document]:
+    """One value a line where the first line is one by itself, else one value in all."""
+    first = content.readline(LARGEST_VALUE)
+    second = content.readline(LARGEST_VALUE)
+    if second and not _is_json(first):
+        first = b"".join((first, second, content.read(LARGEST_VALUE)))
+        second = b""
+    if len(first) >= LARGEST_VALUE:
+        raise SourceError(f"{path}: one JSON value above 1 GiB", hint="write one block a line")
+    yield Document(f"{path}:1" if second else str(path), first)
+    number = 2
+    while second:
+        if second.strip():
+            yield Document(f"{path}:{number}", second)
+        second = content.readline(LARGEST_VALUE)
+        number += 1
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        _raw_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+class _Lines:
+    """Lines over a Zstandard reader, which has none."""
+
+    def __init__(self, reader: zstandard.ZstdDecompressionReader) -> None:
+        self._reader = reader
+        self._rest = b""
+
+    def readline(self, limit: int) -> bytes:
+        pieces: list[bytes] = []
+        while (end := self._rest.find(b"\n")) < 0:
+            pieces.append(self._rest)
+            self._rest = self._reader.read(1 << 18)
+            if not self._rest:
+                return b"".join(pieces)
+            if sum(map(len, pieces)) > limit:
+                break
+        pieces.append(self._rest[: end + 1])
+        self._rest = self._rest[end + 1 :]
+        return b"".join(pieces)
+
+    def read(self, limit: int) -> bytes:
+        rest, self._rest = self._rest, b""
+        return rest + self._reader.read(limit)
+
+
+def holds(path: Path, words: bytes) -> bool:
+    """Whether the words occur in the file's content. Raises SourceError as the reading does."""
+    try:
+        with _opened(path) as (_, content):
+            before = b""
+            while block := content.read(1 << 20):
+                if words in before + block[: len(words)] or words in block:
+                    return True
+                before = block[-len(words) :]
+    except (OSError, EOFError, zstandard.ZstdError) as exc:
+        raise SourceError(f"{path}: {_reason(exc)}") from exc
+    return False
+
+
+def total_bytes(files: Iterable[Path]) -> int:
+    """The size of all files as stored, for a progress bar."""
+    return sum(path.stat().st_size for path in files)

@@ -8,7 +8,9 @@ are set here; a request it cannot parse gets 400.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -22,8 +24,14 @@ from neolayer.engines.embedded.clickhouse_server.auth import (
 )
 from neolayer.engines.embedded.clickhouse_server.body import Body, ClientTooSlow
 from neolayer.engines.embedded.clickhouse_server.coding import choose_encoding
-from neolayer.engines.embedded.clickhouse_server.engine import Engine
-from neolayer.engines.embedded.clickhouse_server.faults import ClickHouseFault
+from neolayer.engines.embedded.clickhouse_server.engine import Engine, Link
+from neolayer.engines.embedded.clickhouse_server.faults import READONLY, ClickHouseFault
+from neolayer.engines.embedded.clickhouse_server.form import (
+    ExternalTable,
+    Form,
+    external_tables,
+    read_form,
+)
 from neolayer.engines.embedded.clickhouse_server.links import Links
 from neolayer.engines.embedded.clickhouse_server.reply import (
     HELD_BYTES,
@@ -88,10 +96,31 @@ class App:
         if request.method == "GET" and "query" not in url:
             return web.Response(text="Ok.\n", headers=self._headers())
         user = self.users.authenticate(read_credentials(request.headers, url))
-        return await self._statement(request, read_request(url, request.headers), user)
+        if request.content_type != "multipart/form-data":
+            return await self._statement(request, read_request(url, request.headers), user)
+        form = await read_form(request)
+        try:
+            return await self._form(request, form, url | form.fields, user)
+        finally:
+            form.close()
+
+    async def _form(
+        self, request: web.BaseRequest, form: Form, url: Mapping[str, str], user: User
+    ) -> web.StreamResponse:
+        wanted = read_request(url, request.headers, external=form.files)
+        tables = external_tables(form, url)
+        if tables and not user.may_write:
+            raise ClickHouseFault.of(
+                READONLY, f"{user.name}: external tables need the right to write"
+            )
+        return await self._statement(request, wanted, user, tables)
 
     async def _statement(
-        self, request: web.BaseRequest, wanted: Wanted, user: User
+        self,
+        request: web.BaseRequest,
+        wanted: Wanted,
+        user: User,
+        tables: tuple[ExternalTable, ...] = (),
     ) -> web.StreamResponse:
         headers = self._headers() | {"X-ClickHouse-Query-Id": wanted.query_id}
         body = Body(request.content, self.threads, encoding=request.headers.get("Content-Encoding"))
@@ -105,7 +134,7 @@ class App:
         )
         try:
             async with self.threads.place():
-                return await self._run(request, wanted, user, body, reply)
+                return await self._run(request, wanted, user, body, reply, tables)
         except ClickHouseFault as fault:
             if reply.started:
                 return await reply.fail(fault)
@@ -115,20 +144,38 @@ class App:
             raise
 
     async def _run(
-        self, request: web.BaseRequest, wanted: Wanted, user: User, body: Body, reply: Reply
+        self,
+        request: web.BaseRequest,
+        wanted: Wanted,
+        user: User,
+        body: Body,
+        reply: Reply,
+        tables: tuple[ExternalTable, ...],
     ) -> web.StreamResponse:
         lease = await self.links.lease(user, wanted)
         try:
-            outcome = await self.runner.run(
-                wanted,
-                body,
-                lease,
-                reply,
-                may_write=user.may_write and request.method == "POST",
-            )
+            async with self._present(tables, lease.link):
+                outcome = await self.runner.run(
+                    wanted,
+                    body,
+                    lease,
+                    reply,
+                    may_write=user.may_write and request.method == "POST",
+                )
         finally:
             await asyncio.shield(self.links.release(lease))
         return await reply.finish(outcome)
+
+    @contextlib.asynccontextmanager
+    async def _present(self, tables: tuple[ExternalTable, ...], link: Link) -> AsyncGenerator[None]:
+        """The external tables, for the length of a query."""
+        try:
+            for table in tables:
+                await self.threads.call(table.create, link)
+            yield
+        finally:
+            for table in tables:
+                await self.threads.call(table.drop, link)
 
     def _headers(self) -> dict[str, str]:
         return {

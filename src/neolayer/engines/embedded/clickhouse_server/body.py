@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from aiohttp import StreamReader
 
@@ -16,6 +17,16 @@ IDLE_SECONDS = 60.0
 
 class ClientTooSlow(Exception):
     """A client sent nothing for too long."""
+
+
+@contextlib.asynccontextmanager
+async def patience() -> AsyncGenerator[None]:
+    """Wait for a client, but not for ever."""
+    try:
+        async with asyncio.timeout(IDLE_SECONDS):
+            yield
+    except TimeoutError as exc:
+        raise ClientTooSlow from exc
 
 
 class Body:
@@ -68,10 +79,7 @@ class Body:
         return piece
 
     async def _receive(self) -> bytes:
-        try:
-            async with asyncio.timeout(IDLE_SECONDS):
-                raw = await self._stream.readany()
-        except TimeoutError as exc:
-            raise ClientTooSlow from exc
+        async with patience():
+            raw = await self._stream.readany()
         self._ended = not raw
         return raw

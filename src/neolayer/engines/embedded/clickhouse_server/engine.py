@@ -229,9 +229,16 @@ class Engine:
         link.run(f"SET log_comment = '{link.token}'".encode())
         return link
 
-    def kill(self, token: str) -> None:
-        """Ask whatever the link with this token runs to stop. Does not wait for it."""
-        self._keeper.run(f"KILL QUERY WHERE Settings['log_comment'] = '{token}' ASYNC".encode())
+    def kill(self, token: str, *, mark: str = "") -> None:
+        """Ask what the link with this token runs to stop, or what has `mark` in its text.
+
+        A statement may set its own `log_comment`, which hides the token. Does not wait.
+        """
+        condition = "Settings['log_comment'] = {token:String}"
+        if mark:
+            condition += " OR position(query, {mark:String}) > 0"
+        sql = f"KILL QUERY WHERE ({condition}) AND query NOT LIKE 'KILL QUERY%' ASYNC".encode()
+        self._keeper.run(sql, params={"token": token, "mark": mark})
 
     def close(self) -> None:
         self._keeper.close()

@@ -10,6 +10,7 @@ import re
 
 _CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
 _REPEATED = re.compile(r"^(Code: \d+\. DB::Exception: )(?:Code: \d+\. DB::Exception: )+")
+_NAME_TWICE = re.compile(r"(\.? \([A-Z_0-9]+\))(?:\.?\s*\1)+")
 _VERSION = re.compile(r"\s*\(version [\d.]+[^)]*\)")
 
 UNKNOWN_EXCEPTION = 1002
@@ -79,7 +80,8 @@ class ClickHouseFault(Exception):
         start = _CODE.search(text)
         if start is None:
             return cls.of(UNKNOWN_EXCEPTION, text.strip() or "the engine failed without a reason")
-        cleaned = _VERSION.sub("", _REPEATED.sub(r"\1", text[start.start() :])).strip()
+        text = _VERSION.sub("", _REPEATED.sub(r"\1", text[start.start() :])).strip()
+        cleaned = _NAME_TWICE.sub(r"\1", text)
         return cls(int(start[1]), cleaned)
 
 

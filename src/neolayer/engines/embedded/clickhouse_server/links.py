@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from neolayer.engines.embedded.clickhouse_server.auth import User
 from neolayer.engines.embedded.clickhouse_server.engine import READER_ROLE, Engine, Link
@@ -22,7 +22,7 @@ from neolayer.engines.embedded.clickhouse_server.overlay import Overlay, quote_n
 from neolayer.engines.embedded.clickhouse_server.request import SessionWish, Wanted
 from neolayer.engines.embedded.clickhouse_server.threads import Threads
 
-READER_DEFAULTS = {"final": "1"}
+READER_DEFAULTS = {"final": "1", "max_execution_time": "300", "max_memory_usage": "4294967296"}
 READER_SETTINGS = frozenset(
     [
         "final",
@@ -30,7 +30,6 @@ READER_SETTINGS = frozenset(
         "session_timezone",
         "date_time_output_format",
         "extremes",
-        "log_comment",
         "output_format_json_quote_64bit_integers",
         "output_format_json_quote_decimals",
         "output_format_json_quote_denormals",
@@ -63,7 +62,6 @@ class Session:
     busy: bool = False
     expires_at: float = 0.0
     timeout_seconds: int = 60
-    waiting: object = field(default=None, repr=False)
 
 
 class Links:

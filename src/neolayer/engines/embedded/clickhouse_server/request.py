@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -50,12 +50,13 @@ _TRANSPORT_SETTINGS = frozenset(
         "send_progress_in_http_headers",
         "http_headers_progress_interval_ms",
         "cancel_http_readonly_queries_on_client_close",
+        "log_comment",  # by which this server finds a query to kill
         "http_response_buffer_size",
         "http_wait_end_of_query",
         "readonly_http",
     ]
 )
-_EXTERNAL = re.compile(r"^[A-Za-z_]\w*_(?:format|structure|types)$")
+_PARAM = "param_"
 _SETTING = re.compile(r"^[A-Za-z_]\w*$")
 _FORMAT = re.compile(r"^[A-Za-z]\w*$")
 _MAX_SESSION_SECONDS = 3600
@@ -81,7 +82,6 @@ class Wanted:
     compress: bool
     params: Mapping[str, str] = field(default_factory=dict[str, str])
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
-    url: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def read_url(raw_path: str) -> dict[str, str]:
@@ -99,8 +99,14 @@ def read_url(raw_path: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def read_request(url: Mapping[str, str], headers: Mapping[str, str]) -> Wanted:
-    """Sort the parameters. Raises a fault for what this server cannot do."""
+def read_request(
+    url: Mapping[str, str], headers: Mapping[str, str], *, external: Iterable[str] = ()
+) -> Wanted:
+    """Sort the parameters; those that describe `external` tables are not settings.
+
+    Raises a fault for what this server cannot do.
+    """
+    taken = {f"{name}_{about}" for name in external for about in ("format", "structure", "types")}
     for name in ("compress", "decompress", "role"):
         if url.get(name, "0") not in {"0", ""}:
             raise ClickHouseFault.of(NOT_IMPLEMENTED, f"The parameter {name} is not supported here")
@@ -112,19 +118,18 @@ def read_request(url: Mapping[str, str], headers: Mapping[str, str]) -> Wanted:
         session=_session(url),
         wait_for_end=_is_on(url.get("wait_end_of_query")),
         compress=_is_on(url.get("enable_http_compression")),
-        params={name[6:]: value for name, value in url.items() if name.startswith("param_")},
-        settings={name: _clean(value) for name, value in url.items() if _is_setting(name, url)},
-        url=url,
+        params={name[6:]: _clean(value) for name, value in url.items() if name.startswith(_PARAM)},
+        settings={
+            name: _clean(value)
+            for name, value in url.items()
+            if name not in taken and _is_setting(name)
+        },
     )
 
 
-def _is_setting(name: str, url: Mapping[str, str]) -> bool:
-    if name in _PROTOCOL or name in _TRANSPORT_SETTINGS or name.startswith("param_"):
+def _is_setting(name: str) -> bool:
+    if name in _PROTOCOL or name in _TRANSPORT_SETTINGS or name.startswith(_PARAM):
         return False
-    if _EXTERNAL.match(name):
-        base = name.rpartition("_")[0]
-        if f"{base}_structure" in url or f"{base}_types" in url:
-            return False
     if not _SETTING.match(name):
         raise ClickHouseFault.of(BAD_ARGUMENTS, f"{name[:80]!r} is not a parameter or setting")
     return True

@@ -77,7 +77,6 @@ class Runner:
             return await self._insert(wanted, body, lease, head, prefix)
         sql = prefix + await body.all(MAX_QUERY_BYTES)
         kind = self._judge(lease, sql, may_write=may_write)
-        reply.set_format(wanted.default_format)
         if kind is Kind.READ:
             return await self._select(wanted, sql, lease.link, reply)
         return await self._command(wanted, sql, lease, reply, kind=kind)
@@ -131,17 +130,18 @@ class Runner:
             return await asyncio.shield(running)
         except BaseException:
             pipe.close_reader()
-            await self._stop(running, link.token)
+            await settle(asyncio.ensure_future(self._stop(running, link.token, pipe.path)))
             raise
         finally:
             pipe.close_reader()
 
-    async def _stop(self, running: asyncio.Future[Outcome], token: str) -> None:
+    async def _stop(self, running: asyncio.Future[Outcome], token: str, mark: str) -> None:
         """Kill what runs, and wait until it is gone: its link is then free again."""
         while not running.done():
-            await self._threads.call(self._engine.kill, token)
+            await self._threads.call(self._engine.kill, token, mark=f"'{mark}'")
             await asyncio.wait([running], timeout=_KILL_SECONDS)
-        await settle(running)
+        if not running.cancelled():
+            running.exception()
 
     async def _insert(
         self,
@@ -179,7 +179,9 @@ class Runner:
         outcome = await self._threads.call(
             lease.link.run, sql, output=wanted.default_format, params=wanted.params
         )
-        await reply.write(outcome.body)
+        if outcome.body:
+            reply.set_format(wanted.default_format)
+            await reply.write(outcome.body)
         return outcome
 
 

@@ -79,8 +79,9 @@ class Links:
             return await self._lease_reader(user, wanted)
         lease = await self._lease_owner(user, wanted)
         try:
-            if lease.overlay is not None:
-                await self._threads.call(lease.overlay.lay, wanted.settings, wanted.database)
+            overlay = lease.overlay
+            if overlay is not None and not overlay.fits(wanted.settings, wanted.database):
+                await self._threads.call(overlay.lay, wanted.settings, wanted.database)
         except BaseException:
             lease.spent = lease.session is None
             await self.release(lease)

@@ -41,6 +41,10 @@ class Overlay:
         self._database: str | None = None
         self._own_database: str | None = None
 
+    def fits(self, settings: Mapping[str, str], database: str | None) -> bool:
+        """Whether exactly these hold already, as they do from a client's second request on."""
+        return self._laid == settings and self._database == database
+
     def lay(self, settings: Mapping[str, str], database: str | None) -> None:
         """Make exactly these hold, over the link's own. On a fault nothing new holds."""
         stale = [name for name in self._laid if name not in settings]

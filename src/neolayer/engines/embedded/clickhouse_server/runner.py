@@ -25,6 +25,7 @@ from neolayer.engines.embedded.clickhouse_server.threads import Threads, settle
 PEEK_BYTES = 1 << 20
 MAX_QUERY_BYTES = 64 << 20
 _KILL_SECONDS = 0.25
+_SHORT_SECONDS = 0.005  # most answers are whole by then, which saves waking up for parts
 _OUTPUT_WORDS = {
     "SELECT",
     "WITH",
@@ -125,6 +126,7 @@ class Runner:
         running = self._threads.start(link.run, query.into(pipe.path), params=params)
         running.add_done_callback(lambda _: pipe.close_writer())
         try:
+            await asyncio.wait([running], timeout=_SHORT_SECONDS)
             while chunk := await pipe.read():
                 await reply.write(chunk)
             return await asyncio.shield(running)

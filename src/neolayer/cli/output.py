@@ -34,6 +34,12 @@ def write_json(value: object, *, indent: bool = True) -> None:
     sys.stdout.flush()
 
 
+def encode_row(names: Sequence[bytes], row: Sequence[object]) -> bytes:
+    """One JSON object on one line; `names` are encoded keys, each with its colon."""
+    cells = (orjson.dumps(plain(cell), default=_default) for cell in row)
+    return b"{" + b", ".join(map(bytes.__add__, names, cells)) + b"}"
+
+
 def plain(value: Any) -> Any:
     """The value with integers beyond 64 bits as strings, so that no reader rounds them."""
     if isinstance(value, bool) or value is None:

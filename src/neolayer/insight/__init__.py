@@ -1,0 +1,1 @@
+"""What an operator must know: one place to look into every database."""

@@ -7,11 +7,13 @@ statement at a time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, Protocol, cast
 
 import psycopg
 
@@ -21,6 +23,7 @@ from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.errors import QueryError
 
 BLOCK_ROWS = 1_000
+_WIDE = re.compile(r"Int(128|256)")
 Row = Sequence[Any]
 
 
@@ -67,7 +70,7 @@ async def ask(endpoints: Endpoints, target: Target, statement: str) -> AsyncGene
 async def _ask_postgres(connection: Connection, statement: str) -> AsyncGenerator[Answer]:
     blocks = _postgres_blocks(connection, statement)
     try:
-        columns = cast("tuple[str, ...]", tuple(str(name) for name in (await anext(blocks))[0]))
+        columns = tuple(str(name) for name in (await anext(blocks))[0])
         yield Answer(columns, blocks)
     finally:
         await blocks.aclose()
@@ -76,32 +79,38 @@ async def _ask_postgres(connection: Connection, statement: str) -> AsyncGenerato
 async def _postgres_blocks(connection: Connection, statement: str) -> AsyncGenerator[Sequence[Row]]:
     """First one block with the column names as its only row, then the rows."""
     cursor = connection.cursor()
-    block: list[Row] = []
+    text = cast("LiteralString", statement)
     named = False
     try:
-        async for row in cursor.stream(cast("LiteralString", statement), size=BLOCK_ROWS):
+        async for block in _in_blocks(cursor.stream(text, size=BLOCK_ROWS)):
             if not named:
                 yield [_columns(cursor)]
                 named = True
-            block.append(row)
-            if len(block) >= BLOCK_ROWS:
-                yield block
-                block = []
+            yield block
+        if not named:  # a stream without rows forgets its columns; asking again costs nothing
+            yield [_columns(await cursor.execute(text))]
     except psycopg.Error as exc:
         raise QueryError(_reason(exc), hint=_HINT) from exc
-    if not named:
-        yield [_columns(cursor)]
-    if block:
-        yield block
-
-
-_HINT = "one SELECT at a time; nothing can be written here"
 
 
 def _columns(cursor: psycopg.AsyncCursor[Any]) -> Row:
     if cursor.description is None:
         raise QueryError("the statement returns no rows", hint=_HINT)
     return [column.name for column in cursor.description]
+
+
+async def _in_blocks(rows: AsyncIterator[Row]) -> AsyncGenerator[list[Row]]:
+    block: list[Row] = []
+    async for row in rows:
+        block.append(row)
+        if len(block) >= BLOCK_ROWS:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+_HINT = "one SELECT at a time; nothing can be written here"
 
 
 def _reason(exc: psycopg.Error) -> str:
@@ -114,15 +123,28 @@ async def _ask_clickhouse(endpoints: Endpoints, statement: str) -> AsyncGenerato
     client = await connect_reader(endpoints.clickhouse)
     try:
         with translate(QueryError):
-            stream = await client.query_row_block_stream(statement, settings={"final": 1})
-        columns = tuple(stream.source.column_names)
-
-        async def blocks() -> AsyncGenerator[Sequence[Row]]:
-            with translate(QueryError):
-                async with stream:
-                    async for block in stream:
-                        yield block
-
-        yield Answer(columns, blocks())
+            stream = await client.query_row_block_stream(statement)  # pyright: ignore[reportUnknownMemberType]
+        source = cast("NativeSource", stream.source)
+        wide = tuple(_WIDE.search(kind.name) is not None for kind in source.column_types)
+        yield Answer(tuple(source.column_names), _clickhouse_blocks(stream, wide))
     finally:
         await client.close()
+
+
+class NativeSource(Protocol):
+    """What we use of clickhouse-connect's result behind a stream."""
+
+    column_names: Sequence[str]
+    column_types: Sequence[Any]
+
+
+async def _clickhouse_blocks(stream: Any, wide: Sequence[bool]) -> AsyncGenerator[Sequence[Row]]:
+    """The rows, integers of more than 64 bits as Decimal, as PostgreSQL's numeric comes."""
+    with translate(QueryError):
+        async with stream:
+            async for block in stream:
+                yield [list(map(_narrow, row, wide)) for row in block] if any(wide) else block
+
+
+def _narrow(value: Any, wide: bool) -> Any:
+    return Decimal(value) if wide and isinstance(value, int) else value

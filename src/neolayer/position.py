@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# The epoch of every position made now; raised where a restore or a lossy failover is carried out.
+CURRENT_EPOCH = 1
+
 _LSN_BITS = 48
 _MAX_LSN = (1 << _LSN_BITS) - 1
 _MAX_EPOCH = 30_000  # keeps versions below 9.2e18, where Elasticsearch stops

@@ -1,0 +1,237 @@
+"""PostgreSQL's replication protocol over libpq: one slot, read in commit order.
+
+psycopg 3 has no replication API, but its libpq wrapper is all it takes. `START_REPLICATION` turns
+a connection into two streams. From the server come `XLogData` (one pgoutput message each, in
+commit order) and keepalives, which say how far the server has read its log; a reader that holds
+nothing back may confirm that far. To the server go status updates: how far we have received, made
+durable and applied. The server keeps its log from the confirmed position on, and starts there
+after a break, so what is confirmed must be safe in every sink.
+
+A server that hears nothing for `wal_sender_timeout` hangs up: confirm every few seconds, also
+while there is nothing to read or no room to read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import pq, sql
+from psycopg.conninfo import make_conninfo
+
+from neolayer.engines.postgres.connections import (
+    CONNECT_TIMEOUT_S,
+    address_of,
+    explain,
+    require_c_psycopg,
+)
+from neolayer.errors import EngineError, EngineUnavailable
+from neolayer.position import format_lsn, parse_lsn
+
+# Values arrive as text: the same text whatever the server's own settings are.
+_SESSION = (
+    "-c TimeZone=UTC -c DateStyle=ISO,YMD -c IntervalStyle=iso_8601 "
+    "-c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8"
+)
+_POSTGRES_EPOCH_S = 946_684_800
+_STATUS = struct.Struct(">cQQQqB")
+
+Handler = Callable[[memoryview], None]
+
+
+class SlotError(EngineError):
+    """A replication slot cannot be used."""
+
+
+class SlotMissing(SlotError):
+    """The replication slot does not exist."""
+
+
+class SlotLost(SlotError):
+    """The server threw away log that the replication slot still needed."""
+
+
+class SlotActive(SlotError):
+    """Another connection reads the replication slot."""
+
+
+# SQLSTATE, a word of the message -> what it means, and the way out.
+_REFUSALS: tuple[tuple[str, str, type[EngineError], str | None], ...] = (
+    ("42704", "replication slot", SlotMissing, None),
+    ("42704", "publication", EngineUnavailable, "run: neolayer migrate up"),
+    ("55006", "slot", SlotActive, "another relay is running; this one takes over when that ends"),
+    ("55000", "wal_level", EngineUnavailable, "set wal_level = logical and restart the server"),
+    ("55000", "slot", SlotLost, "raise max_slot_wal_keep_size, or keep the relay running"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedSlot:
+    """A new slot: it sends every transaction that commits after `consistent_lsn`.
+
+    `snapshot` names the state exactly there, for other sessions to read, until the connection
+    that made the slot runs its next command.
+    """
+
+    name: str
+    consistent_lsn: int
+    snapshot: str | None
+
+
+class ReplicationConnection:
+    """One connection in replication mode. Not safe to share between tasks."""
+
+    def __init__(self, connection: pq.abc.PGconn, dsn: str) -> None:
+        self._connection = connection
+        self._dsn = dsn
+
+    @classmethod
+    async def connect(cls, dsn: str, *, application_name: str) -> ReplicationConnection:
+        """Connect as a role with REPLICATION. Raises EngineUnavailable."""
+        require_c_psycopg()
+        info = make_conninfo(
+            dsn,
+            replication="database",
+            options=_SESSION,
+            application_name=f"neolayer {application_name}",
+            connect_timeout=CONNECT_TIMEOUT_S,
+        )
+        connection = await asyncio.to_thread(pq.PGconn.connect, info.encode())
+        if connection.status != pq.ConnStatus.OK:
+            reason = psycopg.OperationalError(connection.get_error_message())
+            connection.finish()
+            raise explain(reason, dsn) from reason
+        return cls(connection, dsn)
+
+    async def create_slot(
+        self, name: str, *, temporary: bool = False, export_snapshot: bool = False
+    ) -> CreatedSlot:
+        """Make a pgoutput slot; waits until transactions now open have ended. Raises SlotError."""
+        statement = sql.SQL("CREATE_REPLICATION_SLOT {} {} LOGICAL pgoutput (SNAPSHOT {})").format(
+            sql.Identifier(name),
+            sql.SQL("TEMPORARY" if temporary else ""),
+            sql.Literal("export" if export_snapshot else "nothing"),
+        )
+        row = await self._run(statement)
+        return CreatedSlot(row[0] or name, parse_lsn(row[1] or "0/0"), row[2])
+
+    async def drop_slot(self, name: str) -> None:
+        """Drop a slot nobody reads. Raises SlotMissing or SlotActive."""
+        await self._run(sql.SQL("DROP_REPLICATION_SLOT {}").format(sql.Identifier(name)))
+
+    async def start(self, slot: str, *, publication: str, lsn: int = 0) -> None:
+        """Begin the stream after `lsn`, or after the confirmed position where that is later.
+
+        Asks for whole transactions: a large one is spilled to disk by the server until it commits,
+        so every change arrives knowing its commit position. Raises SlotError.
+        """
+        statement = sql.SQL(
+            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '2', publication_names {})"
+        ).format(
+            sql.Identifier(slot),
+            sql.SQL(format_lsn(lsn)),  # pyright: ignore[reportArgumentType]
+            sql.Literal(f'"{publication}"'),
+        )
+        await self._run(statement, expected=pq.ExecStatus.COPY_BOTH)
+        self._connection.nonblocking = 1
+
+    def receive(self, handle: Handler, *, limit: int) -> int:
+        """Hand over up to `limit` messages that have arrived, and say how many; never waits.
+
+        Raises EngineUnavailable when the stream has ended.
+        """
+        get, received, pulled = self._connection.get_copy_data, 0, False
+        try:
+            while received < limit:
+                size, message = get(1)
+                if size > 0:
+                    handle(message)
+                    received += 1
+                    pulled = False
+                elif size < 0:
+                    raise self._ended()
+                elif pulled:
+                    break
+                else:
+                    self._connection.consume_input()
+                    pulled = True
+        except psycopg.Error as exc:
+            raise self._lost(exc) from exc
+        return received
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when something may have arrived, or after `timeout_s`."""
+        loop, readable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._connection.socket, readable.set)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await readable.wait()
+        except TimeoutError:
+            return
+        finally:
+            loop.remove_reader(self._connection.socket)
+
+    def confirm(self, *, received: int, durable: int, ask: bool = False) -> None:
+        """Tell the server how far we are; with `ask` it answers with a keepalive.
+
+        Raises EngineUnavailable.
+        """
+        now_us = int((time.time() - _POSTGRES_EPOCH_S) * 1_000_000)
+        try:
+            self._connection.put_copy_data(
+                _STATUS.pack(b"r", received, durable, durable, now_us, ask)
+            )
+            self._connection.flush()
+        except psycopg.Error as exc:
+            raise self._lost(exc) from exc
+
+    async def close(self) -> None:
+        """Hang up; safe to call twice."""
+        self._connection.finish()
+
+    async def _run(
+        self, statement: sql.Composed, *, expected: pq.ExecStatus = pq.ExecStatus.TUPLES_OK
+    ) -> list[str | None]:
+        """Run a replication command and return its first row as text."""
+        command = statement.as_string().encode()
+        try:
+            result = await asyncio.to_thread(self._connection.exec_, command)
+        except psycopg.Error as exc:
+            raise self._lost(exc) from exc
+        if result.status in (expected, pq.ExecStatus.COMMAND_OK):
+            return _first_row(result)
+        raise self._refused(result)
+
+    def _refused(self, result: pq.abc.PGresult) -> EngineError:
+        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode()
+        where = address_of(self._dsn)
+        for code, word, kind, hint in _REFUSALS:
+            if code == state and word in text:
+                return kind("postgres", f"{where}: {text}", hint=hint)
+        return EngineUnavailable("postgres", f"{where} refuses to replicate: {text}")
+
+    def _ended(self) -> EngineError:
+        """The server closed the stream: its last word says why."""
+        result = self._connection.get_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            return self._refused(result)
+        return EngineUnavailable(
+            "postgres", f"{address_of(self._dsn)} ended the replication stream"
+        )
+
+    def _lost(self, exc: BaseException) -> EngineUnavailable:
+        return EngineUnavailable(
+            "postgres", f"{address_of(self._dsn)} broke the replication stream: {str(exc).strip()}"
+        )
+
+
+def _first_row(result: pq.abc.PGresult) -> list[str | None]:
+    if result.ntuples == 0:
+        return []
+    values = (result.get_value(0, column) for column in range(result.nfields))
+    return [None if value is None else value.decode() for value in values]

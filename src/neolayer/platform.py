@@ -14,6 +14,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
 
+from neolayer.catalogue import DataClass
+from neolayer.chain import catalogue as chain
 from neolayer.engines.clickhouse.client import parse_dsn
 from neolayer.engines.clickhouse.engine import ClickHouseEngine
 from neolayer.engines.embedded.answers import engine_answers, http_answers
@@ -147,6 +149,11 @@ def engines(at: Endpoints) -> list[Engine]:
         ClickHouseEngine(at.clickhouse),
         ObjectsEngine(at.objects),
     ]
+
+
+def data_classes() -> tuple[DataClass, ...]:
+    """Every class of data, as the rooms' catalogues declare them."""
+    return chain.CLASSES
 
 
 # What a supervisor runs

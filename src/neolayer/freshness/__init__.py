@@ -1,1 +1,11 @@
 """Which position a derived store reflects, and waiting for one."""
+
+from neolayer.freshness.positions import (
+    ALL_STORES,
+    NotFresh,
+    Store,
+    position_of,
+    wait_for,
+)
+
+__all__ = ["ALL_STORES", "NotFresh", "Store", "position_of", "wait_for"]

@@ -1,0 +1,84 @@
+"""The chain's classes of data: where each lives and who holds a copy.
+
+Chain data is public, so no class has a tenant. Columns stand here by name, because a copy must not
+change its shape when a table does: a new column is added to the copy's migration and to this list.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass
+
+_DATABASE = "neolayer"
+_SEVEN_YEARS = timedelta(days=7 * 365)
+
+TRANSACTION_KEY = "transaction:{network_id}:{transaction_hash}"
+
+_NETWORKS = (
+    *("id", "name", "chain_id", "network_type", "rpc_endpoint", "ws_endpoint", "explorer_url"),
+    *("is_testnet", "is_active", "finality_depth", "created_at", "updated_at"),
+)
+_BLOCKS = (
+    *("network_id", "block_number", "block_hash", "parent_hash", "block_timestamp", "miner"),
+    *("transaction_count", "gas_limit", "gas_used", "base_fee_per_gas", "difficulty"),
+    *("size_bytes", "state_root", "transactions_root", "receipts_root", "extra_data", "header"),
+    *("verification", "is_final", "created_at"),
+)
+_TRANSACTIONS = (
+    *("id", "network_id", "transaction_hash", "from_address", "to_address", "value", "gas_price"),
+    *("gas_limit", "gas_used", "nonce", "input_data", "status", "block_number"),
+    *("block_timestamp", "confirmation_count", "created_at", "updated_at", "transaction_index"),
+    *("transaction_type", "max_fee_per_gas", "max_priority_fee_per_gas", "max_fee_per_blob_gas"),
+    *("effective_gas_price", "cumulative_gas_used", "contract_address", "signature_v"),
+    *("signature_r", "signature_s", "envelope", "replaced_by"),
+)
+_LOGS = (
+    *("network_id", "block_number", "log_index", "block_timestamp", "transaction_hash"),
+    *("transaction_index", "address", "topic0", "topic1", "topic2", "topic3", "data"),
+    "created_at",
+)
+_CONTRACTS = (
+    *("id", "network_id", "address", "name", "symbol", "contract_type", "abi", "bytecode"),
+    *("source_code", "compiler_version", "optimization_enabled", "verified", "deployed_by"),
+    *("deployed_at", "created_at", "deployment_transaction_hash", "deployed_block_number"),
+)
+
+CLASSES: tuple[DataClass, ...] = (
+    DataClass(
+        "networks",
+        _DATABASE,
+        "blockchain.networks",
+        copies=(ClickHouseCopy("networks", ("id",), _NETWORKS),),
+    ),
+    DataClass(
+        "blocks",
+        _DATABASE,
+        "blockchain.blocks",
+        copies=(ClickHouseCopy("blocks", ("network_id", "block_number"), _BLOCKS),),
+        retention=_SEVEN_YEARS,
+    ),
+    DataClass(
+        "transactions",
+        _DATABASE,
+        "blockchain.transactions",
+        copies=(
+            ClickHouseCopy("transactions", ("network_id", "transaction_hash"), _TRANSACTIONS),
+            CacheCopy(TRANSACTION_KEY),
+        ),
+        retention=_SEVEN_YEARS,
+    ),
+    DataClass(
+        "logs",
+        _DATABASE,
+        "blockchain.logs",
+        copies=(ClickHouseCopy("logs", ("network_id", "block_number", "log_index"), _LOGS),),
+        retention=_SEVEN_YEARS,
+    ),
+    DataClass(
+        "smart_contracts",
+        _DATABASE,
+        "blockchain.smart_contracts",
+        copies=(ClickHouseCopy("smart_contracts", ("network_id", "address"), _CONTRACTS),),
+    ),
+)

@@ -1,0 +1,147 @@
+"""Which position a derived store reflects, and waiting until it reflects one.
+
+The relay leaves each store's checkpoint in the store itself; these functions only read it. Nothing
+here needs the relay to run: a store that stands still is simply never fresh enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from enum import StrEnum
+
+import aiohttp
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from redis.exceptions import RedisError
+
+from neolayer.engines.clickhouse import client as clickhouse
+from neolayer.engines.endpoints import Endpoints
+from neolayer.engines.redis import client as redis
+from neolayer.errors import NeolayerError
+from neolayer.freshness.cache_versions import CHECKPOINT_KEY
+from neolayer.position import Position
+
+Reader = Callable[[], Awaitable[Position | None]]
+
+_POLL_S = 0.05
+_CLICKHOUSE_CHECKPOINT = "SELECT max(version) FROM relay_checkpoints WHERE sink = 'clickhouse'"
+
+
+class Store(StrEnum):
+    """The stores fed from the commit log."""
+
+    CLICKHOUSE = "clickhouse"
+    REDIS = "redis"
+
+
+ALL_STORES = tuple(Store)
+
+
+class NotFresh(NeolayerError):
+    """A store does not reflect the position yet."""
+
+    exit_code = 4
+
+    def __init__(self, wanted: Position, reached: Mapping[Store, Position | None]) -> None:
+        states = (f"{store} is {_distance(wanted, at)}" for store, at in reached.items())
+        super().__init__(
+            f"not everywhere as of {wanted} yet: {', '.join(states)}",
+            hint="see the relay's state: neolayer status",
+        )
+        self.wanted = wanted
+        self.reached = dict(reached)
+
+
+async def position_of(store: Store, endpoints: Endpoints) -> Position | None:
+    """The position a store reflects now, or None. Raises EngineUnavailable."""
+    async with _READERS[store](endpoints) as read:
+        return await read()
+
+
+async def wait_for(
+    position: Position,
+    endpoints: Endpoints,
+    *,
+    stores: Iterable[Store] = ALL_STORES,
+    timeout: timedelta,  # noqa: ASYNC109  over all stores, and it says how far each is
+) -> dict[Store, Position]:
+    """Return when every store reflects `position`, with the positions they reflect.
+
+    Raises NotFresh at the time limit, saying how far each store is, and EngineUnavailable.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+    stores = tuple(stores)
+    reached: dict[Store, Position] = {}
+    for store in stores:
+        found = await _wait_until(store, position, endpoints, deadline)
+        if found is None:
+            raise NotFresh(position, {one: await position_of(one, endpoints) for one in stores})
+        reached[store] = found
+    return reached
+
+
+async def _wait_until(
+    store: Store, wanted: Position, endpoints: Endpoints, deadline: float
+) -> Position | None:
+    delay = _POLL_S
+    async with _READERS[store](endpoints) as read:
+        while True:
+            at = await read()
+            if at is not None and at >= wanted:
+                return at
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return None
+            await asyncio.sleep(min(delay, left))
+            delay = min(delay * 1.5, 1.0)
+
+
+@asynccontextmanager
+async def _redis_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
+    client = redis.connect(endpoints.redis)
+
+    async def read() -> Position | None:
+        try:
+            stored = await client.get(CHECKPOINT_KEY)
+        except RedisError as exc:
+            raise redis.explain(exc, endpoints.redis) from exc
+        return Position.from_version(int(stored, 16)) if stored else None
+
+    try:
+        yield read
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def _clickhouse_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
+    client = await clickhouse.connect(endpoints.clickhouse)
+
+    async def read() -> Position | None:
+        try:
+            stored = await client.command(  # pyright: ignore[reportUnknownMemberType]
+                _CLICKHOUSE_CHECKPOINT
+            )
+        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
+            raise clickhouse.explain(exc, endpoints.clickhouse) from exc
+        return Position.from_version(int(str(stored))) if int(str(stored)) else None
+
+    try:
+        yield read
+    finally:
+        await client.close()
+
+
+_READERS = {Store.CLICKHOUSE: _clickhouse_reader, Store.REDIS: _redis_reader}
+
+
+def _distance(wanted: Position, at: Position | None) -> str:
+    if at is None:
+        return "at nothing yet"
+    if at.epoch != wanted.epoch:
+        return f"at {at}, of another epoch"
+    if at >= wanted:
+        return "there"
+    return f"at {at}, {wanted.lsn - at.lsn} bytes of log behind"

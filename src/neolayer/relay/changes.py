@@ -1,0 +1,162 @@
+"""What the decoder makes of the commit log, and what every sink is given.
+
+A `Batch` is a run of transactions in commit order. It holds, per table, a `TableChanges`: the rows
+as packed tuples, decoded only by a sink that wants them. Every change knows its version, the
+packed commit position of its transaction (`Position.version`), so a sink can tell older from newer
+without seeing the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from neolayer.errors import RelayError
+
+# A column's value as PostgreSQL's text, or one of two marks. The marks are the protocol's own
+# bytes 'n' and 'u', which MessagePack reads as small integers.
+NULL = ord("n")
+UNCHANGED = ord("u")
+Value: TypeAlias = bytes | int
+Row: TypeAlias = Sequence[Value]
+
+INSERT, UPDATE, UPDATE_WITH_OLD, DELETE = b"IUOD"
+
+ROWS_PER_PAGE = 256
+_pages = msgspec.msgpack.Decoder(list[list[bytes | int]])
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table as the log describes it at this point."""
+
+    id: int
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+
+    @property
+    def table(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    def places(self, columns: Sequence[str]) -> tuple[int, ...]:
+        """Where these columns stand in a row. Raises RelayError naming the one that is missing."""
+        try:
+            return tuple(self.columns.index(column) for column in columns)
+        except ValueError:
+            missing = next(column for column in columns if column not in self.columns)
+            raise RelayError(
+                f"table {self.table} has no column {missing!r}, which a copy of it needs",
+                hint="bring the catalogue and the schema to the same version",
+            ) from None
+
+
+class Change(NamedTuple):
+    """One row's change. `row` is the new row, or the old one of a delete.
+
+    `old` is the row before an update where the table's replica identity sends it.
+    """
+
+    version: int
+    kind: int
+    row: Row
+    old: Row | None
+
+
+@dataclass(slots=True)
+class TableChanges:
+    """Changes of one table in commit order, as pages of up to 256 packed rows.
+
+    `kinds` has one byte a change; `versions[i]` holds from change `starts[i]` on.
+    """
+
+    relation: Relation
+    kinds: bytearray = field(default_factory=bytearray)
+    versions: list[int] = field(default_factory=list[int])
+    starts: list[int] = field(default_factory=list[int])
+    pages: list[bytes] = field(default_factory=list[bytes])
+
+    @property
+    def inserts_only(self) -> bool:
+        return self.kinds.count(INSERT) == len(self.kinds)
+
+    def rows(self) -> Iterator[list[list[Value]]]:
+        """The inserted rows, page by page; only where `inserts_only`. Raises RelayError."""
+        width = len(self.relation.columns)
+        for page in self.pages:
+            rows = _unpack(page, self.relation)
+            if any(len(row) != width for row in rows):
+                raise _malformed(self.relation)
+            yield rows
+
+    def version_runs(self) -> Iterator[tuple[int, int]]:
+        """(version, number of changes that follow under it), in order."""
+        ends = [*self.starts[1:], len(self.kinds)]
+        for version, start, end in zip(self.versions, self.starts, ends, strict=True):
+            yield version, end - start
+
+    def changes(self) -> Iterator[Change]:
+        """Every change in order. Raises RelayError."""
+        rows = (row for page in self.pages for row in _unpack(page, self.relation))
+        versions = (version for version, count in self.version_runs() for _ in range(count))
+        width = len(self.relation.columns)
+        for kind, version, values in zip(self.kinds, versions, rows, strict=True):
+            row, old = values, None
+            if kind == UPDATE_WITH_OLD:
+                old, row = _split(values, width, self.relation)
+            if len(row) != width:
+                raise _malformed(self.relation)
+            yield Change(version, kind, row, old)
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """A table was emptied: every row of an older version, and those before it here, are gone."""
+
+    relation: Relation
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes in commit order, and how far they reach.
+
+    Every transaction that ended at or before `position` (a packed version) is complete once this
+    batch is applied. `unfinished` is the version of the transaction inside which the batch stops.
+    """
+
+    changes: tuple[TableChanges | Truncation, ...]
+    position: int
+    unfinished: int | None
+    rows: int
+    size: int
+    committed_at: float | None
+
+    def contained_in(self, position: int) -> bool:
+        """Whether a sink that reflects `position` has all of this."""
+        return (self.unfinished or self.position) <= position
+
+
+def _unpack(page: bytes, relation: Relation) -> list[list[Value]]:
+    try:
+        return _pages.decode(page)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise _malformed(relation) from exc
+
+
+def _split(values: list[Value], width: int, relation: Relation) -> tuple[list[Value], list[Value]]:
+    """Old and new row of an update; what TOAST left out of the new one comes from the old one."""
+    # Two bytes of column count, the old row, the mark 'N', two bytes again, the new row.
+    if len(values) != 2 * width + 5 or values[width + 2] != ord("N"):
+        raise _malformed(relation)
+    old, row = values[2 : width + 2], values[width + 5 :]
+    if UNCHANGED in row:
+        row = [before if now == UNCHANGED else now for before, now in zip(old, row, strict=True)]
+    return old, row
+
+
+def _malformed(relation: Relation) -> RelayError:
+    return RelayError(f"the log's row of table {relation.table} does not match its description")

@@ -1,0 +1,304 @@
+"""Our own decoder of pgoutput, built for rows per second in plain Python.
+
+A row comes as `N`, a two-byte column count and, per column, `n` (null), `u` (unchanged TOAST) or
+`t`, a four-byte length and text. Taking that apart column by column in Python costs 6.5 us for a
+row of 30 columns. But MessagePack writes almost the same bytes: an array is 0xDC and a two-byte
+count, bytes are 0xC6, a four-byte length and data, and `n` and `u` are small integers. So only the
+`t` must change, and a `t` that starts a column is known by the two zero bytes that follow it:
+PostgreSQL's text never holds a zero byte. Two `bytes.replace` over a page of rows and one msgspec
+call later, all in C, the same row has cost 2.3 us.
+
+The two zero bytes are there while a value is shorter than 64 KiB; a longer message is rewritten
+column by column. Under that bound no length can be taken for a column's start either, because its
+bytes are followed by text.
+
+Messages stay packed, in pages, until a sink asks for rows. Small pages, because they stay in the
+processor's cache: at 5,000 rows a page the same work takes twice as long.
+
+Transactions are not streamed before they commit (`replication.py`), so `Begin` names the commit
+position and every row can go on at once, however large its transaction is.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from neolayer.errors import RelayError
+from neolayer.position import pack_version
+from neolayer.relay.changes import (
+    DELETE,
+    INSERT,
+    ROWS_PER_PAGE,
+    UPDATE,
+    UPDATE_WITH_OLD,
+    Batch,
+    Relation,
+    TableChanges,
+    Truncation,
+)
+
+_WAL_DATA, _KEEPALIVE = b"wk"
+_NEW, _OLD, _OLD_KEY, _TEXT, _NULL, _UNCHANGED = b"NOKtnu"
+_HEADER: Final = 25  # kind, start of the data in the log, end of the log, send time
+_WIDEST: Final = 127  # columns: a count of two small integers in MessagePack
+_LONG: Final = 0xFFFF
+
+_u16 = struct.Struct(">H").unpack_from
+_u32 = struct.Struct(">I").unpack_from
+_u64 = struct.Struct(">Q").unpack_from
+_i64 = struct.Struct(">q").unpack_from
+_POSTGRES_EPOCH_S = 946_684_800
+
+
+class _OpenTable:
+    """The changes of one table that are being gathered, its last page still open."""
+
+    __slots__ = ("changes", "parts", "version")
+
+    def __init__(self, relation: Relation) -> None:
+        self.changes = TableChanges(relation)
+        self.parts: list[memoryview | bytes] = []
+        self.version = -1
+
+    def mark(self, version: int) -> None:
+        """Changes from here on bear this version."""
+        self.version = version
+        self.changes.versions.append(version)
+        self.changes.starts.append(len(self.changes.kinds))
+
+    def close_page(self) -> None:
+        if not self.parts:
+            return
+        packed = b"\xdc" + b"\xdc".join(self.parts)
+        packed = packed.replace(b"t\0\0\0", b"\xc6\0\0\0").replace(b"t\0\0", b"\xc6\0\0")
+        self._add_page(len(self.parts), packed)
+        self.parts.clear()
+
+    def add_long(self, packed: bytes) -> None:
+        """A row that was rewritten column by column is a page of its own."""
+        self.close_page()
+        self._add_page(1, b"\xdc" + packed)
+
+    def _add_page(self, rows: int, packed: bytes) -> None:
+        self.changes.pages.append(b"\xdd" + rows.to_bytes(4, "big") + packed)
+
+
+class Decoder:
+    """Feed it the stream's messages in order, take batches out. One decoder a connection.
+
+    `position` is how far the stream is known to be complete, as a log position (not packed).
+    """
+
+    def __init__(self, *, epoch: int) -> None:
+        self._epoch = epoch
+        self._relations: dict[int, Relation] = {}
+        self._open: dict[int, _OpenTable] = {}
+        self._changes: list[TableChanges | Truncation] = []
+        self._version = 0
+        self._committed_at: float | None = None
+        self._other: dict[int, Callable[[bytes], None]] = {
+            ord("B"): self._begin,
+            ord("C"): self._commit,
+            ord("R"): self._relation,
+            ord("T"): self._truncate,
+            ord("Y"): _ignore,  # type: the values are text
+            ord("O"): _ignore,  # origin: another cluster's commit, the same change
+            ord("M"): _ignore,  # a logical message: nobody here listens yet
+        }
+        self._taken_position = 0
+        self.position = 0
+        self.in_transaction = False
+        self.asked = False
+        self.rows = 0
+        self.size = 0
+
+    def feed(self, message: memoryview) -> None:
+        """One message of the replication stream. Raises RelayError on anything unknown."""
+        try:
+            if message[0] == _WAL_DATA:
+                tag = message[_HEADER]
+                if tag == INSERT:
+                    self._row(message, tag)
+                elif tag in (UPDATE, DELETE):
+                    self._update_or_delete(message, tag)
+                else:
+                    self._other[tag](message[_HEADER + 1 :].tobytes())
+            elif message[0] == _KEEPALIVE:
+                self._keepalive(message)
+            else:
+                raise RelayError(f"unknown replication message {bytes(message[:1])!r}")
+        except (struct.error, IndexError, KeyError, ValueError, OverflowError) as exc:
+            raise RelayError(
+                f"cannot read the replication message {bytes(message[:48])!r}"
+            ) from exc
+
+    def take(self) -> Batch | None:
+        """What was fed since the last take; None where neither rows nor the position moved."""
+        for table in self._open.values():
+            table.close_page()
+        if not self._changes and self.position == self._taken_position:
+            return None
+        batch = Batch(
+            changes=tuple(self._changes),
+            position=pack_version(self._epoch, self.position),
+            unfinished=self._version if self.in_transaction else None,
+            rows=self.rows,
+            size=self.size,
+            committed_at=self._committed_at,
+        )
+        self._open.clear()
+        self._changes.clear()
+        self._taken_position = self.position
+        self.rows = self.size = 0
+        return batch
+
+    # Rows: the hot path.
+
+    def _row(self, message: memoryview, kind: int) -> None:
+        """A change with one tuple, which starts behind tag, relation and the tuple's own mark."""
+        relation_id = _u32(message, 26)[0]
+        table = self._open.get(relation_id) or self._open_table(relation_id)
+        if table.version != self._version:
+            table.mark(self._version)
+        size = len(message)
+        if size > _LONG:
+            table.add_long(_repack(message, 31)[0])
+        else:
+            parts = table.parts
+            parts.append(message[31:])
+            if len(parts) == ROWS_PER_PAGE:
+                table.close_page()
+        table.changes.kinds.append(kind)
+        self.rows += 1
+        self.size += size
+
+    def _update_or_delete(self, message: memoryview, tag: int) -> None:
+        mark = message[30]
+        if tag == DELETE and mark in (_OLD, _OLD_KEY):
+            self._row(message, DELETE)
+        elif tag == UPDATE and mark == _NEW:
+            self._row(message, UPDATE)
+        elif tag == UPDATE and mark in (_OLD, _OLD_KEY):
+            self._row_with_old(message)
+        else:
+            raise ValueError(mark)
+
+    def _row_with_old(self, message: memoryview) -> None:
+        """Both rows become one array, which `changes.py` splits again."""
+        relation_id = _u32(message, 26)[0]
+        table = self._open.get(relation_id) or self._open_table(relation_id)
+        width = len(table.changes.relation.columns)
+        if width > _WIDEST:
+            raise RelayError(
+                f"table {table.changes.relation.table} has {width} columns; updates that carry "
+                f"the old row are read up to {_WIDEST}"
+            )
+        if table.version != self._version:
+            table.mark(self._version)
+        head = (2 * width + 5).to_bytes(2, "big")
+        if len(message) > _LONG:
+            old, end = _repack(message, 31)
+            new, _ = _repack(message, end + 1)
+            table.add_long(head + old + b"N" + new)
+        else:
+            table.parts.append(head + message[31:])
+            if len(table.parts) == ROWS_PER_PAGE:
+                table.close_page()
+        table.changes.kinds.append(UPDATE_WITH_OLD)
+        self.rows += 1
+        self.size += len(message)
+
+    def _open_table(self, relation_id: int) -> _OpenTable:
+        table = self._open[relation_id] = _OpenTable(self._relations[relation_id])
+        self._changes.append(table.changes)
+        return table
+
+    def _close_table(self, relation_id: int) -> None:
+        table = self._open.pop(relation_id, None)
+        if table is not None:
+            table.close_page()
+
+    # Everything else.
+
+    def _begin(self, body: bytes) -> None:
+        if self.in_transaction:
+            raise ValueError("a transaction begins inside another")
+        self._version = pack_version(self._epoch, _u64(body, 0)[0])
+        self.in_transaction = True
+
+    def _commit(self, body: bytes) -> None:
+        if not self.in_transaction:
+            raise ValueError("a commit without a transaction")
+        self.position = max(self.position, _u64(body, 9)[0])
+        self._committed_at = _i64(body, 17)[0] / 1_000_000 + _POSTGRES_EPOCH_S
+        self.in_transaction = False
+
+    def _relation(self, body: bytes) -> None:
+        """Sent before a table's first change, and again after its description changed."""
+        relation = _read_relation(body)
+        if self._relations.get(relation.id) != relation:
+            self._close_table(relation.id)
+            self._relations[relation.id] = relation
+
+    def _truncate(self, body: bytes) -> None:
+        for index in range(_u32(body, 0)[0]):
+            relation_id = _u32(body, 5 + 4 * index)[0]
+            relation = self._relations[relation_id]
+            self._close_table(relation_id)
+            self._changes.append(Truncation(relation, self._version))
+
+    def _keepalive(self, message: memoryview) -> None:
+        """All transactions that ended before this position have been sent."""
+        end = _u64(message, 1)[0]
+        self.asked = self.asked or message[17] != 0
+        if not self.in_transaction:
+            pack_version(self._epoch, end)
+            self.position = max(self.position, end)
+
+
+def _ignore(_: bytes) -> None:
+    pass
+
+
+def _read_relation(body: bytes) -> Relation:
+    relation_id = _u32(body, 0)[0]
+    schema, position = _text(body, 4)
+    name, position = _text(body, position)
+    count = _u16(body, position + 1)[0]  # before it: which columns identify an old row
+    position += 3
+    columns: list[str] = []
+    for _ in range(count):
+        column, position = _text(body, position + 1)  # before it: whether it is one of those
+        columns.append(column)
+        position += 8  # type and its modifier
+    if position > len(body):
+        raise ValueError("a table's description is cut short")
+    return Relation(relation_id, schema or "pg_catalog", name, tuple(columns))
+
+
+def _text(body: bytes, start: int) -> tuple[str, int]:
+    end = body.index(0, start)
+    return body[start:end].decode(), end + 1
+
+
+def _repack(message: memoryview, start: int) -> tuple[bytes, int]:
+    """A tuple from its column count on, column by column, and where it ends. For long values."""
+    data = bytes(message)
+    out = [data[start : start + 2]]
+    position = start + 2
+    for _ in range(_u16(data, start)[0]):
+        kind = data[position]
+        if kind == _TEXT:
+            end = position + 5 + _u32(data, position + 1)[0]
+            out.append(b"\xc6" + data[position + 1 : end])
+        elif kind in (_NULL, _UNCHANGED):
+            end = position + 1
+            out.append(data[position:end])
+        else:
+            raise ValueError(kind)
+        if end > len(data):
+            raise ValueError("a column is cut short")
+        position = end
+    return b"".join(out), position

@@ -1,0 +1,11 @@
+-- slot --
+-- The relay's slot as the server sees it, and how much log it holds back; no row where there is none.
+SELECT active,
+       active_pid,
+       coalesce(wal_status, 'lost') AS wal_status,
+       coalesce(confirmed_flush_lsn, restart_lsn) - '0/0'::pg_lsn AS confirmed_lsn,
+       pg_current_wal_flush_lsn() - '0/0'::pg_lsn AS flushed_lsn,
+       pg_current_wal_flush_lsn() - coalesce(confirmed_flush_lsn, restart_lsn) AS lag_bytes,
+       pg_current_wal_flush_lsn() - restart_lsn AS held_bytes
+FROM pg_replication_slots
+WHERE slot_name = %(slot)s AND database = current_database();

@@ -1,0 +1,150 @@
+"""The ClickHouse sink: few, large, versioned inserts.
+
+Every change becomes a row of a ReplacingMergeTree: the key, the columns, the version (commit
+position) and a deletion mark. The newest version of a key wins whenever it arrives, so a batch may
+come twice. A batch that stops inside a transaction is an insert of its own, because two rows of
+one key under one version are told apart only by the order of their inserts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+import aiohttp
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from neolayer.catalogue import ClickHouseCopy, DataClass
+from neolayer.engines.clickhouse.client import connect, explain
+from neolayer.engines.endpoints import ClickHouseEndpoint
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.relay.changes import Batch, TableChanges, Truncation
+from neolayer.relay.sinks.sink import Snapshot
+from neolayer.relay.sinks.tabs import LIVE, encode
+
+_sql = load_queries(__name__, "clickhouse.sql")
+_CHECKPOINTS = "relay_checkpoints"
+_SETTINGS: dict[str, Any] = {
+    "date_time_input_format": "best_effort",
+    "input_format_null_as_default": 1,  # a delete knows only the key of its row
+    "async_insert": 0,  # the answer must mean that the rows are stored
+}
+_BLOCK_BYTES = 16 << 20
+
+
+class ClickHouseSink:
+    """Copies the declared tables, and its own checkpoint, into one ClickHouse database."""
+
+    name = "clickhouse"
+
+    def __init__(
+        self, endpoint: ClickHouseEndpoint, classes: Iterable[DataClass], *, wait_s: float
+    ) -> None:
+        self._endpoint = endpoint
+        self._copies = {
+            one.table: copy
+            for one in classes
+            for copy in one.copies
+            if isinstance(copy, ClickHouseCopy)
+        }
+        self._client: AsyncClient | None = None
+        self.wait_s = wait_s
+
+    async def open(self, confirmed: int) -> int | None:
+        if self._client is None:
+            self._client = await connect(self._endpoint)
+        checkpoint = int(await self._command(_sql.checkpoint, {"sink": self.name}))
+        return checkpoint if checkpoint and checkpoint >= confirmed else None
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def write(self, batches: Sequence[Batch]) -> None:
+        waiting: dict[str, list[bytes]] = {}
+        last_version: dict[str, int] = {}
+        for changes in (changes for batch in batches for changes in batch.changes):
+            table = changes.relation.table
+            copy = self._copies.get(table)
+            if copy is None:
+                continue
+            if isinstance(changes, Truncation):
+                await self._insert_all(waiting)
+                await self._delete_below(copy, changes.version + 1)
+                continue
+            if last_version.get(table) == changes.versions[0]:  # altered inside a transaction
+                await self._insert_all(waiting)
+            waiting.setdefault(table, []).append(await _encode(changes, copy))
+            last_version[table] = changes.versions[-1]
+        await self._insert_all(waiting)
+        await self._store_checkpoint(batches[-1].position)
+
+    async def copy(self, snapshot: Snapshot) -> None:
+        for table, copy in self._copies.items():
+            tail = b"\t%d\t%s\n" % (snapshot.version, LIVE)
+            async for block in _blocks(snapshot.rows(table, copy.columns), tail):
+                await self._insert(copy, block)
+            await self._delete_below(copy, snapshot.version)
+        await self._store_checkpoint(snapshot.version)
+
+    async def _insert_all(self, waiting: dict[str, list[bytes]]) -> None:
+        for table, parts in waiting.items():
+            await self._insert(self._copies[table], b"".join(parts))
+        waiting.clear()
+
+    async def _insert(self, copy: ClickHouseCopy, lines: bytes) -> None:
+        await self._raw_insert(copy.table, (*copy.columns, "_version", "_deleted"), lines)
+
+    async def _store_checkpoint(self, version: int) -> None:
+        line = b"%s\t%d\n" % (self.name.encode(), version)
+        await self._raw_insert(_CHECKPOINTS, ("sink", "version"), line)
+
+    async def _raw_insert(self, table: str, columns: Sequence[str], lines: bytes) -> None:
+        if not lines:
+            return
+        try:
+            await self._connected().raw_insert(  # pyright: ignore[reportUnknownMemberType]
+                table, columns, lines, settings=_SETTINGS, fmt="TabSeparated"
+            )
+        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def _delete_below(self, copy: ClickHouseCopy, version: int) -> None:
+        parameters = {"table": copy.table, "version": version}
+        if int(await self._command(_sql.count_below, parameters)):
+            await self._command(_sql.delete_below, parameters)
+
+    async def _command(self, statement: str, parameters: dict[str, Any]) -> Any:
+        try:
+            return await self._connected().command(  # pyright: ignore[reportUnknownMemberType]
+                statement, parameters
+            )
+        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    def _connected(self) -> AsyncClient:
+        assert self._client is not None, "open() comes first"
+        return self._client
+
+
+async def _encode(changes: TableChanges, copy: ClickHouseCopy) -> bytes:
+    """Off the event loop, so that another sink's small writes need not wait for it."""
+    return await asyncio.to_thread(encode, changes, columns=copy.columns, key=copy.key)
+
+
+async def _blocks(rows: AsyncIterator[bytes], tail: bytes) -> AsyncIterator[bytes]:
+    """Lines with version and mark added, in blocks of an insert's size."""
+    held: list[bytes] = []
+    size = 0
+    async for line in rows:
+        held.append(line[:-1] + tail)
+        size += len(line)
+        if size >= _BLOCK_BYTES:
+            yield b"".join(held)
+            held.clear()
+            size = 0
+    if held:
+        yield b"".join(held)

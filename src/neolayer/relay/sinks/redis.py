@@ -1,0 +1,156 @@
+"""The Redis sink: what changed in the commit log is no longer believed in the cache.
+
+A changed or deleted row leaves a tombstone with its version under its cache key. A reader puts a
+row only over something older (`chain/cache.py`), so one that read before the change and comes late
+is refused, as long as the tombstone lives: readers that took longer do not try. Inserts leave
+nothing, because the absence of a row is never cached.
+
+Entries below the floor are never believed: it is raised where single entries cannot be named, on
+TRUNCATE and after the server lost what it had been told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from string import Formatter
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from neolayer.catalogue import CacheCopy, DataClass
+from neolayer.engines.endpoints import RedisEndpoint
+from neolayer.engines.redis.client import connect, explain
+from neolayer.engines.redis.scripts import Script, load_script
+from neolayer.errors import RelayError
+from neolayer.freshness.cache_versions import CHECKPOINT_KEY, FLOOR_KEY, TOMBSTONE_TTL, version_text
+from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, Truncation
+from neolayer.relay.sinks.sink import Snapshot
+
+_KEYS_PER_CALL = 256
+_TOMBSTONES = load_script(__name__, "lua/tombstones.lua")
+_RAISE_FLOOR = load_script(__name__, "lua/raise_floor.lua")
+_ADVANCE = load_script(__name__, "lua/advance.lua")
+
+
+class RedisSink:
+    """Invalidates the declared cache keys; its checkpoint lies beside them."""
+
+    name = "redis"
+    wait_s = 0.0
+
+    def __init__(self, endpoint: RedisEndpoint, classes: Iterable[DataClass]) -> None:
+        self._endpoint = endpoint
+        self._keys = {
+            one.table: copy.key
+            for one in classes
+            for copy in one.copies
+            if isinstance(copy, CacheCopy)
+        }
+        self._client: Redis | None = None
+        self._left = ""
+
+    async def open(self, confirmed: int) -> int | None:
+        """Never asks for a copy: where changes were missed, the floor rises instead."""
+        if self._client is None:
+            self._client = connect(self._endpoint)
+        try:
+            stored = await self._client.get(CHECKPOINT_KEY)
+        except RedisError as exc:
+            raise explain(exc, self._endpoint) from exc
+        checkpoint = int(stored, 16) if stored else 0
+        self._left = version_text(checkpoint) if stored else ""
+        if checkpoint < confirmed:
+            await self._raise_floor(confirmed)
+        return max(checkpoint, confirmed)
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def copy(self, snapshot: Snapshot) -> None:
+        """A cache starts empty: nothing older than the snapshot is believed."""
+        await self._raise_floor(snapshot.version)
+        await self._move_to(snapshot.version)
+
+    async def write(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            for changes in batch.changes:
+                await self._apply(changes)
+        await self._move_to(batches[-1].position)
+
+    async def _apply(self, changes: TableChanges | Truncation) -> None:
+        template = self._keys.get(changes.relation.table)
+        if template is None:
+            return
+        if isinstance(changes, Truncation):
+            await self._raise_floor(changes.version)
+            return
+        for part in _parts(changed_keys(changes, template)):
+            await self._mark(part)
+
+    async def _mark(self, versions: dict[bytes, int]) -> None:
+        ttl_ms = int(TOMBSTONE_TTL.total_seconds() * 1000)
+        texts = [version_text(version) for version in versions.values()]
+        await self._run(_TOMBSTONES, list(versions), [ttl_ms, *texts])
+
+    async def _raise_floor(self, version: int) -> None:
+        await self._run(_RAISE_FLOOR, [FLOOR_KEY], [version_text(version)])
+
+    async def _move_to(self, version: int) -> None:
+        reached = version_text(version)
+        await self._run(_ADVANCE, [CHECKPOINT_KEY, FLOOR_KEY], [self._left, reached])
+        self._left = reached
+
+    async def _run(
+        self, script: Script, keys: Sequence[bytes | str], arguments: Sequence[int | str]
+    ) -> None:
+        assert self._client is not None, "open() comes first"
+        try:
+            await script.run(self._client, keys, arguments)
+        except RedisError as exc:
+            raise explain(exc, self._endpoint) from exc
+
+
+def changed_keys(changes: TableChanges, template: str) -> Iterator[tuple[bytes, int]]:
+    """(cache key, version) of every row that was updated or deleted, in order."""
+    if changes.inserts_only:
+        return
+    name = _key_of(template, changes.relation)
+    for version, kind, row, old in changes.changes():
+        if kind == INSERT:
+            continue
+        yield name(row), version
+        if old is not None:
+            yield name(old), version
+
+
+def _key_of(template: str, relation: Relation) -> Callable[[Row], bytes]:
+    """A function that fills `transaction:{network_id}:{hash}` from a row."""
+    parts = [(text.encode(), column) for text, column, _, _ in Formatter().parse(template)]
+    places = relation.places([column for _, column in parts if column])
+    pattern = b"%b".join([*(text.replace(b"%", b"%%") for text, column in parts if column), b""])
+    pattern += b"".join(text.replace(b"%", b"%%") for text, column in parts if not column)
+
+    def fill(row: Row) -> bytes:
+        try:
+            return pattern % tuple(row[place] for place in places)
+        except TypeError:
+            raise RelayError(
+                f"a change of table {relation.table} does not name its cache key {template}",
+                hint=f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL",
+            ) from None
+
+    return fill
+
+
+def _parts(keys: Iterable[tuple[bytes, int]]) -> Iterator[dict[bytes, int]]:
+    """At most so many keys at once, each with its newest version."""
+    part: dict[bytes, int] = {}
+    for key, version in keys:
+        part[key] = version
+        if len(part) == _KEYS_PER_CALL:
+            yield part
+            part = {}
+    if part:
+        yield part

@@ -1,0 +1,156 @@
+"""Rows as ClickHouse's TabSeparated text, straight from PostgreSQL's.
+
+The two agree on the text of numbers, booleans, UUIDs, instants and `\\N`, so a value is passed on
+as it came. What must not stand in a value unescaped (tab, line feed, carriage return, backslash)
+is rare in chain data: a page is put together in C without looking, then counted, and only a page
+whose count is wrong is put together again with escapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, repeat
+from operator import itemgetter
+from typing import TypeAlias, cast
+
+from neolayer.errors import RelayError
+from neolayer.relay.changes import DELETE, NULL, ROWS_PER_PAGE, Relation, Row, TableChanges, Value
+
+LIVE, DEAD = b"0", b"1"
+Column: TypeAlias = Sequence[Value]
+Latest: TypeAlias = tuple[Row, int, bytes]
+
+_MARKS = {NULL: rb"\N"}
+_ESCAPES = ((b"\\", rb"\\"), (b"\t", rb"\t"), (b"\n", rb"\n"), (b"\r", rb"\r"))
+
+
+def encode(changes: TableChanges, *, columns: Sequence[str], key: Sequence[str]) -> bytes:
+    """The changes as lines of `columns`, version and deletion mark, the last one of each key.
+
+    Inserts alone need no look at their keys: what the source holds unique, they do not repeat.
+    Raises RelayError where a value is not known or a key is not in the old row.
+    """
+    relation = changes.relation
+    places = relation.places(columns)
+    if changes.inserts_only:
+        versions = _version_texts(changes)
+        return b"".join(
+            _lines(page, places, list(islice(versions, len(page))), repeat(LIVE), relation)
+            for page in changes.rows()
+        )
+    latest = list(latest_by_key(changes, key).values())
+    return b"".join(
+        _latest_lines(latest[start : start + ROWS_PER_PAGE], places, relation)
+        for start in range(0, len(latest), ROWS_PER_PAGE)
+    )
+
+
+def latest_by_key(changes: TableChanges, key: Sequence[str]) -> dict[tuple[Value, ...], Latest]:
+    """The last state of every key that was touched: (row, version, LIVE or DEAD).
+
+    Within one transaction changes share a version, so only the last may be told. A row whose key
+    changed leaves its old key behind, deleted. Raises RelayError.
+    """
+    pick = _picker(changes.relation.places(key))
+    latest: dict[tuple[Value, ...], Latest] = {}
+    for version, kind, row, old in changes.changes():
+        name = pick(row)
+        if old is not None and (before := pick(old)) != name and NULL not in before:
+            latest[before] = (old, version, DEAD)
+        if kind == DELETE:
+            if NULL in name:
+                raise _keyless(changes.relation, key)
+            latest[name] = (row, version, DEAD)
+        else:
+            latest[name] = (row, version, LIVE)
+    return latest
+
+
+def _picker(places: tuple[int, ...]) -> Callable[[Row], tuple[Value, ...]]:
+    if len(places) == 1:
+        place = places[0]
+        return lambda row: (row[place],)
+    return cast(Callable[[Row], tuple[Value, ...]], itemgetter(*places))
+
+
+def _version_texts(changes: TableChanges) -> Iterator[bytes]:
+    runs = (repeat(b"%d" % version, count) for version, count in changes.version_runs())
+    return chain.from_iterable(runs)
+
+
+def _latest_lines(latest: Sequence[Latest], places: Sequence[int], relation: Relation) -> bytes:
+    rows = [row for row, _, _ in latest]
+    versions = [b"%d" % version for _, version, _ in latest]
+    return _lines(rows, places, versions, [mark for _, _, mark in latest], relation)
+
+
+def _lines(
+    rows: Sequence[Row],
+    places: Sequence[int],
+    versions: Sequence[bytes],
+    marks: Iterable[bytes],
+    relation: Relation,
+) -> bytes:
+    by_place = list(zip(*rows, strict=True))
+    columns = [by_place[place] for place in places]
+    nulls = 0
+    texts: list[Sequence[bytes]] = []
+    for column in columns:
+        text, missing = _without_marks(column, relation)
+        texts.append(text)
+        nulls += missing
+    page = _join(texts, versions, marks)
+    if _is_plain(page, rows=len(rows), tabs=len(rows) * (len(places) + 1), nulls=nulls):
+        return page
+    return _join([_escaped(column) for column in columns], versions, marks)
+
+
+def _join(
+    columns: Sequence[Sequence[bytes]], versions: Sequence[bytes], marks: Iterable[bytes]
+) -> bytes:
+    # The constant column may be endless, and stops with the others.
+    return b"\n".join(map(b"\t".join, zip(*columns, versions, marks, strict=False))) + b"\n"
+
+
+def _is_plain(page: bytes, *, rows: int, tabs: int, nulls: int) -> bool:
+    return (
+        page.count(b"\\") == nulls
+        and page.count(b"\t") == tabs
+        and page.count(b"\n") == rows
+        and b"\r" not in page
+    )
+
+
+def _without_marks(column: Column, relation: Relation) -> tuple[Sequence[bytes], int]:
+    """The column as text, and how many nulls it has. Raises RelayError on an unknown value."""
+    missing = len(column) - list(map(type, column)).count(bytes)
+    if not missing:
+        return column, 0  # pyright: ignore[reportReturnType]
+    try:
+        return [v if isinstance(v, bytes) else _MARKS[v] for v in column], missing
+    except KeyError:
+        raise _unknown_value(relation) from None
+
+
+def _escaped(column: Column) -> Sequence[bytes]:
+    return [_escape(v) if isinstance(v, bytes) else _MARKS[v] for v in column]
+
+
+def _escape(text: bytes) -> bytes:
+    for character, escape in _ESCAPES:
+        text = text.replace(character, escape)
+    return text
+
+
+def _unknown_value(relation: Relation) -> RelayError:
+    return RelayError(
+        f"an update of table {relation.table} leaves out a long value that did not change",
+        hint=f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL, then rebuild the copies",
+    )
+
+
+def _keyless(relation: Relation, key: Sequence[str]) -> RelayError:
+    return RelayError(
+        f"a delete in table {relation.table} does not name {', '.join(key)}",
+        hint=f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL",
+    )

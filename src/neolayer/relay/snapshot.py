@@ -1,0 +1,76 @@
+"""The tables as they were at one commit position, for a sink that must start over.
+
+A temporary replication slot is made only for the moment it stands for: the server exports a
+snapshot that contains exactly the transactions up to the slot's consistent point. Rows read under
+it bear that point as their version, so whatever the stream brings for older positions loses, and
+whatever is newer wins: copying and streaming may overlap and either may be repeated.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import psycopg
+from psycopg import sql
+
+from neolayer.engines.postgres.connections import Connection, connect, explain
+from neolayer.engines.postgres.replication import ReplicationConnection
+from neolayer.errors import RelayError
+from neolayer.position import pack_version
+
+
+class ExportedSnapshot:
+    """See `sinks.sink.Snapshot`."""
+
+    def __init__(self, connection: Connection, dsn: str, version: int) -> None:
+        self._connection = connection
+        self._dsn = dsn
+        self.version = version
+
+    async def rows(self, table: str, columns: Sequence[str]) -> AsyncIterator[bytes]:
+        statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)),
+            sql.Identifier(*table.split(".")),
+        )
+        try:
+            async with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+                async for block in copy:
+                    yield bytes(block)
+        except psycopg.OperationalError as exc:
+            raise explain(exc, self._dsn) from exc
+        except psycopg.Error as exc:
+            raise RelayError(f"cannot copy table {table}: {str(exc).splitlines()[0]}") from exc
+
+
+@asynccontextmanager
+async def export_snapshot(dsn: str, *, epoch: int) -> AsyncGenerator[ExportedSnapshot]:
+    """A snapshot of now, gone at the end. Raises EngineUnavailable or SlotError."""
+    replication = await ReplicationConnection.connect(dsn, application_name="relay snapshot")
+    try:
+        slot = await replication.create_slot(
+            f"neolayer_snapshot_{secrets.token_hex(6)}", temporary=True, export_snapshot=True
+        )
+        async with await connect(dsn, application_name="relay snapshot") as connection:
+            await _adopt(connection, slot.snapshot or "", dsn)
+            yield ExportedSnapshot(connection, dsn, pack_version(epoch, slot.consistent_lsn))
+    finally:
+        await replication.close()
+
+
+async def _adopt(connection: Connection, snapshot: str, dsn: str) -> None:
+    """See what the snapshot sees, and write values as the stream writes them."""
+    statements = (
+        sql.SQL("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"),
+        sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)),
+        sql.SQL("SET LOCAL TimeZone = 'UTC'"),
+        sql.SQL("SET LOCAL DateStyle = 'ISO,YMD'"),
+        sql.SQL("SET LOCAL statement_timeout = 0"),
+        sql.SQL("SET LOCAL idle_in_transaction_session_timeout = 0"),
+    )
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    except psycopg.Error as exc:
+        raise explain(exc, dsn) from exc

@@ -1,0 +1,160 @@
+"""The relay carries every kind of change from PostgreSQL's commit log to ClickHouse and Redis."""
+
+from __future__ import annotations
+
+from tests.fixtures.fix_relay import RelayScene
+
+from neolayer.freshness import Store
+
+THOUSAND = (
+    "INSERT INTO accounts (id, owner, amount, note)"
+    " SELECT g, 'ann', g, 'note ' || g FROM generate_series(1, 1000) g"
+)
+AWKWARD = r"""INSERT INTO accounts (id, owner, amount, note, details, seen_at, good) VALUES
+    (1, E'tab\tand\nline\r\\N', 0, NULL, NULL, '1969-07-20 20:17:40.123456+00', false),
+    (2, '', 115792089237316195423570985008687907853269984665640564039457584007913129639935, '',
+     '{"a": "x\ty\\z\"", "b": [1.5, null, "ü\u0001"]}', '2261-12-31 23:59:59.999999+14', true),
+    (-3, 'ünïcödé 😀', 7, '\N', '"\n"', '2024-02-29 00:00:00+00', true)"""
+
+
+async def test_what_stood_before_the_first_start_and_what_came_after(
+    relay_scene: RelayScene,
+) -> None:
+    """The first start copies the rows that stand, then streams: none missing, none doubled."""
+    relay_scene.sql(THOUSAND, AWKWARD.replace("(1,", "(5001,").replace("(2,", "(5002,"))
+    async with relay_scene.relaying():
+        position = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (2000, 'bob')")
+        await relay_scene.arrives(position)
+        await relay_scene.same()
+    assert len(await relay_scene.copied()) == 1004
+
+
+async def test_every_kind_of_value_arrives_as_it_is(relay_scene: RelayScene) -> None:
+    """Tabs, line feeds, backslashes, nulls, JSON, 2^256-1 and instants keep their value."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql(AWKWARD))
+        await relay_scene.same()
+        long = "repeat('ab\t', 30000)"  # longer than 64 KiB
+        await relay_scene.arrives(
+            relay_scene.sql(
+                f"UPDATE accounts SET note = {long}",
+                "UPDATE accounts SET good = NOT good",
+                f"INSERT INTO accounts (id, owner, note) VALUES (9, {long}, 'short')",
+            )
+        )
+        await relay_scene.same()
+
+
+async def test_updates_deletes_and_keys_that_change(relay_scene: RelayScene) -> None:
+    """The copy follows updates, deletes, changed keys, and rows that come back."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql(
+                THOUSAND,
+                "UPDATE accounts SET amount = amount * 2 WHERE id % 3 = 0",
+                "DELETE FROM accounts WHERE id % 5 = 0",
+                "UPDATE accounts SET id = id + 100000 WHERE id % 7 = 0",
+                "INSERT INTO accounts (id, owner) VALUES (5, 'back'), (7, 'back')",
+            )
+        )
+        await relay_scene.same()
+
+
+async def test_several_changes_of_one_row_in_one_transaction(relay_scene: RelayScene) -> None:
+    """Changes under one commit position do not contend: the last one stands."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql(
+                """BEGIN;
+                INSERT INTO accounts (id, owner) SELECT g, 'x' FROM generate_series(1, 20) g;
+                UPDATE accounts SET amount = 1;
+                DELETE FROM accounts WHERE id <= 10;
+                INSERT INTO accounts (id, owner) SELECT g, 'y' FROM generate_series(1, 5) g;
+                UPDATE accounts SET amount = amount + 1 WHERE id IN (1, 20);
+                DELETE FROM accounts WHERE id = 2;
+                COMMIT"""
+            )
+        )
+        await relay_scene.same()
+
+
+async def test_a_row_that_moves_to_another_partition_is_one_row(relay_scene: RelayScene) -> None:
+    """A move is a delete and an insert of one key in one transaction; the row stays."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql(THOUSAND, "UPDATE accounts SET part = 1 WHERE id % 2 = 0")
+        )
+        await relay_scene.same()
+    assert len(await relay_scene.copied()) == 1000
+
+
+async def test_truncate_empties_the_copy_and_later_rows_stay(relay_scene: RelayScene) -> None:
+    """TRUNCATE removes what came before it, also in its own transaction, and nothing after."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql(
+                THOUSAND,
+                """BEGIN; INSERT INTO accounts (id, owner) VALUES (3000, 'gone');
+                TRUNCATE accounts; INSERT INTO accounts (id, owner) VALUES (3001, 'stays');
+                COMMIT""",
+                "INSERT INTO accounts (id, owner) VALUES (3002, 'stays')",
+            )
+        )
+        await relay_scene.same()
+    assert len(await relay_scene.copied()) == 2
+
+
+async def test_a_table_that_changes_its_shape_in_mid_stream(relay_scene: RelayScene) -> None:
+    """Columns that no copy needs come, go and move without harm, also inside a transaction."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql(
+                "INSERT INTO accounts (id, owner) VALUES (1, 'before')",
+                "ALTER TABLE accounts ADD COLUMN extra text DEFAULT 'x'",
+                "INSERT INTO accounts (id, owner, extra) VALUES (2, 'wider', 'y')",
+                """BEGIN; UPDATE accounts SET owner = 'first' WHERE id = 1;
+                ALTER TABLE accounts DROP COLUMN extra;
+                UPDATE accounts SET owner = 'last' WHERE id = 1; COMMIT""",
+                "UPDATE accounts SET amount = 5",
+            )
+        )
+        await relay_scene.same()
+
+
+async def test_a_missing_column_is_reported_not_guessed(relay_scene: RelayScene) -> None:
+    """Without a column that the copy needs the sink stops, and says which."""
+    async with relay_scene.relaying(relay_scene.clickhouse_sink()):
+        await relay_scene.arrives(relay_scene.sql(THOUSAND), Store.CLICKHOUSE)
+        relay_scene.sql(
+            "ALTER TABLE accounts RENAME COLUMN note TO remark",
+            "INSERT INTO accounts (id, owner) VALUES (2001, 'ann')",
+        )
+        assert "has no column 'note'" in await relay_scene.error_of("clickhouse")
+    assert len(await relay_scene.copied()) == 1000
+
+
+async def test_a_missing_column_is_reported_by_the_first_copy_too(relay_scene: RelayScene) -> None:
+    """The copy at the first start names the table and the column."""
+    relay_scene.sql("ALTER TABLE accounts RENAME COLUMN note TO remark")
+    async with relay_scene.relaying(relay_scene.clickhouse_sink()):
+        error = await relay_scene.error_of("clickhouse")
+        assert "cannot copy table public.accounts" in error and '"note"' in error
+        position = relay_scene.sql("ALTER TABLE accounts RENAME COLUMN remark TO note")
+        await relay_scene.arrives(position, Store.CLICKHOUSE)
+        await relay_scene.same()
+
+
+async def test_a_large_transaction_goes_on_in_pieces(relay_scene: RelayScene) -> None:
+    """200,000 changes of one transaction arrive, though no batch holds them all."""
+    big = (
+        "INSERT INTO accounts (id, owner, note) SELECT g, 'ann', repeat(md5(g::text), 8)"
+        " FROM generate_series(1, 100000) g"
+    )
+    async with relay_scene.relaying():
+        position = relay_scene.sql(
+            f"BEGIN; {big}; UPDATE accounts SET amount = id, part = id % 2; COMMIT"
+        )
+        await relay_scene.arrives(position, Store.CLICKHOUSE, seconds=60)
+        totals = "SELECT count(*), sum(amount)::text, count(DISTINCT id) FROM accounts"
+        copied = "SELECT count(), toString(sum(amount)), uniqExact(id) FROM accounts FINAL"
+        assert await relay_scene.copied(copied) == relay_scene.rows(totals)

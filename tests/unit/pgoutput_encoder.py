@@ -1,0 +1,72 @@
+"""pgoutput messages as PostgreSQL would send them, for tests of the decoder."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+from neolayer.relay.changes import NULL, UNCHANGED
+
+Value = bytes | int
+
+
+def wal_data(payload: bytes, *, lsn: int = 0) -> memoryview:
+    return memoryview(b"w" + struct.pack(">QQq", lsn, lsn, 0) + payload)
+
+
+def keepalive(lsn: int, *, asks: bool = False) -> memoryview:
+    return memoryview(b"k" + struct.pack(">QqB", lsn, 0, asks))
+
+
+def begin(lsn: int, *, xid: int = 7) -> memoryview:
+    return wal_data(b"B" + struct.pack(">QqI", lsn, 0, xid))
+
+
+def commit(lsn: int, end: int, *, time_us: int = 0) -> memoryview:
+    return wal_data(b"C" + struct.pack(">BQQq", 0, lsn, end, time_us))
+
+
+def relation(
+    relation_id: int, columns: Sequence[str], *, schema: str = "public", name: str = "things"
+) -> memoryview:
+    described = b"".join(
+        b"\x01" + column.encode() + b"\0" + struct.pack(">Ii", 25, -1) for column in columns
+    )
+    head = struct.pack(">I", relation_id) + schema.encode() + b"\0" + name.encode() + b"\0d"
+    return wal_data(b"R" + head + struct.pack(">H", len(columns)) + described)
+
+
+def tuple_of(values: Sequence[Value]) -> bytes:
+    parts = [struct.pack(">H", len(values))]
+    for value in values:
+        if isinstance(value, bytes):
+            parts.append(b"t" + struct.pack(">I", len(value)) + value)
+        else:
+            assert value in (NULL, UNCHANGED)
+            parts.append(bytes([value]))
+    return b"".join(parts)
+
+
+def insert(relation_id: int, values: Sequence[Value]) -> memoryview:
+    return wal_data(b"I" + struct.pack(">I", relation_id) + b"N" + tuple_of(values))
+
+
+def update(
+    relation_id: int,
+    values: Sequence[Value],
+    *,
+    old: Sequence[Value] | None = None,
+    mark: bytes = b"O",
+) -> memoryview:
+    before = b"" if old is None else mark + tuple_of(old)
+    payload = b"U" + struct.pack(">I", relation_id) + before + b"N" + tuple_of(values)
+    return wal_data(payload)
+
+
+def delete(relation_id: int, old: Sequence[Value], *, mark: bytes = b"O") -> memoryview:
+    return wal_data(b"D" + struct.pack(">I", relation_id) + mark + tuple_of(old))
+
+
+def truncate(*relation_ids: int) -> memoryview:
+    ids = b"".join(struct.pack(">I", one) for one in relation_ids)
+    return wal_data(b"T" + struct.pack(">IB", len(relation_ids), 0) + ids)

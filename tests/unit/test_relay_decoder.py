@@ -1,0 +1,262 @@
+"""The decoder gives back what PostgreSQL wrote, and refuses everything else with one error."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tests.unit import pgoutput_encoder as pg
+
+from neolayer.errors import RelayError
+from neolayer.position import pack_version
+from neolayer.relay.changes import (
+    DELETE,
+    INSERT,
+    NULL,
+    ROWS_PER_PAGE,
+    UNCHANGED,
+    UPDATE,
+    UPDATE_WITH_OLD,
+    Batch,
+    Change,
+    TableChanges,
+    Truncation,
+)
+from neolayer.relay.decoder import Decoder
+
+LONG = b"t" * 0x7400  # a length whose bytes hold a 't'
+LONGEST = (b"t", b"x" * 0x740000, b"n" * 0x10074)  # lengths that look like the start of a column
+
+# PostgreSQL's text holds any byte but zero.
+texts = st.binary(max_size=300).map(lambda raw: raw.replace(b"\0", b"t"))
+values = st.one_of(texts, st.sampled_from([b"t", b"", b"n", b"u", LONG]), st.just(NULL))
+
+
+def rows_of(width: int) -> st.SearchStrategy[list[pg.Value]]:
+    return st.lists(values, min_size=width, max_size=width)
+
+
+def fed(*messages: memoryview) -> Decoder:
+    decoder = Decoder(epoch=1)
+    for message in messages:
+        decoder.feed(message)
+    return decoder
+
+
+def taken(*messages: memoryview) -> Batch:
+    batch = fed(*messages).take()
+    assert batch is not None
+    return batch
+
+
+def changes_of(batch: Batch) -> list[Change]:
+    return [
+        change
+        for table in batch.changes
+        if isinstance(table, TableChanges)
+        for change in table.changes()
+    ]
+
+
+def columns(width: int) -> list[str]:
+    return [f"c{place}" for place in range(width)]
+
+
+@given(width=st.integers(1, 40), data=st.data())
+def test_any_rows_come_back_as_they_were(width: int, data: st.DataObject) -> None:
+    """Inserts, updates and deletes of any text and nulls, in order, under their commit position."""
+    rows = data.draw(st.lists(st.tuples(rows_of(width), rows_of(width)), max_size=5))
+    messages = [pg.begin(100), pg.relation(1, columns(width))]
+    expected: list[Change] = []
+    version = pack_version(1, 100)
+    for new, old in rows:
+        messages += [pg.insert(1, new), pg.update(1, new), pg.update(1, new, old=old)]
+        messages += [pg.delete(1, old), pg.delete(1, old, mark=b"K")]
+        expected += [
+            Change(version, INSERT, new, None),
+            Change(version, UPDATE, new, None),
+            Change(version, UPDATE_WITH_OLD, new, old),
+            Change(version, DELETE, old, None),
+            Change(version, DELETE, old, None),
+        ]
+    batch = taken(*messages, pg.commit(100, 120))
+    assert changes_of(batch) == expected
+    assert batch.position == pack_version(1, 120) and batch.unfinished is None
+
+
+@pytest.mark.parametrize("value", [*LONGEST, LONG, b"y" * 0xFFFF, b"z" * 0x10000])
+def test_long_values_and_lengths_that_look_like_columns(value: bytes) -> None:
+    """A value's length in bytes never passes for the start of a column, beside or around others."""
+    row: list[pg.Value] = [b"t", value, NULL, b"", value, b"t"]
+    batch = taken(
+        pg.begin(5),
+        pg.relation(1, columns(6)),
+        pg.insert(1, [b"t"] * 6),
+        pg.insert(1, row),
+        pg.update(1, row, old=row),
+        pg.insert(1, [b"n"] * 6),
+        pg.commit(5, 6),
+    )
+    got = [(change.row, change.old) for change in changes_of(batch)]
+    assert got == [([b"t"] * 6, None), (row, None), (row, row), ([b"n"] * 6, None)]
+
+
+def test_unchanged_toast_comes_from_the_old_row() -> None:
+    """What an update leaves out is filled from the old row, or stays marked where there is none."""
+    batch = taken(
+        pg.begin(5),
+        pg.relation(1, columns(3)),
+        pg.update(1, [b"1", UNCHANGED, b"new"], old=[b"1", b"long", b"old"]),
+        pg.update(1, [b"2", UNCHANGED, NULL]),
+        pg.commit(5, 6),
+    )
+    first, second = changes_of(batch)
+    assert first.row == [b"1", b"long", b"new"]
+    assert second.row == [b"2", UNCHANGED, NULL]
+
+
+def test_pages_hold_any_number_of_rows_and_each_its_version() -> None:
+    """Rows over several pages and transactions keep their order and their own commit position."""
+    messages = [pg.relation(1, ["id"])]
+    total = 3 * ROWS_PER_PAGE + 5
+    for number in range(total):
+        messages += [pg.begin(number + 1), pg.insert(1, [b"%d" % number])]
+        messages += [pg.commit(number + 1, number + 2)]
+    (table,) = taken(*messages).changes
+    assert isinstance(table, TableChanges) and table.inserts_only and len(table.pages) == 4
+    assert [row for page in table.rows() for row in page] == [[b"%d" % n] for n in range(total)]
+    assert [version for version, _ in table.version_runs()] == [
+        pack_version(1, number + 1) for number in range(total)
+    ]
+
+
+def test_a_batch_may_end_inside_a_transaction() -> None:
+    """It says in which; the position stays at the last commit until the transaction ends."""
+    decoder = fed(pg.begin(10), pg.relation(1, ["id"]), pg.insert(1, [b"1"]), pg.keepalive(99))
+    first = decoder.take()
+    assert first is not None
+    assert first.position == pack_version(1, 0) and first.unfinished == pack_version(1, 10)
+    assert not first.contained_in(pack_version(1, 9)) and first.contained_in(pack_version(1, 11))
+    decoder.feed(pg.insert(1, [b"2"]))
+    decoder.feed(pg.commit(10, 12, time_us=1_500_000))
+    rest = decoder.take()
+    assert rest is not None and rest.unfinished is None and rest.rows == 1
+    assert rest.position == pack_version(1, 12)
+    assert rest.committed_at == 946_684_801.5
+    assert decoder.take() is None
+
+
+def test_keepalives_move_the_position_between_transactions_only() -> None:
+    """An idle log moves on; inside a transaction a keepalive promises nothing."""
+    decoder = fed(pg.keepalive(50, asks=True))
+    batch = decoder.take()
+    assert decoder.asked and batch is not None and batch.position == pack_version(1, 50)
+    decoder.feed(pg.begin(60))
+    decoder.feed(pg.keepalive(70))
+    assert decoder.position == 50
+
+
+def test_a_table_that_changes_and_one_that_is_emptied() -> None:
+    """A new description or a truncation parts what came before from what comes after."""
+    batch = taken(
+        pg.begin(5),
+        pg.relation(1, ["id"]),
+        pg.insert(1, [b"1"]),
+        pg.relation(1, ["id"]),  # the same again: one table
+        pg.insert(1, [b"2"]),
+        pg.relation(1, ["id", "name"]),
+        pg.insert(1, [b"3", b"x"]),
+        pg.truncate(1),
+        pg.insert(1, [b"4", b"y"]),
+        pg.commit(5, 6),
+    )
+    first, second, emptied, third = batch.changes
+    assert isinstance(first, TableChanges) and list(first.rows()) == [[[b"1"], [b"2"]]]
+    assert isinstance(second, TableChanges) and list(second.rows()) == [[[b"3", b"x"]]]
+    assert isinstance(emptied, Truncation) and emptied.version == pack_version(1, 5)
+    assert isinstance(third, TableChanges) and list(third.rows()) == [[[b"4", b"y"]]]
+
+
+def test_messages_that_concern_nobody_are_passed_over() -> None:
+    """Types, origins and logical messages change nothing."""
+    quiet = [
+        pg.wal_data(b"Y" + struct.pack(">I", 1) + b"s\0t\0"),
+        pg.wal_data(b"O" + struct.pack(">Q", 1) + b"elsewhere\0"),
+        pg.wal_data(b"M\1" + struct.pack(">Q", 1) + b"prefix\0" + struct.pack(">I", 2) + b"hi"),
+    ]
+    decoder = fed(*quiet)
+    assert decoder.take() is None
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [b""],
+        [b"w"],
+        [b"x" + bytes(40)],
+        [bytes(pg.wal_data(b"Z"))],
+        [bytes(pg.wal_data(b"S" + bytes(5)))],  # streaming was not asked for
+        [bytes(pg.insert(9, [b"a"]))],  # a table never described
+        [bytes(pg.commit(1, 2))],
+        [bytes(pg.begin(1)), bytes(pg.begin(2))],
+        [bytes(pg.begin(1 << 60))],
+        [bytes(pg.relation(1, ["a"]))[:-3]],
+        [bytes(pg.relation(1, ["a"])), bytes(pg.wal_data(b"U\0\0\0\1X"))],
+        [bytes(pg.relation(1, columns(128))), bytes(pg.update(1, [NULL] * 128, old=[NULL] * 128))],
+    ],
+)
+def test_what_cannot_be_read_is_one_error(messages: list[bytes]) -> None:
+    """Cut, unknown or senseless messages are a RelayError, never a guess."""
+    with pytest.raises(RelayError):
+        fed(*map(memoryview, messages))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"I\0\0\0\1N\0\1tx",
+        b"I\0\0\0\1N\0\1b\0\0\0\1x",  # binary was not asked for
+        b"I\0\0\0\1N\0\2t\0\0\0\1x",
+        b"I\0\0\0\1N\0\2t\0\0\0\1xt\0\0\0\1y",  # two columns of a table of one
+        b"D\0\0\0\1K\0\1t\0\0\0\5x",
+        b"U\0\0\0\1O\0\1t\0\0\0\1xX\0\1t\0\0\0\1y",
+    ],
+)
+def test_rows_that_do_not_fit_their_table_are_one_error(payload: bytes) -> None:
+    """A malformed row is found when it is unpacked."""
+    batch = taken(pg.begin(1), pg.relation(1, ["id"]), pg.wal_data(payload), pg.commit(1, 2))
+    with pytest.raises(RelayError):
+        changes_of(batch)
+
+
+frames = st.one_of(
+    st.binary(max_size=80),
+    st.builds(
+        lambda tag, body: bytes(pg.wal_data(tag + body)),
+        st.sampled_from([bytes([tag]) for tag in b"BCRIUDTYOMSEcAX"]),
+        st.binary(max_size=80),
+    ),
+    st.builds(
+        lambda tag, mark, body: bytes(pg.wal_data(tag + b"\0\0\0\1" + mark + body)),
+        st.sampled_from([b"I", b"U", b"D"]),
+        st.sampled_from([b"N", b"O", b"K"]),
+        st.binary(max_size=80),
+    ),
+)
+
+
+@given(st.lists(frames, max_size=8))
+@example([bytes(pg.wal_data(b"I\0\0\0\1N\0\1" + b"\xdd\x7f\xff\xff\xff"))])
+def test_no_bytes_crash_it(noise: list[bytes]) -> None:
+    """Whatever arrives, the decoder answers with changes or with a RelayError."""
+    decoder = fed(pg.begin(1), pg.relation(1, ["id", "name"]))
+    with contextlib.suppress(RelayError):
+        for frame in noise:
+            decoder.feed(memoryview(frame))
+    with contextlib.suppress(RelayError):
+        batch = decoder.take()
+        if batch is not None:
+            changes_of(batch)

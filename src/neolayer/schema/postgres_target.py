@@ -248,5 +248,6 @@ async def _open_books(connection: Connection, line: Line) -> None:
         await connection.execute(QUERIES.create_marks)
         if line is Line.CORE:
             await connection.execute(QUERIES.create_history)
+        await connection.execute(QUERIES.create_loss_guard)
         await connection.execute(QUERIES.open_bookkeeping)
         await connection.execute(QUERIES.open_books)

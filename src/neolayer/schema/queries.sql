@@ -50,6 +50,29 @@ CREATE TABLE IF NOT EXISTS neolayer_schema.history (
     finished_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
 
+-- create_loss_guard --
+-- For the way back: refuses to go on where a table still has rows. As the migrator, because under
+-- FORCE ROW LEVEL SECURITY the owner would see none and drop them all.
+CREATE OR REPLACE FUNCTION neolayer_schema.refuse_to_lose(VARIADIC tables text [])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET role = neolayer_migrator
+AS $$
+DECLARE
+    table_name text;
+    has_rows boolean;
+BEGIN
+    FOREACH table_name IN ARRAY tables LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', table_name::regclass) INTO has_rows;
+        IF has_rows THEN
+            RAISE EXCEPTION '% has rows, which the way back would lose', table_name
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- open_bookkeeping --
 -- Everybody who works here may see which version the schema has.
 GRANT USAGE ON SCHEMA neolayer_schema
@@ -147,6 +170,14 @@ INSERT INTO core.context_secrets (id, inner_pad, outer_pad)
 VALUES (1, %(inner_pad)s::bytea, %(outer_pad)s::bytea)
 ON CONFLICT (id) DO UPDATE SET inner_pad = excluded.inner_pad, outer_pad = excluded.outer_pad;
 
+-- has_function --
+-- Whether this database has a function of this signature.
+SELECT to_regprocedure(%(signature)s::text) IS NOT NULL;
+
 -- ensure_chain_partitions --
--- Last year's, this and the next year's partitions of chain data; on a fresh database all three.
+-- Last year's, this year's and the next year's partitions of chain data, where missing.
 SELECT blockchain.ensure_partitions(now() - interval '1 year', now() + interval '1 year');
+
+-- ensure_metric_partitions --
+-- Yesterday's to next week's partitions of samples, and the months of their rollups.
+SELECT public.ensure_partitions(now() - interval '1 day', now() + interval '7 days');

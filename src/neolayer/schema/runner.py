@@ -20,7 +20,8 @@ from neolayer.schema.context_secret import share_context_secret
 from neolayer.schema.files import Direction, Migration, load_migrations, numbered, parse_number
 from neolayer.schema.history import Books, Mark
 from neolayer.schema.lines import Line
-from neolayer.schema.postgres_target import QUERIES, Patience, PostgresTarget, open_target
+from neolayer.schema.partitions import make_partitions_ahead
+from neolayer.schema.postgres_target import Patience, PostgresTarget, open_target
 from neolayer.schema.provision import provision
 from neolayer.schema.target import OnStatement, Target, ignore_statement
 
@@ -205,14 +206,11 @@ def _is_up(mark: Mark | None) -> bool:
 
 
 async def _after_up(run: Run) -> None:
-    """What belongs to a complete schema and is no migration: partitions ahead, the context key."""
-    core = run.core
-    applied = {m.number for m in (await run.books()).applied(run.migrations)}
-    if core is not None and PARTITIONS_SINCE in applied:
-        await core.connection.execute(QUERIES.ensure_chain_partitions)
-    postgres = [target for target in run.targets.values() if isinstance(target, PostgresTarget)]
-    await share_context_secret([target.connection for target in postgres])
-
-
-# The migration that brings blockchain.ensure_partitions.
-PARTITIONS_SINCE = 6
+    """What belongs to a complete schema and is no migration."""
+    connections = {
+        target.line: target.connection
+        for target in run.targets.values()
+        if isinstance(target, PostgresTarget)
+    }
+    await make_partitions_ahead(connections)
+    await share_context_secret(list(connections.values()))

@@ -111,7 +111,8 @@ blockchain.networks, blockchain.blocks, blockchain.orphaned_blocks, blockchain.c
 TO neolayer_ingest;
 
 -- migrate:down
--- Chain data can be ingested again.
+-- A way back while there is nothing to lose.
+SELECT neolayer_schema.refuse_to_lose('blockchain.networks');
 DROP TABLE blockchain.chain_heads;
 DROP TABLE blockchain.orphaned_blocks;
 DROP TABLE blockchain.blocks;

@@ -222,7 +222,8 @@ GRANT SELECT ON blockchain.transactions_current TO neolayer_ingest;
 GRANT SELECT ON blockchain.transaction_keys TO neolayer_ingest, neolayer_backup, neolayer_operator;
 
 -- migrate:down
--- Chain data can be ingested again.
+-- A way back while there is nothing to lose.
+SELECT neolayer_schema.refuse_to_lose('blockchain.transactions');
 DROP VIEW blockchain.transactions_current;
 DROP TRIGGER keep_named ON blockchain.networks;
 DROP FUNCTION blockchain.keep_named_network();

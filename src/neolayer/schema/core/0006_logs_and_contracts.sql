@@ -131,7 +131,8 @@ TO neolayer_ingest;
 GRANT SELECT ON blockchain.default_partition_rows TO neolayer_ingest, neolayer_operator;
 
 -- migrate:down
--- Chain data can be ingested again.
+-- A way back while there is nothing to lose.
+SELECT neolayer_schema.refuse_to_lose('blockchain.logs', 'blockchain.smart_contracts');
 DROP VIEW blockchain.default_partition_rows;
 DROP FUNCTION blockchain.ensure_partitions(timestamptz, timestamptz);
 DROP TABLE blockchain.smart_contracts;

@@ -1,0 +1,207 @@
+"""A JSON-RPC client that keeps apart what a node said and what it did not say.
+
+Three answers are three different things: a result (also an empty list), `null` (the node has no
+such thing) and an error. None of them is retried here as if it were another; what is retried is
+only what never was an answer: a broken connection, a cut or unreadable body, HTTP 429 and 5xx, a
+batch with answers missing, and the error codes by which nodes say "not now".
+
+Answers are matched by id: a node may send a batch's answers in any order. Results stay raw bytes,
+so that a block is parsed once, by its decoder.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import stamina
+
+from neolayer.errors import SourceError
+from neolayer.telemetry import mask
+
+ATTEMPTS = 8
+TOTAL_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 30.0
+MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+# "limit exceeded", "resource unavailable": what nodes say when they want to be asked again.
+_NOT_NOW = frozenset({-32005, -32002, 429})
+_BUSY = frozenset({408, 425, 429, *range(500, 600)})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One question."""
+
+    method: str
+    params: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The node answered with an error."""
+
+    code: int
+    message: str
+
+
+# The result's JSON as sent; None where the node said null; or its refusal.
+Answer = bytes | None | Refusal
+
+
+class _Error(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+
+
+class _Envelope(msgspec.Struct):
+    id: int | str | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: _Error | None = None
+
+
+_decode_one = msgspec.json.Decoder(_Envelope).decode
+_decode_many = msgspec.json.Decoder(list[_Envelope]).decode
+
+
+class NotAnswered(Exception):
+    """Nothing that counts as an answer came; worth asking again."""
+
+
+class JsonRpc:
+    """Questions to one node. Made by `open_rpc`."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, *, timeout_s: float) -> None:
+        self._client = client
+        self._url = url
+        self._timeout_s = timeout_s
+        self._ids = itertools.count(1)
+
+    @property
+    def address(self) -> str:
+        """Where the node is, without user, password, path and query, which may hold keys."""
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+
+    async def ask(self, method: str, *params: Any) -> bytes | None:
+        """One result as JSON bytes, None for null. Raises SourceError for a refusal."""
+        (answer,) = await self.ask_many([Call(method, params)])
+        if isinstance(answer, Refusal):
+            raise SourceError(f"{self.address}: {method}: {answer.message} ({answer.code})")
+        return answer
+
+    async def ask_many(self, calls: Sequence[Call]) -> list[Answer]:
+        """The answers in the order of the calls, asked as one batch.
+
+        Only what was not answered is asked again, up to 8 times and a minute in all. Raises
+        SourceError when that is over.
+        """
+        answers: dict[int, Answer] = {}
+        try:
+            async for attempt in stamina.retry_context(
+                on=NotAnswered, attempts=ATTEMPTS, timeout=self._timeout_s, wait_initial=0.1
+            ):
+                with attempt:
+                    await self._round(calls, answers)
+        except NotAnswered as exc:
+            raise SourceError(f"{self.address}: {exc}") from exc
+        return [answers[place] for place in range(len(calls))]
+
+    async def _round(self, calls: Sequence[Call], answers: dict[int, Answer]) -> None:
+        """Ask what has no answer yet; raises NotAnswered while something is left."""
+        open_places = [place for place in range(len(calls)) if place not in answers]
+        ids = {next(self._ids): place for place in open_places}
+        payload = [
+            {
+                "jsonrpc": "2.0",
+                "id": number,
+                "method": calls[place].method,
+                "params": calls[place].params,
+            }
+            for number, place in ids.items()
+        ]
+        last = "no answer"
+        for envelope in await self._send(payload):
+            place = ids.get(envelope.id) if isinstance(envelope.id, int) else None
+            if place is None and envelope.error is not None and envelope.id is None:
+                last = f"{envelope.error.message} ({envelope.error.code})"
+            elif place is not None and (told := _told(envelope)) is not None:
+                answers[place] = told[0]
+        if missing := [place for place in open_places if place not in answers]:
+            raise NotAnswered(f"{calls[missing[0]].method}: {last}")
+
+    async def _send(self, payload: list[dict[str, Any]]) -> list[_Envelope]:
+        body = msgspec.json.encode(payload if len(payload) > 1 else payload[0])
+        content = await self._post(body)
+        try:
+            if content.lstrip()[:1] == b"[":
+                return _decode_many(content)
+            return [_decode_one(content)]
+        except msgspec.MsgspecError as exc:
+            raise NotAnswered(f"its answer cannot be read: {exc}") from exc
+
+    async def _post(self, body: bytes) -> bytes:
+        try:
+            headers = {"content-type": "application/json"}
+            async with self._client.stream(
+                "POST", self._url, content=body, headers=headers
+            ) as response:
+                if response.status_code in _BUSY:
+                    raise NotAnswered(f"HTTP {response.status_code}")
+                content = await self._read(response)
+        except httpx.TransportError as exc:
+            raise NotAnswered(mask(str(exc)) or type(exc).__name__) from exc
+        except httpx.HTTPError as exc:
+            raise SourceError(f"{self.address}: {mask(str(exc))}") from exc
+        if response.status_code >= 400:
+            raise SourceError(f"{self.address}: HTTP {response.status_code}")
+        return content
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        content = bytearray()
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > MAX_RESPONSE_BYTES:
+                raise SourceError(
+                    f"{self.address}: an answer exceeds {MAX_RESPONSE_BYTES >> 20} MiB",
+                    hint="ask for fewer blocks at once",
+                )
+        return bytes(content)
+
+
+def _told(envelope: _Envelope) -> tuple[Answer] | None:
+    """The answer in an envelope, or None where it is none: neither result nor error, or "not now".
+
+    Wrapped, because null is an answer.
+    """
+    if envelope.error is not None:
+        if envelope.error.code in _NOT_NOW:
+            return None
+        return (Refusal(envelope.error.code, envelope.error.message),)
+    if isinstance(envelope.result, msgspec.UnsetType):
+        return None
+    raw = bytes(envelope.result)
+    return (None if raw == b"null" else raw,)
+
+
+@asynccontextmanager
+async def open_rpc(url: str, *, timeout_s: float = TOTAL_TIMEOUT_S) -> AsyncGenerator[JsonRpc]:
+    """A client for one http(s) endpoint. Raises SourceError for anything else; follows no redirect.
+
+    `timeout_s` bounds every question with all its retries.
+    """
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise SourceError(f"{mask(url)!r} is not an http:// or https:// URL")
+    limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
+    async with httpx.AsyncClient(
+        timeout=min(REQUEST_TIMEOUT_S, timeout_s), limits=limits, follow_redirects=False
+    ) as client:
+        yield JsonRpc(client, url, timeout_s=timeout_s)

@@ -1,0 +1,352 @@
+"""The verbs that write a chain: make a network known, commit blocks, take a branch back.
+
+A commit holds a batch of blocks, what they cover and the head: all of it or nothing, under a lock
+of the network, so that two writers of the same range come to one result. Whoever reads the head
+therefore reads what is stored, after any crash.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import msgspec
+import psycopg
+from psycopg import errors as pg
+from psycopg.types.json import set_json_dumps
+
+from neolayer.chain import reorg
+from neolayer.chain.model import BlockRows, Network, Row
+from neolayer.chain.networks import PRESETS
+from neolayer.chain.rows import Horizon, RowWriter, total_rows
+from neolayer.chain.rules import KnownBlock, covered_ranges, heights_to_know, sort_out, years_of
+from neolayer.engines.postgres.connections import Connection, connect
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import BadBlock, ChainError, EngineUnavailable
+from neolayer.position import CURRENT_EPOCH, Position
+
+sql = load_queries(__name__)
+
+
+FINAL_AFTER_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The highest stored block of a network, and the highest final height (-1: none)."""
+
+    number: int
+    block_hash: str
+    final: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit stored. `refused` are the blocks it did not take, each with its reason."""
+
+    blocks: int = 0
+    transactions: int = 0
+    logs: int = 0
+    contracts: int = 0
+    skipped: int = 0
+    refused: tuple[BadBlock, ...] = ()
+    orphaned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a commit treats what it finds.
+
+    `fork`: every stored block above that height is first taken back, in the same transaction.
+    `all_or_none`: a refused block is raised as BadBlock, and nothing is stored.
+    """
+
+    fork: int | None = None
+    all_or_none: bool = False
+
+
+class _SeenBefore(Exception):
+    """The straight road was refused: something of the batch is known, or flawed."""
+
+
+class BlockStore:
+    """Writes one network over one connection; made by `open_store`."""
+
+    def __init__(
+        self, connection: Connection, network: Network, *, old_is_final: bool = True
+    ) -> None:
+        if network.id is None:
+            raise ValueError(f"network {network.name} has no id: see ensure_network")
+        self._connection = connection
+        self._network = network
+        self._own = {"network_id": network.id}
+        self._rows = RowWriter(connection, network.id, replaces=network.kind == "evm")
+        self._old_is_final = old_is_final
+        self._years: set[int] = set()
+
+    @property
+    def network(self) -> Network:
+        return self._network
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    async def commit(self, blocks: Sequence[BlockRows], terms: Terms | None = None) -> Commit:
+        """Store the blocks, what they cover and the head in one transaction.
+
+        Blocks that are stored already are skipped; blocks that contradict stored ones, or that the
+        database refuses, are returned in `refused`, and the rest is stored (see `Terms`).
+        Raises EngineUnavailable where the server goes away; then nothing is stored, or all of it.
+        """
+        terms = terms or Terms()
+        with errors_at_the_door():
+            await self._ensure_partitions(blocks)
+            try:
+                return await self._attempt(blocks, terms, straight=terms.fork is None)
+            except _SeenBefore:
+                return await self._attempt(blocks, terms, straight=False)
+
+    async def _attempt(
+        self, blocks: Sequence[BlockRows], terms: Terms, *, straight: bool
+    ) -> Commit:
+        async with self._connection.transaction():
+            await self._connection.execute(sql.lock_network, self._own)
+            orphaned = 0 if terms.fork is None else await self._take_back(terms.fork, blocks)
+            commit = await self._commit(blocks, straight=straight)
+            if terms.all_or_none and commit.refused:
+                raise commit.refused[0]
+            return replace(commit, orphaned=orphaned)
+
+    async def _take_back(self, fork: int, blocks: Sequence[BlockRows]) -> int:
+        heirs = {block.number: block.block_hash for block in blocks}
+        return await reorg.take_back(self._connection, self._network, above=fork, heirs=heirs)
+
+    async def _commit(self, blocks: Sequence[BlockRows], *, straight: bool) -> Commit:
+        found = sort_out(blocks, await self.known(heights_to_know(blocks)))
+        if found.better:
+            await self._rows.forget(found.better)
+        horizon = self._horizon(found.fresh, await self.head())
+        if straight and not await self._has_pending():
+            await self._straight(found.fresh, horizon)
+            stored, refused = found.fresh, []
+        else:
+            stored, refused = await self._settle(found.fresh, horizon)
+        if stored:
+            await self._advance(stored)
+        counts = total_rows(stored)
+        return Commit(len(stored), *counts, found.skipped, (*found.refused, *refused))
+
+    def _horizon(self, blocks: Sequence[BlockRows], stored: Head | None) -> Horizon:
+        head = max([-1 if stored is None else stored.number, *(block.number for block in blocks)])
+        final = max(-1 if stored is None else stored.final, head - self._network.finality_depth)
+        return Horizon(head, final, int(time.time() - FINAL_AFTER_S) if self._old_is_final else 0)
+
+    async def _straight(self, blocks: Sequence[BlockRows], horizon: Horizon) -> None:
+        try:
+            if blocks:
+                await self._rows.straight(blocks, horizon)
+        except (pg.IntegrityError, pg.DataError) as exc:
+            raise _SeenBefore from exc
+
+    async def _settle(
+        self, blocks: list[BlockRows], horizon: Horizon
+    ) -> tuple[list[BlockRows], list[BadBlock]]:
+        """What was stored and what was not. A flawed block costs the others nothing but time."""
+        if not blocks:
+            return [], []
+        try:
+            async with self._connection.transaction():
+                await self._rows.settling(blocks, horizon)
+        except (pg.IntegrityError, pg.DataError, BadBlock) as exc:
+            if len(blocks) == 1:
+                return [], [_bad_block(exc, blocks[0])]
+            return await self._settle_one_by_one(blocks, horizon)
+        return blocks, []
+
+    async def _settle_one_by_one(
+        self, blocks: Sequence[BlockRows], horizon: Horizon
+    ) -> tuple[list[BlockRows], list[BadBlock]]:
+        stored: list[BlockRows] = []
+        refused: list[BadBlock] = []
+        for block in blocks:
+            good, bad = await self._settle([block], horizon)
+            stored += good
+            refused += bad
+        return stored, refused
+
+    async def _advance(self, stored: Sequence[BlockRows]) -> None:
+        top = max(stored, key=lambda block: block.number)
+        covered = covered_ranges(block.number for block in stored)
+        values = {"head_number": top.number, "head_hash": top.block_hash, "covered": covered}
+        await self._connection.execute(sql.advance_head, {**self._own, **values})
+
+    async def _has_pending(self) -> bool:
+        cursor = await self._connection.execute(sql.has_pending, self._own)
+        return cast(tuple[bool], await cursor.fetchone())[0]
+
+    async def _ensure_partitions(self, blocks: Sequence[BlockRows]) -> None:
+        if not (missing := years_of(blocks) - self._years):
+            return
+        for year in missing:
+            instant = f"{year}-01-01 00:00:00+00"
+            async with self._connection.transaction():
+                await self._connection.execute(sql.ensure_partitions, {"instant": instant})
+        self._years |= missing
+
+    async def head(self) -> Head | None:
+        """The highest stored block, or None."""
+        cursor = await self._connection.execute(sql.head, self._own)
+        if (row := await cursor.fetchone()) is None:
+            return None
+        number, block_hash, final = row
+        return Head(number, block_hash, -1 if final is None else final)
+
+    async def known(self, numbers: Sequence[int]) -> dict[int, KnownBlock]:
+        """The stored blocks at these heights."""
+        cursor = await self._connection.execute(
+            sql.known_blocks, {**self._own, "numbers": list(numbers)}
+        )
+        return {number: KnownBlock(*rest) for number, *rest in await cursor.fetchall()}
+
+    async def record_pending(self, rows: Sequence[Row]) -> None:
+        """Store transactions seen before they are mined, where they are not known yet."""
+        with errors_at_the_door():
+            async with self._connection.transaction():
+                await self._connection.execute(sql.lock_network, self._own)
+                await self._rows.waiting(rows)
+
+    async def pending(self, *, limit: int) -> list[str]:
+        """The hashes of the transactions that wait, oldest first."""
+        with errors_at_the_door():
+            cursor = await self._connection.execute(sql.pending, {**self._own, "limit": limit})
+            return [transaction_hash for (transaction_hash,) in await cursor.fetchall()]
+
+    async def drop_pending(self, hashes: Sequence[str]) -> None:
+        """Mark waiting transactions as dropped; others are left as they are."""
+        with errors_at_the_door():
+            await self._connection.execute(sql.drop_pending, {**self._own, "hashes": list(hashes)})
+
+    async def settle(self) -> Position:
+        """Wait until everything committed so far is on disk, and say up to where that is."""
+        with errors_at_the_door():
+            await self._connection.execute("SET synchronous_commit = on")
+            await self._connection.execute(sql.touch_head, self._own)
+            cursor = await self._connection.execute(sql.position)
+            (lsn,) = cast(tuple[int], await cursor.fetchone())
+            await self._connection.execute("SET synchronous_commit = off")
+        return Position(CURRENT_EPOCH, lsn)
+
+
+@asynccontextmanager
+async def open_store(
+    dsn: str, network: Network, *, old_is_final: bool = True
+) -> AsyncGenerator[BlockStore]:
+    """A store over a connection of its own. Raises EngineUnavailable.
+
+    With `old_is_final` a block older than a day counts as final the moment it arrives, so that a
+    backfill writes each row once; who follows a node, and so knows its head, turns it off.
+
+    Its commits do not wait for the disk one by one: after a power cut a run's last blocks and the
+    head that names them are missing together. `BlockStore.settle` waits, once.
+    """
+    connection = await connect(dsn, autocommit=True, application_name=f"ingest {network.name}")
+    async with connection:
+        with errors_at_the_door():
+            await connection.execute("SET synchronous_commit = off")
+            await connection.execute(sql.compress_well)
+        set_json_dumps(msgspec.json.encode, connection)
+        yield BlockStore(connection, network, old_is_final=old_is_final)
+
+
+class errors_at_the_door:
+    """Turns psycopg's lost connections and refusals into our errors; all others pass through."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, exc: BaseException | None, _: Any) -> None:
+        if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
+            raise EngineUnavailable("postgres", f"went away while writing: {_first(exc)}") from exc
+        if isinstance(exc, psycopg.Error):
+            raise ChainError(f"postgres refused: {_first(exc)}") from exc
+
+
+def _first(exc: BaseException) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
+
+
+def _bad_block(exc: Exception, block: BlockRows) -> BadBlock:
+    if isinstance(exc, BadBlock):
+        return exc
+    refused = BadBlock(f"refused: {_first(exc)}", origin=block.origin, block=block.number)
+    refused.__cause__ = exc
+    return refused
+
+
+async def ensure_network(
+    connection: Connection, name: str, *, chain_id: int | None = None
+) -> Network:
+    """The network of that name with its id: a preset, a stored one, or a new EVM chain.
+
+    Raises ChainError where the name is new and no chain id is given, or where name and chain id
+    contradict what is known.
+    """
+    with errors_at_the_door():
+        wanted = _wanted(name, chain_id)
+        if wanted is not None:
+            await connection.execute(sql.insert_network, _values(wanted))
+        by_name = await _stored(connection, name, None if wanted is None else wanted.chain_id)
+    if by_name is None:
+        raise ChainError(
+            f"network {name!r} is not known",
+            hint=f"known are {', '.join(PRESETS)}; for another give its --chain-id",
+        )
+    if wanted is not None and wanted.chain_id != by_name.chain_id:
+        raise ChainError(
+            f"network {name!r} has chain id {by_name.chain_id}, not {wanted.chain_id}",
+            hint="give another chain another name",
+        )
+    return by_name
+
+
+def _wanted(name: str, chain_id: int | None) -> Network | None:
+    preset = PRESETS.get(name)
+    if preset is None:
+        return None if chain_id is None else Network(name=name, chain_id=chain_id, kind="evm")
+    if chain_id not in (None, preset.chain_id):
+        raise ChainError(
+            f"network {name!r} has chain id {preset.chain_id}, not {chain_id}",
+            hint="give another chain another name",
+        )
+    return preset
+
+
+def _values(network: Network) -> dict[str, Any]:
+    fields = ("name", "chain_id", "kind", "is_testnet", "finality_depth")
+    return {name: getattr(network, name) for name in fields}
+
+
+async def _stored(connection: Connection, name: str, chain_id: int | None) -> Network | None:
+    cursor = await connection.execute(sql.networks_like, {"name": name, "chain_id": chain_id})
+    rows = {row[1]: row for row in await cursor.fetchall()}
+    if name not in rows and rows:
+        (other,) = rows
+        raise ChainError(
+            f"chain id {chain_id} is stored as network {other!r}, not {name!r}",
+            hint=f"use --network {other}",
+        )
+    if name not in rows:
+        return None
+    network_id, _, number, kind, is_testnet, depth = rows[name]
+    return replace(
+        PRESETS.get(name) or Network(name, number),
+        chain_id=number,
+        kind=kind,
+        is_testnet=is_testnet,
+        finality_depth=depth,
+        id=network_id,
+    )

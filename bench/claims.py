@@ -97,7 +97,7 @@ _ALL = (
     ),
     *(
         Claim(
-            f"ingest-{count}-blocks-a-commit",
+            f"ingest-{count}-block{'s' if count > 1 else ''}-a-commit",
             "tx/s",
             f"Verified ingest and the floor at {count} block{'s' if count > 1 else ''} a commit.",
         )

@@ -118,6 +118,11 @@ def compare(bench: str, samples: Samples, ours: str, peer: str) -> Figure:
     )
 
 
+def difference(samples: Samples, more: str, less: str) -> list[float]:
+    """What one contender costs beyond another, round by round."""
+    return [a - b for a, b in zip(samples[more], samples[less], strict=True)]
+
+
 def against_aim(bench: str, values: Sequence[float], *, aim: float) -> Figure:
     """A figure against a fixed aim."""
     return compare(bench, {"ours": list(values), AIM: [aim] * len(values)}, "ours", AIM)

@@ -162,6 +162,7 @@ def _decoding(bench: Bench, plan: Plan) -> Iterator[Figure]:
     def run(process: Process, **job: Any) -> float:
         return process.run(paths=[str(path) for path in bench.paths], **job).per_second
 
+    bench.ours.prepare(paths=[str(path) for path in bench.paths])
     samples = rounds(
         {
             "verified": partial(run, bench.ours, work="decode", verify=True),

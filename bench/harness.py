@@ -96,7 +96,7 @@ def rounds(contenders: Mapping[str, Contender], count: int, *, warm_up: bool = T
             value = contenders[name]()
             if number >= 0:
                 samples[name].append(value)
-        _progress(f"  round {number + 1}/{count}")
+        progress(f"  round {number + 1}/{count}")
     return samples
 
 
@@ -138,7 +138,7 @@ def publish(figures: Iterable[Figure]) -> list[Figure]:
     """Print each figure: words to stderr, its JSON line to stdout."""
     kept = list(figures)
     for figure in kept:
-        _progress(figure.sentence())
+        progress(figure.sentence())
         print(json.dumps(figure.line()), flush=True)
     return kept
 
@@ -159,7 +159,8 @@ def read_lines(path: Path = LATEST) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
+    """Words for people go to stderr; stdout has the JSON lines and nothing else."""
     print(text, file=sys.stderr, flush=True)
 
 

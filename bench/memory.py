@@ -13,7 +13,7 @@ from bench.schema import NETWORK_ID, TEMPLATE, migrated_template
 from bench.server import Databases, open_folder, postgres
 from neolayer.engines.endpoints import Role
 
-_COPIES = 8
+_COPIES = 16  # beyond what the decoder's bounded caches hold
 _ONE, _TEN = "1x input", "10x input"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import psycopg
 
@@ -24,10 +25,14 @@ TEMPLATE = str(Database.CORE)
 NETWORK_ID = "11111111-1111-4111-8111-111111111111"
 
 
-def migrated_template(databases: Databases) -> None:
+def migrated_template(
+    databases: Databases,
+    endpoints: Endpoints | None = None,
+    *,
+    lines: Sequence[Line] = (Line.CORE,),
+) -> None:
     """Make `TEMPLATE`: our migrations, the network, and the partitions of the blocks' year."""
-    endpoints = _endpoints(databases.endpoint)
-    asyncio.run(migrate_up(endpoints, lines=[Line.CORE]))
+    asyncio.run(migrate_up(endpoints or endpoints_of(databases.endpoint), lines=lines))
     with psycopg.connect(databases.dsn(Role.ADMIN, TEMPLATE)) as admin:
         admin.execute(
             "INSERT INTO blockchain.networks (id, name, chain_id, network_type)"
@@ -37,8 +42,8 @@ def migrated_template(databases: Databases) -> None:
         admin.execute("SELECT blockchain.ensure_partitions('2025-01-01+00', '2025-12-31+00')")
 
 
-def _endpoints(postgres: PostgresEndpoint) -> Endpoints:
-    """The migration of one PostgreSQL line looks at no other engine."""
+def endpoints_of(postgres: PostgresEndpoint) -> Endpoints:
+    """A layer of PostgreSQL alone: what runs on it looks at no other engine."""
     absent = Level.FALLBACK
     return Endpoints(
         postgres=postgres,

@@ -18,13 +18,17 @@ ORDER BY number;
 -- marks --
 -- Every migration this database has begun or finished, in order.
 SELECT number, line, name, checksum, direction, statements_done, is_finished
-FROM schema_marks FINAL ORDER BY number;
+FROM {database:Identifier}.schema_marks FINAL ORDER BY number;
+
+-- databases --
+-- The databases of the server.
+SELECT name FROM system.databases;
 
 -- has_marks --
--- Whether this database was ever migrated.
-SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'schema_marks';
+-- One row where this database was ever migrated.
+SELECT name FROM system.tables WHERE database = {database:String} AND name = 'schema_marks';
 
 -- table_definitions --
 -- The schema as it stands.
 SELECT name, create_table_query FROM system.tables
-WHERE database = currentDatabase() AND name <> 'schema_marks' ORDER BY name;
+WHERE database = {database:String} AND name <> 'schema_marks' ORDER BY name;

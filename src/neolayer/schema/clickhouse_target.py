@@ -23,7 +23,7 @@ from neolayer.schema.lines import Line
 from neolayer.schema.statements import headline, without_comments
 from neolayer.schema.target import OnStatement
 
-QUERIES = load_queries(__name__, "clickhouse_queries.sql")
+QUERIES = load_queries("neolayer.schema", "clickhouse_queries.sql")
 _MARK_COLUMNS = ("number", "line", "name", "checksum", "direction", "statements_done")
 
 
@@ -32,14 +32,11 @@ class ClickHouseTarget:
     """One ClickHouse database."""
 
     client: AsyncClient
+    database: str
     line: Line = Line.CLICKHOUSE
 
     async def marks(self) -> list[Mark]:
-        rows = await query(self.client, QUERIES.marks)
-        return [
-            Mark(number, Line(line), name, checksum, Direction(direction), done, bool(finished))
-            for number, line, name, checksum, direction, done, finished in rows
-        ]
+        return await marks_in(self.client, self.database)
 
     async def run(
         self, migration: Migration, direction: Direction, *, done: int, on_statement: OnStatement
@@ -85,9 +82,24 @@ class ClickHouseTarget:
         await self.client.close()
 
 
-async def query(client: AsyncClient, text: str) -> list[tuple[Any, ...]]:
-    """The rows of a query."""
-    result = await client.query(text)  # pyright: ignore[reportUnknownMemberType]
+async def marks_in(client: AsyncClient, database: str) -> list[Mark]:
+    """What a database has seen, by number; empty where it was never migrated."""
+    where = {"database": database}
+    if not await query(client, QUERIES.has_marks, where):
+        return []
+    return [
+        Mark(number, Line(line), name, checksum, Direction(direction), done, bool(finished))
+        for number, line, name, checksum, direction, done, finished in await query(
+            client, QUERIES.marks, where
+        )
+    ]
+
+
+async def query(
+    client: AsyncClient, text: str, values: dict[str, Any] | None = None
+) -> list[tuple[Any, ...]]:
+    """The rows of a query with `{name:Type}` parameters."""
+    result = await client.query(text, parameters=values)  # pyright: ignore[reportUnknownMemberType]
     return [tuple(row) for row in result.result_rows]
 
 
@@ -115,4 +127,4 @@ async def open_clickhouse_target(endpoint: ClickHouseEndpoint) -> ClickHouseTarg
     except (ClickHouseError, OSError) as exc:
         await client.close()
         raise explain(exc, endpoint) from exc
-    return ClickHouseTarget(client)
+    return ClickHouseTarget(client, endpoint.database)

@@ -16,7 +16,7 @@ from uuid import UUID
 from neolayer.engines.postgres.connections import Connection
 from neolayer.engines.postgres.queries import load_queries
 
-QUERIES = load_queries(__name__)
+QUERIES = load_queries("neolayer.schema")
 _BLOCK = 64
 _INNER, _OUTER = 0x36, 0x5C
 

@@ -7,13 +7,14 @@ into a default partition, which `default_partition_rows` counts and `status` ala
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import LiteralString
 
 from neolayer.engines.postgres.connections import Connection
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.schema.lines import Line
 
-QUERIES = load_queries(__name__)
-_MAKERS = {
+QUERIES = load_queries("neolayer.schema")
+_MAKERS: dict[Line, tuple[str, LiteralString]] = {
     Line.CORE: ("blockchain.ensure_partitions", QUERIES.ensure_chain_partitions),
     Line.TIMESERIES: ("public.ensure_partitions", QUERIES.ensure_metric_partitions),
 }

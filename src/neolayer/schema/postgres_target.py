@@ -28,7 +28,7 @@ from neolayer.schema.lines import Line
 from neolayer.schema.statements import headline, without_comments
 from neolayer.schema.target import OnStatement
 
-QUERIES = load_queries(__name__)
+QUERIES = load_queries("neolayer.schema")
 _RETRIED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _CONCURRENT_INDEX = re.compile(
     r"CREATE\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?(?P<index>\w+)"
@@ -56,7 +56,7 @@ class PostgresTarget:
 
     async def marks(self) -> list[Mark]:
         rows = await (await self.connection.execute(QUERIES.marks)).fetchall()
-        return [_mark(row) for row in rows]
+        return [mark_from_row(row) for row in rows]
 
     async def run(
         self, migration: Migration, direction: Direction, *, done: int, on_statement: OnStatement
@@ -154,7 +154,7 @@ class PostgresTarget:
     async def history_heads(self) -> dict[int, Mark]:
         """What the history says last about each migration."""
         rows = await (await self.connection.execute(QUERIES.history_heads)).fetchall()
-        return {row[0]: _mark((*row, 0, row[4] == Direction.UP)) for row in rows}
+        return {row[0]: mark_from_row((*row, 0, row[4] == Direction.UP)) for row in rows}
 
     async def _drop_invalid_index(self, statement: str) -> None:
         """Clear away what a killed CREATE INDEX CONCURRENTLY left: IF NOT EXISTS would keep it."""
@@ -182,7 +182,8 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, str) else value
 
 
-def _mark(row: tuple[Any, ...]) -> Mark:
+def mark_from_row(row: tuple[Any, ...]) -> Mark:
+    """A mark from a row of the query `marks`."""
     number, line, name, checksum, direction, done, finished = row
     return Mark(number, Line(line), name, checksum, Direction(direction), done, finished)
 
@@ -201,6 +202,9 @@ async def open_target(
         await _prepare(connection, patience)
         await _take_lock(connection, line, patience)
         await _open_books(connection, line)
+    except psycopg.Error as exc:
+        await connection.close()
+        raise MigrationError(f"{line.database} cannot be migrated: {exc}") from exc
     except BaseException:
         await connection.close()
         raise

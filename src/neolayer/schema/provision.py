@@ -18,7 +18,7 @@ from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import EngineTooOld, MigrationError
 
-QUERIES = load_queries(__name__)
+QUERIES = load_queries("neolayer.schema")
 OLDEST = 150000
 
 # Created where the server has them. Nothing at run time depends on the first two.
@@ -133,6 +133,12 @@ async def make_database(admin: Connection, database: str) -> None:
     if row is None or not row[0]:
         await admin.execute(
             sql.SQL("CREATE DATABASE {} OWNER {} ENCODING 'UTF8' TEMPLATE template0").format(
+                sql.Identifier(database), sql.Identifier(Role.OWNER)
+            )
+        )
+    else:
+        await admin.execute(
+            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
                 sql.Identifier(database), sql.Identifier(Role.OWNER)
             )
         )

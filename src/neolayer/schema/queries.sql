@@ -181,3 +181,24 @@ SELECT blockchain.ensure_partitions(now() - interval '1 year', now() + interval 
 -- ensure_metric_partitions --
 -- Yesterday's to next week's partitions of samples, and the months of their rollups.
 SELECT public.ensure_partitions(now() - interval '1 day', now() + interval '7 days');
+
+-- existing_relations --
+-- What is there before a plan is tried out; locks on anything newer hinder nobody.
+SELECT array_agg(c.oid)
+FROM pg_catalog.pg_class AS c
+INNER JOIN pg_catalog.pg_namespace AS n ON c.relnamespace = n.oid
+WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'neolayer_schema');
+
+-- locks_held --
+-- The strongest locks that this session holds on what was there before.
+SELECT c.oid::regclass::text, l.mode, greatest(c.reltuples, 0)::bigint
+FROM pg_catalog.pg_locks AS l
+INNER JOIN pg_catalog.pg_class AS c ON l.relation = c.oid
+WHERE
+    l.pid = pg_backend_pid()
+    AND l.locktype = 'relation'
+    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+    AND c.oid = ANY (%(existing)s::oid [])
+    AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+    AND c.relkind IN ('r', 'p', 'v', 'm')
+ORDER BY 1, 2;

@@ -1,0 +1,1837 @@
+-- What all migrations together make, written by `python -m neolayer.schema.dump --write`.
+-- A picture to compare with, not a script to run.
+
+-- line: core
+SCHEMA audit
+    OWNER neolayer_owner
+    GRANT neolayer_app=U
+    GRANT neolayer_backup=U
+    GRANT neolayer_operator=U
+    GRANT neolayer_relay=U
+
+SCHEMA auth
+    OWNER neolayer_owner
+    GRANT neolayer_app=U
+    GRANT neolayer_backup=U
+    GRANT neolayer_operator=U
+    GRANT neolayer_relay=U
+
+SCHEMA blockchain
+    OWNER neolayer_owner
+    GRANT neolayer_app=U
+    GRANT neolayer_backup=U
+    GRANT neolayer_ingest=U
+    GRANT neolayer_operator=U
+    GRANT neolayer_relay=U
+
+SCHEMA core
+    OWNER neolayer_owner
+    GRANT neolayer_app=U
+    GRANT neolayer_backup=U
+    GRANT neolayer_ingest=U
+    GRANT neolayer_operator=U
+    GRANT neolayer_relay=U
+
+SCHEMA enclave
+    OWNER neolayer_owner
+    GRANT neolayer_app=U
+    GRANT neolayer_backup=U
+    GRANT neolayer_operator=U
+    GRANT neolayer_relay=U
+
+DEFAULT RIGHTS OF neolayer_owner IN - ON f
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION audit.admit_only_sealing()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    chain text[] := ARRAY['chain_number', 'previous_hash', 'entry_hash', 'sealed_at'];
+BEGIN
+    IF OLD.chain_number IS NULL AND NEW.chain_number IS NOT NULL
+        AND to_jsonb(OLD) - chain = to_jsonb(NEW) - chain
+    THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'UPDATE of audit.entries is refused'
+        USING ERRCODE = 'insufficient_privilege', HINT = 'entries are only added, and sealed once';
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION blockchain.claim_transaction_keys()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    networks uuid[] := ARRAY(SELECT DISTINCT a.network_id FROM added a);
+BEGIN
+    PERFORM FROM blockchain.networks n WHERE n.id = ANY (networks) FOR KEY SHARE;
+    IF EXISTS (
+        SELECT FROM unnest(networks) AS named (id)
+        WHERE NOT EXISTS (SELECT FROM blockchain.networks n WHERE n.id = named.id)
+    ) THEN
+        RAISE EXCEPTION 'a transaction names a network that does not exist'
+            USING ERRCODE = 'foreign_key_violation', SCHEMA = 'blockchain', TABLE = 'transactions';
+    END IF;
+    INSERT INTO blockchain.transaction_keys (network_id, transaction_hash)
+    SELECT a.network_id, decode(substr(a.transaction_hash, 3), 'hex') FROM added a;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION blockchain.ensure_partitions(starts_at timestamp with time zone, ends_at timestamp with time zone)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET "TimeZone" TO 'UTC'
+AS $function$
+DECLARE
+    first_year int := extract(year FROM starts_at);
+    last_year int := extract(year FROM ends_at);
+    made int := 0;
+    parent text;
+    child text;
+    opens timestamptz;
+    closes timestamptz;
+BEGIN
+    IF last_year - first_year > 60 OR first_year < 1970 OR last_year > 2261 THEN
+        RAISE EXCEPTION 'no partitions for % to %', starts_at, ends_at
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR year IN first_year .. last_year LOOP
+        FOREACH parent IN ARRAY ARRAY['transactions', 'logs'] LOOP
+            child := format('%s_%s', parent, year);
+            CONTINUE WHEN to_regclass(format('blockchain.%I', child)) IS NOT NULL;
+            
+            PERFORM pg_advisory_xact_lock(hashtextextended('blockchain.' || parent, 0));
+            CONTINUE WHEN to_regclass(format('blockchain.%I', child)) IS NOT NULL;
+            opens := make_timestamptz(year, 1, 1, 0, 0, 0);
+            closes := make_timestamptz(year + 1, 1, 1, 0, 0, 0);
+            EXECUTE format(
+                'CREATE TEMPORARY TABLE waiting ON COMMIT DROP AS '
+                'SELECT * FROM blockchain.%I WHERE block_timestamp >= %L AND block_timestamp < %L',
+                parent || '_default', opens, closes
+            );
+            EXECUTE format(
+                'DELETE FROM blockchain.%I WHERE block_timestamp >= %L AND block_timestamp < %L',
+                parent, opens, closes
+            );
+            EXECUTE format(
+                'CREATE TABLE blockchain.%I PARTITION OF blockchain.%I FOR VALUES FROM (%L) TO (%L)',
+                child, parent, opens, closes
+            );
+            EXECUTE format('ALTER TABLE blockchain.%I REPLICA IDENTITY %s', child,
+                CASE parent WHEN 'transactions' THEN 'FULL' ELSE 'DEFAULT' END);
+            EXECUTE format('INSERT INTO blockchain.%I SELECT * FROM pg_temp.waiting', parent);
+            DROP TABLE pg_temp.waiting;
+            made := made + 1;
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_ingest=X
+    GRANT neolayer_migrator=X
+
+CREATE OR REPLACE FUNCTION blockchain.is_address(address text)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN ("left"(address, 2) = '0x'::text) THEN ((octet_length(address) = 42) AND (address = lower((address COLLATE "C"))) AND (octet_length(decode(substr(address, 3), 'hex'::text)) = 20)) ELSE (address ~ '^N[1-9A-HJ-NP-Za-km-z]{33}$'::text) END
+    OWNER neolayer_owner
+    GRANT =X
+
+CREATE OR REPLACE FUNCTION blockchain.is_hash(hash text)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN ((octet_length(hash) = 66) AND ("left"(hash, 2) = '0x'::text) AND (hash = lower((hash COLLATE "C"))) AND (octet_length(decode(substr(hash, 3), 'hex'::text)) = 32))
+    OWNER neolayer_owner
+    GRANT =X
+
+CREATE OR REPLACE FUNCTION blockchain.keep_named_network()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF TG_OP = 'UPDATE' AND NEW.id = OLD.id THEN
+        RETURN NULL;
+    END IF;
+    IF EXISTS (SELECT FROM blockchain.transaction_keys k WHERE k.network_id = OLD.id) THEN
+        RAISE EXCEPTION 'network % still has transactions', OLD.name
+            USING ERRCODE = 'foreign_key_violation', SCHEMA = 'blockchain', TABLE = 'networks';
+    END IF;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION blockchain.release_transaction_keys()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    DELETE FROM blockchain.transaction_keys k USING removed r
+    WHERE k.network_id = r.network_id
+        AND k.transaction_hash = decode(substr(r.transaction_hash, 3), 'hex');
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.current_principal()
+ RETURNS text
+ LANGUAGE sql
+ STABLE PARALLEL RESTRICTED SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN (core.verified_context())[2]
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_backup=X
+    GRANT neolayer_ingest=X
+    GRANT neolayer_operator=X
+    GRANT neolayer_relay=X
+
+CREATE OR REPLACE FUNCTION core.current_tenant()
+ RETURNS uuid
+ LANGUAGE sql
+ STABLE PARALLEL RESTRICTED SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN ((core.verified_context())[1])::uuid
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_backup=X
+    GRANT neolayer_ingest=X
+    GRANT neolayer_operator=X
+    GRANT neolayer_relay=X
+
+CREATE OR REPLACE FUNCTION core.is_canonical(name text)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN ((name = lower(name)) AND (name IS NFC NORMALIZED) AND (name !~ '[[:space:][:cntrl:]]'::text) AND (name <> ''::text))
+    OWNER neolayer_owner
+    GRANT =X
+
+CREATE OR REPLACE FUNCTION core.is_hex(digits text, digit_count integer)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN ((octet_length(digits) = digit_count) AND (digits = lower((digits COLLATE "C"))) AND (octet_length(decode(digits, 'hex'::text)) = (digit_count / 2)))
+    OWNER neolayer_owner
+    GRANT =X
+
+CREATE OR REPLACE FUNCTION core.is_uint256(number numeric)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN ((number >= (0)::numeric) AND (number <= '115792089237316195423570985008687907853269984665640564039457584007913129639935'::numeric))
+    OWNER neolayer_owner
+    GRANT =X
+
+CREATE OR REPLACE FUNCTION core.is_url(url text, schemes text)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (url ~ (('^('::text || schemes) || ')://[^[:space:][:cntrl:]/]+[^[:space:][:cntrl:]]*$'::text))
+    OWNER neolayer_owner
+    GRANT =X
+
+CREATE OR REPLACE FUNCTION core.refuse_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RAISE EXCEPTION '% of %.% is refused', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege', HINT = TG_ARGV[0];
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.touch_updated_at()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    NEW.updated_at := clock_timestamp();
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.verified_context()
+ RETURNS text[]
+ LANGUAGE plpgsql
+ STABLE PARALLEL RESTRICTED SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    context text := current_setting('neolayer.context', true);
+    parts text[] := regexp_match(
+        context, '^([0-9a-f-]{36})\.([^.]{1,200})\.([0-9]{1,12})\.([0-9a-f]{64})$'
+    );
+    message bytea;
+BEGIN
+    IF parts IS NULL OR parts[3]::bigint <= extract(epoch FROM clock_timestamp()) THEN
+        RETURN NULL;
+    END IF;
+    message := convert_to(left(context, -65), 'UTF8');
+    IF EXISTS (
+        SELECT FROM core.context_secrets s
+        WHERE sha256(s.outer_pad || sha256(s.inner_pad || message)) = decode(parts[4], 'hex')
+    ) THEN
+        RETURN parts[1:2];
+    END IF;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+TABLE audit.entries
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN tenant_id uuid
+    COLUMN occurred_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    COLUMN principal character varying(255) NOT NULL
+    COLUMN user_id uuid
+    COLUMN action character varying(50) NOT NULL
+    COLUMN resource character varying(255) NOT NULL
+    COLUMN resource_id character varying(255)
+    COLUMN changes jsonb
+    COLUMN ip_address inet
+    COLUMN user_agent text
+    COLUMN success boolean NOT NULL
+    COLUMN error_message text
+    COLUMN transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id()
+    COLUMN chain_number bigint
+    COLUMN previous_hash bytea
+    COLUMN entry_hash bytea
+    COLUMN sealed_at timestamp with time zone
+    CONSTRAINT entries_action_check CHECK (((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])))
+    CONSTRAINT entries_chain_check CHECK (((num_nulls(chain_number, previous_hash, entry_hash, sealed_at) = ANY (ARRAY[0, 4])) AND (chain_number > 0) AND (octet_length(previous_hash) = 32) AND (octet_length(entry_hash) = 32)))
+    CONSTRAINT entries_pkey PRIMARY KEY (id)
+    CONSTRAINT entries_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CREATE INDEX idx_entries_resource ON audit.entries USING btree (tenant_id, resource, resource_id)
+    CREATE INDEX idx_entries_tenant_time ON audit.entries USING btree (tenant_id, occurred_at DESC)
+    CREATE INDEX idx_entries_unsealed ON audit.entries USING btree (transaction_id) WHERE (chain_number IS NULL)
+    CREATE UNIQUE INDEX entries_chain_unique ON audit.entries USING btree (tenant_id, chain_number) NULLS NOT DISTINCT WHERE (chain_number IS NOT NULL)
+    POLICY tenant_isolation PERMISSIVE r TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK -
+    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK (NOT (tenant_id IS DISTINCT FROM ( SELECT core.current_tenant() AS current_tenant)))
+    CREATE TRIGGER admit_only_sealing BEFORE UPDATE ON audit.entries FOR EACH ROW EXECUTE FUNCTION audit.admit_only_sealing()
+    CREATE TRIGGER keep_entries BEFORE DELETE OR TRUNCATE ON audit.entries FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('entries are only added')
+    OWNER neolayer_owner
+    GRANT neolayer_app=ar
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.permissions
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN name character varying(100) NOT NULL
+    COLUMN resource character varying(100) NOT NULL
+    COLUMN action character varying(50) NOT NULL
+    COLUMN description text
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT permissions_name_key UNIQUE (name)
+    CONSTRAINT permissions_pkey PRIMARY KEY (id)
+    CONSTRAINT permissions_unique UNIQUE (resource, action)
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.recovery_codes
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN user_id uuid NOT NULL
+    COLUMN code_hash character varying(255) NOT NULL
+    COLUMN used_at timestamp with time zone
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT recovery_codes_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT recovery_codes_unique UNIQUE (tenant_id, user_id, code_hash)
+    CONSTRAINT recovery_codes_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.refresh_tokens
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN session_id uuid NOT NULL
+    COLUMN parent_id uuid
+    COLUMN token_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN expires_at timestamp with time zone NOT NULL
+    COLUMN used_at timestamp with time zone
+    CONSTRAINT refresh_tokens_hash_unique UNIQUE (tenant_id, token_hash)
+    CONSTRAINT refresh_tokens_one_child UNIQUE (tenant_id, parent_id)
+    CONSTRAINT refresh_tokens_parent_fkey FOREIGN KEY (tenant_id, parent_id) REFERENCES auth.refresh_tokens(tenant_id, id) ON DELETE CASCADE
+    CONSTRAINT refresh_tokens_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT refresh_tokens_session_fkey FOREIGN KEY (tenant_id, session_id) REFERENCES auth.sessions(tenant_id, id) ON DELETE CASCADE
+    CONSTRAINT refresh_tokens_token_hash_check CHECK (core.is_hex((token_hash)::text, 64))
+    CREATE INDEX idx_refresh_tokens_session ON auth.refresh_tokens USING btree (tenant_id, session_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.role_permissions
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid
+    COLUMN role_id uuid NOT NULL
+    COLUMN permission_id uuid NOT NULL
+    COLUMN scope_id uuid NOT NULL GENERATED COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid)
+    CONSTRAINT role_permissions_permission_id_fkey FOREIGN KEY (permission_id) REFERENCES auth.permissions(id) ON DELETE CASCADE
+    CONSTRAINT role_permissions_pkey PRIMARY KEY (scope_id, role_id, permission_id)
+    CONSTRAINT role_permissions_role_fkey FOREIGN KEY (scope_id, role_id) REFERENCES auth.roles(scope_id, id) ON DELETE CASCADE
+    CONSTRAINT role_permissions_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CREATE INDEX idx_role_permissions_permission ON auth.role_permissions USING btree (permission_id)
+    CREATE INDEX idx_role_permissions_tenant ON auth.role_permissions USING btree (tenant_id)
+    POLICY platform_roles PERMISSIVE r TO neolayer_app, neolayer_owner USING ((tenant_id IS NULL) AND (( SELECT core.current_tenant() AS current_tenant) IS NOT NULL)) CHECK -
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.roles
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN name character varying(100) NOT NULL
+    COLUMN description text
+    COLUMN is_system boolean NOT NULL DEFAULT false
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN scope_id uuid NOT NULL GENERATED COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid)
+    CONSTRAINT roles_name_unique UNIQUE (scope_id, name)
+    CONSTRAINT roles_pkey PRIMARY KEY (scope_id, id)
+    CONSTRAINT roles_system_check CHECK ((is_system = (tenant_id IS NULL)))
+    CONSTRAINT roles_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CREATE INDEX idx_roles_tenant ON auth.roles USING btree (tenant_id)
+    POLICY platform_roles PERMISSIVE r TO neolayer_app, neolayer_owner USING ((tenant_id IS NULL) AND (( SELECT core.current_tenant() AS current_tenant) IS NOT NULL)) CHECK -
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER touch BEFORE UPDATE ON auth.roles FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.sessions
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN user_id uuid NOT NULL
+    COLUMN token_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN ip_address inet NOT NULL
+    COLUMN user_agent text
+    COLUMN expires_at timestamp with time zone NOT NULL
+    COLUMN revoked_at timestamp with time zone
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN last_seen_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN version integer NOT NULL DEFAULT 1
+    CONSTRAINT sessions_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT sessions_token_hash_check CHECK (core.is_hex((token_hash)::text, 64))
+    CONSTRAINT sessions_token_unique UNIQUE (tenant_id, token_hash)
+    CONSTRAINT sessions_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
+    CONSTRAINT sessions_version_check CHECK ((version > 0))
+    CREATE INDEX idx_sessions_expires ON auth.sessions USING btree (expires_at) WHERE (revoked_at IS NULL)
+    CREATE INDEX idx_sessions_user ON auth.sessions USING btree (tenant_id, user_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.user_roles
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN user_id uuid NOT NULL
+    COLUMN role_id uuid NOT NULL
+    COLUMN role_scope_id uuid NOT NULL
+    COLUMN granted_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN granted_by uuid
+    COLUMN expires_at timestamp with time zone
+    CONSTRAINT user_roles_granted_by_fkey FOREIGN KEY (tenant_id, granted_by) REFERENCES auth.users(tenant_id, id) ON DELETE SET NULL (granted_by)
+    CONSTRAINT user_roles_pkey PRIMARY KEY (tenant_id, user_id, role_id)
+    CONSTRAINT user_roles_role_fkey FOREIGN KEY (role_scope_id, role_id) REFERENCES auth.roles(scope_id, id) ON DELETE CASCADE
+    CONSTRAINT user_roles_scope_check CHECK (((role_scope_id = tenant_id) OR (role_scope_id = '00000000-0000-0000-0000-000000000000'::uuid)))
+    CONSTRAINT user_roles_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
+    CREATE INDEX idx_user_roles_granted_by ON auth.user_roles USING btree (tenant_id, granted_by)
+    CREATE INDEX idx_user_roles_role ON auth.user_roles USING btree (role_scope_id, role_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.users
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN email character varying(255) NOT NULL
+    COLUMN username character varying(100) NOT NULL
+    COLUMN password_hash character varying(255) NOT NULL
+    COLUMN mfa_secret character varying(255)
+    COLUMN mfa_enabled boolean NOT NULL DEFAULT false
+    COLUMN email_verified boolean NOT NULL DEFAULT false
+    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying
+    COLUMN last_login_at timestamp with time zone
+    COLUMN failed_login_attempts integer NOT NULL DEFAULT 0
+    COLUMN locked_until timestamp with time zone
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN deleted_at timestamp with time zone
+    COLUMN mfa_key_id character varying(100)
+    COLUMN mfa_last_step bigint
+    CONSTRAINT users_attempts_check CHECK ((failed_login_attempts >= 0))
+    CONSTRAINT users_email_check CHECK ((core.is_canonical((email)::text) AND ((email)::text ~ '^[^@]+@[^@]+$'::text) AND (octet_length((email)::text) <= 320)))
+    CONSTRAINT users_mfa_check CHECK ((((mfa_secret IS NULL) = (mfa_key_id IS NULL)) AND ((mfa_secret IS NOT NULL) OR (NOT mfa_enabled))))
+    CONSTRAINT users_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT users_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'inactive'::character varying, 'locked'::character varying, 'suspended'::character varying])::text[])))
+    CONSTRAINT users_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT users_username_check CHECK (core.is_canonical((username)::text))
+    CREATE UNIQUE INDEX users_email_unique ON auth.users USING btree (tenant_id, email) WHERE (deleted_at IS NULL)
+    CREATE UNIQUE INDEX users_username_unique ON auth.users USING btree (tenant_id, username) WHERE (deleted_at IS NULL)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER touch BEFORE UPDATE ON auth.users FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE blockchain.blocks
+    REPLICA IDENTITY FULL
+    COLUMN network_id uuid NOT NULL
+    COLUMN block_number bigint NOT NULL
+    COLUMN block_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN parent_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN block_timestamp timestamp with time zone NOT NULL
+    COLUMN miner character varying(255) COLLATE "C"
+    COLUMN transaction_count integer NOT NULL
+    COLUMN gas_limit bigint
+    COLUMN gas_used bigint
+    COLUMN base_fee_per_gas numeric(78,0)
+    COLUMN difficulty numeric(78,0)
+    COLUMN size_bytes bigint
+    COLUMN state_root character varying(255) COLLATE "C"
+    COLUMN transactions_root character varying(255) COLLATE "C"
+    COLUMN receipts_root character varying(255) COLLATE "C"
+    COLUMN extra_data text
+    COLUMN header jsonb
+    COLUMN verification character varying(50) NOT NULL DEFAULT 'none'::character varying
+    COLUMN is_final boolean NOT NULL DEFAULT false
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT blocks_base_fee_per_gas_check CHECK (core.is_uint256(base_fee_per_gas))
+    CONSTRAINT blocks_block_hash_check CHECK (blockchain.is_hash((block_hash)::text))
+    CONSTRAINT blocks_block_number_check CHECK ((block_number >= 0))
+    CONSTRAINT blocks_block_timestamp_check CHECK (((block_timestamp >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (block_timestamp < '2262-01-01 00:00:00+00'::timestamp with time zone)))
+    CONSTRAINT blocks_difficulty_check CHECK (core.is_uint256(difficulty))
+    CONSTRAINT blocks_gas_limit_check CHECK ((gas_limit >= 0))
+    CONSTRAINT blocks_gas_used_check CHECK ((gas_used >= 0))
+    CONSTRAINT blocks_hash_unique UNIQUE (network_id, block_hash)
+    CONSTRAINT blocks_miner_check CHECK (blockchain.is_address((miner)::text))
+    CONSTRAINT blocks_network_id_fkey FOREIGN KEY (network_id) REFERENCES blockchain.networks(id)
+    CONSTRAINT blocks_parent_hash_check CHECK (blockchain.is_hash((parent_hash)::text))
+    CONSTRAINT blocks_pkey PRIMARY KEY (network_id, block_number)
+    CONSTRAINT blocks_receipts_root_check CHECK (blockchain.is_hash((receipts_root)::text))
+    CONSTRAINT blocks_size_bytes_check CHECK ((size_bytes >= 0))
+    CONSTRAINT blocks_state_root_check CHECK (blockchain.is_hash((state_root)::text))
+    CONSTRAINT blocks_transaction_count_check CHECK ((transaction_count >= 0))
+    CONSTRAINT blocks_transactions_root_check CHECK (blockchain.is_hash((transactions_root)::text))
+    CONSTRAINT blocks_verification_check CHECK (((verification)::text = ANY ((ARRAY['none'::character varying, 'transactions'::character varying, 'receipts'::character varying])::text[])))
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arwd
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE blockchain.chain_heads
+    WITH {fillfactor=50}
+    COLUMN network_id uuid NOT NULL
+    COLUMN head_number bigint
+    COLUMN head_hash character varying(255) COLLATE "C"
+    COLUMN finalized_number bigint
+    COLUMN covered int8multirange NOT NULL DEFAULT '{}'::int8multirange
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT chain_heads_finalized_number_check CHECK ((finalized_number >= 0))
+    CONSTRAINT chain_heads_head_hash_check CHECK (blockchain.is_hash((head_hash)::text))
+    CONSTRAINT chain_heads_head_number_check CHECK ((head_number >= 0))
+    CONSTRAINT chain_heads_network_id_fkey FOREIGN KEY (network_id) REFERENCES blockchain.networks(id)
+    CONSTRAINT chain_heads_pkey PRIMARY KEY (network_id)
+    CREATE TRIGGER touch BEFORE UPDATE ON blockchain.chain_heads FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arwd
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE blockchain.logs
+    PARTITION BY RANGE (block_timestamp)
+    COLUMN network_id uuid NOT NULL
+    COLUMN block_number bigint NOT NULL
+    COLUMN log_index integer NOT NULL
+    COLUMN block_timestamp timestamp with time zone NOT NULL
+    COLUMN transaction_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN transaction_index integer NOT NULL
+    COLUMN address character varying(255) COLLATE "C" NOT NULL
+    COLUMN topic0 character varying(66) COLLATE "C"
+    COLUMN topic1 character varying(66) COLLATE "C"
+    COLUMN topic2 character varying(66) COLLATE "C"
+    COLUMN topic3 character varying(66) COLLATE "C"
+    COLUMN data text
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT logs_address_check CHECK (blockchain.is_address((address)::text))
+    CONSTRAINT logs_count_check CHECK (((block_number >= 0) AND (log_index >= 0) AND (transaction_index >= 0)))
+    CONSTRAINT logs_hash_check CHECK (blockchain.is_hash((transaction_hash)::text))
+    CONSTRAINT logs_pkey PRIMARY KEY (network_id, block_number, log_index, block_timestamp)
+    CREATE INDEX idx_logs_event ON ONLY blockchain.logs USING btree (address, topic0, block_number)
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arwd
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE blockchain.logs_default
+    PARTITION OF blockchain.logs DEFAULT
+    COLUMN network_id uuid NOT NULL
+    COLUMN block_number bigint NOT NULL
+    COLUMN log_index integer NOT NULL
+    COLUMN block_timestamp timestamp with time zone NOT NULL
+    COLUMN transaction_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN transaction_index integer NOT NULL
+    COLUMN address character varying(255) COLLATE "C" NOT NULL
+    COLUMN topic0 character varying(66) COLLATE "C"
+    COLUMN topic1 character varying(66) COLLATE "C"
+    COLUMN topic2 character varying(66) COLLATE "C"
+    COLUMN topic3 character varying(66) COLLATE "C"
+    COLUMN data text
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT logs_address_check CHECK (blockchain.is_address((address)::text))
+    CONSTRAINT logs_count_check CHECK (((block_number >= 0) AND (log_index >= 0) AND (transaction_index >= 0)))
+    CONSTRAINT logs_hash_check CHECK (blockchain.is_hash((transaction_hash)::text))
+    OWNER neolayer_owner
+
+TABLE blockchain.networks
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN name character varying(100) NOT NULL
+    COLUMN chain_id bigint NOT NULL
+    COLUMN network_type character varying(50) NOT NULL
+    COLUMN rpc_endpoint character varying(500)
+    COLUMN ws_endpoint character varying(500)
+    COLUMN explorer_url character varying(500)
+    COLUMN is_testnet boolean NOT NULL DEFAULT false
+    COLUMN is_active boolean NOT NULL DEFAULT true
+    COLUMN finality_depth integer NOT NULL DEFAULT 64
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT networks_chain_id_check CHECK ((chain_id > 0))
+    CONSTRAINT networks_chain_id_key UNIQUE (chain_id)
+    CONSTRAINT networks_explorer_url_check CHECK (core.is_url((explorer_url)::text, 'https?'::text))
+    CONSTRAINT networks_finality_depth_check CHECK ((finality_depth > 0))
+    CONSTRAINT networks_name_check CHECK (core.is_canonical((name)::text))
+    CONSTRAINT networks_name_key UNIQUE (name)
+    CONSTRAINT networks_network_type_check CHECK (((network_type)::text = ANY ((ARRAY['evm'::character varying, 'neo-n3'::character varying])::text[])))
+    CONSTRAINT networks_pkey PRIMARY KEY (id)
+    CONSTRAINT networks_rpc_endpoint_check CHECK (core.is_url((rpc_endpoint)::text, 'https?'::text))
+    CONSTRAINT networks_ws_endpoint_check CHECK (core.is_url((ws_endpoint)::text, 'wss?'::text))
+    CREATE TRIGGER keep_named AFTER DELETE OR UPDATE OF id ON blockchain.networks FOR EACH ROW EXECUTE FUNCTION blockchain.keep_named_network()
+    CREATE TRIGGER touch BEFORE UPDATE ON blockchain.networks FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arwd
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE blockchain.orphaned_blocks
+    COLUMN network_id uuid NOT NULL
+    COLUMN block_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN block_number bigint NOT NULL
+    COLUMN parent_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN block_timestamp timestamp with time zone NOT NULL
+    COLUMN orphaned_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN replaced_by character varying(255) COLLATE "C"
+    CONSTRAINT orphaned_blocks_block_hash_check CHECK (blockchain.is_hash((block_hash)::text))
+    CONSTRAINT orphaned_blocks_block_number_check CHECK ((block_number >= 0))
+    CONSTRAINT orphaned_blocks_network_id_fkey FOREIGN KEY (network_id) REFERENCES blockchain.networks(id)
+    CONSTRAINT orphaned_blocks_parent_hash_check CHECK (blockchain.is_hash((parent_hash)::text))
+    CONSTRAINT orphaned_blocks_pkey PRIMARY KEY (network_id, block_hash)
+    CONSTRAINT orphaned_blocks_replaced_by_check CHECK (blockchain.is_hash((replaced_by)::text))
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arwd
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE blockchain.smart_contracts
+    REPLICA IDENTITY FULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN network_id uuid NOT NULL
+    COLUMN address character varying(255) COLLATE "C" NOT NULL
+    COLUMN name character varying(255)
+    COLUMN symbol character varying(50)
+    COLUMN contract_type character varying(50) NOT NULL DEFAULT 'unknown'::character varying
+    COLUMN abi jsonb NOT NULL DEFAULT '[]'::jsonb
+    COLUMN bytecode text
+    COLUMN source_code text
+    COLUMN compiler_version character varying(50)
+    COLUMN optimization_enabled boolean
+    COLUMN verified boolean NOT NULL DEFAULT false
+    COLUMN deployed_by character varying(255) COLLATE "C"
+    COLUMN deployed_at timestamp with time zone
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN deployment_transaction_hash character varying(255) COLLATE "C"
+    COLUMN deployed_block_number bigint
+    CONSTRAINT contracts_address_unique UNIQUE (network_id, address)
+    CONSTRAINT smart_contracts_address_check CHECK (blockchain.is_address((address)::text))
+    CONSTRAINT smart_contracts_deployed_block_number_check CHECK ((deployed_block_number >= 0))
+    CONSTRAINT smart_contracts_deployed_by_check CHECK (blockchain.is_address((deployed_by)::text))
+    CONSTRAINT smart_contracts_deployment_transaction_hash_check CHECK (blockchain.is_hash((deployment_transaction_hash)::text))
+    CONSTRAINT smart_contracts_network_id_fkey FOREIGN KEY (network_id) REFERENCES blockchain.networks(id)
+    CONSTRAINT smart_contracts_pkey PRIMARY KEY (id)
+    CREATE INDEX idx_contracts_deployed ON blockchain.smart_contracts USING btree (network_id, deployed_block_number)
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arwd
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE blockchain.transaction_keys
+    COLUMN network_id uuid NOT NULL
+    COLUMN transaction_hash bytea NOT NULL
+    CONSTRAINT transactions_hash_unique PRIMARY KEY (network_id, transaction_hash)
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=r
+    GRANT neolayer_operator=r
+
+TABLE blockchain.transactions
+    PARTITION BY RANGE (block_timestamp)
+    REPLICA IDENTITY FULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN network_id uuid NOT NULL
+    COLUMN transaction_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN from_address character varying(255) COLLATE "C" NOT NULL
+    COLUMN to_address character varying(255) COLLATE "C"
+    COLUMN value numeric(78,0) NOT NULL DEFAULT 0
+    COLUMN gas_price numeric(78,0)
+    COLUMN gas_limit bigint
+    COLUMN gas_used bigint
+    COLUMN nonce bigint
+    COLUMN input_data text
+    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying
+    COLUMN block_number bigint
+    COLUMN block_timestamp timestamp with time zone NOT NULL
+    COLUMN confirmation_count integer DEFAULT 0
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN transaction_index integer
+    COLUMN transaction_type smallint
+    COLUMN max_fee_per_gas numeric(78,0)
+    COLUMN max_priority_fee_per_gas numeric(78,0)
+    COLUMN max_fee_per_blob_gas numeric(78,0)
+    COLUMN effective_gas_price numeric(78,0)
+    COLUMN cumulative_gas_used bigint
+    COLUMN contract_address character varying(255) COLLATE "C"
+    COLUMN signature_v numeric(78,0)
+    COLUMN signature_r character varying(66) COLLATE "C"
+    COLUMN signature_s character varying(66) COLLATE "C"
+    COLUMN envelope jsonb
+    COLUMN replaced_by character varying(255) COLLATE "C"
+    CONSTRAINT transactions_address_check CHECK ((blockchain.is_address((from_address)::text) AND blockchain.is_address((to_address)::text) AND blockchain.is_address((contract_address)::text)))
+    CONSTRAINT transactions_count_check CHECK (((gas_limit >= 0) AND (gas_used >= 0) AND (cumulative_gas_used >= 0) AND (nonce >= 0) AND (block_number >= 0) AND (transaction_index >= 0) AND (confirmation_count >= 0)))
+    CONSTRAINT transactions_hash_check CHECK ((blockchain.is_hash((transaction_hash)::text) AND blockchain.is_hash((replaced_by)::text)))
+    CONSTRAINT transactions_pkey PRIMARY KEY (network_id, transaction_hash, block_timestamp)
+    CONSTRAINT transactions_price_check CHECK ((core.is_uint256(gas_price) AND core.is_uint256(max_fee_per_gas) AND core.is_uint256(max_priority_fee_per_gas) AND core.is_uint256(max_fee_per_blob_gas) AND core.is_uint256(effective_gas_price) AND core.is_uint256(signature_v)))
+    CONSTRAINT transactions_status_check CHECK (
+    CASE
+    WHEN (block_number IS NULL) THEN ((status)::text = ANY ((ARRAY['pending'::character varying, 'dropped'::character varying, 'replaced'::character varying])::text[]))
+    ELSE ((status)::text = ANY ((ARRAY['confirmed'::character varying, 'failed'::character varying])::text[]))
+    END)
+    CONSTRAINT transactions_time_check CHECK (((block_timestamp >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (block_timestamp < '2262-01-01 00:00:00+00'::timestamp with time zone)))
+    CONSTRAINT transactions_value_check CHECK (core.is_uint256(value))
+    CREATE INDEX idx_transactions_block ON ONLY blockchain.transactions USING btree (network_id, block_number DESC)
+    CREATE INDEX idx_transactions_pending ON ONLY blockchain.transactions USING btree (created_at) WHERE ((status)::text = 'pending'::text)
+    CREATE INDEX idx_transactions_pending_nonce ON ONLY blockchain.transactions USING btree (network_id, from_address, nonce) WHERE ((status)::text = 'pending'::text)
+    CREATE INDEX idx_transactions_to ON ONLY blockchain.transactions USING btree (to_address)
+    CREATE INDEX idx_transactions_user_time ON ONLY blockchain.transactions USING btree (from_address, block_timestamp DESC)
+    CREATE TRIGGER claim_keys AFTER INSERT ON blockchain.transactions REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION blockchain.claim_transaction_keys()
+    CREATE TRIGGER keep_key BEFORE UPDATE OF network_id, transaction_hash ON blockchain.transactions FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('a transaction never changes its network or hash')
+    CREATE TRIGGER keep_rows BEFORE TRUNCATE ON blockchain.transactions FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('delete rows instead')
+    CREATE TRIGGER release_keys AFTER DELETE ON blockchain.transactions REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION blockchain.release_transaction_keys()
+    CREATE TRIGGER touch BEFORE UPDATE ON blockchain.transactions FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arwd
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE blockchain.transactions_default
+    PARTITION OF blockchain.transactions DEFAULT
+    REPLICA IDENTITY FULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN network_id uuid NOT NULL
+    COLUMN transaction_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN from_address character varying(255) COLLATE "C" NOT NULL
+    COLUMN to_address character varying(255) COLLATE "C"
+    COLUMN value numeric(78,0) NOT NULL DEFAULT 0
+    COLUMN gas_price numeric(78,0)
+    COLUMN gas_limit bigint
+    COLUMN gas_used bigint
+    COLUMN nonce bigint
+    COLUMN input_data text
+    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying
+    COLUMN block_number bigint
+    COLUMN block_timestamp timestamp with time zone NOT NULL
+    COLUMN confirmation_count integer DEFAULT 0
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN transaction_index integer
+    COLUMN transaction_type smallint
+    COLUMN max_fee_per_gas numeric(78,0)
+    COLUMN max_priority_fee_per_gas numeric(78,0)
+    COLUMN max_fee_per_blob_gas numeric(78,0)
+    COLUMN effective_gas_price numeric(78,0)
+    COLUMN cumulative_gas_used bigint
+    COLUMN contract_address character varying(255) COLLATE "C"
+    COLUMN signature_v numeric(78,0)
+    COLUMN signature_r character varying(66) COLLATE "C"
+    COLUMN signature_s character varying(66) COLLATE "C"
+    COLUMN envelope jsonb
+    COLUMN replaced_by character varying(255) COLLATE "C"
+    CONSTRAINT transactions_address_check CHECK ((blockchain.is_address((from_address)::text) AND blockchain.is_address((to_address)::text) AND blockchain.is_address((contract_address)::text)))
+    CONSTRAINT transactions_count_check CHECK (((gas_limit >= 0) AND (gas_used >= 0) AND (cumulative_gas_used >= 0) AND (nonce >= 0) AND (block_number >= 0) AND (transaction_index >= 0) AND (confirmation_count >= 0)))
+    CONSTRAINT transactions_hash_check CHECK ((blockchain.is_hash((transaction_hash)::text) AND blockchain.is_hash((replaced_by)::text)))
+    CONSTRAINT transactions_price_check CHECK ((core.is_uint256(gas_price) AND core.is_uint256(max_fee_per_gas) AND core.is_uint256(max_priority_fee_per_gas) AND core.is_uint256(max_fee_per_blob_gas) AND core.is_uint256(effective_gas_price) AND core.is_uint256(signature_v)))
+    CONSTRAINT transactions_status_check CHECK (
+    CASE
+    WHEN (block_number IS NULL) THEN ((status)::text = ANY ((ARRAY['pending'::character varying, 'dropped'::character varying, 'replaced'::character varying])::text[]))
+    ELSE ((status)::text = ANY ((ARRAY['confirmed'::character varying, 'failed'::character varying])::text[]))
+    END)
+    CONSTRAINT transactions_time_check CHECK (((block_timestamp >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (block_timestamp < '2262-01-01 00:00:00+00'::timestamp with time zone)))
+    CONSTRAINT transactions_value_check CHECK (core.is_uint256(value))
+    OWNER neolayer_owner
+
+TABLE blockchain.wallets
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN user_id uuid
+    COLUMN network_id uuid NOT NULL
+    COLUMN address character varying(255) COLLATE "C" NOT NULL
+    COLUMN public_key character varying(500)
+    COLUMN encrypted_private_key text
+    COLUMN wallet_type character varying(50) NOT NULL
+    COLUMN is_hardware boolean NOT NULL DEFAULT false
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN key_id character varying(100)
+    CONSTRAINT wallets_address_check CHECK (blockchain.is_address((address)::text))
+    CONSTRAINT wallets_address_unique UNIQUE (tenant_id, network_id, address)
+    CONSTRAINT wallets_key_check CHECK (((encrypted_private_key IS NULL) = (key_id IS NULL)))
+    CONSTRAINT wallets_network_id_fkey FOREIGN KEY (network_id) REFERENCES blockchain.networks(id)
+    CONSTRAINT wallets_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT wallets_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT wallets_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE SET NULL (user_id)
+    CONSTRAINT wallets_wallet_type_check CHECK (core.is_canonical((wallet_type)::text))
+    CREATE INDEX idx_wallets_network ON blockchain.wallets USING btree (network_id)
+    CREATE INDEX idx_wallets_user ON blockchain.wallets USING btree (tenant_id, user_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE core.context_secrets
+    COLUMN id smallint NOT NULL
+    COLUMN inner_pad bytea NOT NULL
+    COLUMN outer_pad bytea NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT context_secrets_inner_pad_check CHECK ((octet_length(inner_pad) = 64))
+    CONSTRAINT context_secrets_outer_pad_check CHECK ((octet_length(outer_pad) = 64))
+    CONSTRAINT context_secrets_pkey PRIMARY KEY (id)
+    OWNER neolayer_owner
+
+TABLE core.services
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN name character varying(255) NOT NULL
+    COLUMN description text
+    COLUMN version character varying(50) NOT NULL
+    COLUMN status character varying(50) NOT NULL DEFAULT 'inactive'::character varying
+    COLUMN configuration jsonb NOT NULL DEFAULT '{}'::jsonb
+    COLUMN metadata jsonb NOT NULL DEFAULT '{}'::jsonb
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT services_name_key UNIQUE (name)
+    CONSTRAINT services_pkey PRIMARY KEY (id)
+    CONSTRAINT services_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'inactive'::character varying, 'degraded'::character varying, 'maintenance'::character varying])::text[])))
+    CREATE INDEX idx_services_config ON core.services USING gin (configuration)
+    CREATE TRIGGER touch BEFORE UPDATE ON core.services FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=r
+    GRANT neolayer_operator=r
+
+TABLE core.tenant_data
+    PARTITION BY HASH (tenant_id)
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN data_id uuid NOT NULL
+    COLUMN data jsonb NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT tenant_data_pkey PRIMARY KEY (tenant_id, data_id)
+    CONSTRAINT tenant_data_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER touch BEFORE UPDATE ON core.tenant_data FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE core.tenant_data_p0
+    PARTITION OF core.tenant_data FOR VALUES WITH (modulus 4, remainder 0)
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN data_id uuid NOT NULL
+    COLUMN data jsonb NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+
+TABLE core.tenant_data_p1
+    PARTITION OF core.tenant_data FOR VALUES WITH (modulus 4, remainder 1)
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN data_id uuid NOT NULL
+    COLUMN data jsonb NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+
+TABLE core.tenant_data_p2
+    PARTITION OF core.tenant_data FOR VALUES WITH (modulus 4, remainder 2)
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN data_id uuid NOT NULL
+    COLUMN data jsonb NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+
+TABLE core.tenant_data_p3
+    PARTITION OF core.tenant_data FOR VALUES WITH (modulus 4, remainder 3)
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN data_id uuid NOT NULL
+    COLUMN data jsonb NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+
+TABLE core.tenants
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN name character varying(255) NOT NULL
+    COLUMN identifier character varying(100) NOT NULL
+    COLUMN subscription_tier character varying(50) NOT NULL DEFAULT 'free'::character varying
+    COLUMN settings jsonb NOT NULL DEFAULT '{}'::jsonb
+    COLUMN limits jsonb NOT NULL DEFAULT '{}'::jsonb
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN deleted_at timestamp with time zone
+    CONSTRAINT tenants_identifier_check CHECK (((identifier)::text ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'::text))
+    CONSTRAINT tenants_identifier_key UNIQUE (identifier)
+    CONSTRAINT tenants_pkey PRIMARY KEY (id)
+    CONSTRAINT tenants_tier_check CHECK (((subscription_tier)::text = ANY ((ARRAY['free'::character varying, 'basic'::character varying, 'pro'::character varying, 'enterprise'::character varying])::text[])))
+    CREATE INDEX idx_tenants_settings ON core.tenants USING gin (settings)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER touch BEFORE UPDATE ON core.tenants FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arw
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE enclave.attestations
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN enclave_id character varying(255) NOT NULL
+    COLUMN mr_enclave character varying(64) COLLATE "C" NOT NULL
+    COLUMN mr_signer character varying(64) COLLATE "C" NOT NULL
+    COLUMN isv_prod_id integer NOT NULL
+    COLUMN isv_svn integer NOT NULL
+    COLUMN report_data character varying(128) COLLATE "C"
+    COLUMN quote bytea NOT NULL
+    COLUMN attestation_type character varying(50) NOT NULL
+    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying
+    COLUMN verified_at timestamp with time zone
+    COLUMN expires_at timestamp with time zone NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT attestations_isv_prod_id_check CHECK (((isv_prod_id >= 0) AND (isv_prod_id <= 65535)))
+    CONSTRAINT attestations_isv_svn_check CHECK (((isv_svn >= 0) AND (isv_svn <= 65535)))
+    CONSTRAINT attestations_mr_enclave_check CHECK (core.is_hex((mr_enclave)::text, 64))
+    CONSTRAINT attestations_mr_signer_check CHECK (core.is_hex((mr_signer)::text, 64))
+    CONSTRAINT attestations_pkey PRIMARY KEY (id)
+    CONSTRAINT attestations_quote_check CHECK (((octet_length(quote) >= 1) AND (octet_length(quote) <= 65536)))
+    CONSTRAINT attestations_report_data_check CHECK (core.is_hex((report_data)::text, 128))
+    CONSTRAINT attestations_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'verified'::character varying, 'rejected'::character varying, 'expired'::character varying, 'revoked'::character varying])::text[])))
+    CONSTRAINT attestations_type_check CHECK (((attestation_type)::text = ANY ((ARRAY['EPID'::character varying, 'DCAP'::character varying])::text[])))
+    CONSTRAINT attestations_verified_check CHECK ((((status)::text <> 'verified'::text) OR (verified_at IS NOT NULL)))
+    CREATE INDEX idx_attestations_enclave ON enclave.attestations USING btree (enclave_id, created_at DESC)
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE enclave.computations
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN user_id uuid
+    COLUMN enclave_id character varying(255) NOT NULL
+    COLUMN operation_type character varying(100) NOT NULL
+    COLUMN input_hash character varying(64) COLLATE "C" NOT NULL
+    COLUMN output_hash character varying(64) COLLATE "C"
+    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying
+    COLUMN started_at timestamp with time zone
+    COLUMN completed_at timestamp with time zone
+    COLUMN error_message text
+    COLUMN gas_used bigint
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT computations_gas_used_check CHECK ((gas_used >= 0))
+    CONSTRAINT computations_input_hash_check CHECK (core.is_hex((input_hash)::text, 64))
+    CONSTRAINT computations_output_hash_check CHECK (core.is_hex((output_hash)::text, 64))
+    CONSTRAINT computations_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT computations_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying, 'completed'::character varying, 'failed'::character varying, 'cancelled'::character varying])::text[])))
+    CONSTRAINT computations_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT computations_time_check CHECK ((completed_at >= started_at))
+    CONSTRAINT computations_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE SET NULL (user_id)
+    CREATE INDEX idx_computations_user ON enclave.computations USING btree (tenant_id, user_id, created_at DESC)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE enclave.sealed_data
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN owner_id uuid NOT NULL
+    COLUMN enclave_id character varying(255) NOT NULL
+    COLUMN data_key character varying(255) NOT NULL
+    COLUMN sealed_blob bytea NOT NULL
+    COLUMN mac character varying(64) COLLATE "C" NOT NULL
+    COLUMN policy character varying(50) NOT NULL
+    COLUMN version integer NOT NULL DEFAULT 1
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT sealed_data_key_unique UNIQUE (tenant_id, data_key)
+    CONSTRAINT sealed_data_mac_check CHECK ((core.is_hex((mac)::text, 32) OR core.is_hex((mac)::text, 64)))
+    CONSTRAINT sealed_data_owner_fkey FOREIGN KEY (tenant_id, owner_id) REFERENCES auth.users(tenant_id, id)
+    CONSTRAINT sealed_data_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT sealed_data_policy_check CHECK (((policy)::text = ANY ((ARRAY['MRENCLAVE'::character varying, 'MRSIGNER'::character varying, 'USER_DEFINED'::character varying])::text[])))
+    CONSTRAINT sealed_data_sealed_blob_check CHECK ((octet_length(sealed_blob) > 0))
+    CONSTRAINT sealed_data_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT sealed_data_version_check CHECK ((version > 0))
+    CREATE INDEX idx_sealed_data_owner ON enclave.sealed_data USING btree (tenant_id, owner_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER touch BEFORE UPDATE ON enclave.sealed_data FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+VIEW blockchain.default_partition_rows
+    REPLICA IDENTITY NOTHING
+    COLUMN partition_name text
+    COLUMN row_count bigint
+    AS  SELECT 'blockchain.transactions_default'::text AS partition_name,
+    count(*) AS row_count
+    FROM blockchain.transactions_default
+    UNION ALL
+    SELECT 'blockchain.logs_default'::text AS partition_name,
+    count(*) AS row_count
+    FROM blockchain.logs_default;
+    OWNER neolayer_owner
+    GRANT neolayer_ingest=r
+    GRANT neolayer_operator=r
+
+VIEW blockchain.transactions_current
+    WITH {security_invoker=true}
+    REPLICA IDENTITY NOTHING
+    COLUMN id uuid
+    COLUMN network_id uuid
+    COLUMN transaction_hash character varying(255) COLLATE "C"
+    COLUMN from_address character varying(255) COLLATE "C"
+    COLUMN to_address character varying(255) COLLATE "C"
+    COLUMN value numeric(78,0)
+    COLUMN gas_price numeric(78,0)
+    COLUMN gas_limit bigint
+    COLUMN gas_used bigint
+    COLUMN nonce bigint
+    COLUMN input_data text
+    COLUMN status character varying(50)
+    COLUMN block_number bigint
+    COLUMN block_timestamp timestamp with time zone
+    COLUMN confirmation_count integer
+    COLUMN created_at timestamp with time zone
+    COLUMN updated_at timestamp with time zone
+    COLUMN transaction_index integer
+    COLUMN transaction_type smallint
+    COLUMN max_fee_per_gas numeric(78,0)
+    COLUMN max_priority_fee_per_gas numeric(78,0)
+    COLUMN max_fee_per_blob_gas numeric(78,0)
+    COLUMN effective_gas_price numeric(78,0)
+    COLUMN cumulative_gas_used bigint
+    COLUMN contract_address character varying(255) COLLATE "C"
+    COLUMN signature_v numeric(78,0)
+    COLUMN signature_r character varying(66) COLLATE "C"
+    COLUMN signature_s character varying(66) COLLATE "C"
+    COLUMN envelope jsonb
+    COLUMN replaced_by character varying(255) COLLATE "C"
+    AS  SELECT t.id,
+    t.network_id,
+    t.transaction_hash,
+    t.from_address,
+    t.to_address,
+    t.value,
+    t.gas_price,
+    t.gas_limit,
+    t.gas_used,
+    t.nonce,
+    t.input_data,
+    t.status,
+    t.block_number,
+    t.block_timestamp,
+    CASE
+    WHEN (t.block_number IS NULL) THEN 0
+    ELSE (LEAST(GREATEST(((h.head_number - t.block_number) + 1), (0)::bigint), (2147483647)::bigint))::integer
+    END AS confirmation_count,
+    t.created_at,
+    t.updated_at,
+    t.transaction_index,
+    t.transaction_type,
+    t.max_fee_per_gas,
+    t.max_priority_fee_per_gas,
+    t.max_fee_per_blob_gas,
+    t.effective_gas_price,
+    t.cumulative_gas_used,
+    t.contract_address,
+    t.signature_v,
+    t.signature_r,
+    t.signature_s,
+    t.envelope,
+    t.replaced_by
+    FROM (blockchain.transactions t
+    LEFT JOIN blockchain.chain_heads h ON ((t.network_id = h.network_id)));
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+PUBLICATION neolayer_relay VIA ROOT FOR blockchain.blocks, blockchain.logs, blockchain.networks, blockchain.smart_contracts, blockchain.transactions
+    OWNER neolayer_owner
+
+-- line: event_store
+SCHEMA core
+    OWNER neolayer_owner
+    GRANT neolayer_app=U
+    GRANT neolayer_backup=U
+    GRANT neolayer_operator=U
+    GRANT neolayer_relay=U
+
+DEFAULT RIGHTS OF neolayer_owner IN - ON f
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.current_principal()
+ RETURNS text
+ LANGUAGE sql
+ STABLE PARALLEL RESTRICTED SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN (core.verified_context())[2]
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_backup=X
+    GRANT neolayer_operator=X
+    GRANT neolayer_relay=X
+
+CREATE OR REPLACE FUNCTION core.current_tenant()
+ RETURNS uuid
+ LANGUAGE sql
+ STABLE PARALLEL RESTRICTED SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN ((core.verified_context())[1])::uuid
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_backup=X
+    GRANT neolayer_operator=X
+    GRANT neolayer_relay=X
+
+CREATE OR REPLACE FUNCTION core.refuse_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RAISE EXCEPTION '% of %.% is refused', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege', HINT = TG_ARGV[0];
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.touch_updated_at()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    NEW.updated_at := clock_timestamp();
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.verified_context()
+ RETURNS text[]
+ LANGUAGE plpgsql
+ STABLE PARALLEL RESTRICTED SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    context text := current_setting('neolayer.context', true);
+    parts text[] := regexp_match(
+        context, '^([0-9a-f-]{36})\.([^.]{1,200})\.([0-9]{1,12})\.([0-9a-f]{64})$'
+    );
+    message bytea;
+BEGIN
+    IF parts IS NULL OR parts[3]::bigint <= extract(epoch FROM clock_timestamp()) THEN
+        RETURN NULL;
+    END IF;
+    message := convert_to(left(context, -65), 'UTF8');
+    IF EXISTS (
+        SELECT FROM core.context_secrets s
+        WHERE sha256(s.outer_pad || sha256(s.inner_pad || message)) = decode(parts[4], 'hex')
+    ) THEN
+        RETURN parts[1:2];
+    END IF;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION public.advance_stream_heads()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    streams bigint;
+    advanced bigint;
+BEGIN
+    WITH batch AS (
+        SELECT a.tenant_id, a.aggregate_id, min(a.aggregate_type) AS aggregate_type,
+            max(a.event_version) AS version, count(*)::int AS appended,
+            max(a.event_version) - min(a.event_version) + 1 = count(*)
+                AND min(a.aggregate_type) = max(a.aggregate_type) AS is_unbroken
+        FROM added a GROUP BY a.tenant_id, a.aggregate_id
+    ), moved AS (
+        INSERT INTO public.stream_heads AS h
+            (tenant_id, aggregate_id, aggregate_type, version, appended)
+        SELECT b.tenant_id, b.aggregate_id, b.aggregate_type, b.version, b.appended
+        FROM batch b WHERE b.is_unbroken ORDER BY b.tenant_id, b.aggregate_id
+        ON CONFLICT (tenant_id, aggregate_id) DO UPDATE
+        SET version = excluded.version, appended = excluded.appended
+        WHERE h.version = excluded.version - excluded.appended
+            AND h.aggregate_type = excluded.aggregate_type
+        RETURNING h.xmax = 0 AS is_new, h.version = h.appended AS is_from_first
+    )
+    SELECT (SELECT count(*) FROM batch), count(*) FILTER (WHERE m.is_from_first OR NOT m.is_new)
+    INTO streams, advanced FROM moved m;
+    IF advanced < streams THEN
+        RAISE EXCEPTION 'a version does not follow the last one of its stream'
+            USING ERRCODE = 'check_violation', SCHEMA = 'public', TABLE = 'events',
+            CONSTRAINT = 'events_version_gapless';
+    END IF;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+TABLE core.context_secrets
+    COLUMN id smallint NOT NULL
+    COLUMN inner_pad bytea NOT NULL
+    COLUMN outer_pad bytea NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT context_secrets_inner_pad_check CHECK ((octet_length(inner_pad) = 64))
+    CONSTRAINT context_secrets_outer_pad_check CHECK ((octet_length(outer_pad) = 64))
+    CONSTRAINT context_secrets_pkey PRIMARY KEY (id)
+    OWNER neolayer_owner
+
+TABLE public.events
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN aggregate_id uuid NOT NULL
+    COLUMN aggregate_type character varying(255) NOT NULL
+    COLUMN event_type character varying(255) NOT NULL
+    COLUMN event_version integer NOT NULL
+    COLUMN event_data jsonb NOT NULL
+    COLUMN metadata jsonb NOT NULL DEFAULT '{}'::jsonb
+    COLUMN user_id uuid
+    COLUMN correlation_id uuid
+    COLUMN causation_id uuid
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN schema_version integer NOT NULL DEFAULT 1
+    COLUMN key_id character varying(100)
+    COLUMN "position" bigint NOT NULL IDENTITY a
+    COLUMN transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id()
+    CONSTRAINT events_event_version_check CHECK ((event_version > 0))
+    CONSTRAINT events_pkey PRIMARY KEY (tenant_id, event_id)
+    CONSTRAINT events_schema_version_check CHECK ((schema_version > 0))
+    CONSTRAINT events_unique UNIQUE (tenant_id, aggregate_id, event_version)
+    CREATE INDEX idx_events_correlation ON public.events USING btree (tenant_id, correlation_id) WHERE (correlation_id IS NOT NULL)
+    CREATE INDEX idx_events_position ON public.events USING btree (transaction_id, "position")
+    CREATE INDEX idx_events_type ON public.events USING btree (tenant_id, event_type, created_at DESC)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER advance_heads AFTER INSERT ON public.events REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.advance_stream_heads()
+    CREATE TRIGGER keep_events BEFORE DELETE OR UPDATE OR TRUNCATE ON public.events FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('events are only appended')
+    OWNER neolayer_owner
+    GRANT neolayer_app=ar
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE public.projections
+    COLUMN projection_id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN projection_name character varying(255) NOT NULL
+    COLUMN last_processed_event_id uuid
+    COLUMN last_processed_timestamp timestamp with time zone
+    COLUMN checkpoint_data jsonb
+    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN last_processed_transaction xid8
+    COLUMN last_processed_position bigint
+    CONSTRAINT projections_pkey PRIMARY KEY (projection_id)
+    CONSTRAINT projections_projection_name_key UNIQUE (projection_name)
+    CONSTRAINT projections_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'paused'::character varying, 'rebuilding'::character varying, 'failed'::character varying])::text[])))
+    CREATE TRIGGER touch BEFORE UPDATE ON public.projections FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arw
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE public.snapshots
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN snapshot_id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN aggregate_id uuid NOT NULL
+    COLUMN aggregate_type character varying(255) NOT NULL
+    COLUMN snapshot_version integer NOT NULL
+    COLUMN snapshot_data jsonb NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN schema_version integer NOT NULL DEFAULT 1
+    COLUMN key_id character varying(100)
+    CONSTRAINT snapshots_pkey PRIMARY KEY (tenant_id, snapshot_id)
+    CONSTRAINT snapshots_schema_version_check CHECK ((schema_version > 0))
+    CONSTRAINT snapshots_snapshot_version_check CHECK ((snapshot_version > 0))
+    CONSTRAINT snapshots_stream_fkey FOREIGN KEY (tenant_id, aggregate_id) REFERENCES public.stream_heads(tenant_id, aggregate_id)
+    CONSTRAINT snapshots_unique UNIQUE (tenant_id, aggregate_id, snapshot_version)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=ard
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+TABLE public.stream_heads
+    WITH {fillfactor=70}
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN aggregate_id uuid NOT NULL
+    COLUMN aggregate_type character varying(255) NOT NULL
+    COLUMN version integer NOT NULL
+    COLUMN appended integer NOT NULL
+    CONSTRAINT stream_heads_appended_check CHECK ((appended > 0))
+    CONSTRAINT stream_heads_pkey PRIMARY KEY (tenant_id, aggregate_id)
+    CONSTRAINT stream_heads_version_check CHECK ((version > 0))
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
+
+-- line: timeseries
+DEFAULT RIGHTS OF neolayer_owner IN - ON f
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION public.ensure_partitions(starts_at timestamp with time zone, ends_at timestamp with time zone)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET "TimeZone" TO 'UTC'
+AS $function$
+DECLARE
+    made int := 0;
+    part record;
+BEGIN
+    IF ends_at - starts_at > interval '400 days' THEN
+        RAISE EXCEPTION 'no partitions for % to %: at most 400 days at once', starts_at, ends_at
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR part IN
+        SELECT 'metric_samples' AS parent, 'time' AS key, d AS opens,
+            d + interval '1 day' AS closes, to_char(d, '"metric_samples_"YYYYMMDD') AS child
+        FROM generate_series(date_trunc('day', starts_at), ends_at, interval '1 day') d
+        UNION ALL
+        SELECT 'metric_rollups_hourly', 'bucket', m, m + interval '1 month',
+            to_char(m, '"metric_rollups_hourly_"YYYYMM')
+        FROM generate_series(date_trunc('month', starts_at), ends_at, interval '1 month') m
+    LOOP
+        CONTINUE WHEN to_regclass(format('public.%I', part.child)) IS NOT NULL;
+        PERFORM pg_advisory_xact_lock(hashtextextended('public.' || part.parent, 0));
+        CONTINUE WHEN to_regclass(format('public.%I', part.child)) IS NOT NULL;
+        EXECUTE format(
+            'CREATE TEMPORARY TABLE waiting ON COMMIT DROP AS '
+            'SELECT * FROM public.%I WHERE %I >= %L AND %I < %L',
+            part.parent || '_default', part.key, part.opens, part.key, part.closes
+        );
+        EXECUTE format(
+            'DELETE FROM public.%I WHERE %I >= %L AND %I < %L',
+            part.parent || '_default', part.key, part.opens, part.key, part.closes
+        );
+        EXECUTE format(
+            'CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)',
+            part.child, part.parent, part.opens, part.closes
+        );
+        EXECUTE format('INSERT INTO public.%I SELECT * FROM pg_temp.waiting', part.parent);
+        DROP TABLE pg_temp.waiting;
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_ingest=X
+
+CREATE OR REPLACE FUNCTION public.insert_metric()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    series bigint;
+BEGIN
+    SELECT r.series_id INTO series FROM public.metric_series r
+    WHERE r.service_id = NEW.service_id AND r.metric_name = NEW.metric_name
+        AND r.unit IS NOT DISTINCT FROM NEW.unit AND r.tags = coalesce(NEW.tags, '{}');
+    IF series IS NULL THEN
+        INSERT INTO public.metric_series (service_id, metric_name, unit, tags)
+        VALUES (NEW.service_id, NEW.metric_name, NEW.unit, coalesce(NEW.tags, '{}'))
+        ON CONFLICT (service_id, metric_name, unit, tags) DO UPDATE SET unit = excluded.unit
+        RETURNING series_id INTO series;
+    END IF;
+    INSERT INTO public.metric_samples (series_id, time, value)
+    VALUES (series, NEW.time, NEW.value)
+    ON CONFLICT (series_id, time) DO UPDATE SET value = excluded.value;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION public.note_touched_hours()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF EXISTS (
+        SELECT FROM (SELECT DISTINCT t.series_id FROM touched t) AS named
+        WHERE NOT EXISTS (
+            SELECT FROM public.metric_series s WHERE s.series_id = named.series_id
+        )
+    ) THEN
+        RAISE EXCEPTION 'a sample names a series that does not exist'
+            USING ERRCODE = 'foreign_key_violation', SCHEMA = 'public', TABLE = 'metric_samples';
+    END IF;
+    INSERT INTO public.metric_invalidations (bucket, series_id)
+    SELECT DISTINCT date_trunc('hour', t.time, 'UTC'), t.series_id FROM touched t;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION public.refresh_metrics_hourly(hour_limit integer DEFAULT 10000)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    refreshed int;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('public.refresh_metrics_hourly', 0));
+    WITH chosen AS (
+        SELECT DISTINCT i.bucket, i.series_id FROM public.metric_invalidations i
+        ORDER BY i.bucket, i.series_id LIMIT hour_limit
+    ), taken AS (
+        DELETE FROM public.metric_invalidations i USING chosen c
+        WHERE i.bucket = c.bucket AND i.series_id = c.series_id
+    ), fresh AS (
+        SELECT c.series_id, c.bucket, count(*) AS value_count, sum(s.value) AS value_sum,
+            min(s.value) AS value_min, max(s.value) AS value_max
+        FROM chosen c
+        JOIN public.metric_samples s ON s.series_id = c.series_id
+            AND s.time >= c.bucket AND s.time < c.bucket + interval '1 hour'
+        GROUP BY c.series_id, c.bucket
+    )
+    INSERT INTO public.metric_rollups_hourly AS r
+        (series_id, bucket, value_count, value_sum, value_min, value_max)
+    SELECT f.series_id, f.bucket, f.value_count, f.value_sum, f.value_min, f.value_max
+    FROM fresh f
+    ON CONFLICT (series_id, bucket) DO UPDATE SET value_count = excluded.value_count,
+        value_sum = excluded.value_sum, value_min = excluded.value_min,
+        value_max = excluded.value_max, refreshed_at = CURRENT_TIMESTAMP;
+    GET DIAGNOSTICS refreshed = ROW_COUNT;
+    RETURN refreshed;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_ingest=X
+
+TABLE public.metric_invalidations
+    COLUMN bucket timestamp with time zone NOT NULL
+    COLUMN series_id bigint NOT NULL
+    CREATE INDEX idx_metric_invalidations_bucket ON public.metric_invalidations USING btree (bucket)
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE public.metric_rollups_hourly
+    PARTITION BY RANGE (bucket)
+    COLUMN series_id bigint NOT NULL
+    COLUMN bucket timestamp with time zone NOT NULL
+    COLUMN value_count bigint NOT NULL
+    COLUMN value_sum double precision NOT NULL
+    COLUMN value_min double precision NOT NULL
+    COLUMN value_max double precision NOT NULL
+    COLUMN refreshed_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT metric_rollups_hourly_pkey PRIMARY KEY (series_id, bucket)
+    CONSTRAINT metric_rollups_hourly_series_id_fkey FOREIGN KEY (series_id) REFERENCES public.metric_series(series_id)
+    CONSTRAINT metric_rollups_hourly_value_count_check CHECK ((value_count > 0))
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=r
+    GRANT neolayer_operator=r
+
+TABLE public.metric_rollups_hourly_default
+    PARTITION OF public.metric_rollups_hourly DEFAULT
+    COLUMN series_id bigint NOT NULL
+    COLUMN bucket timestamp with time zone NOT NULL
+    COLUMN value_count bigint NOT NULL
+    COLUMN value_sum double precision NOT NULL
+    COLUMN value_min double precision NOT NULL
+    COLUMN value_max double precision NOT NULL
+    COLUMN refreshed_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT metric_rollups_hourly_value_count_check CHECK ((value_count > 0))
+    OWNER neolayer_owner
+
+TABLE public.metric_samples
+    PARTITION BY RANGE ("time")
+    COLUMN series_id bigint NOT NULL
+    COLUMN "time" timestamp with time zone NOT NULL
+    COLUMN value double precision NOT NULL
+    CONSTRAINT metric_samples_pkey PRIMARY KEY (series_id, "time")
+    CONSTRAINT metric_samples_time_check CHECK ((("time" >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND ("time" < '2262-01-01 00:00:00+00'::timestamp with time zone)))
+    CREATE TRIGGER note_inserted AFTER INSERT ON public.metric_samples REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.note_touched_hours()
+    CREATE TRIGGER note_updated AFTER UPDATE ON public.metric_samples REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.note_touched_hours()
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arw
+    GRANT neolayer_operator=r
+
+TABLE public.metric_samples_default
+    PARTITION OF public.metric_samples DEFAULT
+    COLUMN series_id bigint NOT NULL
+    COLUMN "time" timestamp with time zone NOT NULL
+    COLUMN value double precision NOT NULL
+    CONSTRAINT metric_samples_time_check CHECK ((("time" >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND ("time" < '2262-01-01 00:00:00+00'::timestamp with time zone)))
+    OWNER neolayer_owner
+
+TABLE public.metric_series
+    COLUMN series_id bigint NOT NULL IDENTITY a
+    COLUMN service_id uuid NOT NULL
+    COLUMN metric_name character varying(255) NOT NULL
+    COLUMN tags jsonb NOT NULL DEFAULT '{}'::jsonb
+    COLUMN unit character varying(50)
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT metric_series_metric_name_check CHECK (((metric_name)::text <> ''::text))
+    CONSTRAINT metric_series_pkey PRIMARY KEY (series_id)
+    CONSTRAINT metric_series_tags_check CHECK (((jsonb_typeof(tags) = 'object'::text) AND (octet_length((tags)::text) <= 1000)))
+    CONSTRAINT metric_series_unique UNIQUE NULLS NOT DISTINCT (service_id, metric_name, unit, tags)
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arw
+    GRANT neolayer_operator=r
+
+VIEW public.default_partition_rows
+    REPLICA IDENTITY NOTHING
+    COLUMN partition_name text
+    COLUMN row_count bigint
+    AS  SELECT 'public.metric_samples_default'::text AS partition_name,
+    count(*) AS row_count
+    FROM public.metric_samples_default
+    UNION ALL
+    SELECT 'public.metric_rollups_hourly_default'::text AS partition_name,
+    count(*) AS row_count
+    FROM public.metric_rollups_hourly_default;
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=r
+    GRANT neolayer_operator=r
+
+VIEW public.metrics
+    WITH {security_invoker=true}
+    REPLICA IDENTITY NOTHING
+    COLUMN "time" timestamp with time zone
+    COLUMN service_id uuid
+    COLUMN metric_name character varying(255)
+    COLUMN value double precision
+    COLUMN tags jsonb
+    COLUMN unit character varying(50)
+    CREATE TRIGGER insert_metric INSTEAD OF INSERT ON public.metrics FOR EACH ROW EXECUTE FUNCTION public.insert_metric()
+    AS  SELECT s."time",
+    r.service_id,
+    r.metric_name,
+    s.value,
+    r.tags,
+    r.unit
+    FROM (public.metric_samples s
+    JOIN public.metric_series r ON ((s.series_id = r.series_id)));
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=arw
+    GRANT neolayer_operator=r
+
+VIEW public.metrics_hourly
+    WITH {security_invoker=true}
+    REPLICA IDENTITY NOTHING
+    COLUMN bucket timestamp with time zone
+    COLUMN service_id uuid
+    COLUMN metric_name character varying(255)
+    COLUMN avg_value double precision
+    COLUMN min_value double precision
+    COLUMN max_value double precision
+    COLUMN count bigint
+    COLUMN sum_value double precision
+    AS  SELECT h.bucket,
+    r.service_id,
+    r.metric_name,
+    (sum(h.value_sum) / (sum(h.value_count))::double precision) AS avg_value,
+    min(h.value_min) AS min_value,
+    max(h.value_max) AS max_value,
+    (sum(h.value_count))::bigint AS count,
+    sum(h.value_sum) AS sum_value
+    FROM (public.metric_rollups_hourly h
+    JOIN public.metric_series r ON ((h.series_id = r.series_id)))
+    GROUP BY h.bucket, r.service_id, r.metric_name;
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_ingest=r
+    GRANT neolayer_operator=r
+
+-- line: clickhouse
+CREATE TABLE blocks (`network_id` UUID,
+    `block_number` Int64,
+    `block_hash` String,
+    `parent_hash` String,
+    `block_timestamp` DateTime64(6, 'UTC'),
+    `miner` Nullable(String),
+    `transaction_count` Int32,
+    `gas_limit` Nullable(Int64),
+    `gas_used` Nullable(Int64),
+    `base_fee_per_gas` Nullable(UInt256),
+    `difficulty` Nullable(UInt256),
+    `size_bytes` Nullable(Int64),
+    `state_root` Nullable(String),
+    `transactions_root` Nullable(String),
+    `receipts_root` Nullable(String),
+    `extra_data` Nullable(String),
+    `header` Nullable(String) CODEC(ZSTD(3)),
+    `verification` LowCardinality(String),
+    `is_final` Bool,
+    `created_at` DateTime64(6, 'UTC'),
+    `_version` UInt64,
+    `_deleted` UInt8,
+    `ingested_at` DateTime('UTC') DEFAULT now())
+ENGINE = ReplacingMergeTree(_version, _deleted)
+ORDER BY (network_id, block_number)
+TTL ingested_at + toIntervalYear(1)
+SETTINGS index_granularity = 8192
+
+CREATE TABLE logs (`network_id` UUID,
+    `block_number` Int64,
+    `log_index` Int32,
+    `block_timestamp` DateTime64(6, 'UTC'),
+    `transaction_hash` String,
+    `transaction_index` Int32,
+    `address` String,
+    `topic0` Nullable(String),
+    `topic1` Nullable(String),
+    `topic2` Nullable(String),
+    `topic3` Nullable(String),
+    `data` Nullable(String) CODEC(ZSTD(3)),
+    `created_at` DateTime64(6, 'UTC'),
+    `_version` UInt64,
+    `_deleted` UInt8,
+    `ingested_at` DateTime('UTC') DEFAULT now())
+ENGINE = ReplacingMergeTree(_version, _deleted)
+ORDER BY (network_id, block_number, log_index)
+TTL ingested_at + toIntervalYear(1)
+SETTINGS index_granularity = 8192
+
+CREATE TABLE networks (`id` UUID,
+    `name` LowCardinality(String),
+    `chain_id` Int64,
+    `network_type` LowCardinality(String),
+    `rpc_endpoint` Nullable(String),
+    `ws_endpoint` Nullable(String),
+    `explorer_url` Nullable(String),
+    `is_testnet` Bool,
+    `is_active` Bool,
+    `finality_depth` Int32,
+    `created_at` DateTime64(6, 'UTC'),
+    `updated_at` DateTime64(6, 'UTC'),
+    `_version` UInt64,
+    `_deleted` UInt8,
+    `ingested_at` DateTime('UTC') DEFAULT now())
+ENGINE = ReplacingMergeTree(_version, _deleted)
+ORDER BY id
+SETTINGS index_granularity = 8192
+
+CREATE TABLE relay_checkpoints (`sink` String,
+    `version` UInt64,
+    `updated_at` DateTime64(6, 'UTC') DEFAULT now64(6))
+ENGINE = ReplacingMergeTree(version)
+ORDER BY sink
+SETTINGS index_granularity = 8192
+
+CREATE TABLE smart_contracts (`id` UUID,
+    `network_id` UUID,
+    `address` String,
+    `name` Nullable(String),
+    `symbol` Nullable(String),
+    `contract_type` LowCardinality(String),
+    `abi` String CODEC(ZSTD(3)),
+    `bytecode` Nullable(String) CODEC(ZSTD(3)),
+    `source_code` Nullable(String) CODEC(ZSTD(3)),
+    `compiler_version` Nullable(String),
+    `optimization_enabled` Nullable(Bool),
+    `verified` Bool,
+    `deployed_by` Nullable(String),
+    `deployed_at` Nullable(DateTime64(6, 'UTC')),
+    `created_at` DateTime64(6, 'UTC'),
+    `deployment_transaction_hash` Nullable(String),
+    `deployed_block_number` Nullable(Int64),
+    `_version` UInt64,
+    `_deleted` UInt8,
+    `ingested_at` DateTime('UTC') DEFAULT now())
+ENGINE = ReplacingMergeTree(_version, _deleted)
+ORDER BY (network_id, address)
+TTL ingested_at + toIntervalYear(1)
+SETTINGS index_granularity = 8192
+
+CREATE TABLE transactions (`id` UUID,
+    `network_id` UUID,
+    `transaction_hash` String,
+    `from_address` String,
+    `to_address` Nullable(String),
+    `value` UInt256,
+    `gas_price` Nullable(UInt256),
+    `gas_limit` Nullable(Int64),
+    `gas_used` Nullable(Int64),
+    `nonce` Nullable(Int64),
+    `input_data` Nullable(String) CODEC(ZSTD(3)),
+    `status` LowCardinality(String),
+    `block_number` Nullable(Int64),
+    `block_timestamp` DateTime64(6, 'UTC'),
+    `confirmation_count` Nullable(Int32),
+    `created_at` DateTime64(6, 'UTC'),
+    `updated_at` DateTime64(6, 'UTC'),
+    `transaction_index` Nullable(Int32),
+    `transaction_type` Nullable(Int16),
+    `max_fee_per_gas` Nullable(UInt256),
+    `max_priority_fee_per_gas` Nullable(UInt256),
+    `max_fee_per_blob_gas` Nullable(UInt256),
+    `effective_gas_price` Nullable(UInt256),
+    `cumulative_gas_used` Nullable(Int64),
+    `contract_address` Nullable(String),
+    `signature_v` Nullable(UInt256),
+    `signature_r` Nullable(String),
+    `signature_s` Nullable(String),
+    `envelope` Nullable(String) CODEC(ZSTD(3)),
+    `replaced_by` Nullable(String),
+    `_version` UInt64,
+    `_deleted` UInt8,
+    `ingested_at` DateTime('UTC') DEFAULT now(),
+    INDEX time_index block_timestamp TYPE minmax GRANULARITY 1)
+ENGINE = ReplacingMergeTree(_version, _deleted)
+ORDER BY (network_id, transaction_hash)
+TTL ingested_at + toIntervalYear(1)
+SETTINGS index_granularity = 8192

@@ -167,6 +167,11 @@ def _edit(field: str, value: str, index: int = 3) -> Change:
     return lambda block: block["transactions"][index].update({field: value})
 
 
+def _renumber(block: dict[str, Any]) -> None:
+    for index, item in enumerate(block["transactions"]):
+        item["transactionIndex"] = hex(index)
+
+
 def _flip_input(block: dict[str, Any]) -> None:
     item = next(each for each in block["transactions"] if len(each["input"]) > 10)
     last = "0" if item["input"][-1] != "0" else "1"
@@ -180,8 +185,15 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "receiver": (_edit("to", "0x" + "11" * 20), "transaction 3 does not hash to"),
     "signature": (_edit("s", "0x" + "22" * 32), "transaction 3 does not hash to"),
     "hash": (_edit("hash", "0x" + "33" * 32), "transaction 3 does not hash to"),
-    "a missing transaction": (lambda b: b["transactions"].pop(5), "transactionsRoot"),
-    "swapped transactions": (lambda b: b["transactions"].reverse(), "transactionsRoot"),
+    "a missing transaction": (lambda b: b["transactions"].pop(5), "transaction 5 .* place"),
+    "swapped transactions": (lambda b: b["transactions"].reverse(), "transaction 0 .* place"),
+    "one missing, renumbered": (
+        lambda b: (b["transactions"].pop(5), _renumber(b)),
+        "transactionsRoot",
+    ),
+    "swapped, renumbered": (lambda b: (b["transactions"].reverse(), _renumber(b)), "actionsRoot"),
+    "of another block": (_edit("blockHash", "0x" + "66" * 32), "transaction 3 .* another block"),
+    "at another height": (_edit("blockNumber", "0x1"), "transaction 3 .* another block"),
     "a wrong root": (lambda b: b.update(transactionsRoot="0x" + "44" * 32), "transactionsRoot"),
     "timestamp": (lambda b: b.update(timestamp="0x681b3028"), "header"),
     "parent": (lambda b: b.update(parentHash="0x" + "55" * 32), "header"),
@@ -189,6 +201,8 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "negative": (_edit("value", "-0x1"), "not a quantity"),
     "underscore": (_edit("value", "0x1_0"), "not a quantity"),
     "no hex": (_edit("value", "0xzz"), "not a quantity"),
+    "digits of another script": (_edit("value", "0x\u0661"), "not a quantity"),
+    "signature no hex": (_edit("r", "0x" + "zz" * 32), "not hex"),
     "blank in calldata": (_edit("input", "0xab cd"), "not hex"),
     "short address": (_edit("to", "0x1234"), "20 bytes"),
     "nonce above bigint": (_edit("nonce", "0x8000000000000000"), "2\\^63-1|does not hash"),
@@ -253,6 +267,42 @@ def test_on_trust_blocks_without_signatures_are_taken() -> None:
         del item["r"], item["s"], item["v"]
     rows = decode(block, verify=False)
     assert named(BLOCK_COLUMNS, rows.block)["verification"] == "none"
+
+
+MALFORMED = {
+    "hash": "0x" + "zz" * 32,
+    "input": "0xab cd",
+    "r": "0x" + "zz" * 32,
+    "s": "0x1" + "0" * 64,
+    "v": "27",
+    "value": "0x\u0661",
+    "from": "0x12",
+    "nonce": "0x8000000000000000",
+    "gas": "0x8000000000000000",
+    "maxFeePerGas": "-0x1",
+    "transactionIndex": "0x0",
+    "blockNumber": "0x1",
+}
+
+
+@pytest.mark.parametrize("field", MALFORMED)
+def test_on_trust_is_still_well_formed(field: str) -> None:
+    """Without verification a malformed field refuses the block all the same."""
+    block = real()
+    block["transactions"][3][field] = MALFORMED[field]
+    with pytest.raises(BadBlock, match="transaction 3"):
+        decode(block, verify=False)
+
+
+def test_hex_is_stored_in_lower_case() -> None:
+    """Addresses, hashes, calldata and signatures in capitals give the rows of the original."""
+    block = real()
+    loud = copy.deepcopy(block)
+    for item in loud["transactions"]:
+        for name in ("hash", "from", "to", "input", "r", "s", "blockHash"):
+            item[name] = item[name] and "0x" + item[name][2:].upper()
+    for verify in (True, False):
+        assert decode(loud, verify=verify).transactions == decode(block).transactions
 
 
 def test_another_indexers_rows_are_ours() -> None:

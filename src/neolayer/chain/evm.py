@@ -10,12 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 import msgspec
 
 from neolayer.chain import verify as checks
-from neolayer.chain.hexadecimal import address, data, hash32, quantity, quantity64
+from neolayer.chain.hexadecimal import (
+    address,
+    canonical_data,
+    encoded_word,
+    hash32,
+    optional_quantity,
+    quantity,
+    quantity64,
+)
 from neolayer.chain.model import BlockRows, Network, Row
 from neolayer.chain.wire import Block, Receipt, Transaction, block_decoder, receipts_decoder
 from neolayer.errors import BadBlock
@@ -87,7 +97,7 @@ def _rows(parsed: _Parsed, *, network: Network, verify: bool, origin: str) -> Bl
         parent_hash=hash32(block.parentHash),
         timestamp=seconds,
         block=_block_row(block, number, time, level),
-        transactions=_transaction_rows(block, receipts, number, time),
+        transactions=_transaction_rows(block, receipts, number, time, verified=verify),
         logs=None if receipts is None else _log_rows(block, receipts, number, time),
         contracts=[] if receipts is None else _contract_rows(block, receipts, number, time),
         origin=origin,
@@ -104,13 +114,13 @@ def _block_row(block: Block, number: int, time: datetime, level: str) -> Row:
         len(block.transactions),
         quantity64(block.gasLimit),
         quantity64(block.gasUsed),
-        _number(block.baseFeePerGas),
-        _number(block.difficulty),
+        optional_quantity(block.baseFeePerGas),
+        optional_quantity(block.difficulty),
         None if block.size is None else quantity64(block.size),
         _optional_hash(block.stateRoot),
         hash32(block.transactionsRoot),
         _optional_hash(block.receiptsRoot),
-        None if block.extraData is None else _data(block.extraData),
+        None if block.extraData is None else canonical_data(block.extraData),
         _header(block),
         level,
     )
@@ -133,16 +143,50 @@ def _header(block: Block) -> dict[str, str]:
 
 
 def _transaction_rows(
-    block: Block, receipts: Sequence[Receipt] | None, number: int, time: datetime
+    block: Block,
+    receipts: Sequence[Receipt] | None,
+    number: int,
+    time: datetime,
+    *,
+    verified: bool,
 ) -> list[Row]:
-    outcomes = map(_outcome, receipts) if receipts is not None else None
+    # What hashed to the right value was read as hex already: only its case is open.
+    to_hash, to_data = (str.lower, str.lower) if verified else (hash32, canonical_data)
+    to_word = _read_word if verified else _word
+    outcomes = repeat(_UNKNOWN) if receipts is None else map(_outcome, receipts)
     rows: list[Row] = []
-    for index, item in enumerate(block.transactions):
-        outcome = _UNKNOWN if outcomes is None else next(outcomes)
+    for index, (item, outcome) in enumerate(zip(block.transactions, outcomes, strict=False)):
+        status, gas_used, effective_price, cumulative, contract = outcome
         try:
-            rows.append(_transaction_row(item, outcome, number, time, index))
+            row = (
+                to_hash(item.hash),
+                address(item.sender),
+                None if item.to is None else address(item.to),
+                quantity(item.value),
+                optional_quantity(item.gasPrice),
+                quantity64(item.gas),
+                gas_used,
+                quantity64(item.nonce),
+                to_data(item.input),
+                status,
+                number,
+                time,
+                index,
+                _kind(item.kind),
+                optional_quantity(item.maxFeePerGas),
+                optional_quantity(item.maxPriorityFeePerGas),
+                optional_quantity(item.maxFeePerBlobGas),
+                effective_price,
+                cumulative,
+                contract,
+                optional_quantity(item.v if item.v is not None else item.yParity),
+                to_word(item.r),
+                to_word(item.s),
+                _envelope(item),
+            )
         except ValueError as exc:
             raise ValueError(f"transaction {index}: {exc}") from None
+        rows.append(row)
     return rows
 
 
@@ -156,49 +200,30 @@ def _outcome(item: Receipt) -> _Outcome:
     return (
         _FAILED if item.status is not None and quantity(item.status) == 0 else _CONFIRMED,
         quantity64(item.gasUsed),
-        _number(item.effectiveGasPrice),
+        optional_quantity(item.effectiveGasPrice),
         quantity64(item.cumulativeGasUsed),
         None if item.contractAddress is None else address(item.contractAddress),
     )
 
 
-def _transaction_row(
-    item: Transaction, outcome: _Outcome, number: int, time: datetime, index: int
-) -> Row:
-    status, gas_used, effective_price, cumulative, contract = outcome
-    return (
-        hash32(item.hash),
-        address(item.sender),
-        None if item.to is None else address(item.to),
-        quantity(item.value),
-        _number(item.gasPrice),
-        quantity64(item.gas),
-        gas_used,
-        quantity64(item.nonce),
-        _data(item.input),
-        status,
-        number,
-        time,
-        index,
-        _kind(item.kind),
-        _number(item.maxFeePerGas),
-        _number(item.maxPriorityFeePerGas),
-        _number(item.maxFeePerBlobGas),
-        effective_price,
-        cumulative,
-        contract,
-        _number(item.v if item.v is not None else item.yParity),
-        item.r,
-        item.s,
-        _envelope(item),
-    )
-
-
+@lru_cache(128)
 def _kind(text: str) -> int:
     kind = quantity(text)
     if kind > 0x7F:
         raise ValueError(f"type {text} is above 0x7f")
     return kind
+
+
+def _word(text: str | None) -> str | None:
+    """Half a signature, as the node wrote it; absent in what is taken on trust."""
+    if text is None:
+        return None
+    encoded_word(text)
+    return text.lower()
+
+
+def _read_word(text: str | None) -> str | None:
+    return text and text.lower()
 
 
 def _envelope(item: Transaction) -> dict[str, Any] | None:
@@ -226,7 +251,7 @@ def _log_rows(block: Block, receipts: Sequence[Receipt], number: int, time: date
                 raise ValueError(f"transaction {index}: a log has {len(topics)} topics")
             padded = (*topics, None, None, None, None)[:4]
             place = (number, len(rows), time, named, index)
-            rows.append((*place, address(log.address), *padded, _data(log.data)))
+            rows.append((*place, address(log.address), *padded, canonical_data(log.data)))
     return rows
 
 
@@ -243,14 +268,5 @@ def _contract_rows(
     return list(created.values())
 
 
-def _number(text: str | None) -> int | None:
-    return None if text is None else quantity(text)
-
-
 def _optional_hash(text: str | None) -> str | None:
     return None if text is None else hash32(text)
-
-
-def _data(text: str) -> str:
-    data(text)
-    return text.lower()

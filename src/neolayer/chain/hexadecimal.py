@@ -7,6 +7,7 @@ bound: that halves the time of a block.
 
 from __future__ import annotations
 
+from binascii import unhexlify  # refuses blanks, which bytes.fromhex passes over
 from functools import lru_cache
 
 from neolayer.chain import rlp
@@ -18,25 +19,48 @@ _REMEMBERED = 1 << 14
 @lru_cache(_REMEMBERED)
 def quantity(text: str) -> int:
     """A quantity such as `0x1b4`: 0 to 2^256-1."""
-    if text[:2] != "0x" or len(text) > 66 or not text[2:].isalnum():
+    digits = text[2:]
+    if text[:2] != "0x" or len(text) > 66 or not (digits.isalnum() and text.isascii()):
         raise ValueError(f"{_shown(text)} is not a quantity up to 2^256-1")
     try:
-        return int(text[2:], 16)
+        return int(digits, 16)
     except ValueError:
         raise ValueError(f"{_shown(text)} is not a quantity") from None
 
 
 @lru_cache(_REMEMBERED)
-def encoded_quantity(text: str) -> bytes:
-    """The RLP of a quantity."""
+def optional_quantity(text: str | None) -> int | None:
+    """A quantity that a fork or a transaction type may lack."""
+    return None if text is None else quantity(text)
+
+
+@lru_cache(_REMEMBERED)
+def quantity64(text: str) -> int:
+    """A quantity that the database keeps as bigint: 0 to 2^63-1."""
+    number = quantity(text)
+    if number > INT64_MAX:
+        raise ValueError(f"{_shown(text)} is above 2^63-1")
+    return number
+
+
+@lru_cache(_REMEMBERED)
+def encoded_quantity(text: str | None) -> bytes:
+    """The RLP of a quantity that must be there."""
+    if text is None:
+        raise ValueError("a number is absent, so the hash cannot be recomputed")
     return rlp.quantity(quantity(text))
 
 
-def encoded_word(text: str) -> bytes:
+def encoded_word(text: str | None) -> bytes:
     """The RLP of a quantity that is usually 32 bytes long and never seen twice: a signature's."""
-    if len(text) == 66 and text[:3] != "0x0":
-        return b"\xa0" + fixed(text, 32)
-    return rlp.quantity(quantity(text))
+    if text is not None and len(text) == 66 and text[:2] == "0x" and text[2] != "0":
+        try:
+            word = unhexlify(text[2:])
+        except ValueError:
+            raise ValueError(f"{_shown(text)} is not hex") from None
+        # A first byte below 16 has a leading zero digit and so went the other way.
+        return b"\xa0" + word
+    return encoded_quantity(text)
 
 
 @lru_cache(_REMEMBERED)
@@ -58,25 +82,20 @@ def hash32(text: str) -> str:
     return text.lower()
 
 
-def quantity64(text: str) -> int:
-    """A quantity that the database keeps as bigint: 0 to 2^63-1."""
-    number = quantity(text)
-    if number > INT64_MAX:
-        raise ValueError(f"{_shown(text)} is above 2^63-1")
-    return number
-
-
 def data(text: str) -> bytes:
     """Bytes of any length, such as `0x` or `0x60806040`."""
     if text[:2] != "0x":
         raise ValueError(f"{_shown(text)} does not begin with 0x")
     try:
-        found = bytes.fromhex(text[2:])
+        return unhexlify(text[2:])
     except ValueError:
         raise ValueError(f"{_shown(text)} is not hex") from None
-    if 2 * len(found) + 2 != len(text):  # fromhex passes over blanks
-        raise ValueError(f"{_shown(text)} is not hex")
-    return found
+
+
+def canonical_data(text: str) -> str:
+    """Bytes of any length, as canonical lower-case text."""
+    data(text)
+    return text.lower()
 
 
 def fixed(text: str, size: int) -> bytes:

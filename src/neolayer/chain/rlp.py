@@ -15,15 +15,28 @@ _BYTE = [bytes([value]) for value in range(256)]
 _SMALL = [EMPTY, *_BYTE[1:128]]
 
 
+# The prefixes of the lengths that occur in every block; longer ones are computed.
+_TABLED = 1 << 12
+
+
+def _prefix(size: int, short: int) -> bytes:
+    """What stands before `size` bytes; `short` is 0x80 for a string and 0xC0 for a list."""
+    if size < 56:
+        return _BYTE[short + size]
+    length = size.to_bytes((size.bit_length() + 7) >> 3, "big")
+    return _BYTE[short + 55 + len(length)] + length
+
+
+_STRING_PREFIX = [_prefix(size, 0x80) for size in range(_TABLED)]
+_LIST_PREFIX = [_prefix(size, 0xC0) for size in range(_TABLED)]
+
+
 def string(data: bytes) -> bytes:
     """A byte string."""
     size = len(data)
-    if size < 56:
-        if size == 1 and data[0] < 0x80:
-            return data
-        return _BYTE[0x80 + size] + data
-    length = size.to_bytes((size.bit_length() + 7) >> 3, "big")
-    return _BYTE[0xB7 + len(length)] + length + data
+    if size == 1 and data[0] < 0x80:
+        return data
+    return (_STRING_PREFIX[size] if size < _TABLED else _prefix(size, 0x80)) + data
 
 
 def quantity(number: int) -> bytes:
@@ -38,7 +51,4 @@ def sequence(items: Iterable[bytes]) -> bytes:
     """A list of encoded items."""
     payload = b"".join(items)
     size = len(payload)
-    if size < 56:
-        return _BYTE[0xC0 + size] + payload
-    length = size.to_bytes((size.bit_length() + 7) >> 3, "big")
-    return _BYTE[0xF7 + len(length)] + length + payload
+    return (_LIST_PREFIX[size] if size < _TABLED else _prefix(size, 0xC0)) + payload

@@ -1,21 +1,21 @@
 """The root of an ordered list: transactionsRoot and receiptsRoot of a block.
 
 The values of a block are put into a Merkle Patricia trie under the RLP of their index, and only its
-root is kept (Yellow Paper, appendix D). The whole list is known at once, so no trie is built: the
-keys are sorted, and each node is encoded and hashed once, from the leaves up.
+root is kept (Yellow Paper, appendix D). The shape of that trie follows from the number of values,
+so it is worked out once a length; then each node is encoded and hashed once, from the leaves up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from itertools import groupby
+from typing import Any, NamedTuple, cast
 
 from sha3 import keccak_256  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 from neolayer.chain import rlp
 
-_BRANCH = "0123456789abcdef"
 _keccak = cast("Callable[[bytes], Any]", keccak_256)
 
 
@@ -31,60 +31,74 @@ def ordered_root(values: Sequence[bytes]) -> bytes:
     """The 32-byte root over `values` in order; EMPTY_ROOT for none."""
     if not values:
         return EMPTY_ROOT
-    order, keys = _sorted_keys(len(values))
-    leaves = [rlp.string(values[index]) for index in order]
-    return keccak(_node(keys, leaves.__getitem__, 0, len(keys), 0))
+    return keccak(_encode(_shape(len(values)), values))
 
 
-@lru_cache(maxsize=4096)
-def _sorted_keys(count: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The indices in the order of their keys, and the keys as hex digits (one a nibble)."""
-    keyed = sorted((rlp.quantity(index).hex(), index) for index in range(count))
-    return tuple(index for _, index in keyed), tuple(key for key, _ in keyed)
+class _Leaf(NamedTuple):
+    """A value at the end of a path (as its RLP)."""
+
+    path: bytes
+    index: int
 
 
-def _node(
-    keys: Sequence[str], leaf: Callable[[int], bytes], start: int, end: int, depth: int
-) -> bytes:
-    """The encoded node over keys[start:end], which agree in their first `depth` nibbles."""
-    first = keys[start]
-    if end - start == 1:
-        return rlp.sequence((rlp.string(_path(first[depth:], "2")), leaf(start)))
-    last = keys[end - 1]
-    if first[depth] != last[depth]:
-        return _branch(keys, leaf, start, end, depth)
-    shared = depth + 1
+class _Extension(NamedTuple):
+    """Nibbles that all keys below share."""
+
+    path: bytes
+    below: _Branch
+
+
+class _Branch(NamedTuple):
+    """Sixteen children and no value: keys are prefix-free, so none ends inside a branch."""
+
+    children: tuple[_Node | None, ...]
+
+
+_Node = _Leaf | _Extension | _Branch
+
+
+@lru_cache(maxsize=256)
+def _shape(count: int) -> _Node:
+    """The trie of a list of `count` values, without them: it depends on nothing else."""
+    keys = sorted((rlp.quantity(index).hex(), index) for index in range(count))
+    return _grow(keys, 0)
+
+
+def _grow(keys: Sequence[tuple[str, int]], depth: int) -> _Node:
+    """The node over sorted keys that agree in their first `depth` nibbles."""
+    first, index = keys[0]
+    if len(keys) == 1:
+        return _Leaf(_path(first[depth:], 2), index)
+    last = keys[-1][0]
+    shared = depth
     while first[shared] == last[shared]:
         shared += 1
-    below = _branch(keys, leaf, start, end, shared)
-    return rlp.sequence((rlp.string(_path(first[depth:shared], "0")), _reference(below)))
+    groups = {nibble: list(group) for nibble, group in groupby(keys, lambda key: key[0][shared])}
+    branch = _Branch(
+        tuple(_grow(groups[n], shared + 1) if n in groups else None for n in "0123456789abcdef")
+    )
+    return branch if shared == depth else _Extension(_path(first[depth:shared], 0), branch)
 
 
-def _branch(
-    keys: Sequence[str], leaf: Callable[[int], bytes], start: int, end: int, depth: int
-) -> bytes:
-    """Sixteen children and no value: keys are prefix-free, so none ends inside a branch."""
-    children: list[bytes] = []
-    for nibble in _BRANCH:
-        stop = start
-        while stop < end and keys[stop][depth] == nibble:
-            stop += 1
-        if stop == start:
-            children.append(rlp.EMPTY)
-        else:
-            children.append(_reference(_node(keys, leaf, start, stop, depth + 1)))
-        start = stop
-    children.append(rlp.EMPTY)
-    return rlp.sequence(children)
+def _path(nibbles: str, kind: int) -> bytes:
+    """Hex-prefix encoding in RLP; `kind` is 2 for a leaf and 0 for an extension."""
+    packed = f"{kind + 1}{nibbles}" if len(nibbles) % 2 else f"{kind}0{nibbles}"
+    return rlp.string(bytes.fromhex(packed))
+
+
+def _encode(node: _Node, values: Sequence[bytes]) -> bytes:
+    """The RLP of a node; those below it are hashed on the way, each once."""
+    if isinstance(node, _Leaf):
+        return rlp.sequence((node.path, rlp.string(values[node.index])))
+    if isinstance(node, _Extension):
+        return rlp.sequence((node.path, _reference(_encode(node.below, values))))
+    items = [
+        rlp.EMPTY if child is None else _reference(_encode(child, values))
+        for child in node.children
+    ]
+    return rlp.sequence((*items, rlp.EMPTY))
 
 
 def _reference(node: bytes) -> bytes:
     """How a parent names a node: by its hash, or by itself where that is shorter."""
-    return node if len(node) < 32 else b"\xa0" + keccak(node)
-
-
-def _path(nibbles: str, kind: str) -> bytes:
-    """Hex-prefix encoding; `kind` is "2" for a leaf and "0" for an extension."""
-    if len(nibbles) % 2:
-        return bytes.fromhex(f"{int(kind) + 1}{nibbles}")
-    return bytes.fromhex(f"{kind}0{nibbles}")
+    return node if len(node) < 32 else b"\xa0" + _keccak(node).digest()

@@ -1,8 +1,9 @@
 """Is this block what it claims to be? Every check raises ValueError with the reason.
 
-What is compared, in this order: chain ids, the receipts' fit, each transaction's hash,
-transactionsRoot, receiptsRoot, the block's own hash. The block's hash covers the two roots and the
-roots cover the bodies, so nothing that the chain agreed on can be changed unseen.
+What is compared, in this order: the place and the chain id that each transaction names, the
+receipts' fit, each transaction's hash, transactionsRoot, receiptsRoot, the block's own hash. The
+block's hash covers the two roots and the roots cover the bodies, so nothing that the chain agreed
+on can be changed unseen.
 """
 
 from __future__ import annotations
@@ -20,14 +21,25 @@ _EIP155 = 35
 
 
 def belongs(block: Block, network: Network) -> None:
-    """Refuse a block of another network, told by the chain ids its transactions signed."""
+    """Refuse transactions that name another block or place, or that sign for another network."""
     for index, item in enumerate(block.transactions):
+        if not _is_of(item, block, index):
+            raise ValueError(f"transaction {index} says that it belongs to another block or place")
         chain_id = _signed_chain_id(item)
         if chain_id is not None and chain_id != network.chain_id:
             raise ValueError(
                 f"transaction {index} is signed for chain {chain_id},"
                 f" but network {network.name} is chain {network.chain_id}"
             )
+
+
+def _is_of(item: Transaction, block: Block, index: int) -> bool:
+    at, number, place = item.blockHash, item.blockNumber, item.transactionIndex
+    return (
+        (at is None or at == block.hash or at.lower() == block.hash.lower())
+        and (number is None or number == block.number)
+        and (place is None or quantity(place) == index)
+    )
 
 
 def _signed_chain_id(item: Transaction) -> int | None:
@@ -71,7 +83,7 @@ def roots(block: Block, receipts: Sequence[Receipt] | None, network: Network) ->
     if receipts is not None:
         outcomes = [payloads.receipt(item) for item in receipts]
         _same_root("receiptsRoot", block.receiptsRoot, ordered_root(outcomes))
-    if network.standard_header and keccak(payloads.header(block)).hex() != _digits(block.hash):
+    if network.standard_header and not _same(block.hash, keccak(payloads.header(block))):
         raise ValueError("the header does not hash to the block's hash")
 
 
@@ -85,15 +97,15 @@ def _checked_transaction(index: int, item: Transaction) -> bytes:
         encoded = payloads.transaction(item)
     except ValueError as exc:
         raise ValueError(f"transaction {index}: {exc}") from None
-    if keccak(encoded).hex() != _digits(item.hash):
+    if not _same(item.hash, keccak(encoded)):
         raise ValueError(f"transaction {index} does not hash to {item.hash[:66]}")
     return encoded
 
 
 def _same_root(name: str, given: str | None, computed: bytes) -> None:
-    if given is None or _digits(given) != computed.hex():
+    if given is None or not _same(given, computed):
         raise ValueError(f"{name} is {given and given[:66]}, the content gives 0x{computed.hex()}")
 
 
-def _digits(text: str) -> str:
-    return text[2:].lower()
+def _same(given: str, computed: bytes) -> bool:
+    return given.lower() == "0x" + computed.hex()

@@ -1,5 +1,6 @@
 """Blocks and receipts as EVM nodes write them (Ethereum JSON-RPC), typed.
 
+No value refers back to another, so the garbage collector need not look at them (`gc=False`).
 Quantities and data stay text here; `evm.py` reads each once. Fields we do not use are skipped by
 the decoder, fields a fork added later are None before it.
 """
@@ -11,14 +12,14 @@ from typing import Any
 import msgspec
 
 
-class AccessTuple(msgspec.Struct, frozen=True):
+class AccessTuple(msgspec.Struct, frozen=True, gc=False):
     """An entry of an EIP-2930 access list."""
 
     address: str
     storageKeys: list[str]
 
 
-class Authorization(msgspec.Struct, frozen=True, rename={"y_parity": "yParity"}):
+class Authorization(msgspec.Struct, frozen=True, gc=False, rename={"y_parity": "yParity"}):
     """An entry of an EIP-7702 authorization list."""
 
     chainId: str
@@ -30,7 +31,7 @@ class Authorization(msgspec.Struct, frozen=True, rename={"y_parity": "yParity"})
     v: str | None = None
 
 
-class Transaction(msgspec.Struct, frozen=True, rename={"sender": "from", "kind": "type"}):
+class Transaction(msgspec.Struct, frozen=True, gc=False, rename={"sender": "from", "kind": "type"}):
     """A mined transaction with its body. `kind` is its EIP-2718 type."""
 
     hash: str
@@ -58,7 +59,7 @@ class Transaction(msgspec.Struct, frozen=True, rename={"sender": "from", "kind":
     transactionIndex: str | None = None
 
 
-class Block(msgspec.Struct, frozen=True):
+class Block(msgspec.Struct, frozen=True, gc=False):
     """A block with full transactions."""
 
     number: str
@@ -87,7 +88,7 @@ class Block(msgspec.Struct, frozen=True):
     requestsHash: str | None = None
 
 
-class Log(msgspec.Struct, frozen=True):
+class Log(msgspec.Struct, frozen=True, gc=False):
     """A log of a receipt."""
 
     address: str
@@ -97,7 +98,7 @@ class Log(msgspec.Struct, frozen=True):
     removed: bool = False
 
 
-class Receipt(msgspec.Struct, frozen=True, rename={"kind": "type", "sender": "from"}):
+class Receipt(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type", "sender": "from"}):
     """What running a transaction came to."""
 
     transactionHash: str
@@ -114,14 +115,14 @@ class Receipt(msgspec.Struct, frozen=True, rename={"kind": "type", "sender": "fr
     kind: str = "0x0"
 
 
-class RpcError(msgspec.Struct, frozen=True):
+class RpcError(msgspec.Struct, frozen=True, gc=False):
     """The error a node answers with."""
 
     code: int = 0
     message: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A JSON-RPC answer; exactly one of `result` and `error` is set (`result` may be null)."""
 
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

@@ -26,6 +26,7 @@ from neolayer.chain.model import (
     Network,
 )
 from neolayer.chain.networks import PRESETS
+from neolayer.chain.sources.documents import holds
 from neolayer.chain.sources.files import read_blocks
 from neolayer.chain.trie import EMPTY_ROOT, keccak, ordered_root
 from neolayer.errors import BadBlock, SourceError
@@ -551,12 +552,34 @@ def test_a_bad_file_is_named_and_the_rest_is_unharmed(tmp_path: Path) -> None:
     assert "hashes only" in hashes.message
 
 
-def test_a_packed_file_that_was_cut_is_an_error(tmp_path: Path) -> None:
-    """A gzip that ends early is no silent end of input."""
-    packed = gzip.compress(json.dumps(real()).encode())
-    (tmp_path / "cut.json.gz").write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(SourceError, match=r"cut\.json\.gz"):
+@pytest.mark.parametrize("packing", ["gz", "zst"])
+def test_a_packed_file_that_was_cut_is_an_error(tmp_path: Path, packing: str) -> None:
+    """A packed file that ends early is no silent end of input, not even right after a line."""
+    line = json.dumps(real()).encode() + b"\n"
+    pack = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}[packing]
+    (tmp_path / f"cut.json.{packing}").write_bytes(pack(line * 3)[:-5])
+    with pytest.raises(SourceError, match=rf"cut\.json\.{packing}: damaged or cut short"):
         blocks_of(tmp_path)
+
+
+def test_several_packed_frames_are_one_content(tmp_path: Path) -> None:
+    """Zstandard frames and gzip members that were appended to each other are read on."""
+    first, second = (json.dumps(real(number)).encode() + b"\n" for number in (22431082, 22431084))
+    pack = zstandard.ZstdCompressor().compress
+    (tmp_path / "a.jsonl.zst").write_bytes(pack(first) + pack(second))
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(first) + gzip.compress(second))
+    numbers = [b.number for b in blocks_of(tmp_path) if isinstance(b, BlockRows)]
+    assert numbers == [22431082, 22431084] * 2
+
+
+def test_words_are_found_across_pieces(tmp_path: Path) -> None:
+    """Where a file is searched piece by piece, a word on the seam is found, and only in content."""
+    path = tmp_path / "content"
+    for before in (0, 1, (1 << 18) - 3, 1 << 18, (1 << 18) + 2, (3 << 18) - 1):
+        path.write_bytes(b"x" * before + b"needle" + b"y" * 9)
+        assert holds(path, b"needle")
+        path.write_bytes(b"x" * before + b"needl" + b"y" * 9)
+        assert not holds(path, b"needle")
 
 
 @pytest.mark.parametrize("make", ["absent", "empty"])

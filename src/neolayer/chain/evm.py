@@ -37,14 +37,14 @@ _CONFIRMED, _FAILED = "confirmed", "failed"
 
 
 def decode_block(
-    block: Json,
+    block: Json | Block,
     *,
     network: Network,
     receipts: Json | None,
     verify: bool,
     origin: str,
 ) -> BlockRows:
-    """One JSON block object and, if there are any, the JSON list of its receipts.
+    """One block, as JSON or read by `wire.block_decoder`, and the JSON list of its receipts if any.
 
     Raises BadBlock naming `origin` and the block where anything is malformed, belongs to another
     network or, with `verify`, does not match its hashes; then there are no rows at all.
@@ -63,11 +63,9 @@ class _Parsed(msgspec.Struct, frozen=True):
     receipts: list[Receipt] | None
 
 
-def _parse(
-    block: bytes | msgspec.Raw, receipts: bytes | msgspec.Raw | None, origin: str
-) -> _Parsed:
+def _parse(block: Json | Block, receipts: Json | None, origin: str) -> _Parsed:
     try:
-        decoded = block_decoder.decode(block)
+        decoded = block if isinstance(block, Block) else block_decoder.decode(block)
         answers = None if receipts is None else receipts_decoder.decode(receipts)
     except msgspec.ValidationError as exc:
         reason = str(exc)

@@ -108,4 +108,5 @@ def _same_root(name: str, given: str | None, computed: bytes) -> None:
 
 
 def _same(given: str, computed: bytes) -> bool:
-    return given.lower() == "0x" + computed.hex()
+    text = "0x" + computed.hex()
+    return given == text or given.lower() == text

@@ -8,16 +8,20 @@ any length needs the memory of its longest line; a single value is read whole, u
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import msgspec
 import zstandard
 
 from neolayer.errors import SourceError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _PACKED = ("", ".gz", ".zst")
@@ -89,8 +93,7 @@ def _opened(path: Path) -> Generator[tuple[BinaryIO, BinaryIO]]:
         if start[:2] == b"\x1f\x8b":
             yield stored, cast("BinaryIO", gzip.GzipFile(fileobj=stored))
         elif start == b"\x28\xb5\x2f\xfd":
-            reader = zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True)
-            yield stored, cast("BinaryIO", _Lines(reader))
+            yield stored, io.BufferedReader(_Zstandard(stored), 1 << 18)
         else:
             yield stored, stored
 
@@ -121,40 +124,47 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-class _Lines:
-    """Lines over a Zstandard reader, which has none."""
+class _Zstandard(io.RawIOBase):
+    """The content of a Zstandard file. Unlike the package's own reader it notices a missing end."""
 
-    def __init__(self, reader: zstandard.ZstdDecompressionReader) -> None:
-        self._reader = reader
-        self._rest = b""
+    def __init__(self, stored: BinaryIO) -> None:
+        self._stored = stored
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._packed = b""
+        self._ready = memoryview(b"")
 
-    def readline(self, limit: int) -> bytes:
-        pieces: list[bytes] = []
-        while (end := self._rest.find(b"\n")) < 0:
-            pieces.append(self._rest)
-            self._rest = self._reader.read(1 << 18)
-            if not self._rest:
-                return b"".join(pieces)
-            if sum(map(len, pieces)) > limit:
-                break
-        pieces.append(self._rest[: end + 1])
-        self._rest = self._rest[end + 1 :]
-        return b"".join(pieces)
+    def readable(self) -> bool:
+        return True
 
-    def read(self, limit: int) -> bytes:
-        rest, self._rest = self._rest, b""
-        return rest + self._reader.read(limit)
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        while not self._ready:
+            self._packed = self._packed or self._stored.read(1 << 13)
+            if not self._packed:
+                if not self._frame.eof:
+                    raise EOFError("it ends within a frame")
+                return 0
+            if self._frame.eof:
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+            self._ready = memoryview(self._frame.decompress(self._packed))
+            self._packed = self._frame.unused_data
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._ready))
+        target[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
 
 
 def holds(path: Path, words: bytes) -> bool:
     """Whether the words occur in the file's content. Raises SourceError as the reading does."""
     try:
         with _opened(path) as (_, content):
-            before = b""
-            while block := content.read(1 << 20):
-                if words in before + block[: len(words)] or words in block:
+            overlap = len(words) - 1
+            buffer = bytearray(overlap + (1 << 18))
+            free = memoryview(buffer)[overlap:]
+            while count := content.readinto(free):  # one buffer: fresh memory is what costs here
+                if buffer.find(words, 0, overlap + count) >= 0:
                     return True
-                before = block[-len(words) :]
+                buffer[:overlap] = buffer[count : count + overlap]
     except (OSError, EOFError, zstandard.ZstdError) as exc:
         raise SourceError(f"{path}: {_reason(exc)}") from exc
     return False

@@ -25,7 +25,7 @@ from neolayer.chain.sources.documents import (
     read_documents,
     total_bytes,
 )
-from neolayer.chain.wire import RpcError
+from neolayer.chain.wire import Block, RpcError, block_decoder
 from neolayer.errors import BadBlock
 
 __all__ = ["read_blocks", "total_bytes"]
@@ -85,20 +85,38 @@ def read_blocks(
 def _blocks(
     document: Document, receipts: _Receipts, *, network: Network, verify: bool
 ) -> Iterator[BlockRows | BadBlock]:
+    block = _plain_block(document.content)
+    if block is not None:
+        yield _decode(block, block.hash, receipts, document.origin, network, verify)
+        return
     for item in _unpack(document.content, document.origin):
         if isinstance(item, BadBlock):
             yield item
         elif item.shape.is_block:
-            yield _decode(item, receipts, document.origin, network, verify)
+            named = item.shape.hash
+            yield _decode(item.value, named, receipts, document.origin, network, verify)
+
+
+def _plain_block(content: bytes) -> Block | None:
+    """The block, where the value is one and nothing else: most are, and this reads them once."""
+    try:
+        return block_decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _decode(
-    item: _Item, receipts: _Receipts, origin: str, network: Network, verify: bool
+    block: Json | Block,
+    block_hash: str | None,
+    receipts: _Receipts,
+    origin: str,
+    network: Network,
+    verify: bool,
 ) -> BlockRows | BadBlock:
     try:
-        found = receipts.of(item.shape.hash)
+        found = receipts.of(block_hash)
         return evm.decode_block(
-            item.value, network=network, receipts=found, verify=verify, origin=origin
+            block, network=network, receipts=found, verify=verify, origin=origin
         )
     except BadBlock as bad:
         return bad

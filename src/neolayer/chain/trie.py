@@ -38,7 +38,7 @@ class _Leaf(NamedTuple):
     """A value at the end of a path (as its RLP)."""
 
     path: bytes
-    index: int
+    place: int
 
 
 class _Extension(NamedTuple):
@@ -89,7 +89,7 @@ def _path(nibbles: str, kind: int) -> bytes:
 def _encode(node: _Node, values: Sequence[bytes]) -> bytes:
     """The RLP of a node; those below it are hashed on the way, each once."""
     if isinstance(node, _Leaf):
-        return rlp.sequence((node.path, rlp.string(values[node.index])))
+        return rlp.sequence((node.path, rlp.string(values[node.place])))
     if isinstance(node, _Extension):
         return rlp.sequence((node.path, _reference(_encode(node.below, values))))
     items = [

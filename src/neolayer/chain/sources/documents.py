@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 import zstandard
@@ -85,20 +85,20 @@ def _reason(exc: Exception) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[tuple[BinaryIO, BinaryIO]]:
+def _opened(path: Path) -> Generator[tuple[BinaryIO, io.BufferedIOBase]]:
     """The file as stored, and its content unpacked."""
-    with path.open("rb", buffering=1 << 18) as stored:
+    with io.BufferedReader(io.FileIO(path), 1 << 18) as stored:
         start = stored.read(4)
         stored.seek(0)
         if start[:2] == b"\x1f\x8b":
-            yield stored, cast("BinaryIO", gzip.GzipFile(fileobj=stored))
+            yield stored, gzip.GzipFile(fileobj=stored)
         elif start == b"\x28\xb5\x2f\xfd":
             yield stored, io.BufferedReader(_Zstandard(stored), 1 << 18)
         else:
             yield stored, stored
 
 
-def _split(path: Path, content: BinaryIO) -> Iterator[Document]:
+def _split(path: Path, content: io.BufferedIOBase) -> Iterator[Document]:
     """One value a line where the first line is one by itself, else one value in all."""
     first = content.readline(LARGEST_VALUE)
     second = content.readline(LARGEST_VALUE)

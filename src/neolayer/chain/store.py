@@ -350,3 +350,10 @@ async def _stored(connection: Connection, name: str, chain_id: int | None) -> Ne
         finality_depth=depth,
         id=network_id,
     )
+
+
+async def network_of(dsn: str, name: str, *, chain_id: int | None = None) -> Network:
+    """`ensure_network` over a connection of its own. Raises ChainError or EngineUnavailable."""
+    connection = await connect(dsn, autocommit=True, application_name="networks")
+    async with connection:
+        return await ensure_network(connection, name, chain_id=chain_id)

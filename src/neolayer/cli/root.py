@@ -23,7 +23,7 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=()),
 )
-COMMANDS = ("layer", "query", "config")
+COMMANDS = ("layer", "ingest", "query", "config")
 _EVERYWHERE = Group("For every command", sort_key=100)
 
 

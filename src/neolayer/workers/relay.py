@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import signal
-import sys
-from pathlib import Path
 
-from neolayer.errors import NeolayerError
 from neolayer.platform import data_classes, endpoints
 from neolayer.relay.run import run
 from neolayer.relay.status import state_path
-from neolayer.settings import Settings, load_settings
-from neolayer.telemetry import configure_logging, mask
+from neolayer.settings import Settings
+from neolayer.workers.process import run_worker
 
 
-async def relay(settings: Settings) -> None:
-    """Relay until SIGTERM or SIGINT, then let the sinks finish what waits."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+async def relay(settings: Settings, stop: asyncio.Event) -> None:
+    """Carry the commit log into every store the catalogue names, until told to stop."""
     await run(
         endpoints(settings),
         settings.relay,
@@ -31,19 +22,5 @@ async def relay(settings: Settings) -> None:
     )
 
 
-def main() -> int:
-    """Run until told to stop; the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, help="the layer's data directory")
-    arguments = parser.parse_args()
-    configure_logging()
-    try:
-        asyncio.run(relay(load_settings(data_dir=arguments.data_dir)))
-    except NeolayerError as exc:
-        print(f"error: {mask(exc.message)}", file=sys.stderr)  # noqa: T201
-        return exc.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_worker(relay, __doc__ or ""))

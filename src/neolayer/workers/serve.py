@@ -6,25 +6,20 @@ doubles the memory and puts a stranger between the supervisor and the work.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-import signal
-import sys
-from pathlib import Path
 
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from neolayer.api.app import make_app
-from neolayer.errors import NeolayerError
 from neolayer.platform import endpoints
-from neolayer.settings import Settings, load_settings
-from neolayer.telemetry import configure_logging, mask
+from neolayer.settings import Settings
+from neolayer.workers.process import run_worker
 
 
-async def serve(settings: Settings) -> None:
-    """Answer HTTP on the settings' address until SIGTERM or SIGINT, then end what is under way."""
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Answer HTTP on the settings' address until told to stop, then end what is under way."""
     logging.getLogger("_granian").setLevel(logging.WARNING)
     server = Server(
         make_app(endpoints(settings)),
@@ -33,25 +28,13 @@ async def serve(settings: Settings) -> None:
         interface=Interfaces.ASGI,
         log_enabled=False,
     )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
-    await server.serve()
-
-
-def main() -> int:
-    """Run until told to stop; the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, help="the layer's data directory")
-    arguments = parser.parse_args()
-    configure_logging()
-    try:
-        asyncio.run(serve(load_settings(data_dir=arguments.data_dir)))
-    except NeolayerError as exc:
-        print(f"error: {mask(exc.message)}", file=sys.stderr)  # noqa: T201
-        return exc.exit_code
-    return 0
+    serving = asyncio.create_task(server.serve())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    server.stop()
+    await serving
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_worker(serve, __doc__ or ""))

@@ -1,0 +1,37 @@
+"""What every worker's process does: read the settings, log, run until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from neolayer.errors import NeolayerError
+from neolayer.settings import Settings, load_settings
+from neolayer.telemetry import configure_logging, mask
+
+
+def run_worker(work: Callable[[Settings, asyncio.Event], Awaitable[None]], about: str) -> int:
+    """Run `work` with the settings and an event set on SIGTERM or SIGINT; the exit code."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, help="the layer's data directory")
+    arguments = parser.parse_args()
+    configure_logging()
+    try:
+        asyncio.run(_until_told(work, load_settings(data_dir=arguments.data_dir)))
+    except NeolayerError as exc:
+        print(f"error: {mask(exc.message)}", file=sys.stderr)  # noqa: T201
+        return exc.exit_code
+    return 0
+
+
+async def _until_told(
+    work: Callable[[Settings, asyncio.Event], Awaitable[None]], settings: Settings
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await work(settings, stop)

@@ -12,22 +12,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
+
 from neolayer.chain.batches import Batch
 from neolayer.chain.evm import decode_block
 from neolayer.chain.ingest import IngestReport, Progress, SteadyStore, ingest
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.networks import SYNTHETIC
 from neolayer.chain.sources.files import read_blocks
-from neolayer.chain.store import Terms, ensure_network
+from neolayer.chain.sources.jsonrpc import open_rpc
+from neolayer.chain.sources.rpc import EvmNode, fetch_range
+from neolayer.chain.store import Terms, network_of
 from neolayer.chain.synthetic import make_chain
+from neolayer.chain.synthetic_blocks import Mined
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.engines.postgres.connections import connect
 from neolayer.errors import ChainError
 from neolayer.freshness import Store, wait_for
 from neolayer.insight.agreement import Comparison, compare
 from neolayer.position import Position
 
 _BLOCKS, _PER_BLOCK, _FORK = 60, 25, 40
+_LAST = 100
 _WAIT = timedelta(seconds=120)
 
 
@@ -45,13 +50,6 @@ class Outcome:
         return all(each.agrees for each in self.comparisons)
 
 
-async def known_network(endpoints: Endpoints, name: str, *, chain_id: int | None = None) -> Network:
-    """The stored network of that name, made where it is a preset or new. Raises ChainError."""
-    dsn = endpoints.postgres.dsn(Role.INGEST)
-    async with await connect(dsn, autocommit=True, application_name="demo") as connection:
-        return await ensure_network(connection, name, chain_id=chain_id)
-
-
 async def show_files(
     endpoints: Endpoints, paths: Sequence[Path], network: Network, on_progress: Progress
 ) -> Outcome:
@@ -65,27 +63,54 @@ async def show_files(
     return await settled(endpoints, network, report)
 
 
+async def show_node(
+    endpoints: Endpoints, url: str, network: Network, on_progress: Progress
+) -> Outcome:
+    """Take in the last blocks of a node, verified."""
+    async with open_rpc(url) as rpc:
+        node = EvmNode(rpc, network)
+        await node.check()
+        head = await node.head()
+        report = await ingest(
+            fetch_range(node, first=max(0, head - _LAST + 1), last=head),
+            dsn=endpoints.postgres.dsn(Role.INGEST),
+            network=network,
+            on_progress=on_progress,
+        )
+    return await settled(endpoints, network, report)
+
+
 async def show_synthetic(endpoints: Endpoints, on_progress: Progress) -> Outcome:
-    """Make a chain of signed transactions, take it in, and let a longer branch replace its end."""
-    network = await known_network(endpoints, SYNTHETIC.name, chain_id=SYNTHETIC.chain_id)
-    chain = make_chain(blocks=_BLOCKS, transactions_per_block=_PER_BLOCK, reorg_at=_FORK)
+    """Make a chain of signed transactions, take it in, and let a longer branch replace its end.
+
+    Where an earlier run left that branch in place, all of it is known already.
+    """
     dsn = endpoints.postgres.dsn(Role.INGEST)
-    first = await ingest(
-        _decoded(chain.first, network), dsn=dsn, network=network, on_progress=on_progress
-    )
-    branch = list(_decoded(chain.second, network))
+    network = await network_of(dsn, SYNTHETIC.name, chain_id=SYNTHETIC.chain_id)
+    chain = make_chain(blocks=_BLOCKS, transactions_per_block=_PER_BLOCK, reorg_at=_FORK)
     async with aclosing(SteadyStore(dsn, network)) as server:
-        commit = await server.commit(Batch(branch), Terms(fork=_FORK, all_or_none=True))
-        position = await (await server.opened()).settle()
-    report = first.plus(commit).at(position)
+        stored = await (await server.opened()).known([_FORK])
+        replaced = _FORK in stored and stored[_FORK].block_hash == chain.fork[0].block["hash"]
+        mined = chain.canonical if replaced else chain.first
+        report = await ingest(
+            _decoded(mined, network), dsn=dsn, network=network, on_progress=on_progress
+        )
+        if not replaced:
+            branch = Batch(list(_decoded(chain.fork, network)))
+            commit = await server.commit(branch, Terms(fork=_FORK - 1, all_or_none=True))
+            report = report.plus(commit).at(await (await server.opened()).settle())
     on_progress(report)
     return await settled(endpoints, network, report)
 
 
-def _decoded(pairs: Sequence[tuple[bytes, bytes]], network: Network) -> Iterator[BlockRows]:
-    for block, receipts in pairs:
+def _decoded(mined: Sequence[Mined], network: Network) -> Iterator[BlockRows]:
+    for each in mined:
         yield decode_block(
-            block, network=network, receipts=receipts, verify=True, origin="synthetic chain"
+            msgspec.json.encode(each.block),
+            network=network,
+            receipts=msgspec.json.encode(each.receipts),
+            verify=True,
+            origin="synthetic chain",
         )
 
 

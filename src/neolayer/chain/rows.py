@@ -36,6 +36,8 @@ sql = load_queries(__name__)
 _NETWORK: Columns = (("network_id", "uuid"),)
 _BLOCKS: Columns = (*_NETWORK, *BLOCK_COLUMNS, ("is_final", "bool"))
 _TRANSACTIONS: Columns = (*_NETWORK, *TRANSACTION_COLUMNS, ("confirmation_count", "int4"))
+# What mining changes of a transaction that was seen before: all but its key.
+_SETTLED: Columns = tuple(c for c in TRANSACTION_COLUMNS if c[0] != "transaction_hash")
 _LOGS: Columns = (*_NETWORK, *LOG_COLUMNS)
 
 
@@ -88,8 +90,8 @@ class RowWriter:
         rows = (row for block in blocks for row in block.transactions)
         await self._copy("incoming_transactions", TRANSACTION_COLUMNS, rows)
         await self._refuse_mined_elsewhere(blocks)
-        for query in (sql.settle_transactions, sql.insert_transactions):
-            await self._run(query, TRANSACTION_COLUMNS, **horizon.values())
+        await self._run(sql.settle_transactions, _SETTLED, **horizon.values())
+        await self._run(sql.insert_transactions, TRANSACTION_COLUMNS, **horizon.values())
         if self._replaces:
             await self._run(sql.replace_transactions)
         await self._run(sql.empty_transactions)

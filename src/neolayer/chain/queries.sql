@@ -233,7 +233,9 @@ SET covered = rest.covered,
         SELECT b.block_hash FROM blockchain.blocks AS b
         WHERE b.network_id = rest.network_id AND b.block_number = upper(rest.covered) - 1
     ),
-    finalized_number = CASE WHEN %(above)s >= 0 THEN least(h.finalized_number, %(above)s) END
+    finalized_number = CASE
+        WHEN h.finalized_number > %(above)s THEN nullif(%(above)s, -1) ELSE h.finalized_number
+    END
 FROM rest
 WHERE h.network_id = rest.network_id;
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
 from typing import Annotated
 
@@ -12,16 +11,17 @@ from cyclopts import Parameter
 
 from neolayer.cli.output import say
 from neolayer.cli.progress import StartDisplay
-from neolayer.cli.root import Invocation, app, invocation
+from neolayer.cli.root import app, fail, invocation
 from neolayer.engines.embedded.control import start_detached, stop_layer
 from neolayer.engines.embedded.data_directory import DataDirectory
 from neolayer.engines.embedded.supervisor import Supervisor
-from neolayer.errors import AlreadyRunning
+from neolayer.errors import NeolayerError
 from neolayer.platform import plan, prepare
+from neolayer.settings import Settings
 
 
 @app.command
-async def up(
+def up(
     *,
     detach: Annotated[bool, Parameter(help="Return when healthy and leave it running.")] = False,
 ) -> None:
@@ -34,47 +34,47 @@ async def up(
     if moved:
         say(moved)
     if detach:
-        await asyncio.to_thread(_start_in_background, called, directory)
+        _start_in_background(called.settings, directory)
     else:
-        await run_layer(called, directory)
+        asyncio.run(run_layer(called.settings, directory))
+        say("The layer is stopped.")
 
 
 @app.command
-async def down() -> None:
+def down() -> None:
     """Stop the layer, and whatever a killed one left behind; returns when nothing runs.
 
     Example: neolayer down
     """
     directory = DataDirectory(invocation().settings.data_dir)
-    stopped = await asyncio.to_thread(stop_layer, directory)
+    stopped = stop_layer(directory)
     say("The layer is stopped." if stopped else f"No layer was running on {directory.path}.")
 
 
-async def run_layer(called: Invocation, directory: DataDirectory) -> None:
+async def run_layer(settings: Settings, directory: DataDirectory) -> None:
     """Be the supervisor, until SIGINT, SIGTERM or SIGHUP."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with directory.lock(), StartDisplay() as display:
-        planned = plan(called.settings, directory)
+        planned = plan(settings, directory)
         supervisor = Supervisor(
             planned.parts, directory, ports=planned.ports, on_progress=display.show
         )
         await supervisor.run(stop, on_healthy=lambda: display.healthy(dict(planned.ports)))
-    say("The layer is stopped.")
 
 
-def _start_in_background(called: Invocation, directory: DataDirectory) -> None:
-    holder = directory.holder()
-    if holder is not None:
-        raise AlreadyRunning(
-            f"a layer is already running on {directory.path} (process {holder.pid})",
-            hint="look at it with: neolayer status; stop it with: neolayer down",
-        )
-    argv = [sys.executable, "-m", "neolayer", "up", "--data-dir", str(directory.path)]
-    if called.config is not None:
-        argv += ["--config", str(called.config.absolute())]
+def _start_in_background(settings: Settings, directory: DataDirectory) -> None:
+    directory.require_unused()
     started = time.monotonic()
+
+    def supervise() -> int:
+        try:
+            asyncio.run(run_layer(settings, directory))
+        except NeolayerError as exc:
+            return fail(exc.message, hint=exc.hint, code=exc.exit_code)
+        return 0
+
     with StartDisplay() as display:
-        state = start_detached(argv, directory, on_state=display.show_state)
+        state = start_detached(supervise, directory, on_state=display.show_state)
         display.healthy(state.ports, seconds=time.monotonic() - started)

@@ -24,11 +24,9 @@ class StartDisplay:
         self._states: dict[str, str] = {}
         self._started = time.monotonic()
         self._live: Live | None = None
+        self._draws = sys.stderr.isatty()
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self._live = Live(console=words(), refresh_per_second=12, transient=True)
-            self._live.start()
         return self
 
     def __exit__(
@@ -39,7 +37,15 @@ class StartDisplay:
     ) -> None:
         self._end_live()
 
+    def _draw(self) -> None:
+        """Drawing takes a thread, so it begins with the first news: after a fork, not before."""
+        if self._live is None:
+            self._live = Live(console=words(), refresh_per_second=12, transient=True)
+            self._live.start()
+        self._live.update(self._table())
+
     def _end_live(self) -> None:
+        self._draws = False
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -49,8 +55,8 @@ class StartDisplay:
         if self._states.get(progress.name) == progress.state:
             return
         self._states[progress.name] = progress.state
-        if self._live is not None:
-            self._live.update(self._table())
+        if self._draws:
+            self._draw()
         elif progress.detail and progress.state == "restarting":
             say(f"{progress.name}: {progress.state} ({progress.detail})")
         else:

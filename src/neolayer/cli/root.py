@@ -76,18 +76,19 @@ def run(arguments: list[str]) -> int:
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as exc:
-        return _fail(f"{exc}", hint="neolayer --help lists the commands.", code=2)
+        return fail(f"{exc}", hint="neolayer --help lists the commands.", code=2)
     except NeolayerError as exc:
-        return _fail(exc.message, hint=exc.hint, code=exc.exit_code)
+        return fail(exc.message, hint=exc.hint, code=exc.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted", hint=None, code=130)
+        return fail("interrupted", hint=None, code=130)
     except BrokenPipeError:
         sys.stderr.close()
         return 141
     return result if isinstance(result, int) else 0
 
 
-def _fail(message: str, *, hint: str | None, code: int) -> int:
+def fail(message: str, *, hint: str | None, code: int) -> int:
+    """Say why on stderr, secrets masked, and give the exit code back."""
     print(f"error: {mask(message)}", file=sys.stderr)
     if hint:
         print(f"hint: {mask(hint)}", file=sys.stderr)

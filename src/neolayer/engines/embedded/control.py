@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from neolayer.engines.embedded.data_directory import DataDirectory, LayerState
 from neolayer.engines.embedded.processes import await_end, stop_strays
@@ -19,42 +22,60 @@ _POLL_S = 0.03
 
 
 def start_detached(
-    argv: Sequence[str],
+    supervise: Callable[[], int],
     directory: DataDirectory,
     *,
     on_state: Callable[[LayerState], None] = lambda _: None,
     timeout_s: float = START_TIMEOUT_S,
 ) -> LayerState:
-    """Run `argv`, a supervisor, in a session of its own; its state once it is healthy.
+    """Run `supervise` in a process of its own; the layer's state once it is healthy.
 
-    Raises DataDirectoryError with the reason it gave where it ends before.
+    The process is forked, not started anew, which saves loading everything a second time; so call
+    this before any thread or event loop runs. `supervise` writes to stderr and returns an exit
+    code. Raises DataDirectoryError with the reason it gave where it ends before.
     """
     log = directory.logs / "up.log"
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
+    pid = os.fork()
+    if pid == 0:
+        _become_background(supervise, log)
     try:
-        return _await_healthy(child, directory, log, on_state, time.monotonic() + timeout_s)
+        return _await_healthy(pid, directory, log, on_state, time.monotonic() + timeout_s)
     except BaseException:  # Ctrl-C too: what we started in the background goes with us
-        if child.poll() is None:
-            child.terminate()
-            child.wait()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
         raise
 
 
+def _become_background(supervise: Callable[[], int], log: Path) -> NoReturn:
+    """In the forked child: leave the terminal, speak to the log, run, end."""
+    code = 1
+    try:
+        os.setsid()
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        code = supervise()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # what the parent registered to run at its exit is not ours to run
+
+
 def _await_healthy(
-    child: subprocess.Popen[bytes],
+    pid: int,
     directory: DataDirectory,
     log: Path,
     on_state: Callable[[LayerState], None],
     deadline: float,
 ) -> LayerState:
     while time.monotonic() < deadline:
-        if child.poll() is not None:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
             raise _failed(log)
         state = directory.read_state()
-        if state and state.supervisor and state.supervisor.pid == child.pid:
+        if state and state.supervisor and state.supervisor.pid == pid:
             on_state(state)
             if state.phase == "healthy":
                 return state

@@ -144,6 +144,11 @@ class DataDirectory:
             hint="look at it with: neolayer status; stop it with: neolayer down",
         )
 
+    def require_unused(self) -> None:
+        """Raises AlreadyRunning, naming the pid, where a layer runs here."""
+        if self.holder() is not None:
+            raise self._already_running()
+
     def holder(self) -> ProcessIdentity | None:
         """The live process that holds the lock; None where no layer runs."""
         try:

@@ -130,9 +130,7 @@ async def test_two_ingests_at_once(stored: Stored) -> None:
     blocks = fabricate_chain(range(60))
 
     async def run(order: list[BlockRows]) -> int:
-        report = await ingest(
-            order, dsn=stored.dsn, network=stored.network, blocks_per_commit=4
-        )
+        report = await ingest(order, dsn=stored.dsn, network=stored.network, blocks_per_commit=4)
         assert report.refused == ()
         return report.blocks
 

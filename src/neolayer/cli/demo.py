@@ -86,9 +86,14 @@ def _answer(outcome: Outcome, json: bool) -> None:
         f" {report.skipped} blocks known already, {report.orphaned} taken back"
     )
     write_table(
-        ("table", "figure", "PostgreSQL", "ClickHouse", ""),
+        ("figure", "PostgreSQL", "ClickHouse", ""),
         [
-            (each.table, each.measure, each.postgres, each.clickhouse, "=" if each.agrees else "≠")
+            (
+                f"{each.table}: {each.measure}",
+                f"{each.postgres:,}",
+                f"{each.clickhouse:,}",
+                "=" if each.agrees else "≠",
+            )
             for each in outcome.comparisons
         ],
         title=title,

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -69,7 +70,7 @@ def write_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> None:
     """A table on stdout for people; cut to the terminal's width, so never for scripts."""
-    table = Table(title=title or None)
+    table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -6,6 +6,7 @@ import copy
 import gzip
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -590,3 +591,46 @@ def test_nothing_to_read_is_an_error(tmp_path: Path, make: str) -> None:
         path.mkdir()
     with pytest.raises(SourceError, match=make):
         blocks_of(path)
+
+
+JUNK = (
+    None,
+    True,
+    -1,
+    2**64,
+    1.5,
+    "",
+    "0x",
+    "0xg",
+    "0x0x",
+    "latest",
+    "\ud800",
+    [],
+    ["0x1"],
+    {},
+    [[]],
+)
+
+
+@given(st.data())
+def test_whatever_stands_in_a_field_no_other_error_comes_out(data: st.DataObject) -> None:
+    """Junk in any field of a block or its receipts: rows or one BadBlock, never something else."""
+    block, receipts = _small()
+    place: Any = data.draw(st.sampled_from([block, receipts]))
+    while isinstance(place, (dict, list)) and place:
+        keys = list(place) if isinstance(place, dict) else range(len(place))
+        key = data.draw(st.sampled_from(keys))
+        inner = place[key]
+        if not (isinstance(inner, (dict, list)) and inner and data.draw(st.booleans())):
+            place[key] = data.draw(st.sampled_from(JUNK))
+            break
+        place = inner
+    with suppress(BadBlock):
+        decode(block, receipts, verify=data.draw(st.booleans()))
+
+
+def _small() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The first transactions of a real block, one with logs; not the whole, so not the roots."""
+    block, receipts = with_receipts()
+    used = receipts[3]["cumulativeGasUsed"]
+    return block | {"transactions": block["transactions"][:4], "gasUsed": used}, receipts[:4]

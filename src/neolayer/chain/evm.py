@@ -96,7 +96,9 @@ def _rows(parsed: _Parsed, *, network: Network, verify: bool, origin: str) -> Bl
         timestamp=seconds,
         block=_block_row(block, number, time, level),
         transactions=_transaction_rows(block, receipts, number, time, verified=verify),
-        logs=None if receipts is None else _log_rows(block, receipts, number, time),
+        logs=None
+        if receipts is None
+        else _log_rows(block, receipts, number, time, verified=verify),
         contracts=[] if receipts is None else _contract_rows(block, receipts, number, time),
         origin=origin,
     )
@@ -239,18 +241,23 @@ def _envelope(item: Transaction) -> dict[str, Any] | None:
     return {name: msgspec.to_builtins(value) for name, value in fields.items() if value}
 
 
-def _log_rows(block: Block, receipts: Sequence[Receipt], number: int, time: datetime) -> list[Row]:
+def _log_rows(
+    block: Block, receipts: Sequence[Receipt], number: int, time: datetime, *, verified: bool
+) -> list[Row]:
+    to_hash, to_data = (str.lower, str.lower) if verified else (hash32, canonical_data)
     rows: list[Row] = []
     for index, (item, receipt) in enumerate(zip(block.transactions, receipts, strict=True)):
         named = item.hash.lower()
         for log in receipt.logs:
-            topics = [hash32(topic) for topic in log.topics]
+            topics = tuple(map(to_hash, log.topics))
             if len(topics) > 4:
                 raise ValueError(f"transaction {index}: a log has {len(topics)} topics")
-            padded = (*topics, None, None, None, None)[:4]
-            place = (number, len(rows), time, named, index)
-            rows.append((*place, address(log.address), *padded, canonical_data(log.data)))
+            place = (number, len(rows), time, named, index, address(log.address))
+            rows.append((*place, *topics, *_NO_TOPICS[len(topics) :], to_data(log.data)))
     return rows
+
+
+_NO_TOPICS = (None, None, None, None)
 
 
 def _contract_rows(

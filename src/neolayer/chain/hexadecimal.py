@@ -82,6 +82,12 @@ def hash32(text: str) -> str:
     return text.lower()
 
 
+@lru_cache(_REMEMBERED)
+def encoded_hash(text: str) -> bytes:
+    """The RLP of 32 bytes that tend to come again: a topic, a storage key."""
+    return b"\xa0" + fixed(text, 32)
+
+
 def data(text: str) -> bytes:
     """Bytes of any length, such as `0x` or `0x60806040`."""
     if text[:2] != "0x":

@@ -13,6 +13,7 @@ from neolayer.chain import rlp
 from neolayer.chain.hexadecimal import (
     data,
     encoded_address,
+    encoded_hash,
     encoded_quantity,
     encoded_word,
     fixed,
@@ -85,7 +86,7 @@ def _dynamic_fee(item: Transaction) -> bytes:
 
 
 def _blobs(item: Transaction) -> bytes:
-    hashes = [rlp.string(fixed(entry, 32)) for entry in item.blobVersionedHashes or ()]
+    hashes = [encoded_hash(entry) for entry in item.blobVersionedHashes or ()]
     return b"\x03" + rlp.sequence(
         (
             *_fees(item),
@@ -149,7 +150,7 @@ def _access_list(entries: Sequence[AccessTuple] | None) -> bytes:
         rlp.sequence(
             (
                 encoded_address(entry.address),
-                rlp.sequence([rlp.string(fixed(key, 32)) for key in entry.storageKeys]),
+                rlp.sequence([encoded_hash(key) for key in entry.storageKeys]),
             )
         )
         for entry in entries
@@ -191,7 +192,7 @@ def receipt(item: Receipt) -> bytes:
 
 
 def _log(entry: Log) -> bytes:
-    topics = rlp.sequence([rlp.string(fixed(topic, 32)) for topic in entry.topics])
+    topics = rlp.sequence(map(encoded_hash, entry.topics))
     return rlp.sequence((encoded_address(entry.address), topics, rlp.string(data(entry.data))))
 
 

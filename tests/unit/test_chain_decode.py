@@ -153,6 +153,37 @@ def _payload_of(row: dict[str, Any]) -> bytes:
     return bytes([kind]) + reference.encode(fields)
 
 
+@pytest.mark.parametrize(("folder", "number"), REAL)
+def test_a_block_row_alone_rebuilds_the_blocks_hash(folder: str, number: str) -> None:
+    """The columns and the header document hold all that a block's hash covers, of any fork."""
+    row = named(BLOCK_COLUMNS, decode(real(int(number), folder)).block)
+    more = row["header"]
+    hashes = (row["parent_hash"], more["sha3Uncles"], row["miner"], row["state_root"])
+    roots = (row["transactions_root"], row["receipts_root"], more["logsBloom"])
+    numbers = (row["difficulty"], row["block_number"], row["gas_limit"], row["gas_used"])
+    seal = (row["extra_data"], more["mixHash"], more["nonce"])
+    later = (
+        row["base_fee_per_gas"],
+        *(reader(more[name]) for name, reader in _LATER.items() if name in more),
+    )
+    fields = [
+        *(_hex(text) for text in (*hashes, *roots)),
+        *(*numbers, int(row["block_timestamp"].timestamp())),
+        *(_hex(text) for text in seal),
+        *(value for value in later if value is not None),
+    ]
+    assert "0x" + keccak(reference.encode(fields)).hex() == row["block_hash"]
+
+
+_LATER: dict[str, Callable[[str], Any]] = {
+    "withdrawalsRoot": lambda text: _hex(text),
+    "blobGasUsed": lambda text: int(text, 16),
+    "excessBlobGas": lambda text: int(text, 16),
+    "parentBeaconBlockRoot": lambda text: _hex(text),
+    "requestsHash": lambda text: _hex(text),
+}
+
+
 def _authorization(entry: dict[str, str]) -> list[Any]:
     numbers = [int(entry[name], 16) for name in ("nonce", "yParity", "r", "s")]
     return [int(entry["chainId"], 16), _hex(entry["address"]), *numbers]
@@ -294,6 +325,20 @@ def test_on_trust_is_still_well_formed(field: str) -> None:
     block["transactions"][3][field] = MALFORMED[field]
     with pytest.raises(BadBlock, match="transaction 3"):
         decode(block, verify=False)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_what_goes_into_json_columns_is_hex_too(verify: bool) -> None:
+    """An access list or header field with text that no database takes refuses the block."""
+    block = real()
+    block["mixHash"] = "0x\u0000"
+    with pytest.raises(BadBlock, match="is not hex"):
+        decode(block, verify=verify)
+    block = real()
+    item = next(each for each in block["transactions"] if each.get("accessList"))
+    item["accessList"][0]["storageKeys"] = ["0x" + "\u0000" * 64]
+    with pytest.raises(BadBlock, match="is not hex"):
+        decode(block, verify=verify)
 
 
 def test_hex_is_stored_in_lower_case() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from neolayer.chain import payloads
 from neolayer.chain import verify as checks
 from neolayer.chain.hexadecimal import (
     address,
@@ -134,12 +135,14 @@ def _header(block: Block) -> dict[str, str]:
         "sha3Uncles": block.sha3Uncles,
         "logsBloom": block.logsBloom,
         "withdrawalsRoot": block.withdrawalsRoot,
-        "blobGasUsed": block.blobGasUsed,
-        "excessBlobGas": block.excessBlobGas,
         "parentBeaconBlockRoot": block.parentBeaconBlockRoot,
         "requestsHash": block.requestsHash,
     }
-    return {name: text for name, text in fields.items() if text is not None}
+    numbers = {"blobGasUsed": block.blobGasUsed, "excessBlobGas": block.excessBlobGas}
+    return {
+        **{name: canonical_data(text) for name, text in fields.items() if text is not None},
+        **{name: hex(quantity(text)) for name, text in numbers.items() if text is not None},
+    }
 
 
 def _transaction_rows(
@@ -182,7 +185,7 @@ def _transaction_rows(
                 optional_quantity(item.v if item.v is not None else item.yParity),
                 to_word(item.r),
                 to_word(item.s),
-                _envelope(item),
+                _envelope(item, verified=verified),
             )
         except ValueError as exc:
             raise ValueError(f"transaction {index}: {exc}") from None
@@ -226,13 +229,17 @@ def _read_word(text: str | None) -> str | None:
     return text and text.lower()
 
 
-def _envelope(item: Transaction) -> dict[str, Any] | None:
+def _envelope(item: Transaction, *, verified: bool) -> dict[str, Any] | None:
     """What a typed transaction signs beyond the columns; None where there is nothing.
 
     The chain id is the network's, the parity of the signature is signature_v.
     """
     if not (item.accessList or item.blobVersionedHashes or item.authorizationList):
         return None
+    if not verified:  # encoding is what reads the hex
+        payloads.access_list(item.accessList)
+        payloads.blob_hashes(item.blobVersionedHashes)
+        payloads.authorizations(item.authorizationList)
     fields = {
         "accessList": item.accessList,
         "blobVersionedHashes": item.blobVersionedHashes,

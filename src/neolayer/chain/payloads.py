@@ -59,7 +59,7 @@ def _access_listed(item: Transaction) -> bytes:
             encoded_quantity(item.nonce),
             encoded_quantity(item.gasPrice),
             *_call(item),
-            _access_list(item.accessList),
+            access_list(item.accessList),
             *_signature(item),
         )
     )
@@ -77,7 +77,7 @@ def _dynamic_fee(item: Transaction) -> bytes:
             rlp.EMPTY if item.to is None else encoded_address(item.to),
             encoded_quantity(item.value),
             rlp.string(data(item.input)),
-            _access_list(item.accessList) if item.accessList else rlp.EMPTY_LIST,
+            access_list(item.accessList) if item.accessList else rlp.EMPTY_LIST,
             encoded_quantity(item.v if item.yParity is None else item.yParity),
             encoded_word(item.r),
             encoded_word(item.s),
@@ -86,14 +86,13 @@ def _dynamic_fee(item: Transaction) -> bytes:
 
 
 def _blobs(item: Transaction) -> bytes:
-    hashes = [encoded_hash(entry) for entry in item.blobVersionedHashes or ()]
     return b"\x03" + rlp.sequence(
         (
             *_fees(item),
             *_call(item),
-            _access_list(item.accessList),
+            access_list(item.accessList),
             encoded_quantity(item.maxFeePerBlobGas),
-            rlp.sequence(hashes),
+            blob_hashes(item.blobVersionedHashes),
             *_signature(item),
         )
     )
@@ -104,8 +103,8 @@ def _set_code(item: Transaction) -> bytes:
         (
             *_fees(item),
             *_call(item),
-            _access_list(item.accessList),
-            _authorizations(item.authorizationList or ()),
+            access_list(item.accessList),
+            authorizations(item.authorizationList),
             *_signature(item),
         )
     )
@@ -143,7 +142,8 @@ def _signature(item: Transaction) -> tuple[bytes, bytes, bytes]:
     return encoded_quantity(parity), encoded_word(item.r), encoded_word(item.s)
 
 
-def _access_list(entries: Sequence[AccessTuple] | None) -> bytes:
+def access_list(entries: Sequence[AccessTuple] | None) -> bytes:
+    """The RLP of an EIP-2930 access list."""
     if not entries:
         return rlp.EMPTY_LIST
     return rlp.sequence(
@@ -157,7 +157,13 @@ def _access_list(entries: Sequence[AccessTuple] | None) -> bytes:
     )
 
 
-def _authorizations(entries: Sequence[Authorization]) -> bytes:
+def blob_hashes(entries: Sequence[str] | None) -> bytes:
+    """The RLP of the hashes of an EIP-4844 transaction's blobs."""
+    return rlp.sequence(map(encoded_hash, entries or ()))
+
+
+def authorizations(entries: Sequence[Authorization] | None) -> bytes:
+    """The RLP of an EIP-7702 authorization list."""
     return rlp.sequence(
         rlp.sequence(
             (
@@ -169,7 +175,7 @@ def _authorizations(entries: Sequence[Authorization]) -> bytes:
                 encoded_word(entry.s),
             )
         )
-        for entry in entries
+        for entry in entries or ()
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from tests.fixtures.fabricated import account, digest, fabricate, fabricate_chain, transaction
+from tests.fixtures.fix_chain import Stored
 
 from neolayer.chain import reading
 from neolayer.chain.finality import finalise
 from neolayer.chain.model import TRANSACTION_COLUMNS
 from neolayer.chain.store import BlockStore, Terms
 from neolayer.errors import BadBlock
-from tests.fixtures.fabricated import account, digest, fabricate, fabricate_chain, transaction
-from tests.fixtures.fix_chain import Stored
 
 A, B, C, D = (transaction(name, 1) for name in "abcd")
 C_PLUS = transaction("c", 1, salt="higher fee")
@@ -66,7 +66,7 @@ async def test_every_transaction_reaches_a_state(stored: Stored, store: BlockSto
 
 
 async def test_and_back_again(stored: Stored, store: BlockStore) -> None:
-    """The first branch may win in the end: its blocks are no orphans, its transactions confirmed."""
+    """The first branch may win in the end: its blocks are no orphans, its rows as before."""
     base = fabricate_chain([0])
     old = fabricate(1, base[0].block_hash, [A, C])
     new = fabricate(1, base[0].block_hash, [C_PLUS], branch="'")

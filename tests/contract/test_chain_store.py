@@ -6,6 +6,8 @@ import asyncio
 import random
 
 import pytest
+from tests.fixtures.fabricated import account, digest, fabricate, fabricate_chain, transaction
+from tests.fixtures.fix_chain import Stored
 
 from neolayer.chain import reading
 from neolayer.chain.finality import finalise
@@ -13,8 +15,6 @@ from neolayer.chain.ingest import ingest
 from neolayer.chain.model import BlockRows
 from neolayer.chain.store import BlockStore, Terms, ensure_network, open_store
 from neolayer.errors import BadBlock, ChainError
-from tests.fixtures.fabricated import account, digest, fabricate, fabricate_chain, transaction
-from tests.fixtures.fix_chain import Stored
 
 DAY_S = 86_400
 FUTURE_S = 4_000_000_000  # no block of that time is old

@@ -65,13 +65,17 @@ class PostgresTarget:
         run = self._in_transaction if script.transactional else self._statement_by_statement
         try:
             async for attempt in stamina.retry_context(
-                on=_RETRIED, attempts=None, timeout=self.patience.all_locks, wait_max=2.0
+                on=_RETRIED,
+                attempts=None,
+                timeout=self.patience.all_locks,
+                wait_jitter=0.2,
+                wait_max=2.0,
             ):
                 with attempt:
                     await run(migration, direction, script, done, on_statement)
         except _RETRIED as exc:
             raise MigrationError(
-                f"{migration.path}: no lock within {self.patience.all_locks.seconds} s: "
+                f"{migration.path}: no lock within {self.patience.all_locks.total_seconds():g} s: "
                 f"{await self._who_is_in_the_way()}",
                 hint="end that transaction, or migrate at a quieter time",
             ) from exc
@@ -170,6 +174,7 @@ class PostgresTarget:
             )
 
     async def _who_is_in_the_way(self) -> str:
+        await self.connection.execute("RESET ROLE")  # the owner may not look at other sessions
         rows = await (await self.connection.execute(QUERIES.long_transactions)).fetchall()
         open_ones = [f"pid {pid} ({name}) since {began:%H:%M:%S}" for pid, name, began in rows]
         return "open transactions: " + ", ".join(open_ones) if open_ones else "nobody holds it now"
@@ -239,6 +244,7 @@ async def _take_lock(connection: Connection, line: Line, patience: Patience) -> 
 
 
 async def _holder(connection: Connection) -> str:
+    await connection.execute("RESET ROLE")  # the owner may not look at other sessions
     row = await (await connection.execute(QUERIES.migrator_lock_holder)).fetchone()
     if row is None:
         return "it has just ended"

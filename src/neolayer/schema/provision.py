@@ -68,14 +68,12 @@ async def _provision_cluster(cluster: PostgresEndpoint, databases: list[Database
             await make_roles(admin, cluster)
             for database in databases:
                 await make_database(admin, database)
+                await _make_extensions(cluster, database)
         except psycopg.errors.InsufficientPrivilege as exc:
             raise MigrationError(
                 f"{cluster.address}: the DSN's user may not create roles and databases: {exc}",
                 hint="give a superuser, or a role with CREATEROLE, CREATEDB and BYPASSRLS",
             ) from exc
-    for database in databases:
-        async with await _admin(cluster, database) as admin:
-            await _make_extensions(admin)
 
 
 async def _admin(cluster: PostgresEndpoint, database: Database | None) -> Connection:
@@ -156,12 +154,12 @@ async def grant_database(admin: Connection, database: str) -> None:
         )
 
 
-async def _make_extensions(admin: Connection) -> None:
-    found = await admin.execute(QUERIES.available_extensions, {"extensions": list(EXTENSIONS)})
-    for (name,) in await found.fetchall():
-        try:
-            await admin.execute(
-                sql.SQL("CREATE EXTENSION IF NOT EXISTS {}").format(sql.Identifier(name))
-            )
-        except psycopg.errors.InsufficientPrivilege:
-            continue  # a convenience that a hosted server may keep to itself; nothing depends on it
+async def _make_extensions(cluster: PostgresEndpoint, database: Database) -> None:
+    async with await _admin(cluster, database) as admin:
+        found = await admin.execute(QUERIES.available_extensions, {"extensions": list(EXTENSIONS)})
+        for (name,) in await found.fetchall():
+            create = sql.SQL("CREATE EXTENSION IF NOT EXISTS {}").format(sql.Identifier(name))
+            try:
+                await admin.execute(create)
+            except psycopg.errors.InsufficientPrivilege:
+                continue  # a hosted server may keep it to itself; nothing depends on it

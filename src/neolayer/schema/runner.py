@@ -63,9 +63,10 @@ class Run:
         started = perf_counter()
         target = self.targets[migration.line]
         await target.run(migration, direction, done=done, on_statement=self.on_statement)
+        statements = len(migration.script(direction).statements)
+        self.on_statement(migration, statements + 1)
         if migration.line is not Line.CORE and (core := self.core) is not None:
             await core.write_history(migration, direction)
-        statements = len(migration.script(direction).statements)
         step = AppliedStep(
             migration.number,
             migration.line,

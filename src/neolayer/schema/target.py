@@ -9,7 +9,7 @@ from neolayer.schema.files import Direction, Migration
 from neolayer.schema.history import Mark
 from neolayer.schema.lines import Line
 
-# Called before each statement and at the end, with how many statements are done.
+# Called with the statements done: before each one, before the commit, and (one more) after it.
 OnStatement = Callable[[Migration, int], None]
 
 

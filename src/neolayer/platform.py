@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import BaseModel, SecretStr
@@ -42,6 +41,7 @@ from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.redis.client import address_of_url
 from neolayer.engines.redis.engine import RedisEngine
 from neolayer.errors import NotRunning
+from neolayer.relay.status import slot_state
 from neolayer.schema.runner import migrate_up
 from neolayer.settings import Settings
 
@@ -151,6 +151,31 @@ def engines(at: Endpoints) -> list[Engine]:
     ]
 
 
+def engines_elsewhere(settings: Settings) -> list[Engine]:
+    """The engines that run elsewhere, unopened: those can be asked while no layer runs.
+
+    Raises EngineUnavailable where a DSN cannot be read.
+    """
+    found: list[Engine] = []
+    for name, dsn in (
+        ("postgres", settings.postgres.dsn),
+        ("postgres event_store", settings.postgres.event_store_dsn),
+        ("postgres timeseries", settings.postgres.timeseries_dsn),
+    ):
+        if dsn is not None:
+            text = dsn.get_secret_value()
+            at = PostgresEndpoint(Level.REAL, text, {}, address_of(text))
+            found.append(PostgresEngine(at, name=name))
+    if settings.redis.dsn is not None:
+        url = settings.redis.dsn.get_secret_value()
+        found.append(RedisEngine(RedisEndpoint(Level.REAL, url, address_of_url(url))))
+    if settings.clickhouse.dsn is not None:
+        found.append(ClickHouseEngine(parse_dsn(settings.clickhouse.dsn.get_secret_value())))
+    if settings.objects.url is not None:
+        found.append(ObjectsEngine(_objects(settings)))
+    return found
+
+
 def data_classes() -> tuple[DataClass, ...]:
     """Every class of data, as the rooms' catalogues declare them."""
     return chain.CLASSES
@@ -210,7 +235,7 @@ def services(
     yield from (Step(name=engine.name, run=_look_at(engine)) for engine in others)
     needed = tuple(dict.fromkeys([*started, *(engine.name for engine in others)]))
     yield Step(name=_MIGRATED, run=lambda: migrate_up(at), depends_on=needed)
-    yield from _workers(settings, ports)
+    yield from _workers(settings, at, ports)
 
 
 def _runs_here(settings: Settings, name: str) -> bool:
@@ -269,15 +294,13 @@ def _clickhouse_service(chdb: EmbeddedClickHouse, port: int) -> Service:
     )
 
 
-def _workers(settings: Settings, ports: Mapping[str, int]) -> Iterator[Service]:
+def _workers(settings: Settings, at: Endpoints, ports: Mapping[str, int]) -> Iterator[Service]:
     environment = {**variables_of(settings), "NEOLAYER_SERVE__PORT": str(ports["serve"])}
     for name, ready in (
-        ("relay", _at_once),
+        ("relay", _relay_reads(at)),
         ("serve", http_answers(settings.serve.host, ports["serve"], "/health/live")),
     ):
         module = f"neolayer.workers.{name}"
-        if find_spec(module) is None:
-            continue
         yield Service(
             name=name,
             argv=(sys.executable, "-m", module, "--data-dir", str(settings.data_dir)),
@@ -288,9 +311,14 @@ def _workers(settings: Settings, ports: Mapping[str, int]) -> Iterator[Service]:
         )
 
 
-async def _at_once() -> bool:
-    """The relay is ready when it runs: what it lags shows in `status`, and it needs no door."""
-    return True
+def _relay_reads(at: Endpoints) -> Callable[[], Awaitable[bool]]:
+    """The relay is ready when PostgreSQL sees it read the commit log."""
+
+    async def reads() -> bool:
+        slot = await slot_state(at.postgres.dsn(Role.OPERATOR))
+        return slot is not None and slot.active
+
+    return reads
 
 
 def variables_of(settings: Settings) -> dict[str, str]:

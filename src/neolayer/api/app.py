@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from litestar import Litestar
 
@@ -18,12 +19,15 @@ from neolayer.api.watch import Watch
 from neolayer.engines.endpoints import Endpoints
 
 
-def make_app(endpoints: Endpoints) -> Litestar:
-    """The application over one layer; its engines are opened at first use and closed at the end."""
+def make_app(endpoints: Endpoints, *, relay_state: Path | None = None) -> Litestar:
+    """The application over one layer; its engines are opened at first use and closed at the end.
+
+    `relay_state` is the file in which the relay says what waits.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        app.state["watch"] = watch = Watch(endpoints)
+        app.state["watch"] = watch = Watch(endpoints, relay_state=relay_state)
         try:
             yield
         finally:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.engine import EngineStatus
+from neolayer.insight.health import Health, examine
 from neolayer.platform import engines
 
 _FRESH_S = 1.0
@@ -15,8 +17,9 @@ _FRESH_S = 1.0
 class Watch:
     """Keeps every engine's connection and its last status."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
-        self.endpoints = endpoints
+    def __init__(self, endpoints: Endpoints, *, relay_state: Path | None = None) -> None:
+        self._endpoints = endpoints
+        self._relay_state = relay_state
         self._engines = engines(endpoints)
         self._asked_at = -_FRESH_S
         self._last: list[EngineStatus] = []
@@ -29,6 +32,10 @@ class Watch:
                 self._last = await asyncio.gather(*(engine.status() for engine in self._engines))
                 self._asked_at = time.monotonic()
             return self._last
+
+    async def health(self) -> Health:
+        """Everything an operator must know, asked now."""
+        return await examine(self._endpoints, self._engines, state_file=self._relay_state)
 
     async def close(self) -> None:
         """Release every engine."""

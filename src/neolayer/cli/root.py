@@ -23,7 +23,7 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=()),
 )
-COMMANDS = ("layer", "demo", "ingest", "query", "config")
+COMMANDS = ("layer", "status", "doctor", "demo", "ingest", "query", "config")
 _EVERYWHERE = Group("For every command", sort_key=100)
 
 

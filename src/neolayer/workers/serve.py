@@ -14,6 +14,7 @@ from granian.server.embed import Server
 
 from neolayer.api.app import make_app
 from neolayer.platform import endpoints
+from neolayer.relay.status import state_path
 from neolayer.settings import Settings
 from neolayer.workers.process import run_worker
 
@@ -22,7 +23,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Answer HTTP on the settings' address until told to stop, then end what is under way."""
     logging.getLogger("_granian").setLevel(logging.WARNING)
     server = Server(
-        make_app(endpoints(settings)),
+        make_app(endpoints(settings), relay_state=state_path(settings.data_dir)),
         address=settings.serve.host,
         port=settings.serve.port,
         interface=Interfaces.ASGI,

@@ -80,5 +80,12 @@ class PostgresEngine:
         info = (await self._opened()).info
         return (info.parameter_status("server_version") or "unknown").split(" ")[0]
 
+    async def setting(self, name: str) -> str:
+        """The server's value of one of its settings, such as `wal_level`."""
+        connection = await self._opened()
+        found = await connection.execute("SELECT current_setting(%s)", (name,))
+        row = await found.fetchone()
+        return str(row[0]) if row else ""
+
     async def status(self) -> EngineStatus:
         return await probe(self, level=self._endpoint.level, address=self._endpoint.address)

@@ -1,0 +1,98 @@
+"""`neolayer doctor`: what on this machine or in the settings would keep the layer from working."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from neolayer.cli.output import write_json, write_table
+from neolayer.cli.root import app, invocation
+from neolayer.engines.embedded.data_directory import DataDirectory
+from neolayer.engines.embedded.machine import Check, check_machine
+from neolayer.engines.embedded.ports import require_free
+from neolayer.engines.engine import Engine, Level
+from neolayer.engines.postgres.engine import PostgresEngine
+from neolayer.errors import NeolayerError
+from neolayer.platform import endpoints, engines, engines_elsewhere, is_embedded
+from neolayer.settings import Settings
+
+
+@app.command
+async def doctor(*, json: Annotated[bool, Parameter(help="Print JSON.")] = False) -> int:
+    """Check this machine, the settings and every engine; exit code 1 where something is wrong.
+
+    Example: neolayer doctor
+    """
+    checks = [check async for check in examine(invocation().settings)]
+    if json:
+        write_json([_row(check) for check in checks])
+    else:
+        rows = [tuple(_row(check).values()) for check in checks]
+        write_table(("check", "result", "found", "what to do"), rows)
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _row(check: Check) -> dict[str, object]:
+    remedy = None if check.ok else check.remedy
+    return {
+        "check": check.name,
+        "result": "OK" if check.ok else "problem",
+        "found": check.found,
+        "remedy": remedy,
+    }
+
+
+async def examine(settings: Settings) -> AsyncIterator[Check]:
+    """Every check, the machine's first."""
+    machine = check_machine(
+        settings.data_dir, run_as=settings.run_as, embedded=is_embedded(settings)
+    )
+    for check in machine:
+        yield check
+    yield _serve_port(settings)
+    async for check in _engines(settings):
+        yield check
+
+
+def _serve_port(settings: Settings) -> Check:
+    port = settings.serve.port
+    if not port:
+        return Check("serve port", True, "any free one")
+    if DataDirectory(settings.data_dir).holder() is not None:
+        return Check("serve port", True, f"{port}, the layer runs")
+    try:
+        require_free("serve", settings.serve.host, port)
+    except NeolayerError as exc:
+        return Check("serve port", False, exc.message, exc.hint)
+    return Check("serve port", True, f"{port} is free")
+
+
+async def _engines(settings: Settings) -> AsyncIterator[Check]:
+    running = DataDirectory(settings.data_dir).holder() is not None
+    if not running and is_embedded(settings):
+        yield Check("layer", True, "not running: embedded engines are not asked")
+    try:
+        opened = engines(endpoints(settings)) if running else engines_elsewhere(settings)
+    except NeolayerError as exc:
+        yield Check("engines", False, exc.message, exc.hint)
+        return
+    try:
+        for engine in opened:
+            async for check in _engine(engine):
+                yield check
+    finally:
+        await asyncio.gather(*(engine.close() for engine in opened))
+
+
+async def _engine(engine: Engine) -> AsyncIterator[Check]:
+    status = await engine.status()
+    found = (status.version if status.healthy else status.detail) or ""
+    remedy = "read its log" if status.level is Level.EMBEDDED else "check its DSN and the server"
+    yield Check(engine.name, status.healthy, found, remedy)
+    if isinstance(engine, PostgresEngine) and status.healthy:
+        level = await engine.setting("wal_level")
+        remedy = "ALTER SYSTEM SET wal_level = logical, then restart the server"
+        yield Check(f"{engine.name} wal_level", level == "logical", level, remedy)

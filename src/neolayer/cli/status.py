@@ -1,0 +1,191 @@
+"""`neolayer status`: what runs, where, how far behind, and what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from neolayer.chain.reading import Coverage
+from neolayer.cli.output import say, write_json, write_table
+from neolayer.cli.root import app, invocation
+from neolayer.engines.embedded.data_directory import DataDirectory, LayerState
+from neolayer.engines.engine import Engine
+from neolayer.errors import NotRunning
+from neolayer.insight.health import EngineHealth, Health, examine
+from neolayer.platform import endpoints, engines
+from neolayer.relay.status import RelayStatus, state_path
+from neolayer.settings import Settings
+
+UNHEALTHY, NOT_RUNNING = 1, 3
+
+
+@app.command
+async def status(*, json: Annotated[bool, Parameter(help="Print JSON.")] = False) -> int:
+    """Show every engine, process, the relay's lag and the gaps in each chain.
+
+    The exit code is 0 when all is healthy, 1 when something is not, 3 when no layer runs.
+
+    Example: neolayer status --json
+    """
+    settings = invocation().settings
+    directory = DataDirectory(settings.data_dir)
+    health = await _examine(settings)
+    report = _report(directory, health)
+    if json:
+        write_json(report)
+    else:
+        _write_tables(report)
+    if health is None:
+        return NOT_RUNNING
+    return 0 if health.healthy else UNHEALTHY
+
+
+async def _examine(settings: Settings) -> Health | None:
+    """None where no layer runs."""
+    try:
+        at = endpoints(settings)
+    except NotRunning:
+        return None
+    opened: list[Engine] = engines(at)
+    try:
+        return await examine(at, opened, state_file=state_path(settings.data_dir))
+    finally:
+        await asyncio.gather(*(engine.close() for engine in opened))
+
+
+def _report(directory: DataDirectory, health: Health | None) -> dict[str, Any]:
+    holder, state = directory.holder(), directory.read_state()
+    return {
+        "data_dir": str(directory.path),
+        "running": holder is not None,
+        "pid": holder.pid if holder else None,
+        "phase": state.phase if holder and state else "stopped",
+        "engines": [_engine(engine) for engine in health.engines] if health else [],
+        "services": _services(state) if holder and state else [],
+        "relay": _relay(health.relay) if health and health.relay else None,
+        "networks": [_network(network) for network in health.networks] if health else [],
+    }
+
+
+def _engine(engine: EngineHealth) -> dict[str, Any]:
+    seen = engine.status
+    return {
+        "name": seen.name,
+        "level": str(seen.level),
+        "version": seen.version,
+        "address": seen.address,
+        "healthy": seen.healthy,
+        "schema_version": engine.schema_version,
+        "lag": None
+        if engine.lag_bytes is None
+        else {"bytes": engine.lag_bytes, "seconds": engine.lag_seconds},
+        "detail": seen.detail,
+    }
+
+
+def _services(state: LayerState) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": service.name,
+            "state": service.state,
+            "pid": service.process.pid if service.process else None,
+            "restarts": service.restarts,
+            "last_exit": service.last_exit,
+        }
+        for service in state.services
+    ]
+
+
+def _relay(relay: RelayStatus) -> dict[str, Any]:
+    return {
+        "running": relay.running,
+        "position": str(relay.confirmed) if relay.confirmed else None,
+        "lag_bytes": relay.lag_bytes,
+        "held_bytes": relay.held_bytes,
+        "error": relay.error,
+        "sinks": [
+            {
+                "name": sink.name,
+                "position": str(sink.position) if sink.position else None,
+                "lag_bytes": sink.lag_bytes,
+                "lag_seconds": sink.lag_seconds,
+                "waiting_rows": sink.waiting_rows,
+                "error": sink.error,
+            }
+            for sink in relay.sinks
+        ],
+    }
+
+
+def _network(network: Coverage) -> dict[str, Any]:
+    return {
+        "name": network.network,
+        "chain_id": network.chain_id,
+        "type": network.network_type,
+        "head": network.head_number,
+        "finalized": network.finalized_number,
+        "stored": [list(part) for part in network.covered],
+        "missing": [list(part) for part in network.missing],
+    }
+
+
+# For people
+
+
+def _write_tables(report: dict[str, Any]) -> None:
+    if not report["running"]:
+        say(f"No layer is running on {report['data_dir']}.")
+    if report["engines"]:
+        write_table(
+            ("engine", "level", "version", "address", "state", "schema", "lag"),
+            [_engine_row(engine) for engine in report["engines"]],
+        )
+    if report["services"]:
+        columns = ("process", "state", "pid", "restarts", "last_exit")
+        write_table(columns, [tuple(service.values()) for service in report["services"]])
+    if report["relay"]:
+        _write_relay(report["relay"])
+    networks = [network for network in report["networks"] if network["stored"]]
+    if networks:
+        columns = ("network", "chain id", "head", "final", "stored", "missing")
+        write_table(columns, [_network_row(network) for network in networks])
+
+
+def _engine_row(engine: dict[str, Any]) -> tuple[object, ...]:
+    lag = engine["lag"]
+    return (
+        engine["name"],
+        engine["level"],
+        engine["version"],
+        engine["address"],
+        "healthy" if engine["healthy"] else engine["detail"],
+        engine["schema_version"],
+        f"{lag['bytes']} bytes" if lag else "",
+    )
+
+
+def _write_relay(relay: dict[str, Any]) -> None:
+    state = "reading" if relay["running"] else "not reading"
+    title = f"relay: {state}, at {relay['position']}, {relay['lag_bytes']} bytes behind"
+    columns = ("sink", "position", "lag bytes", "lag seconds", "waiting rows", "error")
+    write_table(columns, [tuple(sink.values()) for sink in relay["sinks"]], title=title)
+
+
+def _network_row(network: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        network["name"],
+        network["chain_id"],
+        network["head"],
+        network["finalized"],
+        _ranges(network["stored"]),
+        _ranges(network["missing"]),
+    )
+
+
+def _ranges(ranges: Iterable[list[int]], *, limit: int = 8) -> str:
+    shown = [f"{low}-{high}" if low != high else str(low) for low, high in ranges]
+    more = len(shown) - limit
+    return ", ".join(shown[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,99 @@
+"""The whole layer at one glance: engines, schema, relay, and how complete each chain is.
+
+Every part is asked at the same time and each may fail alone: what cannot be known is None, and the
+engine's own `detail` says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+
+from neolayer.chain.reading import Coverage, network_coverage
+from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.engines.engine import Engine, EngineStatus
+from neolayer.engines.postgres.connections import connect
+from neolayer.errors import NeolayerError
+from neolayer.relay.status import RelayStatus, SinkStatus, relay_status
+from neolayer.schema.lines import Line
+from neolayer.schema.state import schema_version
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """One engine, the newest migration it has, and how far it lags behind the commit log.
+
+    Both are None where they mean nothing for this engine or cannot be known.
+    """
+
+    status: EngineStatus
+    schema_version: int | None
+    lag_bytes: int | None
+    lag_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The layer as it is now."""
+
+    engines: tuple[EngineHealth, ...]
+    relay: RelayStatus | None
+    networks: tuple[Coverage, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every engine answers and the relay reads."""
+        answering = all(engine.status.healthy for engine in self.engines)
+        return answering and self.relay is not None and self.relay.running
+
+
+async def examine(
+    at: Endpoints, engines: Sequence[Engine], *, state_file: Path | None = None
+) -> Health:
+    """Ask everything at once. Never raises what an engine says; the engines stay open."""
+    statuses = asyncio.gather(*(engine.status() for engine in engines))
+    versions = asyncio.gather(*(_or_none(schema_version(at, line)) for line in Line))
+    relay = _or_none(relay_status(at, state_file=state_file))
+    networks = _or_none(coverage(at))
+    seen, known, relaying, covered = await asyncio.gather(statuses, versions, relay, networks)
+    sinks = {sink.name: sink for sink in relaying.sinks} if relaying else {}
+    by_line = dict(zip(Line, known, strict=True))
+    found = [_engine_health(status, at, by_line, sinks.get(status.name)) for status in seen]
+    return Health(tuple(found), relaying, tuple(covered or ()))
+
+
+def _engine_health(
+    status: EngineStatus, at: Endpoints, versions: dict[Line, int | None], sink: SinkStatus | None
+) -> EngineHealth:
+    has = [
+        version
+        for line, version in versions.items()
+        if version is not None and _address(at, line) == status.address
+    ]
+    lag = (sink.lag_bytes, sink.lag_seconds) if sink else (None, None)
+    return EngineHealth(status, max(has, default=None), *lag)
+
+
+def _address(at: Endpoints, line: Line) -> str:
+    return at.clickhouse.address if line.database is None else at.cluster(line.database).address
+
+
+async def coverage(at: Endpoints) -> list[Coverage]:
+    """Every network's coverage, read as the operator. Raises EngineUnavailable."""
+    dsn = at.postgres.dsn(Role.OPERATOR)
+    async with await connect(dsn, application_name="status") as connection:
+        return await network_coverage(connection)
+
+
+async def _or_none(asked: Awaitable[T]) -> T | None:
+    try:
+        return await asked
+    except (NeolayerError, psycopg.Error):  # before the first migration the tables are not there
+        return None

@@ -25,7 +25,11 @@ from neolayer.engines.embedded.clickhouse_server.auth import (
 from neolayer.engines.embedded.clickhouse_server.body import Body, ClientTooSlow
 from neolayer.engines.embedded.clickhouse_server.coding import choose_encoding
 from neolayer.engines.embedded.clickhouse_server.engine import Engine, Link
-from neolayer.engines.embedded.clickhouse_server.faults import READONLY, ClickHouseFault
+from neolayer.engines.embedded.clickhouse_server.faults import (
+    READONLY,
+    UNKNOWN_EXCEPTION,
+    ClickHouseFault,
+)
 from neolayer.engines.embedded.clickhouse_server.form import (
     ExternalTable,
     Form,
@@ -79,6 +83,10 @@ class App:
             return web.Response(status=400, text=f"Bad request: {exc.message}\n")
         except ConnectionError:
             return web.Response(status=400)  # nobody is left to read this
+        except Exception as exc:  # a fault of ours: the log gets the traceback, the client none
+            _log.exception("a request failed unexpectedly")
+            fault = ClickHouseFault.of(UNKNOWN_EXCEPTION, f"{type(exc).__name__} in this server")
+            return fault_response(fault, self._headers())
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         if not is_loopback(request.headers.get("Host")):
@@ -96,6 +104,8 @@ class App:
         if request.method == "GET" and "query" not in url:
             return web.Response(text="Ok.\n", headers=self._headers())
         user = self.users.authenticate(read_credentials(request.headers, url))
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if request.content_type != "multipart/form-data":
             return await self._statement(request, read_request(url, request.headers), user)
         form = await read_form(request)

@@ -50,7 +50,7 @@ class Users:
             raise _refused("no user given", status=401)
         known = self.passwords.get(credentials.name)
         expected = known if known is not None else credentials.password + "x"
-        if not hmac.compare_digest(expected.encode(), credentials.password.encode()):
+        if not hmac.compare_digest(_bytes(expected), _bytes(credentials.password)):
             raise _refused(
                 f"{credentials.name}: password is incorrect, or there is no user with such name"
             )
@@ -89,6 +89,10 @@ def is_loopback(host_header: str | None) -> bool:
     if not port.isdigit() or host.endswith(":"):
         host = host_header
     return host.strip("[]").lower() in LOOPBACK
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
 
 
 def _basic(authorization: str) -> Credentials:

@@ -12,8 +12,9 @@ and SHOW and no right on any source (files, URLs, other databases).
 
 from __future__ import annotations
 
+import fcntl
 import itertools
-import sys
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,12 @@ from neolayer.engines.embedded.clickhouse_server.faults import ClickHouseFault
 from neolayer.errors import EngineUnavailable
 
 READER_ROLE = "neolayer_reader"
+_OWN_FOLDER = "neolayer"
+_FAILURES = (RuntimeError, UnicodeDecodeError)
+
+# An INSERT's rows are gathered into blocks of a million, however long they are, unless bytes are
+# bounded too: 1 GiB of long rows then costs 0.6 GiB of memory, not 3.3, and 4 GiB no more.
+_BLOCK_BYTES = 64 << 20
 
 _CONFIG = """<clickhouse>
     <users_config>{users}</users_config>
@@ -38,7 +45,12 @@ _CONFIG = """<clickhouse>
 """
 
 _USERS = f"""<clickhouse>
-    <profiles><default/></profiles>
+    <profiles>
+        <default>
+            <input_format_max_block_size_bytes>{_BLOCK_BYTES}</input_format_max_block_size_bytes>
+            <min_insert_block_size_bytes>{_BLOCK_BYTES}</min_insert_block_size_bytes>
+        </default>
+    </profiles>
     <quotas><default/></quotas>
     <roles>
         <neolayer_owner><grants><query>GRANT ALL ON *.*</query></grants></neolayer_owner>
@@ -147,15 +159,15 @@ class Insert:
     def append(self, data: bytes) -> None:
         try:
             self._inserter.append(data)
-        except RuntimeError as exc:
-            raise ClickHouseFault.from_engine(str(exc)) from exc
+        except _FAILURES as exc:
+            raise _fault(exc) from exc
 
     def finish(self) -> Outcome:
         """Commit. Rows are on disk (fsync) when this returns."""
         try:
             done = self._inserter.finish()
-        except RuntimeError as exc:
-            raise ClickHouseFault.from_engine(str(exc)) from exc
+        except _FAILURES as exc:
+            raise _fault(exc) from exc
         rows, size = done.rows_written, done.bytes_written
         return Outcome(b"", rows, size, 0, rows, size, done.elapsed)
 
@@ -182,8 +194,8 @@ class Link:
         """Run one statement to its end and return all it printed."""
         try:
             done = self._connection.query(sql, output, params=params)
-        except RuntimeError as exc:
-            raise ClickHouseFault.from_engine(str(exc)) from exc
+        except _FAILURES as exc:
+            raise _fault(exc) from exc
         return Outcome(
             body=done.bytes() or b"",
             read_rows=done.storage_rows_read(),
@@ -205,8 +217,8 @@ class Link:
         """Begin an INSERT; `head` has neither FORMAT nor data."""
         try:
             return Insert(self._connection.send_insert(head, data_format))
-        except RuntimeError as exc:
-            raise ClickHouseFault.from_engine(str(exc)) from exc
+        except _FAILURES as exc:
+            raise _fault(exc) from exc
 
     def close(self) -> None:
         self._connection.close()
@@ -216,7 +228,12 @@ class Engine:
     """The engine on one folder. Keeps a first link open, for the engine stops with the last."""
 
     def __init__(self, path: Path) -> None:
-        self._target = f"{path}?config-file={quote(str(_write_configuration(path)))}"
+        try:
+            self._lock = _lock(path)
+            configuration = _write_configuration(path)
+        except OSError as exc:
+            raise EngineUnavailable("clickhouse", f"{path}: {exc.strerror}") from exc
+        self._target = f"{path}?config-file={quote(str(configuration))}"
         self._chdb = _import_chdb()
         self._keeper = self._connect_first(path)
         self._forbid_file_function()
@@ -242,12 +259,14 @@ class Engine:
 
     def close(self) -> None:
         self._keeper.close()
+        os.close(self._lock)
 
     def _connect_first(self, path: Path) -> Link:
         try:
             return Link(self._chdb.connect(self._target))
         except RuntimeError as exc:
-            raise EngineUnavailable("clickhouse", _why(str(exc), path)) from exc
+            reason = ClickHouseFault.from_engine(str(exc)).text
+            raise EngineUnavailable("clickhouse", f"cannot open {path}: {reason}") from exc
 
     def _forbid_file_function(self) -> None:
         """Replace `file(path)`, which reads any file of this process's user and asks no grant.
@@ -260,13 +279,35 @@ class Engine:
         functions.create_function("file", _no_file, ["String"], "String")
 
 
+def _fault(exc: BaseException) -> ClickHouseFault:
+    """The engine's error. Its text may quote data that are not UTF-8; chDB then fails to make the
+    exception it meant, and the text is inside the exception it made instead."""
+    inner = exc.__cause__ if isinstance(exc.__cause__, UnicodeDecodeError) else exc
+    if isinstance(inner, UnicodeDecodeError):
+        return ClickHouseFault.from_engine(inner.object.decode(errors="replace"))
+    return ClickHouseFault.from_engine(str(exc))
+
+
 def _no_file(_: str) -> str:
     raise PermissionError("the function file() is switched off on this server")
 
 
-def _write_configuration(path: Path) -> Path:
-    folder = path / "neolayer"
+def _lock(path: Path) -> int:
+    """Hold the folder. chDB locks it too, but reports a second owner badly and on two lines."""
+    folder = path / _OWN_FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        reason = f"another process owns {path}; only one may at a time"
+        raise EngineUnavailable("clickhouse", reason) from None
+    return descriptor
+
+
+def _write_configuration(path: Path) -> Path:
+    folder = path / _OWN_FOLDER
     users = folder / "users.xml"
     config = folder / "config.xml"
     users.write_text(_USERS, encoding="utf-8")
@@ -275,23 +316,10 @@ def _write_configuration(path: Path) -> Path:
 
 
 def _import_chdb() -> _Chdb:
-    """Import chDB without pyarrow, which it would load and we never use: 40 MB less memory."""
-    missing = "pyarrow" not in sys.modules
-    if missing:
-        sys.modules["pyarrow"] = None  # type: ignore[assignment]
     try:
         import chdb  # type: ignore[import-untyped]
     except ImportError as exc:
         raise EngineUnavailable(
             "clickhouse", f"chDB is not installed ({exc})", hint="pip install 'neolayer[embedded]'"
         ) from exc
-    finally:
-        if missing:
-            del sys.modules["pyarrow"]
     return cast(_Chdb, chdb)
-
-
-def _why(text: str, path: Path) -> str:
-    if "Cannot lock file" in text:
-        return f"another process owns {path}; only one may at a time"
-    return f"cannot open {path}: {ClickHouseFault.from_engine(text).text}"

@@ -71,7 +71,8 @@ class ClickHouseFault(Exception):
     @classmethod
     def of(cls, code: int, reason: str, *, status: int | None = None) -> ClickHouseFault:
         """A fault of this server's own, worded as the engine words its errors."""
-        text = f"Code: {code}. DB::Exception: {reason}. ({_NAMES[code]})"
+        shown = reason.encode(errors="replace").decode()
+        text = f"Code: {code}. DB::Exception: {shown}. ({_NAMES[code]})"
         return cls(code, text, status=status)
 
     @classmethod

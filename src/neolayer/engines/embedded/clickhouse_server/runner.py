@@ -25,6 +25,7 @@ from neolayer.engines.embedded.clickhouse_server.threads import Threads, settle
 PEEK_BYTES = 1 << 20
 MAX_QUERY_BYTES = 64 << 20
 _KILL_SECONDS = 0.25
+_DRAIN_POLL_SECONDS = 0.05
 _SHORT_SECONDS = 0.005  # most answers are whole by then, which saves waking up for parts
 _OUTPUT_WORDS = {
     "SELECT",
@@ -66,6 +67,17 @@ class Runner:
         finally:
             del self._running[wanted.query_id]
 
+    async def drain(self, *, grace_seconds: float, limit_seconds: float) -> bool:
+        """Let statements end by themselves, then kill them; False if some would not stop."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while self._running and loop.time() - begun < limit_seconds:
+            if loop.time() - begun > grace_seconds:
+                for token in list(self._running.values()):
+                    await self._threads.call(self._engine.kill, token)
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        return not self._running
+
     async def _dispatch(
         self, wanted: Wanted, body: Body, lease: Lease, reply: Reply, *, may_write: bool
     ) -> Outcome:
@@ -91,7 +103,7 @@ class Runner:
         if verdict.kind is Kind.CONTROL and statement.first_word(sql) in _OUTPUT_WORDS:
             reason = "INTO OUTFILE is not allowed"
             raise ClickHouseFault.of(faults.INTO_OUTFILE_NOT_ALLOWED, reason)
-        if verdict.kind is Kind.UNPARSED and not lease.user.may_write:
+        if verdict.kind is Kind.UNPARSED:
             self._explain_syntax(lease.link, sql)
         if verdict.kind is not Kind.READ and not may_write:
             reason = f"{lease.user.name}: Cannot execute query in readonly mode"

@@ -360,6 +360,7 @@ def test_the_summary_counts_what_was_done(clickhouse_process: ClickHouseProcess)
         ("?default_format=JSONCompactEachRow", b"SELECT 5, 'a'", b'[5, "a"]\n'),
         ("", b"SELECT 6 AS format ORDER BY format DESC", b"6\n"),
         ("", b"1 + 6", b"7\n"),
+        ("", b"SELECT 8 FORMAT `CSV`", b"8\n"),
         ("", b"EXPLAIN AST SELECT 1 FORMAT Null", b""),
         ("", b"SHOW DATABASES LIKE 'system'", b"system\n"),
     ],

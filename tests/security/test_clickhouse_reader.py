@@ -181,7 +181,7 @@ def test_an_attack_is_refused(
     parameter = f"?param_p={bait['secret']}"
     answer = clickhouse_process.send(attack.format(**bait), url=parameter, reader=True)
     assert answer.status >= 400
-    assert answer.headers["X-ClickHouse-Exception-Code"] not in {"1002", "0"}
+    assert int(answer.headers["X-ClickHouse-Exception-Code"]) > 0
     assert CANARY.encode() not in answer.data
     assert_nothing_happened(clickhouse_process, bait)
 

@@ -95,7 +95,7 @@ def query(sql: bytes, *, default_format: str) -> Query:
     end = tokens[-1].end if tokens else 0
     clause = _format_clause(tokens)
     if clause is None:
-        return Query(sql[:end], b"FORMAT " + default_format.encode(), default_format)
+        return Query(sql[:end].rstrip(), b"FORMAT " + default_format.encode(), default_format)
     word, name = clause
     return Query(sql[: word.start], sql[word.start : end], name.text.decode())
 

@@ -90,8 +90,8 @@ def _answer(outcome: Outcome, json: bool) -> None:
         [
             (
                 f"{each.table}: {each.measure}",
-                f"{each.postgres:,}",
-                f"{each.clickhouse:,}",
+                each.postgres,
+                each.clickhouse,
                 "=" if each.agrees else "≠",
             )
             for each in outcome.comparisons

@@ -23,7 +23,18 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=()),
 )
-COMMANDS = ("layer", "status", "doctor", "demo", "ingest", "query", "config")
+# Where each command is made; only that module is loaded, so that a command starts quickly.
+COMMANDS = {
+    "up": "layer",
+    "down": "layer",
+    "status": "status",
+    "doctor": "doctor",
+    "demo": "demo",
+    "ingest": "ingest",
+    "query": "query",
+    "migrate": "migrate",
+    "config": "config",
+}
 _EVERYWHERE = Group("For every command", sort_key=100)
 
 
@@ -70,7 +81,7 @@ app.meta.group_parameters = _EVERYWHERE
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return the exit code: 0, or what the error says."""
-    _register()
+    _register(arguments)
     try:
         result = app.meta(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
@@ -95,7 +106,8 @@ def fail(message: str, *, hint: str | None, code: int) -> int:
     return code
 
 
-def _register() -> None:
-    """Import the command modules; each adds its commands to `app`."""
-    for module in COMMANDS:
+def _register(arguments: list[str]) -> None:
+    """Import the module of the command that is called, or all where that is not plain to see."""
+    called = [COMMANDS[word] for word in arguments if word in COMMANDS]
+    for module in dict.fromkeys(called[:1] or COMMANDS.values()):
         import_module(f"neolayer.cli.{module}")

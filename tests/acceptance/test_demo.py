@@ -1,0 +1,108 @@
+"""The main job as a user runs it: `neolayer demo`, `ingest --wait` and `query`, in processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fixtures.fix_postgres import traversable_folder
+from tests.fixtures.shared_data import shared_data
+
+Run = subprocess.CompletedProcess[str]
+
+
+def neolayer(folder: Path, *arguments: str) -> Run:
+    command = (sys.executable, "-m", "neolayer", *arguments, "--data-dir", str(folder / "layer"))
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, cwd=folder, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A layer that runs for the tests of this file, and nothing of which runs after them."""
+    with traversable_folder() as path:
+        up = neolayer(path, "up", "--detach")
+        assert up.returncode == 0, up.stderr
+        yield path
+        neolayer(path, "down")
+
+
+def facts(run: Run) -> dict[str, object]:
+    assert run.returncode == 0, run.stderr
+    found: dict[str, object] = json.loads(run.stdout)
+    return found
+
+
+def test_the_demonstration_lands_everywhere_and_twice_is_once(folder: Path) -> None:
+    """A made chain with a reorganisation: both stores agree, and a second run adds nothing."""
+    first = facts(neolayer(folder, "demo", "--json"))
+    assert first["agrees"] is True
+    assert first["orphaned"] == 3
+    assert first["contracts"]
+    again = facts(neolayer(folder, "demo", "--json"))
+    assert (again["blocks"], again["skipped"], again["agrees"]) == (0, 60, True)
+    assert again["figures"] == first["figures"]
+
+
+def test_real_blocks_come_in_once_and_are_equal_in_both_stores(folder: Path) -> None:
+    """Every real JSON block is taken, verified; PostgreSQL and ClickHouse answer alike."""
+    names = ("mainnet-contiguous", "mainnet-eras", "mainnet-with-receipts")
+    folders = [str(shared_data("data", "chain", name)) for name in names]
+    ingest = ("ingest", *folders, "--network", "ethereum", "--wait", "--json")
+    assert facts(neolayer(folder, *ingest))["blocks"] == 16
+    assert facts(neolayer(folder, *ingest))["skipped"] == 16
+    measures = "count(*) AS n, sum(value) AS wei, sum(gas_limit) AS gas FROM"
+    mine = "network_id = (SELECT id FROM blockchain.networks WHERE name = 'ethereum')"
+    theirs = "network_id = (SELECT id FROM networks WHERE name = 'ethereum')"
+    core = f"SELECT {measures} blockchain.transactions WHERE {mine}"
+    analytics = f"SELECT {measures} transactions WHERE {theirs}"
+    ours = json.loads(neolayer(folder, "query", "core", core, "--json").stdout)
+    copy = json.loads(neolayer(folder, "query", "analytics", analytics, "--json").stdout)
+    assert ours[0]["n"] == copy[0]["n"] == 2181
+    assert ours[0]["wei"] == copy[0]["wei"]
+    assert int(ours[0]["gas"]) == int(copy[0]["gas"])
+
+
+@pytest.mark.parametrize(
+    ("target", "statement", "reason"),
+    [
+        ("core", "CREATE TABLE x (a int)", "read-only"),
+        ("core", "SELECT 1; SELECT 2", "multiple commands"),
+        ("core", "SELECT * FROM core.context_secrets", "permission denied"),
+        ("core", "SELECT 1 AS a, 2 AS a", "two columns"),
+        ("analytics", "DROP TABLE blocks", "readonly"),
+        ("analytics", "SELECT * FROM file('/etc/passwd', 'LineAsString')", ""),
+        ("analytics", "nonsense", "Syntax error"),
+    ],
+)
+def test_a_query_can_only_read(folder: Path, target: str, statement: str, reason: str) -> None:
+    """What writes, escapes or is no SQL is one error line, nothing on stdout, no traceback."""
+    run = neolayer(folder, "query", target, statement, "--json")
+    assert run.returncode != 0
+    assert run.stdout == ""
+    assert run.stderr.startswith("error: ")
+    assert reason in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_tampered_file_is_refused_and_the_rest_goes_in(folder: Path) -> None:
+    """Exit code 1 and the file's name; the good block of the same folder is stored."""
+    blocks = folder / "blocks"
+    blocks.mkdir()
+    source = shared_data("data", "chain", "mainnet-contiguous", "22431082.json")
+    block = json.loads(source.read_bytes())
+    block["transactions"][0]["value"] = "0x1"
+    (blocks / "bad.json").write_text(json.dumps(block))
+    (blocks / "good.json").write_bytes(source.read_bytes())
+    run = neolayer(folder, "ingest", str(blocks), "--network", "other", "--chain-id", "2", "--json")
+    assert run.returncode == 1
+    assert "signed for chain 1" in run.stderr
+    run = neolayer(folder, "ingest", str(blocks), "--network", "ethereum", "--json")
+    assert run.returncode == 1
+    assert "bad.json: block 22431082: transaction 0 does not hash to" in run.stderr
+    assert json.loads(run.stdout)["skipped"] + json.loads(run.stdout)["blocks"] == 1

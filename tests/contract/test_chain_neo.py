@@ -92,5 +92,5 @@ async def test_real_blocks_of_neo_n3_fit_the_tables(neo: Stored) -> None:
     (log, *_) = await neo.rows("SELECT topic0, data FROM blockchain.logs")
     assert log["topic0"] == "Deploy"
     assert json.loads(log["data"])["type"] == "Array"
-    contracts = "SELECT count(*) FROM blockchain.smart_contracts WHERE deployed_by LIKE 'N%'"
+    contracts = "SELECT count(*) FROM blockchain.smart_contracts WHERE deployed_by LIKE 'N%%'"
     assert await neo.value(contracts) == 48

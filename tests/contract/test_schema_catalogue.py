@@ -59,6 +59,24 @@ def test_G_policies_ask_for_the_tenant_once_a_statement(
         assert text.count("current_tenant()") == text.count("SELECT core.current_tenant()")
 
 
+def test_G_only_known_tables_have_a_second_policy(
+    module_databases: Endpoints, database: Database
+) -> None:
+    """Permissive policies add up, so one more is one more way in."""
+    second = """
+        SELECT polrelid::regclass::text, polname, polcmd::text FROM pg_policy
+        WHERE polname <> 'tenant_isolation' ORDER BY 1
+    """
+    expected: dict[Database, list[tuple[object, ...]]] = {
+        Database.CORE: [
+            ("audit.entries", "write_own", "a"),
+            ("auth.role_permissions", "platform_roles", "r"),
+            ("auth.roles", "platform_roles", "r"),
+        ]
+    }
+    assert rows(module_databases, database, second) == expected.get(database, [])
+
+
 def test_G_nothing_is_granted_on_a_partition(
     module_databases: Endpoints, database: Database
 ) -> None:

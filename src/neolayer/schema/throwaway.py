@@ -29,17 +29,20 @@ from neolayer.engines.engine import Level
 from neolayer.engines.postgres.engine import PostgresEngine
 
 _NOWHERE = "127.0.0.1:1"
+_NO_CLICKHOUSE = ClickHouseEndpoint(Level.EMBEDDED, "127.0.0.1", 1, "nobody", "")
 
 
 @asynccontextmanager
-async def throwaway_servers() -> AsyncGenerator[Endpoints]:
+async def throwaway_servers(*, with_clickhouse: bool = True) -> AsyncGenerator[Endpoints]:
     """PostgreSQL and ClickHouse, empty; stopped and removed at the end. Raises EngineError."""
     folder = _folder()
     ports = free_ports(2)
     try:
         async with AsyncExitStack() as running:
             postgres = await _postgres(running, folder, ports[0])
-            clickhouse = await _clickhouse(running, folder, ports[1])
+            clickhouse = _NO_CLICKHOUSE
+            if with_clickhouse:
+                clickhouse = await _clickhouse(running, folder, ports[1])
             yield Endpoints(
                 postgres=postgres,
                 event_store=postgres,

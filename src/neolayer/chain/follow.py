@@ -130,7 +130,7 @@ class Follower:
                 await self._append(blocks)
         store = await self._server.opened()
         await finalise(store, node_final=await self._node.final())
-        self._report = self._report.at(await store.settle())
+        self._report = self._report.at(await store.position())
         self._tell()
 
     async def _append(self, blocks: AsyncGenerator[BlockRows | BadBlock]) -> None:

@@ -81,7 +81,7 @@ async def ingest(
                 on_progress(report)
         store = await server.opened()
         await finalise(store)
-        return report.at(await store.settle())
+        return report.at(await store.position())
 
 
 class SteadyStore:

@@ -56,10 +56,6 @@ ON CONFLICT (network_id) DO UPDATE SET
     head_number = greatest(h.head_number, excluded.head_number),
     updated_at = now();
 
--- touch_head --
--- A commit that waits for the disk: it takes every earlier commit of the run with it.
-UPDATE blockchain.chain_heads SET updated_at = now() WHERE network_id = %(network_id)s;
-
 -- position --
 -- An upper bound of the position of everything committed so far.
 SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;

@@ -230,14 +230,11 @@ class BlockStore:
         with errors_at_the_door():
             await self._connection.execute(sql.drop_pending, {**self._own, "hashes": list(hashes)})
 
-    async def settle(self) -> Position:
-        """Wait until everything committed so far is on disk, and say up to where that is."""
+    async def position(self) -> Position:
+        """A position at or above everything committed so far."""
         with errors_at_the_door():
-            await self._connection.execute("SET synchronous_commit = on")
-            await self._connection.execute(sql.touch_head, self._own)
             cursor = await self._connection.execute(sql.position)
             (lsn,) = cast(tuple[int], await cursor.fetchone())
-            await self._connection.execute("SET synchronous_commit = off")
         return Position(CURRENT_EPOCH, lsn)
 
 
@@ -249,14 +246,10 @@ async def open_store(
 
     With `old_is_final` a block older than a day counts as final the moment it arrives, so that a
     backfill writes each row once; who follows a node, and so knows its head, turns it off.
-
-    Its commits do not wait for the disk one by one: after a power cut a run's last blocks and the
-    head that names them are missing together. `BlockStore.settle` waits, once.
     """
     connection = await connect(dsn, autocommit=True, application_name=f"ingest {network.name}")
     async with connection:
         with errors_at_the_door():
-            await connection.execute("SET synchronous_commit = off")
             await connection.execute(sql.compress_well)
         set_json_dumps(msgspec.json.encode, connection)
         yield BlockStore(connection, network, old_is_final=old_is_final)

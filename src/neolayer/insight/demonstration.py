@@ -98,7 +98,7 @@ async def show_synthetic(endpoints: Endpoints, on_progress: Progress) -> Outcome
         if not replaced:
             branch = Batch(list(_decoded(chain.fork, network)))
             commit = await server.commit(branch, Terms(fork=_FORK - 1, all_or_none=True))
-            report = report.plus(commit).at(await (await server.opened()).settle())
+            report = report.plus(commit).at(await (await server.opened()).position())
     on_progress(report)
     return await settled(endpoints, network, report)
 

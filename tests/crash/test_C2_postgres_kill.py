@@ -1,0 +1,132 @@
+"""kill -9 of PostgreSQL while blocks are ingested: the ingest waits for it to come back, makes the
+commit again whose answer it never got, and loses and doubles nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from neolayer.chain.ingest import ingest
+from neolayer.chain.store import ensure_network
+from neolayer.engines.embedded.ports import free_port
+from neolayer.engines.embedded.postgres import STOP_SIGNAL, EmbeddedPostgres, server_environment
+from neolayer.engines.embedded.privileges import spawn_options
+from neolayer.engines.endpoints import PostgresEndpoint, Role
+from neolayer.engines.postgres.connections import connect
+from neolayer.schema.lines import POSTGRES_LINES
+from neolayer.schema.runner import migrate_up
+from tests.fixtures.fabricated import fabricate_chain
+from tests.fixtures.fix_chain import EMPTY_BLOCKS, Stored
+from tests.fixtures.fix_databases import postgres_only
+from tests.fixtures.fix_postgres import await_postgres, traversable_folder
+
+pytestmark = pytest.mark.faults
+ROUNDS, KILLS_PER_ROUND = 4, 5
+SEED = int(os.environ.get("NEOLAYER_SEED", "20261124"))
+
+
+class Server:
+    """A PostgreSQL that may be killed and started again where it was."""
+
+    def __init__(self, folder: Path) -> None:
+        self._cluster = EmbeddedPostgres(folder / "postgres", password=secrets.token_urlsafe(18))
+        self._cluster.initialise()
+        self._log = folder / "postgres.log"
+        self.port = free_port()
+        self._process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as output:
+            process = subprocess.Popen(
+                self._cluster.argv(self.port, fsync="off"),
+                stdout=output,
+                stderr=output,
+                cwd=self._cluster.directory,
+                env=server_environment(),
+                start_new_session=True,
+                **spawn_options(self._cluster.account),
+            )
+        await_postgres(process, self._cluster.admin_dsn(self.port), self._log)
+        return process
+
+    def endpoint(self) -> PostgresEndpoint:
+        passwords = {role: secrets.token_urlsafe(18) for role in Role if role is not Role.ADMIN}
+        return self._cluster.endpoint(self.port, passwords=passwords)
+
+    def kill_and_start(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = self._spawn()
+
+    def stop(self) -> None:
+        self._process.send_signal(STOP_SIGNAL)
+        self._process.wait(60)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with traversable_folder() as folder:
+        made = Server(folder)
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest_asyncio.fixture
+async def killable(server: Server) -> AsyncIterator[Stored]:
+    cluster = server.endpoint()
+    await migrate_up(postgres_only(cluster), lines=POSTGRES_LINES)
+    dsn = cluster.dsn(Role.INGEST)
+    async with await connect(dsn, autocommit=True, application_name="tests") as connection:
+        network = await ensure_network(connection, "testnet", chain_id=1337)
+    admin_dsn = cluster.dsn(Role.ADMIN, "neolayer")
+    admin = await connect(admin_dsn, autocommit=True, application_name="tests")
+    yield Stored(network, dsn, admin)
+    await admin.close()
+
+
+@asynccontextmanager
+async def looking(server: Server, stored: Stored) -> AsyncIterator[Stored]:
+    """The same with a connection of now: those of before die with the server."""
+    dsn = server.endpoint().dsn(Role.ADMIN, "neolayer")
+    async with await connect(dsn, autocommit=True, application_name="tests") as admin:
+        yield Stored(stored.network, stored.dsn, admin)
+
+
+async def test_C2_postgres_killed_at_random_moments(killable: Stored, server: Server) -> None:
+    """Twenty kills under running ingests; one report each, and the rows of a quiet run."""
+    chance = random.Random(SEED)
+    blocks = fabricate_chain(range(1, 601), transactions=6)
+
+    async def run() -> int:
+        report = await ingest(
+            blocks, dsn=killable.dsn, network=killable.network, blocks_per_commit=2
+        )
+        assert report.refused == ()
+        return report.blocks + report.skipped
+
+    started = asyncio.get_running_loop().time()
+    await run()
+    duration = asyncio.get_running_loop().time() - started
+    wanted = await killable.fingerprint()
+    for _ in range(ROUNDS):
+        async with looking(server, killable) as stored:
+            await stored.admin.execute(EMPTY_BLOCKS)
+        task = asyncio.create_task(run())
+        for _ in range(KILLS_PER_ROUND):
+            await asyncio.sleep(chance.uniform(0, duration / KILLS_PER_ROUND))
+            await asyncio.to_thread(server.kill_and_start)
+        assert await task == len(blocks)
+        async with looking(server, killable) as stored:
+            assert await stored.fingerprint() == wanted, f"seed {SEED}"

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from neolayer.chain.ingest import IngestReport
 from neolayer.chain.store import network_of
 from neolayer.cli.output import say, words, write_json, write_table
+from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
 from neolayer.cli.temporary import layer_while
 from neolayer.engines.embedded.data_directory import DataDirectory
@@ -36,6 +37,7 @@ async def demo(
 
     Example: neolayer demo --blocks ./blocks --network ethereum
     """
+    say_retries()
     if blocks is not None and rpc is not None:
         raise SettingsError("give --blocks or --rpc, not both")
     async with _layer() as at:

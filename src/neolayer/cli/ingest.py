@@ -23,6 +23,7 @@ from neolayer.chain.sources.jsonrpc import open_rpc
 from neolayer.chain.sources.rpc import EvmNode, fetch_range
 from neolayer.chain.store import network_of
 from neolayer.cli.output import say, words, write_json
+from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import SettingsError
@@ -69,6 +70,7 @@ async def take_in(
 
     Example: neolayer ingest --rpc http://127.0.0.1:8545 --network devnet --chain-id 31337 --follow
     """
+    say_retries()
     _check(paths, rpc, first, last, follow_head)
     at = endpoints(invocation().settings)
     named = await network_of(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -600,12 +601,46 @@ def test_a_bad_file_is_named_and_the_rest_is_unharmed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("packing", ["gz", "zst"])
 def test_a_packed_file_that_was_cut_is_an_error(tmp_path: Path, packing: str) -> None:
-    """A packed file that ends early is no silent end of input, not even right after a line."""
+    """A packed file that ends early, even right after a line, is named; the rest is unharmed."""
     line = json.dumps(real()).encode() + b"\n"
     pack = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}[packing]
     (tmp_path / f"cut.json.{packing}").write_bytes(pack(line * 3)[:-5])
-    with pytest.raises(SourceError, match=rf"cut\.json\.{packing}: damaged or cut short"):
-        blocks_of(tmp_path)
+    (tmp_path / "next.json").write_bytes(line)
+    *_, bad, kept = blocks_of(tmp_path)
+    assert isinstance(bad, BadBlock)
+    assert f"cut.json.{packing}: damaged or cut short" in bad.message
+    assert isinstance(kept, BlockRows)
+
+
+def test_a_bad_line_harms_no_other(tmp_path: Path) -> None:
+    """In a file of lines each line stands for itself, the first one too."""
+    lines = [json.dumps(real(number)) for number in (22431082, 22431084)]
+    (tmp_path / "a.jsonl").write_text("\n".join([lines[0][:99], *lines, "{}", lines[0]]))
+    first, *kept, odd, last = blocks_of(tmp_path)
+    assert isinstance(first, BadBlock)
+    assert "a.jsonl:1: not JSON, or cut short" in first.message
+    assert [b.number for b in (*kept, last) if isinstance(b, BlockRows)] == [
+        22431082,
+        22431084,
+        22431082,
+    ]
+    assert isinstance(odd, BadBlock)
+    assert "a.jsonl:4: neither a block nor a receipt" in odd.message
+
+
+def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
+    """Ten times the lines, receipts among them, need no more memory (Python's own count)."""
+    block, receipts = with_receipts()
+    text = "\n".join(map(json.dumps, [block, *receipts])) + "\n"
+    peaks: list[int] = []
+    for times in (2, 20):
+        (tmp_path / "blocks.jsonl").write_text(text * times)
+        tracemalloc.start()
+        for item in read_blocks([tmp_path], network=ETHEREUM, verify=False):
+            assert isinstance(item, BlockRows)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.1
 
 
 def test_several_packed_frames_are_one_content(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 import zstandard
 
-from neolayer.errors import SourceError
+from neolayer.errors import BadBlock, SourceError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _PACKED = ("", ".gz", ".zst")
 _NAMES = tuple(suffix + packed for suffix in SUFFIXES for packed in _PACKED)
+_LINES = {".jsonl", ".ndjson"}
 LARGEST_VALUE = 1 << 30
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 
@@ -41,7 +42,7 @@ class Document:
 def find_files(paths: Iterable[Path]) -> list[Path]:
     """The named files as they are, and of named folders every file that looks like blocks, sorted.
 
-    Raises SourceError for what is absent or unreadable, and where nothing is left.
+    Raises SourceError for what is absent, and where nothing is left.
     """
     found: list[Path] = []
     for path in paths:
@@ -63,7 +64,7 @@ def read_documents(
     """The values of one file in order, not parsed: whether each is JSON shows when it is decoded.
 
     `on_bytes` is told how many bytes of the file (as stored) were read since it was last told.
-    Raises SourceError where the file cannot be read.
+    Raises BadBlock where the file cannot be read or ends early; what came before stands.
     """
     try:
         with _opened(path) as (stored, content):
@@ -75,7 +76,7 @@ def read_documents(
                     on_bytes(position - consumed)
                     consumed = position
     except (OSError, EOFError, zstandard.ZstdError) as exc:
-        raise SourceError(f"{path}: {_reason(exc)}") from exc
+        raise BadBlock(_reason(exc), origin=str(path)) from exc
 
 
 def _reason(exc: Exception) -> str:
@@ -99,14 +100,14 @@ def _opened(path: Path) -> Generator[tuple[BinaryIO, io.BufferedIOBase]]:
 
 
 def _split(path: Path, content: io.BufferedIOBase) -> Iterator[Document]:
-    """One value a line where the first line is one by itself, else one value in all."""
+    """One value a line where name or first line say so, else one value in all."""
     first = content.readline(LARGEST_VALUE)
     second = content.readline(LARGEST_VALUE)
-    if second and not _is_json(first):
-        first = b"".join((first, second, content.read(LARGEST_VALUE)))
+    if second and not (_LINES.intersection(path.suffixes) or _is_json(first)):
+        first = b"".join((first, second, *_pieces(content)))
         second = b""
     if len(first) >= LARGEST_VALUE:
-        raise SourceError(f"{path}: one JSON value above 1 GiB", hint="write one block a line")
+        raise BadBlock("one JSON value above 1 GiB; write one block a line", origin=str(path))
     yield Document(f"{path}:1" if second else str(path), first)
     number = 2
     while second:
@@ -114,6 +115,13 @@ def _split(path: Path, content: io.BufferedIOBase) -> Iterator[Document]:
             yield Document(f"{path}:{number}", second)
         second = content.readline(LARGEST_VALUE)
         number += 1
+
+
+def _pieces(content: io.BufferedIOBase) -> Iterator[bytes]:
+    left = LARGEST_VALUE
+    while left > 0 and (piece := content.read(1 << 20)):
+        left -= len(piece)
+        yield piece
 
 
 def _is_json(line: bytes) -> bool:
@@ -155,7 +163,7 @@ class _Zstandard(io.RawIOBase):
 
 
 def holds(path: Path, words: bytes) -> bool:
-    """Whether the words occur in the file's content. Raises SourceError as the reading does."""
+    """Whether the words occur in the file's content. Raises BadBlock as the reading does."""
     try:
         with _opened(path) as (_, content):
             overlap = len(words) - 1
@@ -166,7 +174,7 @@ def holds(path: Path, words: bytes) -> bool:
                     return True
                 buffer[:overlap] = buffer[count : count + overlap]
     except (OSError, EOFError, zstandard.ZstdError) as exc:
-        raise SourceError(f"{path}: {_reason(exc)}") from exc
+        raise BadBlock(_reason(exc), origin=str(path)) from exc
     return False
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,16 +70,20 @@ def read_blocks(
 ) -> Iterator[BlockRows | BadBlock]:
     """Every block of the files, in the order of the files.
 
-    What is no block, or a bad one, comes as a BadBlock in its place and the reading goes on; the
-    caller decides what that means. Raises SourceError where a path is absent or cannot be read.
+    What is no block, a bad one, or the rest of a file that cannot be read, comes as a BadBlock in
+    its place and the reading goes on; the caller decides what that means. Raises SourceError where
+    a path is absent.
     """
     files = find_files(paths)
     with closing(_Receipts()) as receipts:
         for path in files:
             receipts.collect(path)
         for path in files:
-            for document in read_documents(path, on_bytes=on_bytes):
-                yield from _blocks(document, receipts, network=network, verify=verify)
+            try:
+                for document in read_documents(path, on_bytes=on_bytes):
+                    yield from _blocks(document, receipts, network=network, verify=verify)
+            except BadBlock as bad:
+                yield bad
 
 
 def _blocks(
@@ -172,13 +176,14 @@ class _Receipts:
 
     def collect(self, path: Path) -> None:
         """Remember the receipts of a file; whatever else is in it is left to the second reading."""
-        if not holds(path, b'"cumulativeGasUsed"'):
-            return
-        for document in read_documents(path):
-            self._database.executemany(
-                "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)", self._rows(document)
-            )
-        self._empty = False
+        with suppress(BadBlock):  # the second reading names it
+            if not holds(path, b'"cumulativeGasUsed"'):
+                return
+            self._empty = False
+            for document in read_documents(path):
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)", self._rows(document)
+                )
 
     @staticmethod
     def _rows(document: Document) -> Iterator[tuple[str, int, bytes]]:

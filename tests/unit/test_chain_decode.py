@@ -342,6 +342,17 @@ def test_what_goes_into_json_columns_is_hex_too(verify: bool) -> None:
         decode(block, verify=verify)
 
 
+def test_either_of_v_and_parity_is_enough_and_the_signed_one_is_stored() -> None:
+    """Nodes give v, yParity or both; what the hash proves goes into the row, not the other."""
+    expected = decode(real()).transactions
+    for name, odd in (("v", None), ("yParity", None), ("v", "0x5")):
+        block = real()
+        for item in block["transactions"]:
+            if item["type"] != "0x0":
+                item[name] = odd
+        assert decode(block).transactions == expected
+
+
 def test_hex_is_stored_in_lower_case() -> None:
     """Addresses, hashes, calldata and signatures in capitals give the rows of the original."""
     block = real()
@@ -483,6 +494,29 @@ def test_the_root_is_that_of_a_trie_built_by_the_book(values: list[bytes]) -> No
     trie: dict[str, bytes] = {reference.encode(n).hex(): value for n, value in enumerate(values)}
     expected = keccak(reference.encode(_book(trie))) if trie else EMPTY_ROOT
     assert ordered_root(values) == expected
+
+
+@pytest.mark.parametrize("size", [1, *range(24, 34), 55, 56, 4090])
+def test_the_root_holds_at_every_edge(size: int) -> None:
+    """Nodes just below and above 32 bytes, and counts at which the keys grow, follow the book."""
+    for count in (1, 2, 3, 16, 17, 127, 128, 129, 255, 256, 257):
+        values = [bytes([n % 250 + 1]) * size for n in range(count)]
+        trie = {reference.encode(n).hex(): value for n, value in enumerate(values)}
+        assert ordered_root(values) == keccak(reference.encode(_book(trie))), count
+
+
+def test_rlp_of_every_byte_is_the_librarys() -> None:
+    """A byte below 0x80 is its own encoding, one above is not."""
+    for byte in (bytes([n]) for n in range(256)):
+        assert rlp.string(byte) == reference.encode(byte)
+
+
+@pytest.mark.parametrize("size", [0, 55, 56, 255, 256, 4095, 4096, 65535, 65536, 1 << 24])
+def test_rlp_of_every_length_is_the_librarys(size: int) -> None:
+    """Lengths on both sides of each step, in the table and beyond it."""
+    assert rlp.string(bytes(size)) == reference.encode(bytes(size))
+    if size:
+        assert rlp.sequence([rlp.string(bytes(size))]) == reference.encode([bytes(size)])
 
 
 def _book(entries: dict[str, bytes]) -> Any:

@@ -182,7 +182,7 @@ def _transaction_rows(
                 effective_price,
                 cumulative,
                 contract,
-                optional_quantity(item.v if item.v is not None else item.yParity),
+                optional_quantity(_signed_v(item)),
                 to_word(item.r),
                 to_word(item.s),
                 _envelope(item, verified=verified),
@@ -215,6 +215,11 @@ def _kind(text: str) -> int:
     if kind > 0x7F:
         raise ValueError(f"type {text} is above 0x7f")
     return kind
+
+
+def _signed_v(item: Transaction) -> str | None:
+    """What stands in the signature, as `payloads.py` takes it: v, or a typed one's parity."""
+    return item.v if item.yParity is None or item.kind == "0x0" else item.yParity
 
 
 def _word(text: str | None) -> str | None:

@@ -308,7 +308,7 @@ MALFORMED = {
     "input": "0xab cd",
     "r": "0x" + "zz" * 32,
     "s": "0x1" + "0" * 64,
-    "v": "27",
+    "yParity": "27",
     "value": "0x\u0661",
     "from": "0x12",
     "nonce": "0x8000000000000000",
@@ -726,25 +726,65 @@ JUNK = (
 )
 
 
-@given(st.data())
-def test_whatever_stands_in_a_field_no_other_error_comes_out(data: st.DataObject) -> None:
+@pytest.mark.parametrize("verify", [True, False])
+def test_whatever_stands_in_a_field_no_other_error_comes_out(verify: bool) -> None:
     """Junk in any field of a block or its receipts: rows or one BadBlock, never something else."""
     block, receipts = _small()
-    place: Any = data.draw(st.sampled_from([block, receipts]))
-    while isinstance(place, (dict, list)) and place:
-        keys = list(place) if isinstance(place, dict) else range(len(place))
-        key = data.draw(st.sampled_from(keys))
-        inner = place[key]
-        if not (isinstance(inner, (dict, list)) and inner and data.draw(st.booleans())):
-            place[key] = data.draw(st.sampled_from(JUNK))
-            break
-        place = inner
-    with suppress(BadBlock):
-        decode(block, receipts, verify=data.draw(st.booleans()))
+    owners = [block, block["transactions"][3], receipts[3], receipts[3]["logs"][0]]
+    for owner in owners:
+        for field, before in list(owner.items()):
+            for owner[field] in JUNK:
+                with suppress(BadBlock):
+                    decode(block, receipts, verify=verify)
+            owner[field] = before
 
 
 def _small() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The first transactions of a real block, one with logs; not the whole, so not the roots."""
+    """The first transactions of a real block, with logs; not the whole, so not the roots."""
     block, receipts = with_receipts()
     used = receipts[3]["cumulativeGasUsed"]
     return block | {"transactions": block["transactions"][:4], "gasUsed": used}, receipts[:4]
+
+
+@pytest.mark.parametrize("index", [*JUNK, "0x" + "f" * 64])
+def test_a_receipt_with_a_junk_index_harms_only_its_block(tmp_path: Path, index: Any) -> None:
+    """The place of a receipt among its block's is read before all else, and survives anything."""
+    block, receipts = with_receipts()
+    receipts[3]["transactionIndex"] = index
+    (tmp_path / "a.json").write_text(json.dumps(receipts))
+    (tmp_path / "b.jsonl").write_text(json.dumps(block) + "\n" + json.dumps(real()))
+    *before, kept = blocks_of(tmp_path)
+    assert any(isinstance(item, BadBlock) for item in before)
+    assert isinstance(kept, BlockRows)
+
+
+def test_neo_blocks_find_their_application_logs(tmp_path: Path) -> None:
+    """On Neo N3 a transaction's application log is its receipt, wherever it stands."""
+    cases = json.loads(shared_data("data", "chain", "neo", "RpcTestCases.json").read_bytes())
+    answer = next(case["Response"] for case in cases if case["Name"] == "getblockasync")
+    run = {"trigger": "Application", "vmstate": "FAULT", "gasconsumed": "9007990"}
+    log = {"txid": answer["result"]["tx"][0]["hash"], "executions": [run]}
+    (tmp_path / "block.json").write_text(json.dumps(answer))
+
+    def found(network: str) -> BlockRows | BadBlock:
+        (item,) = read_blocks([tmp_path], network=PRESETS[network], verify=False)
+        return item
+
+    bare = found("neo-n3")
+    (tmp_path / "log.json").write_text(json.dumps({"id": 1, "jsonrpc": "2.0", "result": log}))
+    full = found("neo-n3")
+    assert isinstance(bare, BlockRows)
+    assert isinstance(full, BlockRows)
+    assert (bare.number, bare.logs, full.logs) == (7, None, [])
+    assert named(TRANSACTION_COLUMNS, full.transactions[0])["status"] == "failed"
+    other = found("ethereum")
+    assert isinstance(other, BadBlock)
+    assert "block.json: not a block with its transactions" in other.message
+
+
+def test_an_evm_block_is_no_neo_block(tmp_path: Path) -> None:
+    """A block of the other kind of chain is refused by what it is."""
+    (tmp_path / "block.json").write_text(json.dumps(real()))
+    (item,) = read_blocks([tmp_path], network=PRESETS["neo-n3"], verify=True)
+    assert isinstance(item, BadBlock)
+    assert "an EVM block, but the network is Neo N3" in item.message

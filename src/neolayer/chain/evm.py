@@ -50,24 +50,25 @@ def decode_block(
     Raises BadBlock naming `origin` and the block where anything is malformed, belongs to another
     network or, with `verify`, does not match its hashes; then there are no rows at all.
     """
-    parsed = _parse(block, receipts, origin)
-    name = parsed.block.number if len(parsed.block.number) < 20 else parsed.block.hash[:66]
+    parsed = block if isinstance(block, Block) else read_block(block, origin)
+    answers = None if receipts is None else _read_receipts(receipts, origin)
     try:
-        return _rows(parsed, network=network, verify=verify, origin=origin)
+        return _rows(parsed, answers, network=network, verify=verify, origin=origin)
     except ValueError as exc:
-        number = int(name, 16) if name[:2] == "0x" and name[2:].isalnum() else name
-        raise BadBlock(str(exc), origin=origin, block=number) from exc
+        raise BadBlock(str(exc), origin=origin, block=_name(parsed)) from exc
 
 
-class _Parsed(msgspec.Struct, frozen=True):
-    block: Block
-    receipts: list[Receipt] | None
-
-
-def _parse(block: Json | Block, receipts: Json | None, origin: str) -> _Parsed:
+def _name(block: Block) -> int | str:
     try:
-        decoded = block if isinstance(block, Block) else block_decoder.decode(block)
-        answers = None if receipts is None else receipts_decoder.decode(receipts)
+        return quantity(block.number)
+    except ValueError:
+        return block.hash[:66]
+
+
+def read_block(block: Json, origin: str) -> Block:
+    """The fields of a JSON block as they stand, not yet looked at. Raises BadBlock."""
+    try:
+        return block_decoder.decode(block)
     except msgspec.ValidationError as exc:
         reason = str(exc)
         if "$.transactions[" in reason and "got `str`" in reason:
@@ -75,11 +76,23 @@ def _parse(block: Json | Block, receipts: Json | None, origin: str) -> _Parsed:
         raise BadBlock(f"not a block with its transactions: {reason}", origin=origin) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadBlock(f"not JSON: {exc}", origin=origin) from exc
-    return _Parsed(decoded, answers)
 
 
-def _rows(parsed: _Parsed, *, network: Network, verify: bool, origin: str) -> BlockRows:
-    block, receipts = parsed.block, parsed.receipts
+def _read_receipts(receipts: Json, origin: str) -> list[Receipt]:
+    try:
+        return receipts_decoder.decode(receipts)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise BadBlock(f"not a list of receipts: {exc}", origin=origin) from exc
+
+
+def _rows(
+    block: Block,
+    receipts: list[Receipt] | None,
+    *,
+    network: Network,
+    verify: bool,
+    origin: str,
+) -> BlockRows:
     number, seconds = quantity64(block.number), quantity64(block.timestamp)
     if seconds not in _TIMES:
         raise ValueError(f"timestamp {seconds} is beyond the year 2261")

@@ -1,9 +1,10 @@
 """Blocks from files and folders: any set of blocks, in any order, with or without receipts.
 
 Values are told apart by content, not by name: a block object, a receipt, a list of either, or
-JSON-RPC answers holding them. Receipts may stand anywhere in the set, so the files are read twice:
-first their receipts are put into a temporary database on disk, then the blocks are decoded one by
-one, each with its receipts. Memory does not grow with the input.
+JSON-RPC answers holding them. On Neo N3 the application log of a transaction is its receipt.
+Receipts may stand anywhere in the set, so the files are read twice: first their receipts are put
+into a temporary database on disk, then the blocks are decoded one by one, each with its receipts.
+Memory does not grow with the input.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from neolayer.chain import evm
+from neolayer.chain import evm, neo, neo_wire
+from neolayer.chain.hexadecimal import INT64_MAX, quantity
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.sources.documents import (
     Document,
@@ -26,7 +28,7 @@ from neolayer.chain.sources.documents import (
     total_bytes,
 )
 from neolayer.chain.wire import Block, RpcError, block_decoder
-from neolayer.errors import BadBlock
+from neolayer.errors import BadBlock, SourceError
 
 __all__ = ["read_blocks", "total_bytes"]
 
@@ -57,6 +59,20 @@ class _Shape(msgspec.Struct, frozen=True):
     def is_receipt(self) -> bool:
         return self.cumulativeGasUsed is not msgspec.UNSET
 
+    @property
+    def place(self) -> int:
+        """The receipt's index in its block; -1 for one that is malformed, which its block shows."""
+        index = self.transactionIndex or 0
+        try:
+            number = index if isinstance(index, int) else quantity(index)
+        except ValueError:
+            return -1
+        return number if 0 <= number <= INT64_MAX else -1
+
+    @property
+    def is_application_log(self) -> bool:
+        return self.executions is not msgspec.UNSET
+
 
 _shape_decoder = msgspec.json.Decoder(_Shape)
 
@@ -77,7 +93,7 @@ def read_blocks(
     files = find_files(paths)
     with closing(_Receipts()) as receipts:
         for path in files:
-            receipts.collect(path)
+            receipts.collect(path, words=_OUTCOMES[network.kind])
         for path in files:
             try:
                 for document in read_documents(path, on_bytes=on_bytes):
@@ -86,41 +102,56 @@ def read_blocks(
                 yield bad
 
 
+# The words without which a file holds no receipts, by kind of network.
+_OUTCOMES = {"evm": b'"cumulativeGasUsed"', "neo-n3": b'"executions"'}
+
+
 def _blocks(
     document: Document, receipts: _Receipts, *, network: Network, verify: bool
 ) -> Iterator[BlockRows | BadBlock]:
+    decode = _decode_neo if network.kind == "neo-n3" else _decode_evm
     block = _plain_block(document.content)
     if block is not None:
-        yield _decode(block, block.hash, receipts, document.origin, network, verify)
+        yield decode(block, receipts, document.origin, network, verify)
         return
     for item in _unpack(document.content, document.origin):
         if isinstance(item, BadBlock):
             yield item
         elif item.shape.is_block:
-            named = item.shape.hash
-            yield _decode(item.value, named, receipts, document.origin, network, verify)
+            yield decode(item.value, receipts, document.origin, network, verify)
 
 
 def _plain_block(content: bytes) -> Block | None:
-    """The block, where the value is one and nothing else: most are, and this reads them once."""
+    """The block, where the value is an EVM one and nothing else: most are, and are read once."""
     try:
         return block_decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _decode(
-    block: Json | Block,
-    block_hash: str | None,
-    receipts: _Receipts,
-    origin: str,
-    network: Network,
-    verify: bool,
+def _decode_evm(
+    block: Json | Block, receipts: _Receipts, origin: str, network: Network, verify: bool
 ) -> BlockRows | BadBlock:
     try:
-        found = receipts.of(block_hash)
+        parsed = block if isinstance(block, Block) else evm.read_block(block, origin)
+        found = receipts.of_block(parsed.hash)
         return evm.decode_block(
-            block, network=network, receipts=found, verify=verify, origin=origin
+            parsed, network=network, receipts=found, verify=verify, origin=origin
+        )
+    except BadBlock as bad:
+        return bad
+
+
+def _decode_neo(
+    block: Json | Block, receipts: _Receipts, origin: str, network: Network, verify: bool
+) -> BlockRows | BadBlock:
+    try:
+        if isinstance(block, Block):
+            raise BadBlock("an EVM block, but the network is Neo N3", origin=origin)
+        parsed = neo_wire.read_block(block, origin)
+        logs = receipts.of_transactions([item.hash for item in parsed.tx])
+        return neo.decode_block(
+            block, network=network, application_logs=logs, verify=verify, origin=origin
         )
     except BadBlock as bad:
         return bad
@@ -157,53 +188,69 @@ def _answer(shape: _Shape, value: Json, origin: str) -> Iterator[_Item | BadBloc
             yield BadBlock("the node had no such block (its answer is null)", origin=origin)
         else:
             yield from _unpack(shape.result, origin)
-    elif shape.is_block or shape.is_receipt:
+    elif shape.is_block or shape.is_receipt or shape.is_application_log:
         yield _Item(value, shape)
     else:
         yield BadBlock("neither a block nor a receipt", origin=origin)
 
 
 class _Receipts:
-    """Receipts by block, in a private database that SQLite keeps on disk and drops when closed."""
+    """Receipts by block, in a private database that SQLite keeps on disk and drops when closed.
+
+    An application log names no block, so it is kept by its transaction.
+    """
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("")
         self._database.execute(
-            "CREATE TABLE receipts (block_hash TEXT, place INTEGER, content BLOB,"
-            " PRIMARY KEY (block_hash, place)) WITHOUT ROWID"
+            "CREATE TABLE receipts (owner TEXT, place INTEGER, content BLOB,"
+            " PRIMARY KEY (owner, place)) WITHOUT ROWID"
         )
         self._empty = True
 
-    def collect(self, path: Path) -> None:
+    def collect(self, path: Path, *, words: bytes) -> None:
         """Remember the receipts of a file; whatever else is in it is left to the second reading."""
         with suppress(BadBlock):  # the second reading names it
-            if not holds(path, b'"cumulativeGasUsed"'):
+            if not holds(path, words):
                 return
             self._empty = False
             for document in read_documents(path):
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)", self._rows(document)
-                )
+                self._store(document)
+
+    def _store(self, document: Document) -> None:
+        insert = "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)"
+        try:
+            self._database.executemany(insert, self._rows(document))
+        except sqlite3.Error as exc:
+            raise SourceError(f"receipts cannot be set aside in a temporary file: {exc}") from exc
 
     @staticmethod
     def _rows(document: Document) -> Iterator[tuple[str, int, bytes]]:
         for item in _unpack(document.content, document.origin):
-            if isinstance(item, BadBlock) or not item.shape.is_receipt:
+            if isinstance(item, BadBlock):
                 continue
-            if item.shape.blockHash is not None:
-                place = item.shape.transactionIndex or 0
-                index = int(place, 16) if isinstance(place, str) else place
-                yield item.shape.blockHash.lower(), index, bytes(item.value)
+            shape = item.shape
+            if shape.is_receipt and shape.blockHash is not None:
+                yield shape.blockHash.lower(), shape.place, bytes(item.value)
+            elif shape.is_application_log and shape.txid is not None:
+                yield shape.txid.lower(), 0, bytes(item.value)
 
-    def of(self, block_hash: str | None) -> bytes | None:
+    def of_block(self, block_hash: str) -> bytes | None:
         """The JSON list of a block's receipts in their order, or None where there are none."""
-        if self._empty or block_hash is None:
-            return None
+        found = self._of(block_hash)
+        return b"[" + b",".join(found) + b"]" if found else None
+
+    def of_transactions(self, hashes: Sequence[str]) -> list[Json] | None:
+        """The application logs of some transactions, or None where there are none at all."""
+        return [log for each in hashes for log in self._of(each)] or None
+
+    def _of(self, owner: str) -> list[bytes]:
+        if self._empty:
+            return []
         rows = self._database.execute(
-            "SELECT content FROM receipts WHERE block_hash = ? ORDER BY place",
-            (block_hash.lower(),),
-        ).fetchall()
-        return b"[" + b",".join(content for (content,) in rows) + b"]" if rows else None
+            "SELECT content FROM receipts WHERE owner = ? ORDER BY place", (owner.lower(),)
+        )
+        return [content for (content,) in rows]
 
     def close(self) -> None:
         self._database.close()

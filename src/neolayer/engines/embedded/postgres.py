@@ -127,8 +127,17 @@ class EmbeddedPostgres:
         finally:
             secret.unlink()
 
+    def _major(self) -> int:
+        """The programs' major version: before 17 there is no built-in locale of UTF-8."""
+        said = subprocess.run(
+            (self.program("postgres"), "--version"), capture_output=True, text=True, check=True
+        )
+        return int(said.stdout.split()[2].split(".")[0])
+
     def _run_initdb(self, target: Path, secret: Path) -> None:
-        locale = ["--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        locale = ["--no-locale"]
+        if self._major() >= 17:
+            locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         who = [f"--username={ADMIN}", f"--pwfile={secret}", "--auth=scram-sha-256"]
         argv = [self.program("initdb"), "--pgdata", str(target), "--encoding=UTF8"]
         try:

@@ -3,7 +3,9 @@
 What is compared, in this order: the place and the chain id that each transaction names, the
 receipts' fit, each transaction's hash, transactionsRoot, receiptsRoot, the block's own hash. The
 block's hash covers the two roots and the roots cover the bodies, so nothing that the chain agreed
-on can be changed unseen.
+on can be changed unseen. What nodes add on their own stays their word: `from` (it follows from the
+signature, at ten times the cost of all the rest), the gasPrice of a type with a fee cap, `size`,
+and a receipt's effectiveGasPrice.
 """
 
 from __future__ import annotations

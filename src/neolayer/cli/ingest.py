@@ -20,6 +20,7 @@ from neolayer.chain.model import Network
 from neolayer.chain.pending import Pool
 from neolayer.chain.sources.files import find_files, read_blocks, total_bytes
 from neolayer.chain.sources.jsonrpc import open_rpc
+from neolayer.chain.sources.neo_rpc import node_for
 from neolayer.chain.sources.rpc import EvmNode, fetch_range
 from neolayer.chain.store import network_of
 from neolayer.cli.output import say, words, write_json
@@ -112,7 +113,7 @@ async def _from_files(run: _Run, paths: tuple[Path, ...]) -> IngestReport:
 
 async def _from_node(run: _Run, url: str, first: int, last: int | None) -> IngestReport:
     async with open_rpc(url) as rpc:
-        node = EvmNode(rpc, run.network, verify=run.verify)
+        node = node_for(rpc, run.network, verify=run.verify)
         await node.check()
         end = await node.head() if last is None else last
         with _bar(max(end - first + 1, 0)) as bar:
@@ -132,13 +133,14 @@ async def _follow(run: _Run, url: str, first: int | None, last: int | None) -> I
     async with AsyncExitStack() as stack:
         rpc = await stack.enter_async_context(open_rpc(url))
         bar = stack.enter_context(_bar(None))
-        node = EvmNode(rpc, run.network, verify=run.verify)
+        node = node_for(rpc, run.network, verify=run.verify)
         await node.check()
         following = Following(
             run.network, start=first or 0, until=last, blocks_per_commit=run.blocks_per_commit
         )
+        pool = Pool(rpc) if isinstance(node, EvmNode) else None
         return await follow(
-            node, dsn=run.dsn, following=following, pool=Pool(rpc), on_progress=bar.show, stop=stop
+            node, dsn=run.dsn, following=following, pool=pool, on_progress=bar.show, stop=stop
         )
 
 

@@ -106,7 +106,7 @@ class EvmNode:
         answer = await self._rpc.ask("eth_chainId")
         found = int(_text(answer), 16) if answer else None
         if found != self._network.chain_id:
-            raise _other_network(self.address, found, self._network)
+            raise other_network(self.address, found, self._network)
 
     async def head(self) -> int:
         return int(_text(_needed(await self._rpc.ask("eth_blockNumber"), self.address)), 16)
@@ -270,7 +270,8 @@ def _needed(answer: bytes | None, address: str) -> bytes:
     return answer
 
 
-def _other_network(address: str, found: Any, network: Network) -> ChainError:
+def other_network(address: str, found: int | None, network: Network) -> ChainError:
+    """The error for a node that is not of the network."""
     return ChainError(
         f"{address} is a node of chain id {found}, not {network.chain_id} ({network.name})",
         hint="point --rpc at another node or name another --network",

@@ -39,6 +39,10 @@ from neolayer.relay.changes import (
     Truncation,
 )
 
+# A batch is cut at the first commit beyond either.
+BATCH_ROWS = 8_192
+BATCH_BYTES = 8 << 20
+
 _WAL_DATA, _KEEPALIVE = b"wk"
 _NEW, _OLD, _OLD_KEY, _TEXT, _NULL, _UNCHANGED = b"NOKtnu"
 _HEADER: Final = 25  # kind, start of the data in the log, end of the log, send time
@@ -98,7 +102,7 @@ class Decoder:
         self._changes: list[TableChanges | Truncation] = []
         self._version = 0
         self._committed_at: float | None = None
-        self._other: dict[int, Callable[[bytes], None]] = {
+        self._other: dict[int, Callable[[bytes], bool | None]] = {
             ord("B"): self._begin,
             ord("C"): self._commit,
             ord("R"): self._relation,
@@ -114,8 +118,11 @@ class Decoder:
         self.rows = 0
         self.size = 0
 
-    def feed(self, message: memoryview) -> None:
-        """One message of the replication stream. Raises RelayError on anything unknown."""
+    def feed(self, message: memoryview) -> bool | None:
+        """One message of the replication stream; true at a commit where it is time to `take`.
+
+        Raises RelayError on anything unknown.
+        """
         try:
             if message[0] == _WAL_DATA:
                 tag = message[_HEADER]
@@ -124,7 +131,7 @@ class Decoder:
                 elif tag in (UPDATE, DELETE):
                     self._update_or_delete(message, tag)
                 else:
-                    self._other[tag](message[_HEADER + 1 :].tobytes())
+                    return self._other[tag](message[_HEADER + 1 :].tobytes())
             elif message[0] == _KEEPALIVE:
                 self._keepalive(message)
             else:
@@ -133,6 +140,7 @@ class Decoder:
             raise RelayError(
                 f"cannot read the replication message {bytes(message[:48])!r}"
             ) from exc
+        return None
 
     def take(self) -> Batch | None:
         """What was fed since the last take; None where neither rows nor the position moved."""
@@ -228,12 +236,13 @@ class Decoder:
         self._version = pack_version(self._epoch, _u64(body, 0)[0])
         self.in_transaction = True
 
-    def _commit(self, body: bytes) -> None:
+    def _commit(self, body: bytes) -> bool:
         if not self.in_transaction:
             raise ValueError("a commit without a transaction")
         self.position = max(self.position, _u64(body, 9)[0])
         self._committed_at = _i64(body, 17)[0] / 1_000_000 + _POSTGRES_EPOCH_S
         self.in_transaction = False
+        return self.rows >= BATCH_ROWS or self.size >= BATCH_BYTES
 
     def _relation(self, body: bytes) -> None:
         """Sent before a table's first change, and again after its description changed."""

@@ -22,7 +22,7 @@ from neolayer.relay.changes import Batch
 from neolayer.relay.sinks.sink import Sink, Snapshot
 from neolayer.relay.status import LaneState
 
-FULL_BYTES: Final = 64 << 20
+FULL_BYTES = 64 << 20
 _WRITE_BYTES: Final = 32 << 20
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 10.0

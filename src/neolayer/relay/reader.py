@@ -15,13 +15,10 @@ from typing import Final
 
 from neolayer.engines.postgres.replication import ReplicationConnection
 from neolayer.position import Position
-from neolayer.relay.changes import Batch
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.lane import Lane
 
 _MESSAGES_AT_ONCE: Final = 2_000
-_BATCH_ROWS: Final = 8_192
-_BATCH_BYTES: Final = 8 << 20
 _SPLIT_BYTES: Final = 16 << 20
 _IDLE_S: Final = 0.25
 _CONFIRM_S: Final = 0.1
@@ -48,7 +45,7 @@ class Reader:
         """Read until `stop`. Raises EngineUnavailable, SlotError or RelayError."""
         while not stop.is_set():
             received = self._stream.receive(self._decoder.feed, limit=_MESSAGES_AT_ONCE)
-            self._hand_over(drained=received < _MESSAGES_AT_ONCE)
+            self._hand_over()
             if received == 0:
                 await self._stream.wait(_IDLE_S)
             else:
@@ -61,20 +58,15 @@ class Reader:
         self._told_at = 0.0
         self._confirm(idle=False)
 
-    def _hand_over(self, *, drained: bool) -> None:
-        """Cut a batch between transactions, or inside one that is too large to hold."""
+    def _hand_over(self) -> None:
+        """A batch for every lane, cut between transactions or inside one that is too large."""
         decoder = self._decoder
-        if decoder.in_transaction:
-            due = decoder.size >= _SPLIT_BYTES
-        else:
-            due = drained or decoder.rows >= _BATCH_ROWS or decoder.size >= _BATCH_BYTES
-        batch = decoder.take() if due else None
+        if decoder.in_transaction and decoder.size < _SPLIT_BYTES:
+            return
+        batch = decoder.take()
         if batch is not None:
-            self._offer(batch)
-
-    def _offer(self, batch: Batch) -> None:
-        for lane in self._lanes:
-            lane.offer(batch)
+            for lane in self._lanes:
+                lane.offer(batch)
 
     def _confirm(self, *, idle: bool) -> None:
         durable = Position.from_version(min(lane.position for lane in self._lanes)).lsn

@@ -40,7 +40,7 @@ _SESSION = (
 _POSTGRES_EPOCH_S = 946_684_800
 _STATUS = struct.Struct(">cQQQqB")
 
-Handler = Callable[[memoryview], None]
+Handler = Callable[[memoryview], bool | None]
 
 
 class SlotError(EngineError):
@@ -142,16 +142,17 @@ class ReplicationConnection:
     def receive(self, handle: Handler, *, limit: int) -> int:
         """Hand over up to `limit` messages that have arrived, and say how many; never waits.
 
-        Raises EngineUnavailable when the stream has ended.
+        Stops early where `handle` returns true. Raises EngineUnavailable when the stream has ended.
         """
         get, received, pulled = self._connection.get_copy_data, 0, False
         try:
             while received < limit:
                 size, message = get(1)
                 if size > 0:
-                    handle(message)
                     received += 1
                     pulled = False
+                    if handle(message):
+                        break
                 elif size < 0:
                     raise self._ended()
                 elif pulled:

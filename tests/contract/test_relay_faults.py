@@ -1,0 +1,254 @@
+"""What the relay does when something breaks: nothing is confirmed early, lost or told twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.fixtures.fix_clickhouse import start_clickhouse
+from tests.fixtures.fix_databases import execute
+from tests.fixtures.fix_postgres import running_postgres
+from tests.fixtures.fix_relay import COPIES, TABLES, RelayScene, clickhouse_statements
+
+from neolayer.engines.endpoints import Role
+from neolayer.errors import EngineUnavailable
+from neolayer.freshness import Store
+from neolayer.relay import decoder, lane
+from neolayer.relay.changes import Batch
+from neolayer.relay.sinks.null import NullSink
+from neolayer.relay.status import read_state, slot_state
+
+HUNDRED = "INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 100) g"
+
+
+class StubbornSink(NullSink):
+    """Refuses every write until `open_at` is set, and remembers what it was given."""
+
+    name = "stubborn"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.willing = asyncio.Event()
+        self.refused = 0
+        self.batches: list[Batch] = []
+
+    async def write(self, batches: Sequence[Batch]) -> None:
+        if not self.willing.is_set():
+            self.refused += 1
+            raise EngineUnavailable("stubborn", "not now")
+        self.batches += batches
+        await super().write(batches)
+
+
+async def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_nothing_is_confirmed_before_every_sink_has_it(relay_scene: RelayScene) -> None:
+    """While one sink refuses, the other has all rows and PostgreSQL is told of none."""
+    stubborn, other = StubbornSink(), NullSink()
+    async with relay_scene.relaying(stubborn, other):
+        await until(relay_scene.slot_exists)
+        before = relay_scene.sql("SELECT 1")
+        position = relay_scene.sql(HUNDRED)
+        await until(lambda: other.rows == 100 and stubborn.refused >= 3)
+        assert relay_scene.confirmed() <= before.lsn
+        assert "not now" in await relay_scene.error_of("stubborn")
+        stubborn.willing.set()
+        await until(lambda: relay_scene.confirmed() >= position.lsn)
+    assert stubborn.rows == 100
+
+
+async def test_an_idle_database_does_not_hold_back_log(relay_scene: RelayScene) -> None:
+    """Log that concerns no sink is confirmed too, though no row comes."""
+    async with relay_scene.relaying(NullSink()):
+        await until(relay_scene.slot_exists)
+        position = relay_scene.sql(
+            "INSERT INTO unrelated (text) SELECT repeat('x', 100) FROM generate_series(1, 5000)"
+        )
+        await until(lambda: relay_scene.confirmed() >= position.lsn)
+
+
+async def test_what_changed_while_the_relay_was_away_arrives_at_its_return(
+    relay_scene: RelayScene,
+) -> None:
+    """A stop loses nothing; the next start copies nothing again and streams the rest."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql(HUNDRED))
+    position = relay_scene.sql(
+        "UPDATE accounts SET amount = id", "DELETE FROM accounts WHERE id > 50"
+    )
+    async with relay_scene.relaying():
+        await relay_scene.arrives(position)
+        await relay_scene.same()
+
+
+async def test_batches_that_come_twice_or_late_change_nothing(relay_scene: RelayScene) -> None:
+    """C14: replayed and reordered batches end in the same rows."""
+    recorder = StubbornSink()
+    recorder.willing.set()
+    async with relay_scene.relaying(recorder, relay_scene.clickhouse_sink()):
+        for step in range(5):
+            position = relay_scene.sql(
+                f"INSERT INTO accounts (id, owner) SELECT g, 's{step}'"
+                f" FROM generate_series({step * 10}, {step * 10 + 20}) g"
+                " ON CONFLICT (id, part) DO UPDATE SET amount = accounts.amount + 1",
+                f"DELETE FROM accounts WHERE id % 7 = {step}",
+            )
+            await relay_scene.arrives(position, Store.CLICKHOUSE)
+    batches = [batch for batch in recorder.batches if batch.rows]
+    sink = relay_scene.clickhouse_sink()
+    await sink.open(0)
+    for again in (batches, batches[::-1], batches[2:4]):
+        for batch in again:
+            await sink.write([batch])
+        await relay_scene.same()
+    await sink.close()
+
+
+async def test_two_relays_at_once_one_works_one_waits(relay_scene: RelayScene) -> None:
+    """The second says why it waits and takes over when the first ends."""
+    second = dataclasses.replace(
+        relay_scene, state_file=relay_scene.state_file.with_name("second.json")
+    )
+    first_sink, second_sink = NullSink(), NullSink()
+    async with contextlib.AsyncExitStack() as stack:
+        async with relay_scene.relaying(first_sink):
+            await until(relay_scene.slot_exists)
+            await stack.enter_async_context(second.relaying(second_sink))
+            await until(lambda: "is active for PID" in (said_by(second.state_file) or ""))
+            relay_scene.sql(HUNDRED)
+            await until(lambda: first_sink.rows == 100)
+        relay_scene.sql("UPDATE accounts SET amount = 1")
+        await until(lambda: second_sink.rows == 100)
+    assert first_sink.rows == 100
+
+
+def said_by(state_file: Path) -> str | None:
+    state = read_state(state_file)
+    return state.error if state else None
+
+
+async def test_a_slot_that_was_dropped_is_made_anew_and_the_copy_starts_over(
+    relay_scene: RelayScene,
+) -> None:
+    """C12: changes that no stream brings, deletes too, are in the copy after the next start."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql(HUNDRED))
+    relay_scene.sql(
+        f"SELECT pg_drop_replication_slot('{relay_scene.slot}')",
+        "DELETE FROM accounts WHERE id <= 10",
+        "UPDATE accounts SET note = 'missed' WHERE id > 90",
+    )
+    async with relay_scene.relaying():
+        position = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (500, 'after')")
+        await relay_scene.arrives(position)
+        await relay_scene.same()
+
+
+async def test_a_copy_that_lost_its_rows_gets_them_again(relay_scene: RelayScene) -> None:
+    """A ClickHouse that was emptied has no checkpoint, and so is filled from the start."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql(HUNDRED))
+    clickhouse = relay_scene.endpoints.clickhouse
+    await clickhouse_statements(
+        clickhouse, "DROP TABLE accounts SYNC", "DROP TABLE relay_checkpoints SYNC", *COPIES
+    )
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql("UPDATE accounts SET amount = 3 WHERE id = 1"))
+        await relay_scene.same()
+
+
+async def test_a_full_lane_stops_the_reading_and_nothing_is_lost(
+    relay_scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C6: with a sink down, what waits in memory is bounded; all of it arrives afterwards."""
+    monkeypatch.setattr(lane, "FULL_BYTES", 1 << 20)
+    monkeypatch.setattr(decoder, "BATCH_BYTES", 1 << 16)
+    sink = StubbornSink()
+    async with relay_scene.relaying(sink):
+        await until(relay_scene.slot_exists)
+        position = relay_scene.sql(
+            *(
+                "INSERT INTO accounts (id, owner, note)"
+                f" SELECT g, 'ann', repeat('x', 300) FROM generate_series({n}, {n} + 999) g"
+                for n in range(0, 20_000, 1000)
+            )
+        )
+        await until(lambda: (waiting_bytes(relay_scene) or 0) >= 1 << 20)
+        await asyncio.sleep(0.5)
+        assert (waiting_bytes(relay_scene) or 0) < 2 << 20
+        sink.willing.set()
+        await until(lambda: relay_scene.confirmed() >= position.lsn)
+    assert sink.rows == 20_000
+
+
+def waiting_bytes(scene: RelayScene) -> int | None:
+    state = read_state(scene.state_file)
+    return state.lanes["stubborn"].waiting_bytes if state else None
+
+
+@contextlib.asynccontextmanager
+async def own_clickhouse(scene: RelayScene, folder: Path) -> AsyncIterator[Callable[[], None]]:
+    """A ClickHouse of this test's own; the callable kills it and starts it again."""
+    running = [start_clickhouse(folder)]
+    port = running[0][1]
+    default = dataclasses.replace(scene.endpoints.clickhouse, port=port, database="default")
+    mine = dataclasses.replace(default, database=scene.database)
+    await clickhouse_statements(default, f"CREATE DATABASE {scene.database}")
+    await clickhouse_statements(mine, *COPIES)
+    scene.endpoints = dataclasses.replace(scene.endpoints, clickhouse=mine)
+
+    def kill_and_start() -> None:
+        running[0][0].kill()
+        running[0][0].wait()
+        scene.sql("UPDATE accounts SET amount = amount + 1")
+        running[0] = start_clickhouse(folder, port=port)
+
+    try:
+        yield kill_and_start
+    finally:
+        running[0][0].terminate()
+        running[0][0].wait(timeout=30)
+
+
+async def test_a_clickhouse_that_dies_is_written_to_again(
+    relay_scene: RelayScene, traversable_tmp: Path
+) -> None:
+    """C14: kill -9 of ClickHouse, changes meanwhile, and the same rows after its return."""
+    async with own_clickhouse(relay_scene, traversable_tmp) as kill_and_start:
+        async with relay_scene.relaying():
+            await relay_scene.arrives(relay_scene.sql(HUNDRED))
+            await asyncio.to_thread(kill_and_start)
+            await relay_scene.arrives(relay_scene.sql("DELETE FROM accounts WHERE id = 1"))
+            await relay_scene.same()
+
+
+async def test_a_slot_that_the_server_gave_up_on_is_replaced(
+    relay_scene: RelayScene, traversable_tmp: Path
+) -> None:
+    """C12: beyond max_slot_wal_keep_size the server invalidates; the relay copies and goes on."""
+    with running_postgres(traversable_tmp, max_slot_wal_keep_size="1MB") as server:
+        execute(server, f"CREATE DATABASE {relay_scene.database}")
+        relay_scene.endpoints = dataclasses.replace(relay_scene.endpoints, postgres=server)
+        with psycopg.connect(relay_scene.dsn, autocommit=True) as connection:
+            connection.execute(TABLES)
+        async with relay_scene.relaying():
+            await relay_scene.arrives(relay_scene.sql(HUNDRED))
+        relay_scene.sql(
+            "DELETE FROM accounts WHERE id < 50",
+            *["SELECT pg_switch_wal()", "INSERT INTO unrelated (text) VALUES ('x')"] * 4,
+            "CHECKPOINT",
+        )
+        state = await slot_state(server.dsn(Role.ADMIN, relay_scene.database), relay_scene.slot)
+        assert state is not None and state.lost
+        async with relay_scene.relaying():
+            await relay_scene.arrives(relay_scene.sql("UPDATE accounts SET amount = 9"))
+            await relay_scene.same()

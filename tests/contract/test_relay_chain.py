@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+import redis
 from tests.fixtures.fix_relay import flushed
 
 from neolayer.catalogue import ClickHouseCopy
@@ -46,6 +47,8 @@ async def layer(
     clickhouse = dataclasses.replace(clickhouse_server, database=f"neolayer_{secrets.token_hex(4)}")
     endpoints = dataclasses.replace(layer_databases, clickhouse=clickhouse, redis=redis_server)
     await migrate_up(endpoints)
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushdb()
     return endpoints
 
 

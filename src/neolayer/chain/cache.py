@@ -1,0 +1,125 @@
+"""Transactions from Redis where it has them, from PostgreSQL where it has not.
+
+Only the stored row is cached, never its absence, and never its confirmations: those count from the
+head, which is one look at a small table. The relay invalidates rows as they change
+(`freshness/cache_versions.py` tells how the two agree on what is newer). Without Redis every read
+goes to PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from psycopg.rows import dict_row
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from neolayer.chain.catalogue import TRANSACTION_KEY
+from neolayer.chain.reading import Transaction
+from neolayer.engines.postgres.connections import Connection
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.engines.redis.scripts import load_script
+from neolayer.freshness.cache_versions import FLOOR_KEY, PUT_WITHIN, read_entry, version_text
+from neolayer.position import CURRENT_EPOCH, pack_version
+
+_LIVES: Final = timedelta(minutes=5)
+_REST_S: Final = 1.0
+_MAX_CONFIRMATIONS: Final = 2_147_483_647
+
+_sql = load_queries(__name__, "cache.sql")
+_put_if_newer = load_script(__name__, "put_if_newer.lua")
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Transaction)
+
+
+class TransactionCache:
+    """Reads by network and hash. Give it a connection in autocommit, and a client of short patience.
+
+    After a failure of Redis it is left alone for a second, so that reads do not all wait for it.
+    """
+
+    def __init__(self, connection: Connection, redis: Redis) -> None:
+        self._connection = connection
+        self._redis = redis
+        self._rests_until = 0.0
+
+    async def transaction(self, network: str, transaction_hash: str) -> Transaction | None:
+        """The transaction in whatever state it is, with its confirmations as of now, or None."""
+        cursor = await self._connection.execute(_sql.network_head, {"network": network})
+        found = await cursor.fetchone()
+        if found is None:
+            return None
+        network_id, head = found
+        stored = await self._stored(network_id, transaction_hash.lower())
+        return stored and replace(stored, confirmation_count=_confirmations(stored, head))
+
+    async def _stored(self, network_id: UUID, transaction_hash: str) -> Transaction | None:
+        key = TRANSACTION_KEY.format(network_id=network_id, transaction_hash=transaction_hash)
+        cached = await self._get(key)
+        if cached is not None:
+            return cached
+        started = time.monotonic()
+        version = await self._version()
+        row = await self._row(network_id, transaction_hash)
+        if row is None:
+            return None
+        is_settled = row.pop("is_settled")
+        stored = Transaction(**row)
+        if is_settled and time.monotonic() - started < PUT_WITHIN.total_seconds():
+            await self._put(key, version, stored)
+        return stored
+
+    async def _version(self) -> int:
+        cursor = await self._connection.execute(_sql.position)
+        (lsn,) = await cursor.fetchone() or (0,)
+        return pack_version(CURRENT_EPOCH, int(lsn))
+
+    async def _row(self, network_id: UUID, transaction_hash: str) -> dict[str, Any] | None:
+        names = {"network_id": network_id, "transaction_hash": transaction_hash}
+        async with self._connection.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(_sql.transaction, names)
+            return await cursor.fetchone()
+
+    async def _get(self, key: str) -> Transaction | None:
+        if time.monotonic() < self._rests_until:
+            return None
+        try:
+            entry, floor = await self._redis.mget(key, FLOOR_KEY)
+        except RedisError:
+            self._rest()
+            return None
+        value = read_entry(entry, floor)
+        try:
+            return None if value is None else _decoder.decode(value)
+        except msgspec.DecodeError:  # written by another version of this program
+            return None
+
+    async def _put(self, key: str, version: int, stored: Transaction) -> None:
+        if time.monotonic() < self._rests_until:
+            return
+        try:
+            value = _encoder.encode(stored)
+        except OverflowError:  # a number in the envelope that MessagePack cannot hold
+            return
+        lives_ms = int(_LIVES.total_seconds() * 1000)
+        try:
+            await _put_if_newer.run(
+                self._redis, [key, FLOOR_KEY], [version_text(version), value, lives_ms]
+            )
+        except RedisError:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._rests_until = time.monotonic() + _REST_S
+
+
+def _confirmations(stored: Transaction, head: int | None) -> int:
+    """The same count as blockchain.transactions_current."""
+    if stored.block_number is None or head is None:
+        return 0
+    return min(max(head - stored.block_number + 1, 0), _MAX_CONFIRMATIONS)

@@ -1,0 +1,165 @@
+"""Cached transactions follow the commit log: a reader that comes late never puts old data back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import psycopg
+import pytest
+from redis.asyncio import Redis
+from tests.contract.test_relay_chain import (
+    NETWORK,
+    NETWORK_ROW,
+    TRANSACTIONS,
+    arrives,
+    layer,
+    relaying,
+    write,
+)
+from tests.fixtures.fix_relay import RelayScene
+
+from neolayer.chain import reading
+from neolayer.chain.cache import TransactionCache
+from neolayer.engines.endpoints import Endpoints, RedisEndpoint, Role
+from neolayer.engines.engine import Level
+from neolayer.engines.postgres.connections import Connection, connect
+from neolayer.engines.redis.client import connect as connect_redis
+from neolayer.freshness.cache_versions import CHECKPOINT_KEY, FLOOR_KEY, read_entry, version_text
+
+__all__ = ["layer", "relaying"]
+
+HASH = "0x" + f"{1:064x}"
+KEY = f"transaction:{NETWORK}:{HASH}"
+HEAD = f"""INSERT INTO blockchain.chain_heads (network_id, head_number) VALUES ('{NETWORK}', 500)
+ON CONFLICT (network_id) DO UPDATE SET head_number = chain_heads.head_number + 1"""
+CONFIRM = f"UPDATE blockchain.transactions SET gas_used = 21000 WHERE transaction_hash = '{HASH}'"
+
+
+@pytest.fixture
+async def core(relaying: Endpoints) -> AsyncIterator[Connection]:
+    await arrives(relaying, write(relaying, NETWORK_ROW, TRANSACTIONS, HEAD))
+    dsn = relaying.postgres.dsn(Role.APP)
+    async with await connect(dsn, autocommit=True, application_name="test") as connection:
+        yield connection
+
+
+@pytest.fixture
+async def redis(relaying: Endpoints) -> AsyncIterator[Redis]:
+    client = connect_redis(relaying.redis, timeout_s=2)
+    yield client
+    await client.aclose()
+
+
+async def test_what_the_cache_answers_is_what_the_database_answers(
+    relaying: Endpoints, core: Connection, redis: Redis
+) -> None:
+    """First from PostgreSQL, then from Redis: every field alike, confirmations as of now."""
+    cache = TransactionCache(core, redis)
+    expected = await reading.transaction(core, "synthetic", HASH)
+    assert expected is not None and expected.value == Decimal(2**256 - 1)
+    assert await cache.transaction("synthetic", HASH) == expected
+    assert read_entry(await redis.get(KEY), None) is not None
+    write(relaying, HEAD)
+    again = await cache.transaction("synthetic", HASH.upper().replace("0X", "0x"))
+    assert again == await reading.transaction(core, "synthetic", HASH)
+    assert again is not None and again.confirmation_count == 501
+    assert await cache.transaction("synthetic", "0x" + "f" * 64) is None
+    assert await cache.transaction("nowhere", HASH) is None
+
+
+async def test_a_change_is_seen_as_soon_as_the_relay_has_it(
+    relaying: Endpoints, core: Connection, redis: Redis
+) -> None:
+    """A tombstone takes the entry's place; the next read caches the new row."""
+    cache = TransactionCache(core, redis)
+    await cache.transaction("synthetic", HASH)
+    await arrives(relaying, write(relaying, CONFIRM))
+    entry = await redis.get(KEY)
+    assert entry is not None and entry.endswith(b"-") and await redis.pttl(KEY) > 0
+    fresh = await cache.transaction("synthetic", HASH)
+    assert fresh is not None and fresh.gas_used == 21000
+    assert read_entry(await redis.get(KEY), None) is not None
+
+
+async def test_a_slow_reader_cannot_put_an_old_row_back(
+    relaying: Endpoints, core: Connection, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row changes, and the relay tells so, between a reader's look and its put."""
+    cache = TransactionCache(core, redis)
+    read_row = cache._row
+
+    async def read_then_dawdle(*names: object) -> object:
+        row = await read_row(*names)  # type: ignore[arg-type]
+        await arrives(relaying, write(relaying, CONFIRM))
+        return row
+
+    monkeypatch.setattr(cache, "_row", read_then_dawdle)
+    late = await cache.transaction("synthetic", HASH)
+    assert late is not None and late.gas_used is None
+    entry = await redis.get(KEY)
+    assert entry is not None and entry.endswith(b"-")
+
+
+async def test_a_row_under_change_is_answered_but_not_cached(
+    relaying: Endpoints, core: Connection, redis: Redis
+) -> None:
+    """A commit may be on disk before it is visible: a row that bears its mark is not kept."""
+    cache = TransactionCache(core, redis)
+    with psycopg.connect(relaying.postgres.dsn(Role.ADMIN)) as writer:
+        writer.execute(CONFIRM)
+        before = await cache.transaction("synthetic", HASH)
+        assert before is not None and before.gas_used is None
+        assert await redis.get(KEY) is None
+
+
+async def test_without_redis_reads_go_to_the_database(core: Connection) -> None:
+    """Redis down: every answer is right, none waits for long, none raises."""
+    nobody = connect_redis(RedisEndpoint(Level.REAL, "redis://127.0.0.1:1/0", "127.0.0.1:1"))
+    cache = TransactionCache(core, nobody)
+    for _ in range(3):
+        found = await cache.transaction("synthetic", HASH)
+        assert found is not None and found.block_timestamp == datetime(2021, 1, 2, tzinfo=UTC)
+    await nobody.aclose()
+
+
+async def test_after_truncate_nothing_older_is_believed(relay_scene: RelayScene) -> None:
+    """TRUNCATE names no rows: the floor rises above every entry made before it."""
+    async with relay_scene.relaying():
+        before = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann')")
+        await relay_scene.arrives(before)
+        with relay_scene.redis() as client:
+            client.set("account:ann:1", version_text(before.version) + "+old")
+            await relay_scene.arrives(relay_scene.sql("TRUNCATE accounts"))
+            assert read_entry(client.get("account:ann:1"), client.get(FLOOR_KEY)) is None
+
+
+async def test_a_redis_that_lost_its_memory_is_noticed(relay_scene: RelayScene) -> None:
+    """A checkpoint that is not the one we left means old entries may be back: the floor rises."""
+    async with relay_scene.relaying():
+        first = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann')")
+        await relay_scene.arrives(first)
+        with relay_scene.redis() as client:
+            client.set(CHECKPOINT_KEY, version_text(first.version - 1))  # an older file came back
+            client.set("account:ann:1", version_text(first.version) + "+old")
+            await relay_scene.arrives(
+                relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (2, 'bob')")
+            )
+            assert read_entry(client.get("account:ann:1"), client.get(FLOOR_KEY)) is None
+
+
+async def test_changed_keys_leave_tombstones_under_both_names(relay_scene: RelayScene) -> None:
+    """An update that changes a cache key marks the old and the new one; an insert marks none."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann'), (2, 'bob')")
+        )
+        await relay_scene.arrives(
+            relay_scene.sql(
+                "INSERT INTO accounts (id, owner) VALUES (3, 'cid')",
+                "UPDATE accounts SET owner = 'eve' WHERE id = 1",
+            )
+        )
+        with relay_scene.redis() as client:
+            assert sorted(client.keys("account:*")) == [b"account:ann:1", b"account:eve:1"]

@@ -55,7 +55,7 @@ async def test_nothing_is_confirmed_before_every_sink_has_it(relay_scene: RelayS
     """While one sink refuses, the other has all rows and PostgreSQL is told of none."""
     stubborn, other = StubbornSink(), NullSink()
     async with relay_scene.relaying(stubborn, other):
-        await until(relay_scene.slot_exists)
+        await until(relay_scene.is_streaming)
         before = relay_scene.sql("SELECT 1")
         position = relay_scene.sql(HUNDRED)
         await until(lambda: other.rows == 100 and stubborn.refused >= 3)
@@ -69,7 +69,7 @@ async def test_nothing_is_confirmed_before_every_sink_has_it(relay_scene: RelayS
 async def test_an_idle_database_does_not_hold_back_log(relay_scene: RelayScene) -> None:
     """Log that concerns no sink is confirmed too, though no row comes."""
     async with relay_scene.relaying(NullSink()):
-        await until(relay_scene.slot_exists)
+        await until(relay_scene.is_streaming)
         position = relay_scene.sql(
             "INSERT INTO unrelated (text) SELECT repeat('x', 100) FROM generate_series(1, 5000)"
         )
@@ -121,7 +121,7 @@ async def test_two_relays_at_once_one_works_one_waits(relay_scene: RelayScene) -
     first_sink, second_sink = NullSink(), NullSink()
     async with contextlib.AsyncExitStack() as stack:
         async with relay_scene.relaying(first_sink):
-            await until(relay_scene.slot_exists)
+            await until(relay_scene.is_streaming)
             await stack.enter_async_context(second.relaying(second_sink))
             await until(lambda: "is active for PID" in (said_by(second.state_file) or ""))
             relay_scene.sql(HUNDRED)
@@ -174,7 +174,7 @@ async def test_a_full_lane_stops_the_reading_and_nothing_is_lost(
     monkeypatch.setattr(decoder, "BATCH_BYTES", 1 << 16)
     sink = StubbornSink()
     async with relay_scene.relaying(sink):
-        await until(relay_scene.slot_exists)
+        await until(relay_scene.is_streaming)
         position = relay_scene.sql(
             *(
                 "INSERT INTO accounts (id, owner, note)"
@@ -223,12 +223,14 @@ async def test_a_clickhouse_that_dies_is_written_to_again(
     relay_scene: RelayScene, traversable_tmp: Path
 ) -> None:
     """C14: kill -9 of ClickHouse, changes meanwhile, and the same rows after its return."""
-    async with own_clickhouse(relay_scene, traversable_tmp) as kill_and_start:
-        async with relay_scene.relaying():
-            await relay_scene.arrives(relay_scene.sql(HUNDRED))
-            await asyncio.to_thread(kill_and_start)
-            await relay_scene.arrives(relay_scene.sql("DELETE FROM accounts WHERE id = 1"))
-            await relay_scene.same()
+    async with (
+        own_clickhouse(relay_scene, traversable_tmp) as kill_and_start,
+        relay_scene.relaying(),
+    ):
+        await relay_scene.arrives(relay_scene.sql(HUNDRED))
+        await asyncio.to_thread(kill_and_start)
+        await relay_scene.arrives(relay_scene.sql("DELETE FROM accounts WHERE id = 1"))
+        await relay_scene.same()
 
 
 async def test_a_slot_that_the_server_gave_up_on_is_replaced(

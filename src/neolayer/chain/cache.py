@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import msgspec
@@ -38,7 +38,7 @@ _decoder = msgspec.msgpack.Decoder(Transaction)
 
 
 class TransactionCache:
-    """Reads by network and hash. Give it a connection in autocommit, and a client of short patience.
+    """Reads by network and hash, over an autocommit connection and a client that waits briefly.
 
     After a failure of Redis it is left alone for a second, so that reads do not all wait for it.
     """
@@ -89,7 +89,10 @@ class TransactionCache:
         if time.monotonic() < self._rests_until:
             return None
         try:
-            entry, floor = await self._redis.mget(key, FLOOR_KEY)
+            entry, floor = cast(
+                list[bytes | None],
+                await self._redis.mget(key, FLOOR_KEY),
+            )
         except RedisError:
             self._rest()
             return None

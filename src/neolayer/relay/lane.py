@@ -140,7 +140,19 @@ class Lane:
                 self._idle.set()
                 self._log.warning("cannot write, will try again", error=exc.message)
             else:
+                _honour_cancellation()
                 self.state.error = None
                 return
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
             pause_s = min(pause_s * 2, _LAST_RETRY_S)
+
+
+def _honour_cancellation() -> None:
+    """Raise CancelledError where it was lost.
+
+    In Python 3.11 `asyncio.wait_for`, which redis-py uses, swallows a cancellation that arrives in
+    the moment its work ends; a lane that missed it would keep the whole relay from starting again.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -105,7 +105,8 @@ def _answer(steps: list[AppliedStep], *, as_json: bool, nothing: str) -> None:
 
 def _plan_text(entry: PlannedMigration) -> str:
     migration = entry.migration
-    how = "one transaction" if migration.up.transactional else "statement by statement"
+    together = migration.up.transactional and migration.line.database is not None
+    how = "one transaction" if together else "statement by statement"
     body = "\n\n".join(_statement_text(statement) for statement in entry.statements)
     return f"-- {migration.path} ({how})\n\n{body}\n"
 
@@ -124,7 +125,9 @@ def _plan_json(entry: PlannedMigration) -> dict[str, Any]:
         "number": entry.migration.number,
         "line": entry.migration.line,
         "name": entry.migration.name,
-        "transactional": entry.migration.up.transactional,
+        "transactional": (
+            entry.migration.up.transactional and entry.migration.line.database is not None
+        ),
         "statements": [
             {
                 "sql": statement.sql,

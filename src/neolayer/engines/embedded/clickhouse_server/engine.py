@@ -6,15 +6,13 @@ parallel; a link runs one statement at a time and keeps its own settings, databa
 temporary tables. Opening a link costs 0.15 ms.
 
 chDB refuses CREATE USER, but it reads roles and grants from a configuration file given at the
-first opening. Two roles stand there: the owner's, with every right, and the reader's, with SELECT
+first opening (`config.xml`, `users.xml`): the owner's role has every right, the reader's has SELECT
 and SHOW and no right on any source (files, URLs, other databases).
 """
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,53 +21,11 @@ from typing import Protocol, cast
 from urllib.parse import quote
 
 from neolayer.engines.embedded.clickhouse_server.faults import ClickHouseFault
+from neolayer.engines.embedded.clickhouse_server.folder import OwnFolder
 from neolayer.errors import EngineUnavailable
 
 READER_ROLE = "neolayer_reader"
-_OWN_FOLDER = "neolayer"
 _FAILURES = (RuntimeError, UnicodeDecodeError)
-
-# An INSERT's rows are gathered into blocks of a million, however long they are, unless bytes are
-# bounded too: 1 GiB of long rows then costs 0.6 GiB of memory, not 3.3, and 4 GiB no more.
-_BLOCK_BYTES = 64 << 20
-
-_CONFIG = """<clickhouse>
-    <users_config>{users}</users_config>
-    <timezone>UTC</timezone>
-    <display_name>neolayer</display_name>
-    <merge_tree>
-        <fsync_after_insert>1</fsync_after_insert>
-        <fsync_part_directory>1</fsync_part_directory>
-    </merge_tree>
-</clickhouse>
-"""
-
-_USERS = f"""<clickhouse>
-    <profiles>
-        <default>
-            <input_format_max_block_size_bytes>{_BLOCK_BYTES}</input_format_max_block_size_bytes>
-            <min_insert_block_size_bytes>{_BLOCK_BYTES}</min_insert_block_size_bytes>
-        </default>
-    </profiles>
-    <quotas><default/></quotas>
-    <roles>
-        <neolayer_owner><grants><query>GRANT ALL ON *.*</query></grants></neolayer_owner>
-        <{READER_ROLE}><grants><query>GRANT SELECT, SHOW ON *.*</query></grants></{READER_ROLE}>
-    </roles>
-    <users>
-        <default>
-            <password></password>
-            <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
-            <profile>default</profile>
-            <quota>default</quota>
-            <grants>
-                <query>GRANT neolayer_owner</query>
-                <query>GRANT {READER_ROLE}</query>
-            </grants>
-        </default>
-    </users>
-</clickhouse>
-"""
 
 
 class Kind(StrEnum):
@@ -228,12 +184,8 @@ class Engine:
     """The engine on one folder. Keeps a first link open, for the engine stops with the last."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._lock = _lock(path)
-            configuration = _write_configuration(path)
-        except OSError as exc:
-            raise EngineUnavailable("clickhouse", f"{path}: {exc.strerror}") from exc
-        self._target = f"{path}?config-file={quote(str(configuration))}"
+        self._folder = OwnFolder(path)
+        self._target = f"{path}?config-file={quote(str(self._folder.configuration))}"
         self._chdb = _import_chdb()
         self._keeper = self._connect_first(path)
         self._forbid_file_function()
@@ -259,7 +211,7 @@ class Engine:
 
     def close(self) -> None:
         self._keeper.close()
-        os.close(self._lock)
+        self._folder.release()
 
     def _connect_first(self, path: Path) -> Link:
         try:
@@ -290,29 +242,6 @@ def _fault(exc: BaseException) -> ClickHouseFault:
 
 def _no_file(_: str) -> str:
     raise PermissionError("the function file() is switched off on this server")
-
-
-def _lock(path: Path) -> int:
-    """Hold the folder. chDB locks it too, but reports a second owner badly and on two lines."""
-    folder = path / _OWN_FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        reason = f"another process owns {path}; only one may at a time"
-        raise EngineUnavailable("clickhouse", reason) from None
-    return descriptor
-
-
-def _write_configuration(path: Path) -> Path:
-    folder = path / _OWN_FOLDER
-    users = folder / "users.xml"
-    config = folder / "config.xml"
-    users.write_text(_USERS, encoding="utf-8")
-    config.write_text(_CONFIG.format(users=users), encoding="utf-8")
-    return config
 
 
 def _import_chdb() -> _Chdb:

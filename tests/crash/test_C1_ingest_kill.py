@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.fixtures.fix_chain import EMPTY_BLOCKS, Stored
+from tests.fixtures.fix_postgres import traversable_folder
+from tests.fixtures.shared_data import REPOSITORY
 
 from neolayer.chain import reading
 from neolayer.chain.ingest import IngestReport, ingest
 from neolayer.chain.sources.files import read_blocks
 from neolayer.chain.synthetic import make_chain, write_blocks
-from tests.fixtures.fix_chain import EMPTY_BLOCKS, Stored
-from tests.fixtures.fix_postgres import traversable_folder
-from tests.fixtures.shared_data import REPOSITORY
 
 pytestmark = pytest.mark.faults
 KILLS = 20

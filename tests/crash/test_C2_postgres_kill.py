@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.fixtures.fabricated import fabricate_chain
+from tests.fixtures.fix_chain import EMPTY_BLOCKS, Stored
+from tests.fixtures.fix_databases import postgres_only
+from tests.fixtures.fix_postgres import await_postgres, traversable_folder
 
 from neolayer.chain.ingest import ingest
 from neolayer.chain.store import ensure_network
@@ -25,10 +29,6 @@ from neolayer.engines.endpoints import PostgresEndpoint, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.schema.lines import POSTGRES_LINES
 from neolayer.schema.runner import migrate_up
-from tests.fixtures.fabricated import fabricate_chain
-from tests.fixtures.fix_chain import EMPTY_BLOCKS, Stored
-from tests.fixtures.fix_databases import postgres_only
-from tests.fixtures.fix_postgres import await_postgres, traversable_folder
 
 pytestmark = pytest.mark.faults
 ROUNDS, KILLS_PER_ROUND = 4, 5

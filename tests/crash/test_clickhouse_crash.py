@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
-
-from neolayer.engines.embedded.clickhouse_server.auth import load_users
-from neolayer.errors import SettingsError
 from tests.fixtures.fix_clickhouse_process import (
     ClickHouseProcess,
     server_arguments,
 )
+
+from neolayer.engines.embedded.clickhouse_server.auth import load_users
+from neolayer.errors import SettingsError
 
 Start = Callable[[], ClickHouseProcess]
 ROUNDS = 5

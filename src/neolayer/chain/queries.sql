@@ -18,6 +18,10 @@ SELECT pg_advisory_xact_lock(hashtextextended('neolayer chain ' || %(network_id)
 -- Make the partitions of one year, where they are missing.
 SELECT blockchain.ensure_partitions(%(instant)s::timestamptz, %(instant)s::timestamptz);
 
+-- keep_in_memory --
+-- What a trigger sees of a batch is spilled to disk beyond this; a batch is some 10 MB.
+SELECT set_config('work_mem', '64MB', FALSE);
+
 -- compress_well --
 -- Let long values be stored with lz4 where the server can: twice as fast as its default.
 SELECT set_config('default_toast_compression', 'lz4', FALSE)

@@ -250,6 +250,7 @@ async def open_store(
     connection = await connect(dsn, autocommit=True, application_name=f"ingest {network.name}")
     async with connection:
         with errors_at_the_door():
+            await connection.execute(sql.keep_in_memory)
             await connection.execute(sql.compress_well)
         set_json_dumps(msgspec.json.encode, connection)
         yield BlockStore(connection, network, old_is_final=old_is_final)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
 from prometheus_client import CollectorRegistry
 
 REGISTRY = CollectorRegistry()
@@ -31,6 +30,8 @@ def _mask_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 
 def configure_logging(*, level: int = logging.INFO) -> None:
     """Set up structured logging for this process: one line an event on stderr, secrets masked."""
+    import structlog  # a quarter of a second, which a command that logs nothing need not wait
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

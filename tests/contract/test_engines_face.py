@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from neolayer.engines.clickhouse.client import parse_dsn
+from neolayer.engines.clickhouse.dsn import parse_dsn
 from neolayer.engines.clickhouse.engine import ClickHouseEngine
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.endpoints import (

@@ -16,7 +16,7 @@ from neolayer.engines.embedded.ports import require_free
 from neolayer.engines.engine import Engine, Level
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.errors import NeolayerError
-from neolayer.platform import endpoints, engines, engines_elsewhere, is_embedded
+from neolayer.platform import endpoints, engines, engines_not_started, is_embedded
 from neolayer.settings import Settings
 
 
@@ -75,7 +75,7 @@ async def _engines(settings: Settings) -> AsyncIterator[Check]:
     if not running and is_embedded(settings):
         yield Check("layer", True, "not running: embedded engines are not asked")
     try:
-        opened = engines(endpoints(settings)) if running else engines_elsewhere(settings)
+        opened = engines(endpoints(settings)) if running else _elsewhere(settings)
     except NeolayerError as exc:
         yield Check("engines", False, exc.message, exc.hint)
         return
@@ -85,6 +85,12 @@ async def _engines(settings: Settings) -> AsyncIterator[Check]:
                 yield check
     finally:
         await asyncio.gather(*(engine.close() for engine in opened))
+
+
+def _elsewhere(settings: Settings) -> list[Engine]:
+    """Without a layer: the servers elsewhere, and the folder of objects only if it is not ours."""
+    found = engines_not_started(settings)
+    return found if settings.objects.url else found[:-1]
 
 
 async def _engine(engine: Engine) -> AsyncIterator[Check]:

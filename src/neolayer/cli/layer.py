@@ -16,8 +16,8 @@ from neolayer.engines.embedded.control import start_detached, stop_layer
 from neolayer.engines.embedded.data_directory import DataDirectory
 from neolayer.engines.embedded.supervisor import Supervisor
 from neolayer.errors import NeolayerError
-from neolayer.platform import plan, prepare
 from neolayer.settings import Settings
+from neolayer.supervision import plan, prepare
 
 
 @app.command

@@ -10,7 +10,7 @@ from neolayer.cli.output import say
 from neolayer.cli.progress import StartDisplay
 from neolayer.cli.root import Invocation
 from neolayer.engines.embedded.supervisor import Supervisor
-from neolayer.platform import plan, prepare
+from neolayer.supervision import plan, prepare
 
 
 @asynccontextmanager

@@ -23,6 +23,21 @@ def engine_answers(engine: Callable[[], Engine]) -> Callable[[], Awaitable[bool]
     return probe
 
 
+def redis_answers(port: int, password: str) -> Callable[[], Awaitable[bool]]:
+    """A probe that asks a loopback Redis for a PONG, by hand: its client takes long to load."""
+
+    async def probe() -> bool:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(f"AUTH {password}\r\nPING\r\n".encode())
+            await writer.drain()
+            return [await reader.readline() for _ in "12"] == [b"+OK\r\n", b"+PONG\r\n"]
+        finally:
+            writer.close()
+
+    return probe
+
+
 def http_answers(host: str, port: int, path: str) -> Callable[[], Awaitable[bool]]:
     """A probe that asks an HTTP server for `path` and wants a 200."""
 

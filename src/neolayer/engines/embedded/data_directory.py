@@ -121,7 +121,10 @@ class DataDirectory:
             self._acquire(descriptor)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(ProcessIdentity.own()), 0)
-            yield
+            try:
+                yield
+            finally:
+                os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)
 

@@ -20,7 +20,7 @@ from neolayer.errors import EngineError, NeolayerError
 
 _LOG_LIMIT_BYTES = 16 * 2**20
 _TAIL_BYTES = 8 * 2**10
-_PROBE_INTERVAL_S = 0.05
+_FIRST_PROBE_S, _LONGEST_PROBE_S = 0.03, 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +112,13 @@ class ChildProcess:
         return f"; its last words: {words}" if words else ""
 
     async def _poll(self) -> None:
+        pause_s = _FIRST_PROBE_S
         while True:
             with contextlib.suppress(NeolayerError, OSError):
                 if await self._service.ready():
                     return
-            await asyncio.sleep(_PROBE_INTERVAL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.3, _LONGEST_PROBE_S)
 
     async def stop(self) -> None:
         """Ask it to end, then kill it; returns when it is gone."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -16,6 +14,7 @@ from redis.exceptions import (
 )
 
 from neolayer.engines.endpoints import RedisEndpoint
+from neolayer.engines.redis.dsn import unreadable_dsn
 from neolayer.errors import EngineError, EngineUnavailable
 
 TIMEOUT_S = 10.0
@@ -37,26 +36,7 @@ def connect(endpoint: RedisEndpoint, *, timeout_s: float = TIMEOUT_S) -> Redis:
         )
     except ValueError:
         # The message may quote the URL and its password: `from None`.
-        raise _unreadable() from None
-
-
-def address_of_url(url: str) -> str:
-    """`host:port` of a URL, for people; never holds a secret. Raises EngineUnavailable."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme == "unix":
-            return parts.path
-        return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
-    except ValueError:
-        raise _unreadable() from None
-
-
-def _unreadable() -> EngineUnavailable:
-    return EngineUnavailable(
-        "redis",
-        "the DSN cannot be read",
-        hint="write redis://:password@host:port/0, rediss:// for TLS",
-    )
+        raise unreadable_dsn() from None
 
 
 def explain(exc: RedisError, endpoint: RedisEndpoint) -> EngineError:

@@ -1,0 +1,206 @@
+"""What `up` runs: engines first, then the migrations, then what works on them.
+
+An engine with a DSN is only looked at; one without is started here. Drivers and migrations are
+loaded while the servers start, because loading them takes as long as the servers do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from pydantic import BaseModel, SecretStr
+
+from neolayer.engines.embedded.answers import engine_answers, http_answers, redis_answers
+from neolayer.engines.embedded.clickhouse import EmbeddedClickHouse
+from neolayer.engines.embedded.data_directory import DataDirectory
+from neolayer.engines.embedded.placement import place_data
+from neolayer.engines.embedded.ports import LOOPBACK, free_ports, is_free, require_free
+from neolayer.engines.embedded.postgres import STOP_SIGNAL, EmbeddedPostgres
+from neolayer.engines.embedded.privileges import account_for
+from neolayer.engines.embedded.services import Service, Step
+from neolayer.engines.embedded.valkey import EmbeddedValkey
+from neolayer.engines.endpoints import Endpoints, PostgresEndpoint, Role
+from neolayer.engines.engine import Engine
+from neolayer.engines.postgres.engine import PostgresEngine
+from neolayer.platform import (
+    embedded_clickhouse,
+    embedded_postgres,
+    embedded_valkey,
+    endpoints_at,
+    engines_not_started,
+)
+from neolayer.settings import Settings
+
+_LOADED, _MIGRATED = "programs", "migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a supervisor runs, and the port of each part that has one."""
+
+    parts: tuple[Service | Step, ...]
+    ports: Mapping[str, int]
+
+
+def prepare(settings: Settings, *, chosen: bool) -> tuple[DataDirectory, str | None]:
+    """The data directory, made and writable, and a sentence where it had to lie elsewhere.
+
+    `chosen`: the user named the place. Raises DataDirectoryError or SettingsError.
+    """
+    account = account_for(settings.run_as) if settings.postgres.dsn is None else None
+    moved = place_data(settings.data_dir, chosen=chosen, account=account)
+    directory = DataDirectory(settings.data_dir)
+    directory.prepare(account)
+    return directory, moved
+
+
+def plan(settings: Settings, directory: DataDirectory) -> Plan:
+    """Everything to run on a prepared data directory. Raises EngineError on a port taken."""
+    ports = _ports(settings, directory)
+    return Plan(tuple(services(settings, directory, ports)), ports)
+
+
+def _ports(settings: Settings, directory: DataDirectory) -> dict[str, int]:
+    """The ports of the last time where they are free still: addresses that people noted live on."""
+    before = directory.read_state()
+    known = before.ports if before else {}
+    names = ("postgres", "redis", "clickhouse", "serve")
+    fresh = dict(zip(names, free_ports(len(names)), strict=True))
+    kept = {name: known[name] for name in names if name in known and is_free(known[name])}
+    ports = {**fresh, **kept}
+    if settings.serve.port:
+        require_free("serve", settings.serve.host, settings.serve.port)
+        ports["serve"] = settings.serve.port
+    return ports
+
+
+def services(
+    settings: Settings, directory: DataDirectory, ports: Mapping[str, int]
+) -> Iterator[Service | Step]:
+    """Engines first, then the migrations, then what works on them."""
+    at = endpoints_at(settings, directory, ports)
+    secrets = directory.secrets()
+    if settings.postgres.dsn is None:
+        cluster = embedded_postgres(settings, directory, secrets, for_start=True)
+        yield _postgres_service(cluster, at.postgres, ports["postgres"])
+    if settings.redis.dsn is None:
+        yield _redis_service(embedded_valkey(directory, secrets), ports["redis"])
+    if settings.clickhouse.dsn is None:
+        chdb = embedded_clickhouse(directory, secrets)
+        yield _clickhouse_service(chdb, ports["clickhouse"])
+    others = engines_not_started(settings)
+    yield from (Step(name=engine.name, run=_look_at(engine)) for engine in others)
+    yield Step(name=_LOADED, run=_load)
+    needed = ["postgres", "redis", "clickhouse", *(engine.name for engine in others), _LOADED]
+    yield Step(name=_MIGRATED, run=lambda: _migrate(at), depends_on=tuple(dict.fromkeys(needed)))
+    yield from _workers(settings, at, ports)
+
+
+async def _load() -> None:
+    """Load what is needed next, in a thread, while the servers start."""
+    for module in ("neolayer.schema.runner", "neolayer.relay.status"):
+        await asyncio.to_thread(import_module, module)
+
+
+async def _migrate(at: Endpoints) -> None:
+    from neolayer.schema.runner import migrate_up
+
+    await migrate_up(at)
+
+
+def _look_at(engine: Engine) -> Callable[[], Awaitable[None]]:
+    """Open, ping and close an engine that runs elsewhere: wrong DSN or version end the start."""
+
+    async def look() -> None:
+        try:
+            await engine.open()
+            await engine.ping()
+        finally:
+            await engine.close()
+
+    return look
+
+
+def _postgres_service(cluster: EmbeddedPostgres, at: PostgresEndpoint, port: int) -> Service:
+    return Service(
+        name="postgres",
+        argv=tuple(cluster.argv(port)),
+        prepare=cluster.prepare,
+        ready=engine_answers(lambda: PostgresEngine(at)),
+        env={"LC_ALL": "C"},
+        user=cluster.account,
+        cwd=cluster.directory,
+        stop_signal=STOP_SIGNAL,
+        stop_timeout_s=60.0,
+    )
+
+
+def _redis_service(valkey: EmbeddedValkey, port: int) -> Service:
+    return Service(
+        name="redis",
+        argv=tuple(valkey.argv(port)),
+        prepare=valkey.initialise,
+        ready=redis_answers(port, valkey.password),
+        cwd=valkey.directory,
+    )
+
+
+def _clickhouse_service(chdb: EmbeddedClickHouse, port: int) -> Service:
+    return Service(
+        name="clickhouse",
+        argv=tuple(chdb.argv(port)),
+        prepare=chdb.initialise,
+        ready=http_answers(LOOPBACK, port, "/ping"),
+        cwd=chdb.directory,
+        stop_timeout_s=30.0,
+    )
+
+
+def _workers(settings: Settings, at: Endpoints, ports: Mapping[str, int]) -> Iterator[Service]:
+    environment = {**variables_of(settings), "NEOLAYER_SERVE__PORT": str(ports["serve"])}
+    for name, ready in (
+        ("relay", _relay_reads(at)),
+        ("serve", http_answers(settings.serve.host, ports["serve"], "/health/live")),
+    ):
+        module = f"neolayer.workers.{name}"
+        yield Service(
+            name=name,
+            argv=(sys.executable, "-m", module, "--data-dir", str(settings.data_dir)),
+            ready=ready,
+            env=environment,
+            cwd=settings.data_dir,
+            depends_on=(_MIGRATED,),
+        )
+
+
+def _relay_reads(at: Endpoints) -> Callable[[], Awaitable[bool]]:
+    """The relay is ready when PostgreSQL sees it read the commit log."""
+
+    async def reads() -> bool:
+        from neolayer.relay.status import slot_state
+
+        slot = await slot_state(at.postgres.dsn(Role.OPERATOR))
+        return slot is not None and slot.active
+
+    return reads
+
+
+def variables_of(settings: Settings) -> dict[str, str]:
+    """The settings as variables, for children: they need not find our configuration file."""
+    return dict(_variables(settings, "NEOLAYER_"))
+
+
+def _variables(section: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    for name in type(section).model_fields:
+        value: object = getattr(section, name)
+        here = f"{prefix}{name.upper()}"
+        if isinstance(value, BaseModel):
+            yield from _variables(value, f"{here}__")
+        elif isinstance(value, SecretStr):
+            yield here, value.get_secret_value()
+        elif value is not None:
+            yield here, str(value)

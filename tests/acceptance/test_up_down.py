@@ -1,0 +1,190 @@
+"""The whole layer brought up, killed in every way, and taken down, by its commands alone.
+
+The tests of this file share one layer and run in order: each leaves it running for the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.fixtures.folders import traversable_folder
+from tests.fixtures.layer_commands import Layer, alive, eventually
+
+from neolayer.engines.embedded.data_directory import DataDirectory
+from neolayer.engines.embedded.processes import strays
+from neolayer.engines.endpoints import Role
+from neolayer.platform import endpoints
+from neolayer.settings import Settings
+
+PARTS = {"postgres", "redis", "clickhouse", "relay", "serve"}
+
+
+@pytest.fixture(scope="module")
+def layer() -> Iterator[Layer]:
+    with traversable_folder() as folder:
+        started = Layer(folder / "data")
+        up = started.run("up", "--detach")
+        try:
+            assert up.returncode == 0, up.stderr
+            yield started
+        finally:
+            started.run("down")
+
+
+def test_up_returns_when_everything_is_healthy(layer: Layer) -> None:
+    """After `up --detach` every engine answers and every process runs, and `status` says so."""
+    run = layer.run("status", "--json")
+    assert run.returncode == 0, run.stderr
+    status = json.loads(run.stdout)
+    assert status["running"]
+    assert status["pid"] == layer.pids()["supervisor"]
+    assert {service["name"] for service in status["services"]} == PARTS
+    assert all(service["state"] == "healthy" for service in status["services"])
+    by_name = {engine["name"]: engine for engine in status["engines"]}
+    assert set(by_name) == {"postgres", "redis", "clickhouse", "objects"}
+    for engine in by_name.values():
+        assert (engine["healthy"], engine["level"]) == (True, "embedded"), engine
+    assert by_name["postgres"]["schema_version"]
+    assert by_name["clickhouse"]["schema_version"]
+    assert by_name["clickhouse"]["lag"]["bytes"] is not None
+    assert status["relay"]["running"]
+
+
+def test_everything_is_closed_to_others(layer: Layer) -> None:
+    """The folder is ours alone, secrets are in no command line, and ports are loopback only."""
+    assert stat.S_IMODE(layer.data_dir.stat().st_mode) == 0o700
+    secrets = layer.data_dir / "secrets.json"
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+    held = DataDirectory(layer.data_dir).secrets()
+    for pid in layer.pids().values():
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        for secret in (*held.roles.values(), held.redis, held.clickhouse):
+            assert secret not in arguments
+    assert set(listening(set(layer.pids().values()))) == {"0100007F"}
+
+
+def listening(pids: set[int]) -> list[str]:
+    """The addresses, in the kernel's notation, on which these processes listen."""
+    files = [entry for pid in pids for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    names = [str(entry.readlink()) for entry in files if os.path.lexists(entry)]
+    inodes = {name.removeprefix("socket:[").rstrip("]") for name in names if "socket" in name}
+    rows = [
+        line.split()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        if Path(table).exists()
+        for line in Path(table).read_text().splitlines()[1:]
+    ]
+    return [row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes]
+
+
+def test_http_tells_health_and_metrics(layer: Layer) -> None:
+    """The server answers health, readiness and metrics with engines, relay and chains in them."""
+    base = f"http://127.0.0.1:{layer.state()['ports']['serve']}"
+    for path, words in (
+        ("/health/live", b"live"),
+        ("/health/ready", b'"status":"ready"'),
+        ("/metrics", b'neolayer_engine_up{engine="postgres",level="embedded"} 1.0'),
+        ("/metrics", b'neolayer_relay_lag_bytes{sink="clickhouse"}'),
+    ):
+        with urllib.request.urlopen(base + path, timeout=30) as answer:  # loopback
+            assert words in answer.read(), path
+
+
+def test_doctor_finds_nothing_wrong(layer: Layer) -> None:
+    """On a machine where the layer runs, every check is in order."""
+    run = layer.run("doctor", "--json")
+    assert run.returncode == 0, run.stdout
+
+
+def test_a_second_up_is_refused(layer: Layer) -> None:
+    """Another `up` on the directory names the process that runs there, and disturbs nothing."""
+    before = layer.pids()
+    for arguments in (("up",), ("up", "--detach")):
+        run = layer.run(*arguments)
+        assert run.returncode == 1
+        assert f"already running on {layer.data_dir} (process {before['supervisor']})" in run.stderr
+        assert "Traceback" not in run.stderr
+    assert layer.pids() == before
+
+
+@pytest.mark.parametrize("name", sorted(PARTS))
+def test_a_killed_process_is_started_again(layer: Layer, name: str) -> None:
+    """kill -9 of any child: it is back at the same address, and `status` counts it."""
+    before = layer.pids()[name]
+    os.kill(before, signal.SIGKILL)
+
+    def is_back() -> bool:
+        service = service_of(layer, name)
+        return service["state"] == "healthy" and service["process"]["pid"] != before
+
+    eventually(is_back, what=f"{name} is healthy again")
+    service = service_of(layer, name)
+    assert service["restarts"] >= 1
+    assert "SIGKILL" in service["last_exit"]
+
+
+def service_of(layer: Layer, name: str) -> dict[str, object]:
+    (found,) = [each for each in layer.state()["services"] if each["name"] == name]
+    return found
+
+
+def test_a_killed_supervisor_leaves_a_state_to_go_on_from(layer: Layer) -> None:
+    """kill -9 of the supervisor: the next `up` has the data, and the same addresses; Ctrl-C ends it
+    in order."""
+    with operator_of(layer) as admin:
+        admin.execute("CREATE TABLE IF NOT EXISTS public.kept AS SELECT 42 AS answer")
+    ports, pids = layer.state()["ports"], layer.pids()
+    os.kill(pids["supervisor"], signal.SIGKILL)
+    eventually(lambda: not alive(pids["supervisor"]), what="the supervisor is gone")
+
+    foreground = layer.start("up")
+    eventually(
+        lambda: (
+            layer.state()["phase"] == "healthy"
+            and layer.state()["supervisor"]["pid"] == foreground.pid
+        ),
+        what="the next layer is healthy",
+        timeout_s=120,
+    )
+    assert layer.state()["ports"] == ports
+    with operator_of(layer) as admin:
+        assert admin.execute("SELECT answer FROM public.kept").fetchone() == (42,)
+    assert not [name for name, pid in pids.items() if alive(pid)]
+
+    running = layer.pids()
+    foreground.send_signal(signal.SIGINT)
+    assert foreground.wait(timeout=120) == 0
+    assert not [name for name, pid in running.items() if alive(pid)]
+    assert layer.state()["phase"] == "stopped"
+    assert foreground.stderr is not None
+    with foreground.stderr as said:
+        assert "The layer is stopped." in said.read()
+
+
+def operator_of(layer: Layer) -> psycopg.Connection:
+    at = endpoints(Settings(data_dir=layer.data_dir))
+    return psycopg.connect(at.postgres.dsn(Role.ADMIN, "postgres"), autocommit=True)
+
+
+def test_down_leaves_nothing_running(layer: Layer) -> None:
+    """`down` ends every process, also those of a killed supervisor, and may be said twice."""
+    up = layer.run("up", "--detach")
+    assert up.returncode == 0, up.stderr
+    pids = layer.pids()
+    os.kill(pids["supervisor"], signal.SIGKILL)
+    down = layer.run("down")
+    assert down.returncode == 0, down.stderr
+    assert not [name for name, pid in pids.items() if alive(pid)]
+    assert strays(layer.data_dir.resolve()) == []
+    again = layer.run("down")
+    assert (again.returncode, "No layer was running" in again.stderr) == (0, True)
+    status = layer.run("status", "--json")
+    assert (status.returncode, '"running": false' in status.stdout) == (3, True)

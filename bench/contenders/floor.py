@@ -174,9 +174,10 @@ def _commit(connection: psycopg.Connection[Any], paths: Sequence[str], network_i
 
 
 def run(job: Job) -> int:
-    paths, size = job["paths"], job["blocks_per_commit"]
+    paths = job["paths"]
     if job.get("work") == "decode":
         return sum(len(decode(Path(path).read_bytes())[1]) for path in paths)
+    size = job["blocks_per_commit"]
     with psycopg.connect(job["dsn"], autocommit=True) as connection:
         for query in (sql.tune, sql.staging_blocks, sql.staging_transactions):
             connection.execute(query)

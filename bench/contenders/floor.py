@@ -2,8 +2,8 @@
 
 msgspec decodes typed structs; binary COPY fills a staging table; one INSERT ... ON CONFLICT moves
 it into the same tables, under the same indexes, checks and triggers as ours, so many blocks a
-commit. The settings are ours too: lz4, and one wait for the disk at the end. One thread, one
-connection, nothing verified, no reorganisation, no cursor, no resuming.
+commit. The session's settings are ours too. One thread, one connection, nothing verified, no
+reorganisation, no cursor, no resuming.
 """
 
 from __future__ import annotations
@@ -181,12 +181,10 @@ def run(job: Job) -> int:
     with psycopg.connect(job["dsn"], autocommit=True) as connection:
         for query in (sql.tune, sql.staging_blocks, sql.staging_transactions):
             connection.execute(query)
-        stored = sum(
+        return sum(
             _commit(connection, paths[start : start + size], job["network_id"])
             for start in range(0, len(paths), size)
         )
-        connection.execute(sql.flush)
-    return stored
 
 
 if __name__ == "__main__":

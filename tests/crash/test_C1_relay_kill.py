@@ -15,16 +15,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.crash.relay_process import arguments_of
-from tests.crash.writer import Writer
-from tests.fixtures.fix_databases import execute
-from tests.fixtures.fix_postgres import await_postgres
-from tests.fixtures.fix_relay import TABLES, RelayScene
 
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.postgres import EmbeddedPostgres, server_environment
 from neolayer.engines.embedded.privileges import spawn_options
 from neolayer.engines.endpoints import PostgresEndpoint
+from tests.crash.relay_process import arguments_of
+from tests.crash.writer import Writer
+from tests.fixtures.fix_databases import execute
+from tests.fixtures.fix_postgres import await_postgres
+from tests.fixtures.fix_relay import TABLES, RelayScene
 
 pytestmark = pytest.mark.faults
 

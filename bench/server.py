@@ -15,9 +15,15 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from neolayer.engines.embedded.placement import reachable_programs
 from neolayer.engines.embedded.ports import free_port
-from neolayer.engines.embedded.postgres import STOP_SIGNAL, EmbeddedPostgres, server_environment
-from neolayer.engines.embedded.privileges import spawn_options
+from neolayer.engines.embedded.postgres import (
+    STOP_SIGNAL,
+    EmbeddedPostgres,
+    server_environment,
+    wheel_bin_dir,
+)
+from neolayer.engines.embedded.privileges import account_for, spawn_options
 from neolayer.engines.endpoints import PostgresEndpoint, Role
 
 
@@ -35,7 +41,8 @@ def open_folder() -> Iterator[Path]:
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[PostgresEndpoint]:
     """A running server with the settings `neolayer up` gives it, fsync included."""
-    cluster = EmbeddedPostgres(folder / "postgres", password=secrets.token_urlsafe(18))
+    programs = reachable_programs(wheel_bin_dir(), folder / "programs", account_for(None))
+    cluster = EmbeddedPostgres(folder / "postgres", secrets.token_urlsafe(18), bin_dir=programs)
     cluster.initialise()
     port = free_port()
     log = folder / "postgres.log"

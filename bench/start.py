@@ -38,7 +38,7 @@ def figures(plan: Plan) -> Iterator[Figure]:
 
 
 def _up(data: Path) -> float:
-    """Seconds until the command has returned, which it does when all is healthy; `status` agrees."""
+    """Seconds until the command returns: when all is healthy, and `status` agrees."""
     started = time.perf_counter()
     _neolayer(data, "up", "--detach")
     seconds = time.perf_counter() - started

@@ -12,6 +12,8 @@ import pytest
 from tests.fixtures.fix_postgres import traversable_folder
 from tests.fixtures.shared_data import shared_data
 
+from neolayer import open as open_layer
+
 Run = subprocess.CompletedProcess[str]
 
 
@@ -106,3 +108,24 @@ def test_a_tampered_file_is_refused_and_the_rest_goes_in(folder: Path) -> None:
     assert run.returncode == 1
     assert "bad.json: block 22431082: transaction 0 does not hash to" in run.stderr
     assert json.loads(run.stdout)["skipped"] + json.loads(run.stdout)["blocks"] == 1
+
+
+async def test_the_python_face_reads_what_was_taken_in(folder: Path) -> None:
+    """`neolayer.open` answers a transaction, with confirmations that count from the head."""
+    source = shared_data("data", "chain", "mainnet-contiguous", "22431082.json")
+    run = neolayer(folder, "ingest", str(source), "--network", "ethereum", "--json")
+    assert run.returncode == 0, run.stderr
+    block = json.loads(source.read_bytes())
+    expected = block["transactions"][0]
+    async with open_layer(data_dir=folder / "layer") as platform:
+        for _ in range(2):  # from PostgreSQL, then from the cache
+            found = await platform.chain.transaction("ethereum", expected["hash"])
+            assert found is not None
+            assert found.value == int(expected["value"], 16)
+            assert found.confirmation_count >= 1
+        assert await platform.chain.transaction("ethereum", "0x" + "00" * 32) is None
+        stored = await platform.chain.block("ethereum", 22431082)
+        assert stored is not None
+        assert stored.block_hash == block["hash"]
+        (coverage,) = [c for c in await platform.chain.coverage() if c.network == "ethereum"]
+        assert any(first <= 22431082 <= last for first, last in coverage.covered)

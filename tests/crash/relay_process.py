@@ -8,13 +8,14 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.fixtures.fix_relay import ACCOUNTS, RelayScene
+
 from neolayer.engines.endpoints import ClickHouseEndpoint, RedisEndpoint
 from neolayer.engines.engine import Level
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.redis import RedisSink
 from neolayer.settings import RelaySettings
-from tests.fixtures.fix_relay import ACCOUNTS, RelayScene
 
 
 def arguments_of(scene: RelayScene) -> str:

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.crash.relay_process import arguments_of
+from tests.crash.writer import Writer
+from tests.fixtures.fix_databases import execute
+from tests.fixtures.fix_postgres import await_postgres, reachable_wheel
+from tests.fixtures.fix_relay import TABLES, RelayScene
 
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.postgres import EmbeddedPostgres, server_environment
 from neolayer.engines.embedded.privileges import spawn_options
 from neolayer.engines.endpoints import PostgresEndpoint
-from tests.crash.relay_process import arguments_of
-from tests.crash.writer import Writer
-from tests.fixtures.fix_databases import execute
-from tests.fixtures.fix_postgres import await_postgres
-from tests.fixtures.fix_relay import TABLES, RelayScene
 
 pytestmark = pytest.mark.faults
 
@@ -91,7 +91,9 @@ class MortalPostgres:
     """A server that can be killed and started again on the same port and data."""
 
     def __init__(self, folder: Path) -> None:
-        self._cluster = EmbeddedPostgres(folder / "postgres", password=secrets.token_urlsafe(18))
+        self._cluster = EmbeddedPostgres(
+            folder / "postgres", secrets.token_urlsafe(18), bin_dir=reachable_wheel(folder)
+        )
         self._cluster.initialise()
         self._log = folder / "postgres.log"
         self._port = free_port()

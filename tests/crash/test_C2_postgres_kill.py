@@ -18,7 +18,7 @@ import pytest_asyncio
 from tests.fixtures.fabricated import fabricate_chain
 from tests.fixtures.fix_chain import EMPTY_BLOCKS, Stored
 from tests.fixtures.fix_databases import postgres_only
-from tests.fixtures.fix_postgres import await_postgres, traversable_folder
+from tests.fixtures.fix_postgres import await_postgres, reachable_wheel, traversable_folder
 
 from neolayer.chain.ingest import ingest
 from neolayer.chain.store import ensure_network
@@ -39,7 +39,9 @@ class Server:
     """A PostgreSQL that may be killed and started again where it was."""
 
     def __init__(self, folder: Path) -> None:
-        self._cluster = EmbeddedPostgres(folder / "postgres", password=secrets.token_urlsafe(18))
+        self._cluster = EmbeddedPostgres(
+            folder / "postgres", secrets.token_urlsafe(18), bin_dir=reachable_wheel(folder)
+        )
         self._cluster.initialise()
         self._log = folder / "postgres.log"
         self.port = free_port()

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.fixtures.fix_postgres import traversable_folder
 from tests.fixtures.shared_data import shared_data
 
 from neolayer import open as open_layer
+from neolayer.engines.endpoints import Role
+from neolayer.platform import endpoints
+from neolayer.settings import load_settings
 
 Run = subprocess.CompletedProcess[str]
 
@@ -129,3 +133,26 @@ async def test_the_python_face_reads_what_was_taken_in(folder: Path) -> None:
         assert stored.block_hash == block["hash"]
         (coverage,) = [c for c in await platform.chain.coverage() if c.network == "ethereum"]
         assert any(first <= 22431082 <= last for first, last in coverage.covered)
+
+
+def test_a_query_as_a_tenant_sees_that_tenant_only(folder: Path) -> None:
+    """Under --tenant row-level security holds; the chain is public; an unknown one is refused."""
+    at = endpoints(load_settings(data_dir=folder / "layer"))
+    with psycopg.connect(at.postgres.dsn(Role.ADMIN), autocommit=True) as admin:
+        for name in ("acme", "other"):
+            admin.execute(
+                "INSERT INTO core.tenants (name, identifier) VALUES (%s, %s)"
+                " ON CONFLICT DO NOTHING",
+                (name.title(), name),
+            )
+    everyone = "SELECT identifier FROM core.tenants ORDER BY 1"
+    as_acme = neolayer(folder, "query", "core", everyone, "--tenant", "acme", "--json")
+    assert json.loads(as_acme.stdout) == [{"identifier": "acme"}]
+    as_operator = neolayer(folder, "query", "core", everyone, "--json")
+    assert {"identifier": "other"} in json.loads(as_operator.stdout)
+    public = "SELECT count(*) AS n FROM blockchain.networks"
+    chain = neolayer(folder, "query", "core", public, "--tenant", "acme", "--json")
+    assert json.loads(chain.stdout)[0]["n"] >= 1
+    unknown = neolayer(folder, "query", "core", public, "--tenant", "nobody", "--json")
+    assert unknown.returncode != 0
+    assert "no tenant 'nobody'" in unknown.stderr

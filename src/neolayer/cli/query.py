@@ -22,6 +22,7 @@ async def query(
     sql: str,
     /,
     *,
+    tenant: Annotated[str | None, Parameter(help="See what this tenant sees.")] = None,
     json: Annotated[bool, Parameter(help="Print a JSON array of row objects.")] = False,
 ) -> None:
     """Run one read-only SQL statement on core, events, timeseries or analytics.
@@ -31,7 +32,7 @@ async def query(
 
     Example: neolayer query analytics "SELECT count(), sum(value) FROM transactions" --json
     """
-    async with ask(endpoints(invocation().settings), target, sql) as answer:
+    async with ask(endpoints(invocation().settings), target, sql, tenant=tenant) as answer:
         if json:
             await _write_json(answer)
         else:

@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, LiteralString, Protocol, cast
@@ -20,9 +21,13 @@ import psycopg
 from neolayer.engines.clickhouse.client import connect_reader, translate
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import Connection, connect
+from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import QueryError
+from neolayer.schema.context_secret import read_context_secret, sign_context
 
 BLOCK_ROWS = 1_000
+_CONTEXT_LIVES = timedelta(minutes=5)
+_sql = load_queries(__name__)
 _WIDE = re.compile(r"Int(128|256)")
 Row = Sequence[Any]
 
@@ -52,18 +57,43 @@ class Answer:
 
 
 @asynccontextmanager
-async def ask(endpoints: Endpoints, target: Target, statement: str) -> AsyncGenerator[Answer]:
-    """Run one statement as the operator. Raises QueryError with the server's own words."""
+async def ask(
+    endpoints: Endpoints, target: Target, statement: str, *, tenant: str | None = None
+) -> AsyncGenerator[Answer]:
+    """Run one statement as the operator, or as what a tenant (id or identifier) may see.
+
+    Raises QueryError with the server's own words, or where there is no such tenant. ClickHouse
+    holds public chain data only, which every tenant may read.
+    """
+    context = None if tenant is None else await _signed(endpoints, tenant)
     if target is Target.ANALYTICS:
         async with _ask_clickhouse(endpoints, statement) as answer:
             yield answer
         return
     database = _DATABASES[target]
-    dsn = endpoints.cluster(database).dsn(Role.OPERATOR, database)
+    role = Role.OPERATOR if context is None else Role.APP
+    dsn = endpoints.cluster(database).dsn(role, database)
     async with await connect(dsn, application_name="query") as connection:
         await connection.set_read_only(True)
+        if context is not None:
+            await connection.execute(_sql.assume_context, {"context": context})
         async with _ask_postgres(connection, statement) as answer:
             yield answer
+
+
+async def _signed(endpoints: Endpoints, tenant: str) -> str:
+    """A signed context of that tenant for the next minutes. Raises QueryError."""
+    async with await connect(
+        endpoints.postgres.dsn(Role.ADMIN), application_name="query"
+    ) as connection:
+        cursor = await connection.execute(_sql.tenant_id, {"tenant": tenant})
+        found = await cursor.fetchone()
+        await connection.execute(_sql.be_owner)
+        secret = await read_context_secret(connection)
+    if found is None or secret is None:
+        raise QueryError(f"no tenant {tenant!r}", hint="give its id or its identifier")
+    expires_at = datetime.now(UTC) + _CONTEXT_LIVES
+    return sign_context(secret, tenant=found[0], principal="query", expires_at=expires_at)
 
 
 @asynccontextmanager

@@ -169,7 +169,8 @@ def _workers(settings: Settings, at: Endpoints, ports: Mapping[str, int]) -> Ite
         module = f"neolayer.workers.{name}"
         yield Service(
             name=name,
-            argv=(sys.executable, "-m", module, "--data-dir", str(settings.data_dir)),
+            argv=(sys.executable, "-m", module, "--data-dir", str(settings.data_dir), "--wait"),
+            loads_early=True,
             ready=ready,
             env=environment,
             cwd=settings.data_dir,

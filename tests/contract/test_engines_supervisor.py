@@ -95,6 +95,31 @@ async def test_starts_in_order_and_stops_in_reverse(directory: DataDirectory) ->
     assert [each for each in told if each in order + stops] == order + stops
 
 
+async def test_a_part_that_loads_early_waits_to_be_told(
+    directory: DataDirectory, traversable_tmp: Path
+) -> None:
+    """Its process runs from the beginning, and does its work only when its needs are met."""
+    told = traversable_tmp / "told"
+    script = f"read line; echo $line > {told}; exec sleep 1000"
+
+    async def has_begun() -> bool:
+        return told.exists()
+
+    async def migrate() -> None:
+        await until(lambda: state_of(directory, "worker").process is not None)
+        assert not told.exists()
+
+    worker = Service(
+        name="worker",
+        argv=("sh", "-c", script),
+        ready=has_begun,
+        depends_on=("migrate",),
+        loads_early=True,
+    )
+    async with running(directory, [worker, Step(name="migrate", run=migrate)], []):
+        assert told.read_text() == "go\n"
+
+
 async def test_a_dead_child_is_started_again_and_counted(directory: DataDirectory) -> None:
     """A child that dies comes back after a pause, and the state says how often and why."""
     async with running(directory, [service("engine")], []):

@@ -1,4 +1,8 @@
-"""What every worker's process does: read the settings, log, run until told to stop."""
+"""What every worker's process does: read the settings, log, run until told to stop.
+
+A supervisor starts workers early, so that their programs load while its engines start, and writes
+a line to their stdin when they may begin (`--wait`). No line means that it is gone.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,11 @@ def run_worker(work: Callable[[Settings, asyncio.Event], Awaitable[None]], about
     """Run `work` with the settings and an event set on SIGTERM or SIGINT; the exit code."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, help="the layer's data directory")
+    parser.add_argument("--wait", action="store_true", help="begin after a line on stdin")
     arguments = parser.parse_args()
     configure_logging()
+    if arguments.wait and not sys.stdin.readline():
+        return 1
     try:
         asyncio.run(_until_told(work, load_settings(data_dir=arguments.data_dir)))
     except NeolayerError as exc:

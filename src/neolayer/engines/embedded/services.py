@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ class Service:
 
     `prepare` runs before every start, in a thread. `ready` answers whether the process does its
     work; it is asked again and again until it does, and NeolayerError counts as "not yet".
+    `loads_early`: the process is started at once, loads its programs, and goes on when it is told
+    so by a line on its stdin, once what it depends on is done.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Service:
     user: Account | None = None
     cwd: Path | None = None
     depends_on: tuple[str, ...] = ()
+    loads_early: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 20.0
@@ -72,7 +76,7 @@ class ChildProcess:
             with self._log.open("ab") as output:
                 self._process = await asyncio.create_subprocess_exec(
                     *service.argv,
-                    stdin=asyncio.subprocess.DEVNULL,
+                    stdin=PIPE if service.loads_early else DEVNULL,
                     stdout=output,
                     stderr=output,
                     cwd=service.cwd,
@@ -84,6 +88,11 @@ class ChildProcess:
         except OSError as exc:
             raise EngineError(service.name, f"the process cannot be started: {exc}") from exc
         self.identity = ProcessIdentity.of(self._process.pid)
+
+    def release(self) -> None:
+        """Tell a process that loads early to go on."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.write(b"go\n")
 
     async def wait(self) -> str:
         """Wait for its end and say how it ended."""

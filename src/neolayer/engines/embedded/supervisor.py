@@ -112,8 +112,8 @@ class Supervisor:
             pending -= done
 
     async def _live(self, part: Service | Step) -> None:
-        for name in part.depends_on:
-            await self._done[name].wait()
+        if not (isinstance(part, Service) and part.loads_early):
+            await self._await_needs(part)
         if isinstance(part, Step):
             self._on_progress(Progress(part.name, "running"))
             await part.run()
@@ -121,6 +121,10 @@ class Supervisor:
             self._done[part.name].set()
         else:
             await self._keep(part)
+
+    async def _await_needs(self, part: Service | Step) -> None:
+        for name in part.depends_on:
+            await self._done[name].wait()
 
     async def _keep(self, service: Service) -> None:
         failures = 0
@@ -139,6 +143,8 @@ class Supervisor:
         try:
             await child.start({LAYER_VARIABLE: str(self._directory.resolved)})
             self._show(service.name, "starting", child.identity)
+            await self._await_needs(service)
+            child.release()
             await child.await_ready()
         except NeolayerError as exc:
             await child.stop()

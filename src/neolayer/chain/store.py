@@ -16,6 +16,7 @@ from typing import Any, cast
 import msgspec
 import psycopg
 from psycopg import errors as pg
+from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_dumps
 
 from neolayer.chain import reorg
@@ -68,6 +69,15 @@ class Terms:
     all_or_none: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What is stored as a commit begins."""
+
+    known: dict[int, KnownBlock]
+    head: Head | None
+    has_pending: bool
+
+
 class _SeenBefore(Exception):
     """The straight road was refused: something of the batch is known, or flawed."""
 
@@ -114,7 +124,6 @@ class BlockStore:
         self, blocks: Sequence[BlockRows], terms: Terms, *, straight: bool
     ) -> Commit:
         async with self._connection.transaction():
-            await self._connection.execute(sql.lock_network, self._own)
             orphaned = 0 if terms.fork is None else await self._take_back(terms.fork, blocks)
             commit = await self._commit(blocks, straight=straight)
             if terms.all_or_none and commit.refused:
@@ -122,15 +131,17 @@ class BlockStore:
             return replace(commit, orphaned=orphaned)
 
     async def _take_back(self, fork: int, blocks: Sequence[BlockRows]) -> int:
+        await self._connection.execute(sql.lock_network, self._own)
         heirs = {block.number: block.block_hash for block in blocks}
         return await reorg.take_back(self._connection, self._network, above=fork, heirs=heirs)
 
     async def _commit(self, blocks: Sequence[BlockRows], *, straight: bool) -> Commit:
-        found = sort_out(blocks, await self.known(heights_to_know(blocks)))
+        before = await self._look(heights_to_know(blocks))
+        found = sort_out(blocks, before.known)
         if found.better:
             await self._rows.forget(found.better)
-        horizon = self._horizon(found.fresh, await self.head())
-        if straight and not await self._has_pending():
+        horizon = self._horizon(found.fresh, before.head)
+        if straight and not before.has_pending:
             await self._straight(found.fresh, horizon)
             stored, refused = found.fresh, []
         else:
@@ -184,9 +195,17 @@ class BlockStore:
         values = {"head_number": top.number, "head_hash": top.block_hash, "covered": covered}
         await self._connection.execute(sql.advance_head, {**self._own, **values})
 
-    async def _has_pending(self) -> bool:
-        cursor = await self._connection.execute(sql.has_pending, self._own)
-        return cast(tuple[bool], await cursor.fetchone())[0]
+    async def _look(self, numbers: Sequence[int]) -> _Before:
+        """What is stored, read under the network's lock; asked at once, since each answer waited
+        for is a turn of the event loop, and a thread that decodes takes its time with those."""
+        heights = {**self._own, "numbers": list(numbers)}
+        async with self._connection.pipeline():
+            await self._connection.execute(sql.lock_network, self._own)
+            known = await self._connection.execute(sql.known_blocks, heights)
+            head = await self._connection.execute(sql.head, self._own)
+            pending = await self._connection.execute(sql.has_pending, self._own)
+        (has_pending,) = cast(tuple[bool], await pending.fetchone())
+        return _Before(_known(await known.fetchall()), _head(await head.fetchone()), has_pending)
 
     async def _ensure_partitions(self, blocks: Sequence[BlockRows]) -> None:
         if not (missing := years_of(blocks) - self._years):
@@ -200,17 +219,14 @@ class BlockStore:
     async def head(self) -> Head | None:
         """The highest stored block, or None."""
         cursor = await self._connection.execute(sql.head, self._own)
-        if (row := await cursor.fetchone()) is None:
-            return None
-        number, block_hash, final = row
-        return Head(number, block_hash, -1 if final is None else final)
+        return _head(await cursor.fetchone())
 
     async def known(self, numbers: Sequence[int]) -> dict[int, KnownBlock]:
         """The stored blocks at these heights."""
         cursor = await self._connection.execute(
             sql.known_blocks, {**self._own, "numbers": list(numbers)}
         )
-        return {number: KnownBlock(*rest) for number, *rest in await cursor.fetchall()}
+        return _known(await cursor.fetchall())
 
     async def record_pending(self, rows: Sequence[Row]) -> None:
         """Store transactions seen before they are mined, where they are not known yet."""
@@ -236,6 +252,17 @@ class BlockStore:
             cursor = await self._connection.execute(sql.position)
             (lsn,) = cast(tuple[int], await cursor.fetchone())
         return Position(CURRENT_EPOCH, lsn)
+
+
+def _known(rows: Sequence[TupleRow]) -> dict[int, KnownBlock]:
+    return {number: KnownBlock(*rest) for number, *rest in rows}
+
+
+def _head(row: TupleRow | None) -> Head | None:
+    if row is None:
+        return None
+    number, block_hash, final = row
+    return Head(number, block_hash, -1 if final is None else final)
 
 
 @asynccontextmanager

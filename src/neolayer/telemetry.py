@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 
 REGISTRY = CollectorRegistry()
 
-_URL_PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):([^@\s]+)@")
+# Up to the last @ of the line: a password that should have been percent-encoded may hold anything.
+_URL_PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):[^\n]*@")
 _KEY_VALUE = re.compile(
     r"\b((?:\w*(?:password|passwd|secret|token|api_?key))\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)",
     re.IGNORECASE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,10 +22,16 @@ from neolayer.settings import load_settings
 Run = subprocess.CompletedProcess[str]
 
 
-def neolayer(folder: Path, *arguments: str) -> Run:
+def neolayer(folder: Path, *arguments: str, **variables: str) -> Run:
     command = (sys.executable, "-m", "neolayer", *arguments, "--data-dir", str(folder / "layer"))
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, cwd=folder, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=folder,
+        check=False,
+        env={**os.environ, **variables},
     )
 
 
@@ -156,3 +163,73 @@ def test_a_query_as_a_tenant_sees_that_tenant_only(folder: Path) -> None:
     unknown = neolayer(folder, "query", "core", public, "--tenant", "nobody", "--json")
     assert unknown.returncode != 0
     assert "no tenant 'nobody'" in unknown.stderr
+
+
+def test_the_environment_does_not_steer_connections(folder: Path) -> None:
+    """A proxy and libpq's variables are for others: loopback goes direct, the DSN alone decides."""
+    hostile = {
+        "http_proxy": "http://127.0.0.1:9",
+        "PGHOSTADDR": "127.0.0.9",
+        "PGSSLMODE": "require",
+        "PGOPTIONS": "-c datestyle=German -c search_path=nowhere",
+    }
+    for target in ("core", "analytics"):
+        run = neolayer(folder, "query", target, "SELECT 1 AS n", "--json", **hostile)
+        assert run.returncode == 0, run.stderr
+        assert json.loads(run.stdout) == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    ("target", "statement", "expected"),
+    [
+        ("analytics", "SELECT [toUInt256(1), 2] AS a", {"a": ["1", "2"]}),
+        (
+            "analytics",
+            "SELECT map('k', toUInt256(7)) AS m, toInt64(5) AS n",
+            {"m": {"k": "7"}, "n": 5},
+        ),
+        ("core", "SELECT 'infinity'::timestamptz AS t", {"t": "infinity"}),
+        ("core", "SELECT 1::numeric AS n, 9223372036854775807 AS b", {"n": "1", "b": 2**63 - 1}),
+    ],
+)
+def test_values_come_whole(
+    folder: Path, target: str, statement: str, expected: dict[str, object]
+) -> None:
+    """Wide integers are strings wherever they stand; what Python cannot hold comes as text."""
+    run = neolayer(folder, "query", target, statement, "--json")
+    assert json.loads(run.stdout) == [expected], run.stderr
+
+
+def test_text_in_a_table_is_text(folder: Path) -> None:
+    """Brackets in stored text are no styling for the terminal."""
+    run = neolayer(folder, "query", "core", "SELECT '[/red] [bold]x' AS t")
+    assert run.returncode == 0, run.stderr
+    assert "[/red] [bold]x" in run.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--network", "Foo Bar", "--chain-id", "5"),
+        ("--network", "foo", "--chain-id", "-6"),
+        ("--network", "foo", "--chain-id", "99999999999999999999"),
+        ("--network", "ethereum", "--blocks-per-commit", "0"),
+    ],
+)
+def test_odd_arguments_are_one_sentence_of_ours(folder: Path, arguments: tuple[str, ...]) -> None:
+    """The rule that was broken, not the database's words."""
+    run = neolayer(folder, "ingest", "x.json", *arguments)
+    assert run.returncode != 0
+    assert "postgres refused" not in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_deep_nesting_is_no_block(folder: Path) -> None:
+    """A hundred thousand brackets are refused by name."""
+    deep = folder / "deep"
+    deep.mkdir()
+    (deep / "deep.json").write_text("[" * 100_000)
+    run = neolayer(folder, "ingest", str(deep), "--network", "ethereum")
+    assert run.returncode == 1
+    assert "deep.json" in run.stderr
+    assert "Traceback" not in run.stderr

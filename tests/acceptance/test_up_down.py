@@ -60,7 +60,8 @@ def test_up_returns_when_everything_is_healthy(layer: Layer) -> None:
 
 def test_everything_is_closed_to_others(layer: Layer) -> None:
     """The folder is ours alone, secrets are in no command line, and ports are loopback only."""
-    assert stat.S_IMODE(layer.data_dir.stat().st_mode) == 0o700
+    assert stat.S_IMODE(layer.data_dir.stat().st_mode) & 0o067 == 0
+    assert layer.data_dir.stat().st_uid == os.geteuid()
     secrets = layer.data_dir / "secrets.json"
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
     held = DataDirectory(layer.data_dir).secrets()

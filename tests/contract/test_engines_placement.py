@@ -59,7 +59,8 @@ def test_the_default_place_that_is_closed_points_elsewhere(
     assert str(target) in said
     assert "\n" not in said
     entry = target.stat()
-    assert (stat.S_IMODE(entry.st_mode), entry.st_uid) == (0o700, STRANGER.uid)
+    assert (stat.S_IMODE(entry.st_mode), entry.st_gid) == (0o710, STRANGER.gid)
+    assert entry.st_uid == os.geteuid()  # an owner could swap what root writes to
     assert place_data(default, chosen=False, account=STRANGER, system_folder=system) is None
 
 

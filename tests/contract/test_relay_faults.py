@@ -254,3 +254,26 @@ async def test_a_slot_that_the_server_gave_up_on_is_replaced(
         async with relay_scene.relaying():
             await relay_scene.arrives(relay_scene.sql("UPDATE accounts SET amount = 9"))
             await relay_scene.same()
+
+
+@pytest.mark.parametrize("written_meanwhile", [False, True])
+async def test_a_copy_that_was_emptied_is_made_again(
+    relay_scene: RelayScene, written_meanwhile: bool
+) -> None:
+    """Tables dropped and made anew under a running relay (a migration taken back) fill again, also
+    where nothing was written while they were gone."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql(HUNDRED))
+        await clickhouse_statements(
+            relay_scene.endpoints.clickhouse,
+            "DROP TABLE accounts SYNC",
+            "DROP TABLE relay_checkpoints SYNC",
+        )
+        if written_meanwhile:
+            relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1000, 'bob')")
+            await relay_scene.error_of("clickhouse")
+        await clickhouse_statements(relay_scene.endpoints.clickhouse, *COPIES)
+        position = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1001, 'cy')")
+        await relay_scene.arrives(position)
+        await relay_scene.same()
+    assert len(await relay_scene.copied()) == 101 + written_meanwhile

@@ -92,6 +92,8 @@ def test_a_named_file_that_is_absent_is_refused() -> None:
     [
         "postgresql://ann:hunter2@db:5432/x",
         "redis://:hunter2@localhost",
+        "postgresql://u:has hunter2@h/x",
+        "postgresql://u:s3cr@hunter2@h/x",
         "host=db password=hunter2 user=ann",
         "password='hunter2'",
         "API_KEY: hunter2",

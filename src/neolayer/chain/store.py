@@ -7,6 +7,7 @@ therefore reads what is stored, after any crash.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -290,6 +291,11 @@ class errors_at_the_door:
         return None
 
     def __exit__(self, kind: Any, exc: BaseException | None, _: Any) -> None:
+        if isinstance(exc, pg.DiskFull):
+            raise ChainError(
+                f"PostgreSQL's disk is full: {_first(exc)}",
+                hint="free some space and run it again: what is committed is skipped",
+            ) from exc
         if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
             raise EngineUnavailable("postgres", f"went away while writing: {_first(exc)}") from exc
         if isinstance(exc, psycopg.Error):
@@ -334,7 +340,17 @@ async def ensure_network(
     return by_name
 
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+
 def _wanted(name: str, chain_id: int | None) -> Network | None:
+    if not _NAME.fullmatch(name):
+        raise ChainError(
+            f"{name!r} is no name of a network",
+            hint="1 to 100 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+        )
+    if chain_id is not None and not 0 < chain_id < 1 << 63:
+        raise ChainError(f"chain id {chain_id} is not from 1 to 2^63-1")
     preset = PRESETS.get(name)
     if preset is None:
         return None if chain_id is None else Network(name=name, chain_id=chain_id, kind="evm")

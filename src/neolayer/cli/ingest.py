@@ -32,6 +32,7 @@ from neolayer.freshness import wait_for
 from neolayer.platform import endpoints
 
 _WAIT = timedelta(minutes=10)
+_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ async def take_in(
     """
     say_retries()
     _check(paths, rpc, first, last, follow_head)
+    if blocks_per_commit is not None and blocks_per_commit < 1:
+        raise SettingsError(f"--blocks-per-commit {blocks_per_commit} is below 1")
     at = endpoints(invocation().settings)
     named = await network_of(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)
     run = _Run(at, named, not no_verify, blocks_per_commit)
@@ -174,8 +177,10 @@ def _bar(total: int | None) -> Generator[_Bar]:
 
 
 def _answer(report: IngestReport, json: bool) -> None:
-    for bad in report.refused:
+    for bad in report.refused[:_SHOWN]:
         say(f"refused: {bad.message}")
+    if len(report.refused) > _SHOWN:
+        say(f"refused: {len(report.refused) - _SHOWN} more; --json lists all")
     facts = {
         "blocks": report.blocks,
         "transactions": report.transactions,

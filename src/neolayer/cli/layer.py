@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from typing import Annotated
@@ -53,6 +54,7 @@ def down() -> None:
 
 async def run_layer(settings: Settings, directory: DataDirectory) -> None:
     """Be the supervisor, until SIGINT, SIGTERM or SIGHUP."""
+    os.umask(0o077)  # what is written below the data directory is ours alone
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -66,6 +68,7 @@ async def run_layer(settings: Settings, directory: DataDirectory) -> None:
 
 def _start_in_background(settings: Settings, directory: DataDirectory) -> None:
     directory.require_unused()
+    signal.signal(signal.SIGTERM, _give_up)  # the layer that starts goes with who waits for it
     started = time.monotonic()
 
     def supervise() -> int:
@@ -78,3 +81,7 @@ def _start_in_background(settings: Settings, directory: DataDirectory) -> None:
     with StartDisplay() as display:
         state = start_detached(supervise, directory, on_state=display.show_state)
         display.healthy(state.ports, seconds=time.monotonic() - started)
+
+
+def _give_up(_: int, __: object) -> None:
+    raise KeyboardInterrupt

@@ -12,6 +12,7 @@ import orjson
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from neolayer.telemetry import mask
 
@@ -70,9 +71,11 @@ def write_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> None:
     """A table on stdout for people; cut to the terminal's width, so never for scripts."""
-    table = Table(title=title or None, box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table = Table(
+        title=Text(title) if title else None, box=SIMPLE_HEAD, pad_edge=False, title_justify="left"
+    )
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     Console().print(table)

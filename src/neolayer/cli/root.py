@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from neolayer import __version__
 from neolayer.errors import NeolayerError
-from neolayer.settings import DEFAULT_DATA_DIR, Settings, load_settings
+from neolayer.settings import DEFAULT_DATA_DIR, Settings, forget_libpq_variables, load_settings
 from neolayer.telemetry import mask
 
 app = App(
@@ -81,6 +81,7 @@ app.meta.group_parameters = _EVERYWHERE
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return the exit code: 0, or what the error says."""
+    forget_libpq_variables()
     _register(arguments)
     try:
         result = app.meta(

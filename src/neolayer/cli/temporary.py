@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,7 @@ async def layer_while(called: Invocation) -> AsyncGenerator[None]:
     directory, moved = prepare(called.settings, chosen=called.chosen)
     if moved:
         say(moved)
+    os.umask(0o077)  # what is written below the data directory is ours alone
     stop, healthy = asyncio.Event(), asyncio.Event()
     with directory.lock():
         with StartDisplay() as display:

@@ -24,6 +24,8 @@ from neolayer.schema.lines import Line
 from neolayer.schema.state import schema_version
 
 T = TypeVar("T")
+# How long one part may keep the answer about all others waiting.
+_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,11 @@ async def coverage(at: Endpoints) -> list[Coverage]:
 
 async def _or_none(asked: Awaitable[T]) -> T | None:
     try:
-        return await asked
-    except (NeolayerError, psycopg.Error):  # before the first migration the tables are not there
+        async with asyncio.timeout(_PATIENCE_S):
+            return await asked
+    except (
+        NeolayerError,
+        psycopg.Error,
+        TimeoutError,
+    ):  # before the first migration the tables are not there
         return None

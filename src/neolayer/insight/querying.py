@@ -17,6 +17,10 @@ from enum import StrEnum
 from typing import Any, LiteralString, Protocol, cast
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.conninfo import make_conninfo
+from psycopg.types.datetime import DateLoader, TimeLoader, TimestampLoader, TimestamptzLoader
 
 from neolayer.engines.clickhouse.client import connect_reader, translate
 from neolayer.engines.endpoints import Database, Endpoints, Role
@@ -72,7 +76,10 @@ async def ask(
         return
     database = _DATABASES[target]
     role = Role.OPERATOR if context is None else Role.APP
-    dsn = endpoints.cluster(database).dsn(role, database)
+    dsn = make_conninfo(
+        endpoints.cluster(database).dsn(role, database),
+        options="-c client_connection_check_interval=2s",  # a query ends with who asked it
+    )
     async with await connect(dsn, application_name="query") as connection:
         await connection.set_read_only(True)
         if context is not None:
@@ -109,6 +116,8 @@ async def _ask_postgres(connection: Connection, statement: str) -> AsyncGenerato
 async def _postgres_blocks(connection: Connection, statement: str) -> AsyncGenerator[Sequence[Row]]:
     """First one block with the column names as its only row, then the rows."""
     cursor = connection.cursor()
+    for kind, loader in _LENIENT.items():
+        cursor.adapters.register_loader(kind, loader)
     text = cast("LiteralString", statement)
     named = False
     try:
@@ -144,6 +153,8 @@ _HINT = "one SELECT at a time; nothing can be written here"
 
 
 def _reason(exc: psycopg.Error) -> str:
+    if exc.sqlstate is None and isinstance(exc, psycopg.ProgrammingError):
+        return "the statement returns no rows"
     message = exc.diag.message_primary or str(exc).strip()
     return f"{message} (SQLSTATE {exc.sqlstate})" if exc.sqlstate else message
 
@@ -159,6 +170,28 @@ async def _ask_clickhouse(endpoints: Endpoints, statement: str) -> AsyncGenerato
         yield Answer(tuple(source.column_names), _clickhouse_blocks(stream, wide))
     finally:
         await client.close()
+
+
+def _lenient(base: Any) -> type[Loader]:
+    """A loader that gives PostgreSQL's own text for what Python has no value for: infinity, years
+    after 9999, 24:00."""
+
+    class Lenient(base):
+        def load(self, data: Buffer) -> Any:
+            try:
+                return base.load(self, data)
+            except psycopg.DataError:
+                return bytes(data).decode()
+
+    return Lenient
+
+
+_LENIENT: dict[str, type[Loader]] = {
+    "date": _lenient(DateLoader),
+    "time": _lenient(TimeLoader),
+    "timestamp": _lenient(TimestampLoader),
+    "timestamptz": _lenient(TimestamptzLoader),
+}
 
 
 class NativeSource(Protocol):
@@ -177,4 +210,13 @@ async def _clickhouse_blocks(stream: Any, wide: Sequence[bool]) -> AsyncGenerato
 
 
 def _narrow(value: Any, wide: bool) -> Any:
-    return Decimal(value) if wide and isinstance(value, int) else value
+    if not wide:
+        return value
+    if isinstance(value, int):
+        return Decimal(value)
+    if isinstance(value, dict):
+        entries = cast("dict[Any, Any]", value)
+        return {key: _narrow(item, wide) for key, item in entries.items()}
+    if isinstance(value, list | tuple):
+        return [_narrow(item, wide) for item in cast("Sequence[Any]", value)]
+    return value

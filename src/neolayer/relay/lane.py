@@ -19,7 +19,7 @@ import structlog
 
 from neolayer.errors import NeolayerError
 from neolayer.relay.changes import Batch
-from neolayer.relay.sinks.sink import Sink, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Sink, Snapshot
 from neolayer.relay.status import LaneState
 
 FULL_BYTES = 64 << 20
@@ -67,17 +67,30 @@ class Lane:
         await self._until_done(partial(self._open, snapshot))
         while True:
             batches = await self._gather()
-            await self._until_done(partial(self._write, batches))
+            await self._until_done(partial(self._write_or_copy, batches, snapshot))
 
     async def _open(self, snapshot: SnapshotMaker) -> None:
         checkpoint = await self.sink.open(self._confirmed)
         if checkpoint is None:
-            self._log.info("copying the tables as they stand")
-            async with snapshot() as tables:
-                await self.sink.copy(tables)
-                checkpoint = tables.version
-            self._log.info("copied")
+            checkpoint = await self._copy(snapshot)
         self._reached(checkpoint)
+
+    async def _copy(self, snapshot: SnapshotMaker) -> int:
+        self._log.info("copying the tables as they stand")
+        async with snapshot() as tables:
+            await self.sink.copy(tables)
+            version = tables.version
+        self._log.info("copied")
+        return version
+
+    async def _write_or_copy(self, batches: list[Batch], snapshot: SnapshotMaker) -> None:
+        """Write; where the sink lost what it had, give it the tables as they stand first."""
+        try:
+            await self._write(batches)
+        except CopyLost as lost:
+            self._log.warning("lost what it had", error=lost.message)
+            self.position = await self._copy(snapshot)
+            await self._write(batches)
 
     async def _gather(self) -> list[Batch]:
         """The next batches to write as one: full, old enough, or ending inside a transaction."""

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from neolayer.errors import NeolayerError
-from neolayer.settings import Settings, load_settings
+from neolayer.settings import Settings, forget_libpq_variables, load_settings
 from neolayer.telemetry import configure_logging, mask
 
 
@@ -25,6 +25,7 @@ def run_worker(work: Callable[[Settings, asyncio.Event], Awaitable[None]], about
     parser.add_argument("--wait", action="store_true", help="begin after a line on stdin")
     arguments = parser.parse_args()
     configure_logging()
+    forget_libpq_variables()
     if arguments.wait and not sys.stdin.readline():
         return 1
     try:

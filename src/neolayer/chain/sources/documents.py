@@ -7,6 +7,7 @@ any length needs the memory of its longest line; a single value is read whole, u
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -101,7 +102,7 @@ def _opened(path: Path) -> Generator[tuple[BinaryIO, io.BufferedIOBase]]:
 
 def _split(path: Path, content: io.BufferedIOBase) -> Iterator[Document]:
     """One value a line where name or first line say so, else one value in all."""
-    first = content.readline(LARGEST_VALUE)
+    first = content.readline(LARGEST_VALUE).removeprefix(codecs.BOM_UTF8)
     second = content.readline(LARGEST_VALUE)
     if second and not (_LINES.intersection(path.suffixes) or _is_json(first)):
         first = b"".join((first, second, *_pieces(content)))

@@ -177,6 +177,8 @@ def _unpack(value: Json, origin: str) -> Iterator[_Item | BadBlock]:
         yield BadBlock(f"neither a block nor a receipt: {exc}", origin=origin)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         yield BadBlock(f"not JSON, or cut short: {exc}", origin=origin)
+    except RecursionError:
+        yield BadBlock("nested too deeply to be a block", origin=origin)
 
 
 def _answer(shape: _Shape, value: Json, origin: str) -> Iterator[_Item | BadBlock]:

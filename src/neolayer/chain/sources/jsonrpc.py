@@ -22,6 +22,7 @@ import httpx
 import msgspec
 import stamina
 
+from neolayer.engines.loopback import is_loopback
 from neolayer.errors import SourceError
 from neolayer.telemetry import mask
 
@@ -202,6 +203,9 @@ async def open_rpc(url: str, *, timeout_s: float = TOTAL_TIMEOUT_S) -> AsyncGene
         raise SourceError(f"{mask(url)!r} is not an http:// or https:// URL")
     limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
     async with httpx.AsyncClient(
-        timeout=min(REQUEST_TIMEOUT_S, timeout_s), limits=limits, follow_redirects=False
+        timeout=min(REQUEST_TIMEOUT_S, timeout_s),
+        limits=limits,
+        follow_redirects=False,
+        trust_env=not is_loopback(urlsplit(url).hostname or ""),
     ) as client:
         yield JsonRpc(client, url, timeout_s=timeout_s)

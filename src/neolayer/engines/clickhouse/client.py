@@ -12,6 +12,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from neolayer.engines.endpoints import ClickHouseEndpoint
+from neolayer.engines.loopback import is_loopback, spare_the_proxy
 from neolayer.errors import EngineError, EngineUnavailable, NeolayerError
 
 CONNECT_TIMEOUT_S = 10
@@ -28,6 +29,8 @@ async def connect(
 
     No session: one client's calls may overlap. Raises EngineUnavailable in one sentence.
     """
+    if is_loopback(endpoint.host):
+        spare_the_proxy(endpoint.host)
     try:
         return await clickhouse_connect.get_async_client(  # pyright: ignore[reportUnknownMemberType]
             host=endpoint.host,

@@ -19,14 +19,13 @@ import fcntl
 import os
 import secrets
 import shutil
-import stat
 import time
 from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
 
-from neolayer.engines.embedded.privileges import Account, give
+from neolayer.engines.embedded.privileges import Account, let_through
 from neolayer.engines.embedded.processes import ProcessIdentity
 from neolayer.engines.endpoints import Role
 from neolayer.errors import AlreadyRunning, DataDirectoryError
@@ -89,9 +88,7 @@ class DataDirectory:
         """Make the folder, closed to all others. Raises DataDirectoryError in one sentence."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if stat.S_IMODE(self.path.stat().st_mode) != 0o700:
-                self.path.chmod(0o700)
-            give(self.path, account)
+            let_through(self.path, account)
             self.logs.mkdir(mode=0o700, exist_ok=True)
             self._require_space()
             self._write("layer.probe", b"written to see whether this folder can be written")

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from neolayer.engines.embedded.data_directory import unusable
-from neolayer.engines.embedded.privileges import Account, blocking_folder, give, may
+from neolayer.engines.embedded.privileges import Account, blocking_folder, let_through, may
 from neolayer.errors import DataDirectoryError
 
 SYSTEM_FOLDER = Path("/var/lib/neolayer")
@@ -51,7 +51,7 @@ def _link(path: Path, target: Path, account: Account) -> None:
     try:
         target.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         target.mkdir(mode=0o700, exist_ok=True)
-        give(target, account)
+        let_through(target, account)
         if path.is_symlink():
             path.unlink()  # it dangles: what it pointed to is gone
         path.symlink_to(target)

@@ -72,6 +72,19 @@ def give(path: Path, account: Account | None) -> None:
         os.chown(path, account.uid, account.gid)
 
 
+def let_through(path: Path, account: Account | None) -> None:
+    """Make our folder closed to all but us, and let `account` walk through it, no more.
+
+    The folder stays ours: whoever owns a folder can rename what is in it, and would so choose what
+    we write to.
+    """
+    mode = 0o700 if account is None else 0o710
+    if account is not None:
+        os.chown(path, os.geteuid(), account.gid)
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
+
+
 def blocking_folder(path: Path, account: Account | None) -> Path | None:
     """The topmost folder above `path` that `account` cannot walk through; None: the way is free."""
     if account is None:

@@ -21,7 +21,7 @@ from neolayer.engines.clickhouse.client import connect, explain
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.relay.changes import Batch, TableChanges, Truncation
-from neolayer.relay.sinks.sink import Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Snapshot
 from neolayer.relay.sinks.tabs import LIVE, encode
 
 _sql = load_queries(__name__, "clickhouse.sql")
@@ -50,12 +50,13 @@ class ClickHouseSink:
             if isinstance(copy, ClickHouseCopy)
         }
         self._client: AsyncClient | None = None
+        self._left = 0
         self.wait_s = wait_s
 
     async def open(self, confirmed: int) -> int | None:
         if self._client is None:
             self._client = await connect(self._endpoint)
-        checkpoint = int(await self._command(_sql.checkpoint, {"sink": self.name}))
+        checkpoint = self._left = await self._checkpoint()
         return checkpoint if checkpoint and checkpoint >= confirmed else None
 
     async def close(self) -> None:
@@ -63,7 +64,17 @@ class ClickHouseSink:
         if client is not None:
             await client.close()
 
+    async def _checkpoint(self) -> int:
+        return int(await self._command(_sql.checkpoint, {"sink": self.name}))
+
+    async def _require_what_was_left(self) -> None:
+        """Tables may be emptied under us (a migration taken back, a restore): the checkpoint, which
+        lies beside the rows, then says less than we left. Raises CopyLost."""
+        if await self._checkpoint() < self._left:
+            raise CopyLost(self.name)
+
     async def write(self, batches: Sequence[Batch]) -> None:
+        await self._require_what_was_left()
         waiting: dict[str, list[bytes]] = {}
         last_version: dict[str, int] = {}
         for changes in (changes for batch in batches for changes in batch.changes):
@@ -83,6 +94,7 @@ class ClickHouseSink:
         await self._store_checkpoint(batches[-1].position)
 
     async def copy(self, snapshot: Snapshot) -> None:
+        self._left = 0
         for table, copy in self._copies.items():
             tail = b"\t%d\t%s\n" % (snapshot.version, LIVE)
             async for block in _blocks(snapshot.rows(table, copy.columns), tail):
@@ -101,6 +113,7 @@ class ClickHouseSink:
     async def _store_checkpoint(self, version: int) -> None:
         line = b"%s\t%d\n" % (self.name.encode(), version)
         await self._raw_insert(_CHECKPOINTS, ("sink", "version"), line)
+        self._left = max(self._left, version)
 
     async def _raw_insert(self, table: str, columns: Sequence[str], lines: bytes) -> None:
         if not lines:

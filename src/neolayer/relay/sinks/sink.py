@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from neolayer.errors import RelayError
 from neolayer.relay.changes import Batch
+
+
+class CopyLost(RelayError):
+    """A sink no longer holds what was written to it."""
+
+    def __init__(self, sink: str) -> None:
+        super().__init__(f"{sink} no longer holds what was written to it")
 
 
 class Snapshot(Protocol):
@@ -47,7 +55,11 @@ class Sink(Protocol):
         ...
 
     async def write(self, batches: Sequence[Batch]) -> None:
-        """Apply batches in order and store the last one's position as checkpoint."""
+        """Apply batches in order and store the last one's position as checkpoint.
+
+        Raises CopyLost where the sink was emptied since it was last written to; then nothing is
+        written, and `copy` must come first.
+        """
         ...
 
     async def close(self) -> None:

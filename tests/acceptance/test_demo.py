@@ -233,3 +233,21 @@ def test_deep_nesting_is_no_block(folder: Path) -> None:
     assert run.returncode == 1
     assert "deep.json" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_schema_that_is_behind_shows_and_heals(folder: Path) -> None:
+    """After `migrate down` of the last line `status` and readiness say so; `migrate up` and the
+    relay bring all rows back."""
+    before = facts(neolayer(folder, "demo", "--json"))
+    assert neolayer(folder, "migrate", "down").returncode == 0
+    status = json.loads(neolayer(folder, "status", "--json").stdout)
+    broken = [engine for engine in status["engines"] if not engine["healthy"]]
+    assert [engine["name"] for engine in broken] == ["clickhouse"]
+    assert "neolayer migrate up" in broken[0]["detail"]
+    assert neolayer(folder, "migrate", "up").returncode == 0
+    source = shared_data("data", "chain", "mainnet-contiguous", "22431085.json")
+    waited = ("ingest", str(source), "--network", "ethereum", "--wait", "--json")
+    assert neolayer(folder, *waited).returncode == 0
+    after = facts(neolayer(folder, "demo", "--json"))
+    assert after["agrees"] is True
+    assert after["figures"] == before["figures"]

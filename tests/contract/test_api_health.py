@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from litestar.testing import AsyncTestClient
-from tests.fixtures.fix_databases import postgres_only
 
 from neolayer.api.app import make_app
-from neolayer.engines.endpoints import PostgresEndpoint
+from neolayer.engines.endpoints import Endpoints
 
 
-async def test_not_ready_names_what_does_not_answer(postgres_server: PostgresEndpoint) -> None:
+async def test_not_ready_names_what_does_not_answer(layer_databases: Endpoints) -> None:
     """Readiness is 503 with each engine that fails and why; liveness and metrics still answer."""
-    async with AsyncTestClient(make_app(postgres_only(postgres_server))) as client:
+    async with AsyncTestClient(make_app(layer_databases)) as client:
         ready = await client.get("/health/ready")
         assert ready.status_code == 503
         told = ready.json()
@@ -22,3 +21,10 @@ async def test_not_ready_names_what_does_not_answer(postgres_server: PostgresEnd
         metrics = (await client.get("/metrics")).text
         assert 'neolayer_engine_up{engine="redis",level="embedded"} 0.0' in metrics
         assert "neolayer_relay_up 0.0" in metrics
+
+
+async def test_not_ready_before_the_migrations(no_databases: Endpoints) -> None:
+    """A server that answers but was never set up is not ready, and the way out is named."""
+    async with AsyncTestClient(make_app(no_databases)) as client:
+        told = (await client.get("/health/ready")).json()
+        assert "neolayer migrate up" in told["failing"]["postgres"]

@@ -26,10 +26,11 @@ class Watch:
         self._lock = asyncio.Lock()
 
     async def statuses(self) -> list[EngineStatus]:
-        """Every engine's status, at most a second old. Never raises."""
+        """Every engine's status and whether its schema is ours; at most a second old."""
         async with self._lock:
             if time.monotonic() - self._asked_at >= _FRESH_S:
-                self._last = await asyncio.gather(*(engine.status() for engine in self._engines))
+                health = await self.health()
+                self._last = [engine.status for engine in health.engines]
                 self._asked_at = time.monotonic()
             return self._last
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from neolayer.engines.engine import Engine, EngineStatus
 from neolayer.engines.postgres.connections import connect
 from neolayer.errors import NeolayerError
 from neolayer.relay.status import RelayStatus, SinkStatus, relay_status
+from neolayer.schema.files import load_migrations
 from neolayer.schema.lines import Line
 from neolayer.schema.state import schema_version
 
@@ -74,13 +76,31 @@ async def examine(
 def _engine_health(
     status: EngineStatus, at: Endpoints, versions: dict[Line, int | None], sink: SinkStatus | None
 ) -> EngineHealth:
+    def current(line: Line) -> bool:
+        return versions[line] == _newest().get(line)
+
     has = [
         version
         for line, version in versions.items()
         if version is not None and _address(at, line) == status.address
     ]
     lag = (sink.lag_bytes, sink.lag_seconds) if sink else (None, None)
+    behind = [
+        line for line in versions if _address(at, line) == status.address and not current(line)
+    ]
+    if status.healthy and behind:
+        status = replace(status, healthy=False, detail=_behind(behind))
     return EngineHealth(status, max(has, default=None), *lag)
+
+
+def _behind(lines: Sequence[Line]) -> str:
+    return f"the schema of {', '.join(lines)} is not that of this version; run: neolayer migrate up"
+
+
+@cache
+def _newest() -> dict[Line, int]:
+    """The newest migration of each line that this version brings."""
+    return {migration.line: migration.number for migration in load_migrations()}
 
 
 def _address(at: Endpoints, line: Line) -> str:

@@ -357,12 +357,12 @@ TABLE auth.permissions
 TABLE auth.recovery_codes
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN user_id uuid NOT NULL
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN user_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN code_hash character varying(255) NOT NULL
-    COLUMN used_at timestamp with time zone
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN used_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT recovery_codes_pkey PRIMARY KEY (tenant_id, id)
     CONSTRAINT recovery_codes_unique UNIQUE (tenant_id, user_id, code_hash)
     CONSTRAINT recovery_codes_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
@@ -370,19 +370,18 @@ TABLE auth.recovery_codes
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
-    GRANT neolayer_operator=r
 
 TABLE auth.refresh_tokens
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN session_id uuid NOT NULL
-    COLUMN parent_id uuid
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN session_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN parent_id uuid RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN token_hash character varying(255) COLLATE "C" NOT NULL
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    COLUMN expires_at timestamp with time zone NOT NULL
-    COLUMN used_at timestamp with time zone
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN used_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT refresh_tokens_hash_unique UNIQUE (tenant_id, token_hash)
     CONSTRAINT refresh_tokens_one_child UNIQUE (tenant_id, parent_id)
     CONSTRAINT refresh_tokens_parent_fkey FOREIGN KEY (tenant_id, parent_id) REFERENCES auth.refresh_tokens(tenant_id, id) ON DELETE CASCADE
@@ -394,7 +393,6 @@ TABLE auth.refresh_tokens
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
-    GRANT neolayer_operator=r
 
 TABLE auth.role_permissions
     ROW LEVEL SECURITY
@@ -443,17 +441,17 @@ TABLE auth.roles
 TABLE auth.sessions
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN user_id uuid NOT NULL
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN user_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN token_hash character varying(255) COLLATE "C" NOT NULL
-    COLUMN ip_address inet NOT NULL
-    COLUMN user_agent text
-    COLUMN expires_at timestamp with time zone NOT NULL
-    COLUMN revoked_at timestamp with time zone
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    COLUMN last_seen_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    COLUMN version integer NOT NULL DEFAULT 1
+    COLUMN ip_address inet NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN user_agent text RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN revoked_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN last_seen_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN version integer NOT NULL DEFAULT 1 RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT sessions_pkey PRIMARY KEY (tenant_id, id)
     CONSTRAINT sessions_token_hash_check CHECK (core.is_hex((token_hash)::text, 64))
     CONSTRAINT sessions_token_unique UNIQUE (tenant_id, token_hash)
@@ -465,7 +463,6 @@ TABLE auth.sessions
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
-    GRANT neolayer_operator=r
 
 TABLE auth.user_roles
     ROW LEVEL SECURITY
@@ -493,22 +490,22 @@ TABLE auth.user_roles
 TABLE auth.users
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN email character varying(255) NOT NULL
-    COLUMN username character varying(100) NOT NULL
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN email character varying(255) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN username character varying(100) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN password_hash character varying(255) NOT NULL
     COLUMN mfa_secret character varying(255)
-    COLUMN mfa_enabled boolean NOT NULL DEFAULT false
-    COLUMN email_verified boolean NOT NULL DEFAULT false
-    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying
-    COLUMN last_login_at timestamp with time zone
-    COLUMN failed_login_attempts integer NOT NULL DEFAULT 0
-    COLUMN locked_until timestamp with time zone
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    COLUMN deleted_at timestamp with time zone
-    COLUMN mfa_key_id character varying(100)
+    COLUMN mfa_enabled boolean NOT NULL DEFAULT false RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN email_verified boolean NOT NULL DEFAULT false RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN last_login_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN failed_login_attempts integer NOT NULL DEFAULT 0 RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN locked_until timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN deleted_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN mfa_key_id character varying(100) RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN mfa_last_step bigint
     CONSTRAINT users_attempts_check CHECK ((failed_login_attempts >= 0))
     CONSTRAINT users_email_check CHECK ((core.is_canonical((email)::text) AND ((email)::text ~ '^[^@]+@[^@]+$'::text) AND (octet_length((email)::text) <= 320)))
@@ -524,7 +521,6 @@ TABLE auth.users
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
-    GRANT neolayer_operator=r
 
 TABLE blockchain.blocks
     REPLICA IDENTITY FULL
@@ -848,16 +844,16 @@ TABLE blockchain.transactions_default
 TABLE blockchain.wallets
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN user_id uuid
-    COLUMN network_id uuid NOT NULL
-    COLUMN address character varying(255) COLLATE "C" NOT NULL
-    COLUMN public_key character varying(500)
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN user_id uuid RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN network_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN address character varying(255) COLLATE "C" NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN public_key character varying(500) RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN encrypted_private_key text
-    COLUMN wallet_type character varying(50) NOT NULL
-    COLUMN is_hardware boolean NOT NULL DEFAULT false
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN wallet_type character varying(50) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN is_hardware boolean NOT NULL DEFAULT false RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN key_id character varying(100)
     CONSTRAINT wallets_address_check CHECK (blockchain.is_address((address)::text))
     CONSTRAINT wallets_address_unique UNIQUE (tenant_id, network_id, address)
@@ -873,7 +869,6 @@ TABLE blockchain.wallets
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
-    GRANT neolayer_operator=r
 
 TABLE core.context_secrets
     COLUMN id smallint NOT NULL
@@ -1060,17 +1055,17 @@ TABLE enclave.computations
 TABLE enclave.sealed_data
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN owner_id uuid NOT NULL
-    COLUMN enclave_id character varying(255) NOT NULL
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN owner_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN enclave_id character varying(255) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN data_key character varying(255) NOT NULL
     COLUMN sealed_blob bytea NOT NULL
     COLUMN mac character varying(64) COLLATE "C" NOT NULL
-    COLUMN policy character varying(50) NOT NULL
-    COLUMN version integer NOT NULL DEFAULT 1
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN policy character varying(50) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN version integer NOT NULL DEFAULT 1 RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT sealed_data_key_unique UNIQUE (tenant_id, data_key)
     CONSTRAINT sealed_data_mac_check CHECK ((core.is_hex((mac)::text, 32) OR core.is_hex((mac)::text, 64)))
     CONSTRAINT sealed_data_owner_fkey FOREIGN KEY (tenant_id, owner_id) REFERENCES auth.users(tenant_id, id)
@@ -1085,7 +1080,6 @@ TABLE enclave.sealed_data
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
-    GRANT neolayer_operator=r
 
 VIEW blockchain.default_partition_rows
     REPLICA IDENTITY NOTHING

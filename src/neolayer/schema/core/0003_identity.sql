@@ -236,7 +236,30 @@ auth.permissions,
 auth.roles,
 auth.role_permissions,
 auth.user_roles
-TO neolayer_backup, neolayer_operator;
+TO neolayer_backup;
+
+-- The operator sees who is there and what they may, over all tenants, but nothing that proves who
+-- one is: no password, seed, token or recovery code, not even as a hash.
+GRANT SELECT ON
+auth.permissions,
+auth.roles,
+auth.role_permissions,
+auth.user_roles
+TO neolayer_operator;
+GRANT SELECT (
+    tenant_id, id, email, username, mfa_enabled, email_verified, status, last_login_at,
+    failed_login_attempts, locked_until, created_at, updated_at, deleted_at, mfa_key_id
+) ON auth.users TO neolayer_operator;
+GRANT SELECT (
+    tenant_id, id, user_id, ip_address, user_agent, expires_at, revoked_at, created_at,
+    last_seen_at, version
+) ON auth.sessions TO neolayer_operator;
+GRANT SELECT (
+    tenant_id, id, session_id, parent_id, created_at, expires_at, used_at
+) ON auth.refresh_tokens TO neolayer_operator;
+GRANT SELECT (
+    tenant_id, id, user_id, used_at, created_at
+) ON auth.recovery_codes TO neolayer_operator;
 
 -- migrate:down
 -- A way back while there is nothing to lose.

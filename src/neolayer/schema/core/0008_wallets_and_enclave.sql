@@ -125,7 +125,15 @@ blockchain.wallets, enclave.sealed_data, enclave.computations TO neolayer_app;
 GRANT SELECT ON enclave.attestations TO neolayer_app;
 GRANT SELECT ON
 blockchain.wallets, enclave.attestations, enclave.sealed_data, enclave.computations
-TO neolayer_backup, neolayer_operator;
+TO neolayer_backup;
+-- The operator sees that there are keys and sealed blobs, not what is in them.
+GRANT SELECT ON enclave.attestations, enclave.computations TO neolayer_operator;
+GRANT SELECT (
+    tenant_id, id, user_id, network_id, address, public_key, wallet_type, is_hardware, created_at
+) ON blockchain.wallets TO neolayer_operator;
+GRANT SELECT (
+    tenant_id, id, owner_id, enclave_id, policy, version, created_at, updated_at
+) ON enclave.sealed_data TO neolayer_operator;
 
 -- migrate:down
 -- A way back while there is nothing to lose.

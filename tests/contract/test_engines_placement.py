@@ -74,7 +74,12 @@ def test_programs_behind_a_closed_folder_are_copied_once(
     (programs / "postgres").chmod(0o700)
     (programs.parent / "share").mkdir(mode=0o700)
     staging = traversable_tmp / "programs"
-    copy = reachable_programs(programs, staging, STRANGER)
+    before = os.umask(0o077)  # as a running layer has it
+    try:
+        copy = reachable_programs(programs, staging, STRANGER)
+    finally:
+        os.umask(before)
+    assert staging.stat().st_mode & 0o005 == 0o005
     assert copy == staging / "pginstall" / "bin"
     assert (copy / "postgres").stat().st_mode & 0o005 == 0o005
     assert (copy.parent / "share").stat().st_mode & 0o005 == 0o005

@@ -70,6 +70,7 @@ def reachable_programs(programs: Path, staging: Path, account: Account | None) -
     if not (target / "complete").exists():
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(programs.parent, target, symlinks=True)
+        staging.chmod(0o755)
         _open_to_all(target)
         (target / "complete").touch()
     return target / programs.name

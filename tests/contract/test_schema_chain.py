@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 import psycopg
@@ -168,6 +169,24 @@ def test_a_year_is_made_on_demand_and_takes_what_waited(
     assert row == ("blockchain.transactions_2019",)
     with pytest.raises(psycopg.errors.UniqueViolation):
         insert(at="2026-01-02")
+
+
+def test_two_makers_of_one_year(module_databases: Endpoints) -> None:
+    """The second waits for the first, then finds the year made."""
+    ensure = "SELECT blockchain.ensure_partitions('2017-05-01', '2017-05-02')"
+    waiting = "SELECT count(*) FROM pg_catalog.pg_locks WHERE pid = %s AND NOT granted"
+    with (
+        connect(module_databases, Role.INGEST) as first,
+        connect(module_databases, Role.INGEST) as second,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        with first.transaction():
+            assert first.execute(ensure).fetchone() == (2,)
+            run = thread.submit(lambda: second.execute(ensure).fetchone())
+            pid = second.info.backend_pid
+            while first.execute(waiting, (pid,)).fetchone() == (0,):
+                assert not run.done()
+        assert run.result() == (0,)
 
 
 def test_every_partition_gives_the_relay_whole_rows(ingest: Ingest) -> None:

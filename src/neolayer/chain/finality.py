@@ -2,8 +2,9 @@
 
 Until then a transaction's confirmations are counted from the head by whoever asks
 (`blockchain.transactions_current`), because rewriting every row at every block would cost more than
-storing it did. Whoever ingests old blocks below the final height never comes here: they are final
-as they are inserted.
+storing it did. What is stored then is the count that made the block final, whenever and in whatever
+order it came. Whoever ingests old blocks below the final height never comes here: they are final as
+they are inserted.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ async def _stamp(store: BlockStore, *, after: int, target: int) -> tuple[int, in
         "after": after,
         "target": target,
         "limit": BLOCKS_PER_COMMIT,
+        "confirmations": store.network.finality_depth + 1,
     }
     with errors_at_the_door():
         async with store.connection.transaction():

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from neolayer.chain.batches import Batch, ahead
 from neolayer.chain.finality import finalise
-from neolayer.chain.ingest import IngestReport, Progress, SteadyStore, short_turns
+from neolayer.chain.ingest import IngestReport, Progress, short_turns
+from neolayer.chain.lanes import SteadyStore
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.pending import Pool
 from neolayer.chain.rules import first_misfit

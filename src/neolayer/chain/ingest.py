@@ -7,17 +7,13 @@ from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 
-import stamina
-
-from neolayer.chain.batches import Batch, Source, ahead
+from neolayer.chain.batches import Source, ahead
 from neolayer.chain.finality import finalise
+from neolayer.chain.lanes import Lanes
 from neolayer.chain.model import Network
-from neolayer.chain.store import BlockStore, Commit, Terms, open_store
-from neolayer.errors import BadBlock, EngineUnavailable
+from neolayer.chain.store import Commit
+from neolayer.errors import BadBlock
 from neolayer.position import Position
-
-# How long a server may be away (a restart, a failover) before a run gives up.
-SERVER_AWAY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,54 +68,26 @@ async def ingest(
     report = IngestReport()
     async with AsyncExitStack() as stack:
         stack.enter_context(short_turns())
-        server = await stack.enter_async_context(aclosing(SteadyStore(dsn, network)))
+        lanes = await stack.enter_async_context(aclosing(Lanes(dsn, network)))
         batches = ahead(source, blocks_per_commit=blocks_per_commit)
         await stack.enter_async_context(aclosing(batches))
-        async for batch in batches:
-            report = report.plus(await server.commit(batch), tuple(batch.bad))
+
+        async def land() -> IngestReport:
+            batch, commit = await lanes.land()
+            landed = report.plus(commit, tuple(batch.bad))
             if on_progress is not None:
-                on_progress(report)
-        store = await server.opened()
+                on_progress(landed)
+            return landed
+
+        async for batch in batches:
+            while not lanes.may_start(batch):
+                report = await land()
+            lanes.start(batch)
+        while lanes:
+            report = await land()
+        store = await lanes.opened()
         await finalise(store)
         return report.at(await store.position())
-
-
-class SteadyStore:
-    """A store that comes back when the server does.
-
-    A commit whose answer was lost is simply made again: what it stored is skipped.
-    """
-
-    def __init__(self, dsn: str, network: Network, *, old_is_final: bool = True) -> None:
-        self._dsn = dsn
-        self._old_is_final = old_is_final
-        self._network = network
-        self._stack = AsyncExitStack()
-        self._store: BlockStore | None = None
-
-    async def opened(self) -> BlockStore:
-        """The store, reopened where its connection broke. Raises EngineUnavailable."""
-        if self._store is None or self._store.connection.closed:
-            await self.aclose()
-            self._store = await self._stack.enter_async_context(
-                open_store(self._dsn, self._network, old_is_final=self._old_is_final)
-            )
-        return self._store
-
-    async def commit(self, batch: Batch, terms: Terms | None = None) -> Commit:
-        """See `BlockStore.commit`. The first opening is not retried: a wrong DSN tells at once."""
-        if self._store is None:
-            await self.opened()
-        async for attempt in stamina.retry_context(
-            on=EngineUnavailable, attempts=None, timeout=SERVER_AWAY_S, wait_initial=0.2
-        ):
-            with attempt:
-                return await (await self.opened()).commit(batch.blocks, terms)
-        raise AssertionError("unreachable")
-
-    async def aclose(self) -> None:
-        await self._stack.aclose()
-        self._store = None
 
 
 @contextmanager

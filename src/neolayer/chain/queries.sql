@@ -88,7 +88,7 @@ LIMIT 1;
 UPDATE blockchain.transactions AS t
 SET ({columns}, replaced_by, confirmation_count) = ({incoming}, NULL, CASE
     WHEN i.block_number <= %(final)s OR i.block_timestamp < %(aged)s
-    THEN %(head)s - i.block_number + 1
+    THEN %(confirmations)s
     ELSE 0
 END)
 FROM incoming_transactions AS i
@@ -101,7 +101,7 @@ WHERE t.network_id = %(network_id)s
 INSERT INTO blockchain.transactions (network_id, {columns}, confirmation_count)
 SELECT %(network_id)s, {incoming}, CASE
     WHEN i.block_number <= %(final)s OR i.block_timestamp < %(aged)s
-    THEN %(head)s - i.block_number + 1
+    THEN %(confirmations)s
     ELSE 0
 END
 FROM incoming_transactions AS i
@@ -259,7 +259,7 @@ WITH final AS (
     RETURNING block_number
 )
 UPDATE blockchain.transactions AS t
-SET confirmation_count = h.head_number - t.block_number + 1
+SET confirmation_count = least(h.head_number - t.block_number + 1, %(confirmations)s)
 FROM final, blockchain.chain_heads AS h
 WHERE t.network_id = %(network_id)s AND t.block_number = final.block_number
   AND h.network_id = %(network_id)s;

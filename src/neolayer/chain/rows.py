@@ -43,23 +43,23 @@ _LOGS: Columns = (*_NETWORK, *LOG_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """What decides about finality while rows are written: the head after this commit, the highest
-    final height, and the Unix second before which every block is final (0: none is)."""
+    """What decides about finality while rows are written: the highest final height, the Unix second
+    before which every block is final (0: none is), and the confirmations that make one final."""
 
-    head: int
     final: int
     aged: int
+    confirmations: int
 
     def is_final(self, block: BlockRows) -> bool:
         return block.number <= self.final or block.timestamp < self.aged
 
-    def confirmations(self, block: BlockRows) -> int:
+    def count(self, block: BlockRows) -> int:
         """The count to store: 0 until the block is final."""
-        return self.head - block.number + 1 if self.is_final(block) else 0
+        return self.confirmations if self.is_final(block) else 0
 
     def values(self) -> dict[str, Any]:
         aged = datetime.fromtimestamp(self.aged, UTC)
-        return {"head": self.head, "final": self.final, "aged": aged}
+        return {"final": self.final, "aged": aged, "confirmations": self.confirmations}
 
 
 def copy_statement(table: LiteralString, columns: Columns) -> LiteralString:
@@ -137,7 +137,7 @@ class RowWriter:
     def _all(self, blocks: Sequence[BlockRows], horizon: Horizon) -> Iterator[Row]:
         network_id = self._network_id
         for block in blocks:
-            confirmations = horizon.confirmations(block)
+            confirmations = horizon.count(block)
             for row in block.transactions:
                 yield (network_id, *row, confirmations)
 

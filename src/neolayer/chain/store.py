@@ -1,8 +1,8 @@
 """The verbs that write a chain: make a network known, commit blocks, take a branch back.
 
-A commit holds a batch of blocks, what they cover and the head: all of it or nothing, under a lock
-of the network, so that two writers of the same range come to one result. Whoever reads the head
-therefore reads what is stored, after any crash.
+A commit holds a batch of blocks, what they cover and the head: all of it or nothing. It ends under
+a lock of the network, where it looks whether everything still fits, so that two writers of the same
+range come to one result. Whoever reads the head therefore reads what is stored, after any crash.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -79,8 +79,8 @@ class _Before:
     has_pending: bool
 
 
-class _SeenBefore(Exception):
-    """The straight road was refused: something of the batch is known, or flawed."""
+class _NotStraight(Exception):
+    """The straight road is closed to this batch."""
 
 
 class BlockStore:
@@ -116,53 +116,69 @@ class BlockStore:
         terms = terms or Terms()
         with errors_at_the_door():
             await self._ensure_partitions(blocks)
-            try:
-                return await self._attempt(blocks, terms, straight=terms.fork is None)
-            except _SeenBefore:
-                return await self._attempt(blocks, terms, straight=False)
+            if terms.fork is None:
+                with suppress(_NotStraight):
+                    return await self._straight(blocks)
+            return await self._locked(blocks, terms)
 
-    async def _attempt(
-        self, blocks: Sequence[BlockRows], terms: Terms, *, straight: bool
-    ) -> Commit:
+    async def _straight(self, blocks: Sequence[BlockRows]) -> Commit:
+        """Write first and ask afterwards: the lock is held for the commit alone, so that two
+        connections write one network side by side. Raises _NotStraight where something of the
+        batch is known, flawed, waited for or contradicted, by then or since.
+        """
+        async with self._connection.transaction():
+            before = await self._look(heights_to_know(blocks))
+            found = sort_out(blocks, before.known)
+            if before.has_pending or found.better or found.refused:
+                raise _NotStraight
+            if found.fresh:
+                try:
+                    await self._rows.straight(found.fresh, self._horizon(found.fresh, before.head))
+                except (pg.IntegrityError, pg.DataError, pg.DeadlockDetected) as exc:
+                    raise _NotStraight from exc
+                await self._look_again(found.fresh, before)
+                await self._advance(found.fresh)
+            return Commit(len(found.fresh), *total_rows(found.fresh), found.skipped)
+
+    async def _look_again(self, written: Sequence[BlockRows], before: _Before) -> None:
+        """Take the lock; raises _NotStraight where others changed what decided about the batch."""
+        around = {*before.known, *heights_to_know(written)} - {block.number for block in written}
+        try:
+            now = await self._look(sorted(around), lock=True)
+        except pg.DeadlockDetected as exc:
+            raise _NotStraight from exc
+        stayed = all(now.known.get(height) == block for height, block in before.known.items())
+        if not stayed or now.has_pending or sort_out(written, now.known).refused:
+            raise _NotStraight
+
+    async def _locked(self, blocks: Sequence[BlockRows], terms: Terms) -> Commit:
+        """Ask first, under the lock, and write what may be written."""
         async with self._connection.transaction():
             orphaned = 0 if terms.fork is None else await self._take_back(terms.fork, blocks)
-            commit = await self._commit(blocks, straight=straight)
-            if terms.all_or_none and commit.refused:
-                raise commit.refused[0]
-            return replace(commit, orphaned=orphaned)
+            before = await self._look(heights_to_know(blocks), lock=True)
+            found = sort_out(blocks, before.known)
+            if found.better:
+                await self._rows.forget(found.better)
+            horizon = self._horizon(found.fresh, before.head)
+            stored, refused = await self._settle(found.fresh, horizon)
+            refused = (*found.refused, *refused)
+            if terms.all_or_none and refused:
+                raise refused[0]
+            if stored:
+                await self._advance(stored)
+            return Commit(len(stored), *total_rows(stored), found.skipped, refused, orphaned)
 
     async def _take_back(self, fork: int, blocks: Sequence[BlockRows]) -> int:
         await self._connection.execute(sql.lock_network, self._own)
         heirs = {block.number: block.block_hash for block in blocks}
         return await reorg.take_back(self._connection, self._network, above=fork, heirs=heirs)
 
-    async def _commit(self, blocks: Sequence[BlockRows], *, straight: bool) -> Commit:
-        before = await self._look(heights_to_know(blocks))
-        found = sort_out(blocks, before.known)
-        if found.better:
-            await self._rows.forget(found.better)
-        horizon = self._horizon(found.fresh, before.head)
-        if straight and not before.has_pending:
-            await self._straight(found.fresh, horizon)
-            stored, refused = found.fresh, []
-        else:
-            stored, refused = await self._settle(found.fresh, horizon)
-        if stored:
-            await self._advance(stored)
-        counts = total_rows(stored)
-        return Commit(len(stored), *counts, found.skipped, (*found.refused, *refused))
-
     def _horizon(self, blocks: Sequence[BlockRows], stored: Head | None) -> Horizon:
+        depth = self._network.finality_depth
         head = max([-1 if stored is None else stored.number, *(block.number for block in blocks)])
-        final = max(-1 if stored is None else stored.final, head - self._network.finality_depth)
-        return Horizon(head, final, int(time.time() - FINAL_AFTER_S) if self._old_is_final else 0)
-
-    async def _straight(self, blocks: Sequence[BlockRows], horizon: Horizon) -> None:
-        try:
-            if blocks:
-                await self._rows.straight(blocks, horizon)
-        except (pg.IntegrityError, pg.DataError) as exc:
-            raise _SeenBefore from exc
+        final = max(-1 if stored is None else stored.final, head - depth)
+        aged = int(time.time() - FINAL_AFTER_S) if self._old_is_final else 0
+        return Horizon(final, aged, confirmations=depth + 1)
 
     async def _settle(
         self, blocks: list[BlockRows], horizon: Horizon
@@ -196,12 +212,13 @@ class BlockStore:
         values = {"head_number": top.number, "head_hash": top.block_hash, "covered": covered}
         await self._connection.execute(sql.advance_head, {**self._own, **values})
 
-    async def _look(self, numbers: Sequence[int]) -> _Before:
-        """What is stored, read under the network's lock; asked at once, since each answer waited
-        for is a turn of the event loop, and a thread that decodes takes its time with those."""
+    async def _look(self, numbers: Sequence[int], *, lock: bool = False) -> _Before:
+        """What is stored, with `lock` read under the network's; asked at once, since each answer
+        waited for is a turn of the event loop, and a thread that decodes takes its time."""
         heights = {**self._own, "numbers": list(numbers)}
         async with self._connection.pipeline():
-            await self._connection.execute(sql.lock_network, self._own)
+            if lock:
+                await self._connection.execute(sql.lock_network, self._own)
             known = await self._connection.execute(sql.known_blocks, heights)
             head = await self._connection.execute(sql.head, self._own)
             pending = await self._connection.execute(sql.has_pending, self._own)

@@ -16,7 +16,8 @@ import msgspec
 
 from neolayer.chain.batches import Batch
 from neolayer.chain.evm import decode_block
-from neolayer.chain.ingest import IngestReport, Progress, SteadyStore, ingest
+from neolayer.chain.ingest import IngestReport, Progress, ingest
+from neolayer.chain.lanes import SteadyStore
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.networks import SYNTHETIC
 from neolayer.chain.sources.files import read_blocks

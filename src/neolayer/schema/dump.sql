@@ -110,7 +110,8 @@ BEGIN
             child := format('%s_%s', parent, year);
             CONTINUE WHEN to_regclass(format('blockchain.%I', child)) IS NOT NULL;
             
-            PERFORM pg_advisory_xact_lock(hashtextextended('blockchain.' || parent, 0));
+            
+            EXECUTE format('LOCK TABLE ONLY blockchain.%I IN SHARE UPDATE EXCLUSIVE MODE', parent);
             CONTINUE WHEN to_regclass(format('blockchain.%I', child)) IS NOT NULL;
             opens := make_timestamptz(year, 1, 1, 0, 0, 0);
             closes := make_timestamptz(year + 1, 1, 1, 0, 0, 0);
@@ -1438,7 +1439,7 @@ BEGIN
         FROM generate_series(date_trunc('month', starts_at), ends_at, interval '1 month') m
     LOOP
         CONTINUE WHEN to_regclass(format('public.%I', part.child)) IS NOT NULL;
-        PERFORM pg_advisory_xact_lock(hashtextextended('public.' || part.parent, 0));
+        EXECUTE format('LOCK TABLE ONLY public.%I IN SHARE UPDATE EXCLUSIVE MODE', part.parent);
         CONTINUE WHEN to_regclass(format('public.%I', part.child)) IS NOT NULL;
         EXECUTE format(
             'CREATE TEMPORARY TABLE waiting ON COMMIT DROP AS '

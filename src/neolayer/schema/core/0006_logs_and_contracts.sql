@@ -84,8 +84,9 @@ BEGIN
         FOREACH parent IN ARRAY ARRAY['transactions', 'logs'] LOOP
             child := format('%s_%s', parent, year);
             CONTINUE WHEN to_regclass(format('blockchain.%I', child)) IS NOT NULL;
-            -- Two makers of one partition: the second waits, and finds it made.
-            PERFORM pg_advisory_xact_lock(hashtextextended('blockchain.' || parent, 0));
+            -- Two makers of one partition: the second waits, and finds it made. After an advisory
+            -- lock it would not: only a table's lock refreshes what a session knows of tables.
+            EXECUTE format('LOCK TABLE ONLY blockchain.%I IN SHARE UPDATE EXCLUSIVE MODE', parent);
             CONTINUE WHEN to_regclass(format('blockchain.%I', child)) IS NOT NULL;
             opens := make_timestamptz(year, 1, 1, 0, 0, 0);
             closes := make_timestamptz(year + 1, 1, 1, 0, 0, 0);

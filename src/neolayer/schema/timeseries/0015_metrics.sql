@@ -192,7 +192,7 @@ BEGIN
         FROM generate_series(date_trunc('month', starts_at), ends_at, interval '1 month') m
     LOOP
         CONTINUE WHEN to_regclass(format('public.%I', part.child)) IS NOT NULL;
-        PERFORM pg_advisory_xact_lock(hashtextextended('public.' || part.parent, 0));
+        EXECUTE format('LOCK TABLE ONLY public.%I IN SHARE UPDATE EXCLUSIVE MODE', part.parent);
         CONTINUE WHEN to_regclass(format('public.%I', part.child)) IS NOT NULL;
         EXECUTE format(
             'CREATE TEMPORARY TABLE waiting ON COMMIT DROP AS '

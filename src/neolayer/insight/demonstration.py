@@ -22,7 +22,8 @@ from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.networks import SYNTHETIC
 from neolayer.chain.sources.files import read_blocks
 from neolayer.chain.sources.jsonrpc import open_rpc
-from neolayer.chain.sources.rpc import EvmNode, fetch_range
+from neolayer.chain.sources.neo_rpc import node_for
+from neolayer.chain.sources.rpc import fetch_range
 from neolayer.chain.store import Terms, network_of
 from neolayer.chain.synthetic import make_chain
 from neolayer.chain.synthetic_blocks import Mined
@@ -69,7 +70,7 @@ async def show_node(
 ) -> Outcome:
     """Take in the last blocks of a node, verified."""
     async with open_rpc(url) as rpc:
-        node = EvmNode(rpc, network)
+        node = node_for(rpc, network)
         await node.check()
         head = await node.head()
         report = await ingest(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import json
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,11 @@ ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 def real(folder: str, name: str) -> Json:
     content = json.loads(shared_data("data", "chain", folder, name).read_bytes())
     return content.get("result", content)
+
+
+def real_with_receipts() -> tuple[Json, list[Json]]:
+    receipts = real("mainnet-with-receipts", "receipts-19433902.json")
+    return real("mainnet-with-receipts", "block_19433902.json"), receipts  # type: ignore[return-value]
 
 
 def decode(
@@ -352,6 +359,14 @@ def test_a_legacy_signature_that_says_two_things_is_refused() -> None:
             made(ETHEREUM, {**item, name: value})
 
 
+def test_a_spelling_of_the_type_hides_no_chain() -> None:
+    """0x00 is type 0: its v names the chain, and another network's is refused, asked for or not."""
+    item = {**legacy(chain_id=1), "type": "0x00"}
+    for recover in (True, False):
+        with pytest.raises(BadBlock, match="signed for chain 1, but network neox is chain 47763"):
+            decode(in_block(item), network=NEOX, recover=recover)
+
+
 JUNK = (None, True, -1, 1.5, "", "0x", "0xg", "0x0x", "\ud800", [], {}, "0x" + "f" * 70)
 
 
@@ -369,7 +384,7 @@ def test_whatever_stands_in_a_signature_no_other_error_comes_out(field: str) -> 
                 assert "blocks.json" in bad.message
 
 
-# What we sign ourselves
+# What binds a sender without its signature
 
 
 @pytest.fixture(scope="module")
@@ -385,6 +400,68 @@ def test_the_synthetic_chain_passes(chain: SyntheticChain) -> None:
         assert len(rows.transactions) == len(mined.block["transactions"])
         kinds |= {item["type"] for item in mined.block["transactions"]}
     assert kinds == {"0x0", "0x1", "0x2", "0x4"}
+
+
+def creations(chain: SyntheticChain) -> Iterator[tuple[Json, list[Json], int]]:
+    """Copies of every block with a creation, its receipts, and the creation's place."""
+    for mined in chain.first:
+        for index, item in enumerate(mined.block["transactions"]):
+            if item["to"] is None:
+                yield copy.deepcopy(mined.block), copy.deepcopy(mined.receipts), index
+
+
+def test_a_creations_address_binds_its_sender_by_default(chain: SyntheticChain) -> None:
+    """A false `from`, in transaction and receipt, does not give the contract's address; leaving the
+    address of a contract that stands out does not help."""
+    tried = 0
+    for block, receipts, index in creations(chain):
+        decode(block, receipts, network=SYNTHETIC, recover=False)
+        false = flipped(block["transactions"][index]["from"])
+        block["transactions"][index]["from"] = receipts[index]["from"] = false
+        with pytest.raises(BadBlock, match=f"receipt {index}: contractAddress is not what sender"):
+            decode(block, receipts, network=SYNTHETIC, recover=False)
+        if receipts[index]["status"] == "0x0":
+            continue  # some nodes name no address where nothing was made
+        receipts[index]["contractAddress"] = None
+        with pytest.raises(BadBlock, match=f"receipt {index}: a creation without its contractAdd"):
+            decode(block, receipts, network=SYNTHETIC, recover=False)
+        tried += 1
+    assert tried > 3
+
+
+def _set(name: str, change: Callable[[Any], Any]) -> Callable[[Json], None]:
+    return lambda owner: owner.update({name: change(owner[name])})
+
+
+@pytest.mark.parametrize("name", ["from", "to"])
+def test_a_receipt_names_the_parties_of_its_transaction(name: str) -> None:
+    """Another sender or receiver is refused by default; left out, null or in capitals is not."""
+    block, receipts = real_with_receipts()
+    for fine in (lambda text: "0x" + text[2:].upper(), lambda text: None):
+        harmless = copy.deepcopy(receipts)
+        _set(name, fine)(harmless[4])
+        assert decode(block, harmless, recover=False).logs
+    absent = [{k: v for k, v in each.items() if k != name} for each in receipts]
+    assert decode(block, absent, recover=False).logs
+    _set(name, flipped)(receipts[4])
+    with pytest.raises(BadBlock, match=f"receipt 4: {name} is not the transaction's"):
+        decode(block, receipts, recover=False)
+
+
+def test_a_false_sender_contradicts_its_receipt_by_default() -> None:
+    """Where receipts name the sender, one of two must be false, and the block is refused."""
+    block, receipts = real_with_receipts()
+    _set("from", flipped)(block["transactions"][9])
+    with pytest.raises(BadBlock, match="receipt 9: from is not the transaction's"):
+        decode(block, receipts, recover=False)
+
+
+def test_a_creations_receipt_names_no_receiver(chain: SyntheticChain) -> None:
+    """`to` in the receipt of a creation is a contradiction."""
+    block, receipts, index = next(creations(chain))
+    receipts[index]["to"] = "0x" + "12" * 20
+    with pytest.raises(BadBlock, match=f"receipt {index}: to is not"):
+        decode(block, receipts, network=SYNTHETIC, recover=False)
 
 
 # Where it cannot be done

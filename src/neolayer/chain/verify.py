@@ -43,7 +43,7 @@ def _is_of(item: Transaction, block: Block, index: int) -> bool:
 
 
 def _signed_chain_id(item: Transaction) -> int | None:
-    if item.kind != "0x0":
+    if item.kind != "0x0" and quantity(item.kind) != 0:
         return None if item.chainId is None else quantity(item.chainId)
     v = 0 if item.v is None else quantity(item.v)
     return (v - payloads.EIP155) // 2 if v >= payloads.EIP155 else None
@@ -60,14 +60,28 @@ def receipts_fit(block: Block, receipts: Sequence[Receipt]) -> None:
         total = quantity64(receipt.cumulativeGasUsed)
         if total - before != quantity64(receipt.gasUsed):
             raise ValueError(f"receipt {index}: gasUsed does not fit cumulativeGasUsed")
+        _parties_fit(index, item, receipt)
         _contract_fits(index, item, receipt)
         before = total
     if before != quantity64(block.gasUsed):
         raise ValueError(f"receipts used {before} gas, the block {quantity64(block.gasUsed)}")
 
 
+def _parties_fit(index: int, item: Transaction, receipt: Receipt) -> None:
+    """What a receipt says of sender and receiver; a node may leave either out."""
+    pairs = (("from", receipt.sender, item.sender), ("to", receipt.to, item.to))
+    for name, said, expected in pairs:
+        if said is None or said == expected:
+            continue
+        if expected is None or said.lower() != expected.lower():
+            raise ValueError(f"receipt {index}: {name} is not the transaction's")
+
+
 def _contract_fits(index: int, item: Transaction, receipt: Receipt) -> None:
     if receipt.contractAddress is None:
+        # Left out, it would leave the sender of a creation without any proof.
+        if item.to is None and receipt.status is not None and quantity(receipt.status) == 1:
+            raise ValueError(f"receipt {index}: a creation without its contractAddress")
         return
     expected = payloads.contract_address(item.sender, quantity64(item.nonce))
     if item.to is not None or receipt.contractAddress.lower() != expected:

@@ -302,7 +302,7 @@ def _summarised(answer: Answer) -> _Summary | None:
 
 
 def typed(decoder: Decoder[T], answer: bytes | None, where: str) -> T:
-    """The answer's value. Raises SourceError, beginning with `where`, for any other type or null."""
+    """The answer's value. Raises SourceError that begins with `where` for null and other types."""
     if answer is None:
         raise SourceError(f"{where}: the node answers null where it must not")
     try:

@@ -7,6 +7,13 @@ on are fields. `hint` names the way out and is printed below the message by the 
 from __future__ import annotations
 
 
+def visible(text: str) -> str:
+    """The text with whatever a terminal would obey, and what no encoding can write, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class NeolayerError(Exception):
     """Something in the data layer went wrong."""
 
@@ -68,6 +75,10 @@ class QueryError(NeolayerError):
 
 class ChainError(NeolayerError):
     """Chain data could not be taken in."""
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        # Names of files and words of nodes stand in these messages: both are foreign.
+        super().__init__(None if message is None else visible(message), hint=hint)
 
 
 class BadBlock(ChainError):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,11 +12,11 @@ import pytest
 import pytest_asyncio
 from tests.fixtures.fix_chain import Stored
 from tests.fixtures.fix_rpc import PlayedNode, reversed_order
+from tests.fixtures.followers import Follower, eventually, following
 
 from neolayer.chain import reading
 from neolayer.chain.batches import ahead
-from neolayer.chain.follow import Following, follow
-from neolayer.chain.ingest import IngestReport, ingest
+from neolayer.chain.ingest import ingest
 from neolayer.chain.model import Network
 from neolayer.chain.pending import Pool
 from neolayer.chain.sources import rpc as rpc_source
@@ -41,61 +39,6 @@ async def rpc(played_node: PlayedNode, monkeypatch: pytest.MonkeyPatch) -> Async
     played_node.chain_id = 1337
     async with open_rpc(played_node.url, timeout_s=5) as opened:
         yield opened
-
-
-class Follower:
-    """A follow in the background, and waiting for what it stores."""
-
-    def __init__(self, stored: Stored, rpc: JsonRpc) -> None:
-        self.stored = stored
-        self.node = EvmNode(rpc, stored.network)
-        self.stop = asyncio.Event()
-        self.reports: list[IngestReport] = []
-        self.task: asyncio.Task[IngestReport] | None = None
-
-    async def run(self, pool: Pool | None = None, until: int | None = None) -> IngestReport:
-        following = Following(self.stored.network, start=1, poll_s=0.02, until=until)
-        return await follow(
-            self.node,
-            dsn=self.stored.dsn,
-            following=following,
-            pool=pool,
-            on_progress=self.reports.append,
-            stop=self.stop,
-        )
-
-    async def head(self) -> str | None:
-        (coverage,) = await reading.network_coverage(self.stored.admin)
-        return coverage.head_hash
-
-    async def reaches(self, block: dict[str, Any]) -> None:
-        await eventually(self._is_at(block["hash"]), beside=self.task)
-
-    def _is_at(self, block_hash: str) -> Callable[[], Any]:
-        async def look() -> bool:
-            return await self.head() == block_hash
-
-        return look
-
-
-async def eventually(
-    look: Callable[[], Any], *, seconds: float = 20, beside: asyncio.Task[Any] | None = None
-) -> None:
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not await look():
-        assert beside is None or not beside.done(), beside
-        assert asyncio.get_running_loop().time() < deadline, "did not happen in time"
-        await asyncio.sleep(0.02)
-
-
-@asynccontextmanager
-async def following(follower: Follower, pool: Pool | None = None) -> AsyncIterator[None]:
-    follower.task = asyncio.create_task(follower.run(pool))
-    try:
-        yield
-    finally:
-        follower.stop.set()
-        await follower.task
 
 
 async def rows_of(stored: Stored) -> dict[str, str]:

@@ -1,5 +1,5 @@
-"""kill -9 of PostgreSQL while blocks are ingested: the ingest waits for it to come back, makes the
-commit again whose answer it never got, and loses and doubles nothing."""
+"""kill -9 of PostgreSQL while blocks are ingested or a node is followed: the run waits for it to
+come back, makes the commit again whose answer it never got, and loses and doubles nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import random
 import secrets
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,14 @@ from tests.fixtures.fabricated import fabricate_chain
 from tests.fixtures.fix_chain import EMPTY_BLOCKS, Stored
 from tests.fixtures.fix_databases import postgres_only
 from tests.fixtures.fix_postgres import await_postgres, reachable_wheel, traversable_folder
+from tests.fixtures.fix_rpc import PlayedNode
+from tests.fixtures.followers import Follower
 
 from neolayer.chain.ingest import ingest
+from neolayer.chain.pending import Pool
+from neolayer.chain.sources.jsonrpc import open_rpc
 from neolayer.chain.store import ensure_network
+from neolayer.chain.synthetic import make_chain
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.postgres import STOP_SIGNAL, EmbeddedPostgres, server_environment
 from neolayer.engines.embedded.privileges import spawn_options
@@ -65,9 +71,10 @@ class Server:
         passwords = {role: secrets.token_urlsafe(18) for role in Role if role is not Role.ADMIN}
         return self._cluster.endpoint(self.port, passwords=passwords)
 
-    def kill_and_start(self) -> None:
+    def kill_and_start(self, *, away_s: float = 0) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        time.sleep(away_s)
         self._process = self._spawn()
 
     def stop(self) -> None:
@@ -132,3 +139,51 @@ async def test_C2_postgres_killed_at_random_moments(killable: Stored, server: Se
         assert await task == len(blocks)
         async with looking(server, killable) as stored:
             assert await stored.fingerprint() == wanted, f"seed {SEED}"
+
+
+async def test_C2_postgres_killed_under_a_follower(
+    killable: Stored, server: Server, played_node: PlayedNode
+) -> None:
+    """Twenty kills while a node grows, changes its mind and has transactions that wait: the
+    follower ends at the node's head with the rows of one that was never disturbed."""
+    chance = random.Random(SEED)
+    chain = make_chain(blocks=160, transactions_per_block=4, seed=SEED, reorg_at=80, reorg_depth=20)
+    played_node.chain_id = 1337
+    steps = [*(chain.first[:end] for end in range(8, 100, 8)), chain.first]
+    steps += [chain.fork[:end] for end in range(8, 80, 8)] + [chain.fork]
+
+    async def run(kills: int) -> dict[str, str]:
+        async with looking(server, killable) as stored:
+            await stored.admin.execute(EMPTY_BLOCKS)
+        played_node.forget_above(0)
+        async with open_rpc(played_node.url, timeout_s=20) as rpc:
+            follower = Follower(killable, rpc)
+            task = asyncio.create_task(follower.run(Pool(rpc)))
+            due = set(chance.sample(range(len(steps)), kills))
+            for number, step in enumerate(steps):
+                played_node.serve(step)
+                await asyncio.sleep(chance.uniform(0, 0.3))
+                if number in due:
+                    away_s = chance.choice((0, 0, 1))
+                    await asyncio.to_thread(server.kill_and_start, away_s=away_s)
+            try:
+                await asyncio.wait_for(head_is(chain.fork[-1].block["hash"], task), 60)
+            finally:
+                follower.stop.set()
+            await task
+        async with looking(server, killable) as stored:
+            found = await stored.fingerprint()
+            return {table: found[table] for table in ("blocks", "logs", "contracts", "heads")}
+
+    async def head_is(wanted: str, task: asyncio.Task[object]) -> None:
+        while not task.done():
+            async with looking(server, killable) as stored:
+                with suppress(ValueError):  # no row yet
+                    query = "SELECT head_hash FROM blockchain.chain_heads"
+                    if await stored.value(query) == wanted:
+                        return
+            await asyncio.sleep(0.1)
+
+    wanted = await run(kills=0)
+    for _ in range(ROUNDS):
+        assert await run(kills=KILLS_PER_ROUND) == wanted, f"seed {SEED}"

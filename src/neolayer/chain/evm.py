@@ -19,6 +19,7 @@ import msgspec
 from neolayer.chain import payloads
 from neolayer.chain import senders as recovered
 from neolayer.chain import verify as checks
+from neolayer.chain.decoding import TooDeep
 from neolayer.chain.hexadecimal import (
     address,
     canonical_data,
@@ -85,14 +86,16 @@ def read_block(block: Json, origin: str) -> Block:
         if "$.transactions[" in reason and "got `str`" in reason:
             reason = "has transaction hashes only; ask for full transactions"
         raise BadBlock(f"not a block with its transactions: {reason}", origin=origin) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except TooDeep as exc:
+        raise BadBlock(str(exc), origin=origin) from exc
+    except msgspec.DecodeError as exc:
         raise BadBlock(f"not JSON: {exc}", origin=origin) from exc
 
 
 def _read_receipts(receipts: Json, origin: str) -> list[Receipt]:
     try:
         return receipts_decoder.decode(receipts)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except msgspec.DecodeError as exc:
         raise BadBlock(f"not a list of receipts: {exc}", origin=origin) from exc
 
 

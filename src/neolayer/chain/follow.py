@@ -5,7 +5,9 @@ hash at a height both know is a reorganisation; a node whose head is lower but a
 is waited for. The fork point is found by walking back over hashes matched to their heights; the
 new branch is then fetched, and the commit that takes it in takes the old one back. Should the node
 change its mind in between, the blocks do not fit, nothing is stored, and the next round looks
-again.
+again. Blocks that are stored above a gap are met on the way up, and compared like all others.
+
+A round may be broken off anywhere and begun again. So it is where the database goes away.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from neolayer.chain.finality import finalise
 from neolayer.chain.ingest import IngestReport, Progress, short_turns
 from neolayer.chain.lanes import SteadyStore
 from neolayer.chain.model import BlockRows, Network
+from neolayer.chain.outages import Outage, through_outages
 from neolayer.chain.pending import Pool
+from neolayer.chain.reorg import highest_stored
 from neolayer.chain.rules import first_misfit
 from neolayer.chain.sources.rpc import MissingBlock, Node, fetch_range
 from neolayer.chain.store import BlockStore, Terms
@@ -38,7 +42,11 @@ LONGEST_BRANCH = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a round fetches: the heights after `after`, up to `last`. `fork`: take back first."""
+    """What a round fetches: the heights after `after`, up to `last`.
+
+    With `fork` these are a branch that stands on that height: first all is taken back that it rules
+    out above.
+    """
 
     after: int
     last: int
@@ -67,9 +75,10 @@ async def follow(
 ) -> IngestReport:
     """Keep the store in step with the node until `stop` is set or height `until` is stored.
 
-    Returns the sums and the last position. Raises SourceError where the node stays silent for a
-    minute or shares no block with what is stored, and BadBlock where it goes on sending blocks that
-    are bad or do not fit; what was committed by then stays.
+    Returns the sums and the last position. Raises EngineUnavailable where the database is away from
+    the start or stays away for a minute, SourceError where the node stays silent as long or shares
+    no block with what is stored, and BadBlock where it goes on sending blocks that are bad or do
+    not fit; what was committed by then stays.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(short_turns())
@@ -95,30 +104,38 @@ class Follower:
         self._following = following
         self._on_progress = on_progress
         self._stop = stop
+        self._outage = Outage(is_wanted=lambda: not stop.is_set())
         self._misfits = 0
         self._report = IngestReport()
 
     async def run(self, pool: Pool | None) -> IngestReport:
+        await self._server.opened()  # not tried again: a wrong address tells at once
         while not self._stop.is_set():
-            store = await self._server.opened()
-            plan = await make_plan(self._node, store, start=self._following.start)
-            if plan is not None:
-                await self._try(plan)
-            if pool is not None:
-                await pool.refresh(store)
-            if await self._is_done():
+            if await through_outages(lambda: self._round(pool), self._outage):
                 break
             await self._pause()
         return self._report
 
-    async def _try(self, plan: Plan) -> None:
+    async def _round(self, pool: Pool | None) -> bool:
+        """One comparison with the node, and what follows from it; whether `until` is reached."""
+        store = await self._server.opened()
+        plan = await make_plan(self._node, store, start=self._following.start)
+        fits = plan is None or await self._try(plan)
+        if pool is not None:
+            await pool.refresh(await self._server.opened())
+        return fits and await self._is_done(plan)
+
+    async def _try(self, plan: Plan) -> bool:
+        """Whether the blocks fit. Raises what is wrong with them when it goes on too long."""
         try:
             await self._carry_out(plan)
-            self._misfits = 0
         except (BadBlock, MissingBlock):
             self._misfits += 1
             if self._misfits >= MISFITS:
                 raise
+            return False
+        self._misfits = 0
+        return True
 
     async def _carry_out(self, plan: Plan) -> None:
         blocks = fetch_range(self._node, first=plan.after + 1, last=plan.last)
@@ -153,17 +170,20 @@ class Follower:
     async def _commit(self, batch: Batch, terms: Terms) -> None:
         if batch.bad:
             raise batch.bad[0]
-        self._report = self._report.plus(await self._server.commit(batch, terms))
+        store = await self._server.opened()
+        self._report = self._report.plus(await store.commit(batch.blocks, terms))
+        self._outage.ended()
 
     def _tell(self) -> None:
         if self._on_progress is not None:
             self._on_progress(self._report)
 
-    async def _is_done(self) -> bool:
-        if self._following.until is None:
+    async def _is_done(self, plan: Plan | None) -> bool:
+        until = self._following.until
+        if until is None or (plan is not None and plan.last < until):
             return False
         head = await (await self._server.opened()).head()
-        return head is not None and head.number >= self._following.until
+        return head is not None and head.number >= until
 
     async def _pause(self) -> None:
         try:
@@ -181,14 +201,21 @@ async def make_plan(node: Node, store: BlockStore, *, start: int) -> Plan | None
     theirs = await node.head()
     if stored is None:
         return _onwards(start - 1, theirs)
-    common = min(stored.number, theirs)
+    common = await highest_stored(store, up_to=min(stored.number, theirs))
+    if common is None:
+        return None  # the node is behind all that is stored
     hashes = await node.hashes([common])
     known = await store.known([common])
     if common not in hashes or common not in known:
-        return None  # the node is behind all that is stored, or lost its head between two answers
-    if hashes[common] == known[common].block_hash:
-        return _onwards(stored.number, theirs)
-    fork = await find_fork(node, store, below=common)
+        return None  # one of them lost it between two answers
+    if hashes[common] != known[common].block_hash:
+        return _branch(await find_fork(node, store, below=common), theirs)
+    if theirs <= common or common == stored.number:
+        return _onwards(common, theirs)
+    return _branch(common, theirs)  # into a gap, with an island above
+
+
+def _branch(fork: int, theirs: int) -> Plan:
     return Plan(fork, min(theirs, fork + LONGEST_BRANCH), fork=fork)
 
 
@@ -202,12 +229,10 @@ async def find_fork(node: Node, store: BlockStore, *, below: int) -> int:
     Raises SourceError where they agree nowhere.
     """
     step = FIRST_STEP_BACK
-    while below > 0:
-        heights = range(max(0, below - step), below)
+    while (top := await highest_stored(store, up_to=below - 1)) is not None:
+        heights = range(max(0, top + 1 - step), top + 1)
         theirs = await node.hashes(heights)
         ours = await store.known(heights)
-        if not ours:
-            break
         if agreed := [n for n in heights if n in ours and theirs.get(n) == ours[n].block_hash]:
             return max(agreed)
         below, step = heights[0], min(step * 2, LONGEST_STEP_BACK)

@@ -11,6 +11,7 @@ from neolayer.chain.batches import Source, ahead
 from neolayer.chain.finality import finalise
 from neolayer.chain.lanes import Lanes
 from neolayer.chain.model import Network
+from neolayer.chain.outages import Outage, through_outages
 from neolayer.chain.store import Commit
 from neolayer.errors import BadBlock
 from neolayer.position import Position
@@ -85,9 +86,15 @@ async def ingest(
             lanes.start(batch)
         while lanes:
             report = await land()
-        store = await lanes.opened()
-        await finalise(store)
-        return report.at(await store.position())
+
+        async def settle() -> Position:
+            store = await lanes.opened()
+            await finalise(store)
+            return await store.position()
+
+        if report == IngestReport():  # nothing came, so nothing was reached yet: do not wait
+            return report.at(await settle())
+        return report.at(await through_outages(settle, Outage()))
 
 
 @contextmanager

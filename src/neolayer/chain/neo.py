@@ -70,6 +70,8 @@ def decode_block(
         return _rows(block, runs, verify=verify, origin=origin)
     except ValueError as exc:
         raise BadBlock(str(exc), origin=origin, block=block.index) from exc
+    except RecursionError:  # in what is kept as given: witnesses, the state of a notification
+        raise BadBlock("nested too deeply to be read", origin=origin, block=block.index) from None
 
 
 @dataclass(frozen=True, slots=True)

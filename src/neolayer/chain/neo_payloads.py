@@ -75,7 +75,7 @@ def transaction(item: Transaction) -> bytes:
     try:
         signers = signers_decoder.decode(item.signers)
         attributes = attributes_decoder.decode(item.attributes)
-    except msgspec.ValidationError as exc:
+    except msgspec.DecodeError as exc:
         raise ValueError(f"its signers or attributes cannot be read: {exc}") from exc
     if not signers or _reversed(signers[0].account, 20) != script_hash(item.sender):
         raise ValueError("its sender is not its first signer")

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from neolayer.chain.decoding import Decoder
 from neolayer.chain.wire import RpcError, answer_decoder
 from neolayer.errors import BadBlock, SourceError
 
@@ -115,17 +116,17 @@ class ApplicationLog(msgspec.Struct, frozen=True):
     blockhash: str | None = None
 
 
-_block_decoder = msgspec.json.Decoder(Block)
-signers_decoder = msgspec.json.Decoder(list[Signer])
-attributes_decoder = msgspec.json.Decoder(list[Attribute])
-_application_log_decoder = msgspec.json.Decoder(ApplicationLog)
+_block_decoder = Decoder(Block)
+signers_decoder = Decoder(list[Signer])
+attributes_decoder = Decoder(list[Attribute])
+_application_log_decoder = Decoder(ApplicationLog)
 
 
 def read_block(answer: Json, origin: str) -> Block:
     """The block in an answer, which may be bare. Raises SourceError for the node's error."""
     try:
         return _block_decoder.decode(_result(answer, "block", origin))
-    except msgspec.ValidationError as exc:
+    except msgspec.DecodeError as exc:
         reason = str(exc)
         if "got `str`" in reason and "$" not in reason:
             reason = "it is hex; ask for the verbose form"
@@ -136,7 +137,7 @@ def read_application_log(answer: Json, origin: str) -> ApplicationLog:
     """The application log in an answer, as `read_block` reads."""
     try:
         return _application_log_decoder.decode(_result(answer, "application log", origin))
-    except msgspec.ValidationError as exc:
+    except msgspec.DecodeError as exc:
         raise BadBlock(f"not an application log: {exc}", origin=origin) from exc
 
 
@@ -147,7 +148,7 @@ def _result(answer: Json, what: str, origin: str) -> Json:
         raise absent
     try:
         decoded = answer_decoder.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except msgspec.DecodeError as exc:
         raise BadBlock(f"not a JSON object: {exc}", origin=origin) from exc
     if isinstance(decoded.error, RpcError):
         said = f"{decoded.error.message} ({decoded.error.code})"

@@ -16,7 +16,15 @@ from typing import Any
 
 import msgspec
 
-from neolayer.chain.hexadecimal import address, hash32, quantity, quantity64
+from neolayer.chain.decoding import Decoder
+from neolayer.chain.hexadecimal import (
+    address,
+    canonical_data,
+    encoded_word,
+    hash32,
+    quantity,
+    quantity64,
+)
 from neolayer.chain.model import TRANSACTION_COLUMNS, Row
 from neolayer.chain.sources.jsonrpc import METHOD_NOT_FOUND, Call, JsonRpc, Refusal
 from neolayer.chain.store import BlockStore
@@ -32,17 +40,17 @@ _COLUMNS = [name for name, _ in TRANSACTION_COLUMNS]
 class _PoolContent(msgspec.Struct):
     """{sender: {nonce: transaction}}, mined next and not."""
 
-    pending: dict[str, dict[str, msgspec.Raw]] = {}
-    queued: dict[str, dict[str, msgspec.Raw]] = {}
+    pending: dict[str, dict[str, msgspec.Raw]] | None = None
+    queued: dict[str, dict[str, msgspec.Raw]] | None = None
 
 
 class _NextBlock(msgspec.Struct):
-    transactions: list[msgspec.Raw] = []
+    transactions: list[msgspec.Raw] | None = None
 
 
-_pool_content = msgspec.json.Decoder(_PoolContent).decode
-_next_block = msgspec.json.Decoder(_NextBlock).decode
-_transaction = msgspec.json.Decoder(Transaction).decode
+_pool_content = Decoder(_PoolContent).decode
+_next_block = Decoder(_NextBlock).decode
+_transaction = Decoder(Transaction).decode
 
 
 class Pool:
@@ -66,14 +74,17 @@ class Pool:
         await self._drop(store, now)
 
     async def _waiting(self) -> list[Transaction]:
-        """The node's pool, or what its next block would hold, or nothing: as it offers."""
+        """The node's pool, or what its next block would hold, or nothing: as it offers.
+
+        One whose answer cannot be read is not asked in that way again: blocks do without."""
         while self._ways:
             way = self._ways[0]
             params = () if way == "txpool_content" else ("pending", True)
             (answer,) = await self._rpc.ask_many([Call(way, params)])
             if isinstance(answer, bytes):
-                return list(_transactions(answer, whole_pool=way == "txpool_content"))
-            if not isinstance(answer, Refusal) or answer.code != METHOD_NOT_FOUND:
+                with suppress(msgspec.DecodeError):
+                    return list(_transactions(answer, whole_pool=way == "txpool_content"))
+            elif not isinstance(answer, Refusal) or answer.code != METHOD_NOT_FOUND:
                 return []
             self._ways.pop(0)
         return []
@@ -109,15 +120,29 @@ def _values(entry: Transaction) -> dict[str, Any]:
         "gas_price": _number(entry.gasPrice),
         "gas_limit": quantity64(entry.gas),
         "nonce": quantity64(entry.nonce),
-        "input_data": entry.input.lower(),
-        "transaction_type": quantity(entry.kind),
+        "input_data": canonical_data(entry.input),
+        "transaction_type": _kind(entry.kind),
         "max_fee_per_gas": _number(entry.maxFeePerGas),
         "max_priority_fee_per_gas": _number(entry.maxPriorityFeePerGas),
         "max_fee_per_blob_gas": _number(entry.maxFeePerBlobGas),
         "signature_v": _number(entry.v),
-        "signature_r": entry.r,
-        "signature_s": entry.s,
+        "signature_r": _word(entry.r),
+        "signature_s": _word(entry.s),
     }
+
+
+def _kind(text: str) -> int:
+    kind = quantity(text)
+    if kind > 0x7F:
+        raise ValueError(f"type {text} is above 0x7f")
+    return kind
+
+
+def _word(text: str | None) -> str | None:
+    if text is None:
+        return None
+    encoded_word(text)
+    return text.lower()
 
 
 def _number(text: str | None) -> int | None:
@@ -128,10 +153,10 @@ def _transactions(answer: bytes, *, whole_pool: bool) -> Iterator[Transaction]:
     """The waiting transactions in a node's pool or next block; unreadable ones are left out."""
     if whole_pool:
         pool = _pool_content(answer)
-        senders = [*pool.pending.values(), *pool.queued.values()]
+        senders = [*(pool.pending or {}).values(), *(pool.queued or {}).values()]
         entries = [entry for by_nonce in senders for entry in by_nonce.values()]
     else:
-        entries = _next_block(answer).transactions
+        entries = _next_block(answer).transactions or []
     for entry in entries:
-        with suppress(msgspec.ValidationError):
+        with suppress(msgspec.DecodeError):
             yield _transaction(entry)

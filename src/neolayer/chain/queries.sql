@@ -166,11 +166,60 @@ WHERE network_id = %(network_id)s AND block_number = ANY (%(numbers)s);
 DELETE FROM blockchain.blocks
 WHERE network_id = %(network_id)s AND block_number = ANY (%(numbers)s);
 
--- branch_end --
--- The height after the last block that follows a height without a gap.
-SELECT upper(r) AS branch_end
+-- highest_stored --
+-- The highest stored height up to one; NULL where none is.
+SELECT max(least(upper(r) - 1, %(up_to)s::bigint)) AS highest
 FROM blockchain.chain_heads AS h, unnest(h.covered) AS r
-WHERE h.network_id = %(network_id)s AND r @> (%(above)s::bigint + 1);
+WHERE h.network_id = %(network_id)s AND lower(r) <= %(up_to)s::bigint;
+
+-- ruled_out --
+-- What a new branch rules out above its fork, the highest first, each as the height before it and
+-- the one after it: the blocks that follow the fork without a gap, and of every island further up
+-- all from the first block that contradicts the branch: by its hash, by its parent, or by a
+-- transaction that the branch has too (looked for only where an island is above the branch).
+WITH heirs AS (
+    SELECT heir.block_number, heir.block_hash
+    FROM unnest(%(numbers)s::bigint[], %(hashes)s::text[]) AS heir (block_number, block_hash)
+), islands AS (
+    SELECT lower(r) AS opens, upper(r) AS closes
+    FROM blockchain.chain_heads AS h, unnest(h.covered) AS r
+    WHERE h.network_id = %(network_id)s AND upper(r) > %(above)s::bigint + 1
+), top AS (
+    SELECT coalesce(max(heirs.block_number), %(above)s::bigint) AS block_number FROM heirs
+), wrong AS (
+    SELECT %(above)s::bigint + 1 AS block_number
+    UNION ALL
+    SELECT b.block_number
+    FROM heirs
+    JOIN blockchain.blocks AS b
+        ON b.network_id = %(network_id)s AND b.block_number = heirs.block_number
+    WHERE b.block_hash <> heirs.block_hash
+    UNION ALL
+    SELECT b.block_number
+    FROM heirs
+    JOIN blockchain.blocks AS b
+        ON b.network_id = %(network_id)s AND b.block_number = heirs.block_number + 1
+    WHERE b.parent_hash <> heirs.block_hash
+    UNION ALL
+    SELECT t.block_number
+    FROM unnest(
+        CASE
+            WHEN EXISTS (
+                SELECT 1 FROM islands, top
+                WHERE islands.opens > %(above)s::bigint + 1 AND islands.closes > top.block_number + 1
+            ) THEN %(transactions)s::text[]
+        END
+    ) AS mined (transaction_hash)
+    JOIN blockchain.transactions AS t
+        ON t.network_id = %(network_id)s AND t.transaction_hash = mined.transaction_hash
+    WHERE t.block_number > (SELECT top.block_number FROM top)
+)
+SELECT min(wrong.block_number) - 1 AS above, islands.closes AS "end"
+FROM islands
+JOIN wrong ON wrong.block_number >= islands.opens AND wrong.block_number < islands.closes
+WHERE wrong.block_number > %(above)s::bigint
+GROUP BY islands.opens, islands.closes
+ORDER BY islands.opens DESC;
 
 -- remember_orphans --
 -- Keep what was ours, and what took its place.
@@ -195,8 +244,31 @@ WHERE network_id = %(network_id)s AND block_hash = ANY (%(hashes)s::text[]);
 DELETE FROM blockchain.logs
 WHERE network_id = %(network_id)s AND block_number > %(above)s AND block_number < %(end)s;
 
+-- restore_contracts --
+-- Where the branch held the later deployment at an address, the one before it stands again. It has
+-- the same sender: an address follows from that.
+UPDATE blockchain.smart_contracts AS c SET
+    deployment_transaction_hash = earlier.transaction_hash,
+    deployed_block_number = earlier.block_number,
+    deployed_at = earlier.block_timestamp
+FROM (
+    SELECT DISTINCT ON (lost.id)
+        lost.id, t.transaction_hash, t.block_number, t.block_timestamp
+    FROM blockchain.smart_contracts AS lost
+    JOIN blockchain.transactions AS t
+        ON t.network_id = lost.network_id
+        AND t.from_address = lost.deployed_by
+        AND t.contract_address = lost.address
+    WHERE lost.network_id = %(network_id)s
+      AND lost.deployed_block_number > %(above)s AND lost.deployed_block_number < %(end)s
+      AND t.status = 'confirmed'
+      AND NOT (t.block_number > %(above)s AND t.block_number < %(end)s)
+    ORDER BY lost.id, t.block_number DESC
+) AS earlier
+WHERE c.id = earlier.id;
+
 -- orphan_contracts --
--- Contracts created on the branch do not exist.
+-- Other contracts created on the branch do not exist.
 DELETE FROM blockchain.smart_contracts
 WHERE network_id = %(network_id)s
   AND deployed_block_number > %(above)s AND deployed_block_number < %(end)s;
@@ -228,9 +300,9 @@ WHERE network_id = %(network_id)s
   AND block_number > %(above)s AND block_number < %(end)s;
 
 -- lower_head --
--- The head falls back to the highest block that is left; so does what counts as final.
+-- The head falls back to the highest block that is left, what counts as final to the fork.
 WITH rest AS (
-    SELECT h.network_id, h.covered - int8range(%(above)s + 1, %(end)s)::int8multirange AS covered
+    SELECT h.network_id, h.covered - %(taken)s::int8multirange AS covered
     FROM blockchain.chain_heads AS h
     WHERE h.network_id = %(network_id)s
 )

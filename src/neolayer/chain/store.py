@@ -172,8 +172,7 @@ class BlockStore:
 
     async def _take_back(self, fork: int, blocks: Sequence[BlockRows]) -> int:
         await self._connection.execute(sql.lock_network, self._own)
-        heirs = {block.number: block.block_hash for block in blocks}
-        return await reorg.take_back(self._connection, self._network, above=fork, heirs=heirs)
+        return await reorg.take_back(self._connection, self._network, above=fork, branch=blocks)
 
     def _horizon(self, blocks: Sequence[BlockRows], stored: Head | None) -> Horizon:
         depth = self._network.finality_depth

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from neolayer.chain.decoding import Decoder
+
 
 class AccessTuple(msgspec.Struct, frozen=True, gc=False):
     """An entry of an EIP-2930 access list."""
@@ -131,6 +133,6 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     id: Any = None
 
 
-block_decoder = msgspec.json.Decoder(Block)
-receipts_decoder = msgspec.json.Decoder(list[Receipt])
-answer_decoder = msgspec.json.Decoder(Answer)
+block_decoder = Decoder(Block)
+receipts_decoder = Decoder(list[Receipt])
+answer_decoder = Decoder(Answer)

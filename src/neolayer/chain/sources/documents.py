@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 import zstandard
 
+from neolayer.chain.decoding import Decoder, TooDeep
 from neolayer.errors import BadBlock, SourceError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ _PACKED = ("", ".gz", ".zst")
 _NAMES = tuple(suffix + packed for suffix in SUFFIXES for packed in _PACKED)
 _LINES = {".jsonl", ".ndjson"}
 LARGEST_VALUE = 1 << 30
-_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
+_raw_decoder = Decoder(msgspec.Raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,20 @@ def _pieces(content: io.BufferedIOBase) -> Iterator[bytes]:
 def _is_json(line: bytes) -> bool:
     try:
         _raw_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except TooDeep:
+        return _is_closed(line)
+    except msgspec.DecodeError:
         return False
     return True
+
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+def _is_closed(line: bytes) -> bool:
+    """Whether all brackets are closed: what can be told of a value nested too deeply to be read."""
+    bare = _STRING.sub(b"", line)
+    return sum(map(bare.count, (b"[", b"{"))) == sum(map(bare.count, (b"]", b"}")))
 
 
 class _Zstandard(io.RawIOBase):

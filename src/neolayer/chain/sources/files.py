@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from neolayer.chain import evm, neo, neo_wire
+from neolayer.chain.decoding import Decoder, TooDeep
 from neolayer.chain.hexadecimal import INT64_MAX, quantity
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.senders import require_recovery
@@ -34,7 +35,7 @@ from neolayer.errors import BadBlock, SourceError
 __all__ = ["read_blocks", "total_bytes"]
 
 Json = bytes | msgspec.Raw
-_values_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_values_decoder = Decoder(list[msgspec.Raw])
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -75,7 +76,7 @@ class _Shape(msgspec.Struct, frozen=True):
         return self.executions is not msgspec.UNSET
 
 
-_shape_decoder = msgspec.json.Decoder(_Shape)
+_shape_decoder = Decoder(_Shape)
 
 
 def read_blocks(
@@ -140,7 +141,7 @@ def _plain_block(content: bytes) -> Block | None:
     """The block, where the value is an EVM one and nothing else: most are, and are read once."""
     try:
         return block_decoder.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except msgspec.DecodeError:
         return None
 
 
@@ -197,12 +198,14 @@ def _unpack(value: Json, origin: str) -> Iterator[_Item | BadBlock]:
                 yield from _unpack(item, origin)
         else:
             yield from _answer(_shape_decoder.decode(value), value, origin)
+    except TooDeep as exc:
+        yield BadBlock(str(exc), origin=origin)
     except msgspec.ValidationError as exc:
         yield BadBlock(f"neither a block nor a receipt: {exc}", origin=origin)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except msgspec.DecodeError as exc:
         yield BadBlock(f"not JSON, or cut short: {exc}", origin=origin)
     except RecursionError:
-        yield BadBlock("nested too deeply to be a block", origin=origin)
+        yield BadBlock("nested too deeply to be read", origin=origin)
 
 
 def _answer(shape: _Shape, value: Json, origin: str) -> Iterator[_Item | BadBlock]:

@@ -6,7 +6,8 @@ only what never was an answer: a broken connection, a cut or unreadable body, HT
 batch with answers missing, and the error codes by which nodes say "not now".
 
 Answers are matched by id: a node may send a batch's answers in any order. Results stay raw bytes,
-so that a block is parsed once, by its decoder.
+so that a block is parsed once, by its decoder. They are asked for unpacked, and refused where they
+are not: a few kilobytes could unpack to more than the memory holds, before anybody can count.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ import httpx
 import msgspec
 import stamina
 
+from neolayer.chain.decoding import Decoder
 from neolayer.engines.loopback import is_loopback
-from neolayer.errors import SourceError
+from neolayer.errors import SourceError, visible
 from neolayer.telemetry import mask
 
 ATTEMPTS = 8
 TOTAL_TIMEOUT_S = 60.0
 REQUEST_TIMEOUT_S = 30.0
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
+# How much is repeated of what a node says in an error.
+LONGEST_WORDS = 300
 
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
@@ -69,12 +73,15 @@ class _Envelope(msgspec.Struct):
     error: _Error | None = None
 
 
-_decode_one = msgspec.json.Decoder(_Envelope).decode
-_decode_many = msgspec.json.Decoder(list[_Envelope]).decode
+_decode_one = Decoder(_Envelope).decode
+_decode_many = Decoder(list[_Envelope]).decode
 
 
 class NotAnswered(Exception):
     """Nothing that counts as an answer came; worth asking again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(visible(reason[:LONGEST_WORDS]))
 
 
 class JsonRpc:
@@ -113,7 +120,8 @@ class JsonRpc:
                 with attempt:
                     await self._round(calls, answers)
         except NotAnswered as exc:
-            raise SourceError(f"{self.address}: {exc}") from exc
+            asked = next(call for place, call in enumerate(calls) if place not in answers)
+            raise SourceError(f"{self.address}: {asked.method}: {exc}") from exc
         return [answers[place] for place in range(len(calls))]
 
     async def _round(self, calls: Sequence[Call], answers: dict[int, Answer]) -> None:
@@ -133,11 +141,12 @@ class JsonRpc:
         for envelope in await self._send(payload):
             place = ids.get(envelope.id) if isinstance(envelope.id, int) else None
             if place is None and envelope.error is not None and envelope.id is None:
-                last = f"{envelope.error.message} ({envelope.error.code})"
+                refusal = _refusal(envelope.error)
+                last = f"{refusal.message} ({refusal.code})"
             elif place is not None and (told := _told(envelope)) is not None:
                 answers[place] = told[0]
-        if missing := [place for place in open_places if place not in answers]:
-            raise NotAnswered(f"{calls[missing[0]].method}: {last}")
+        if any(place not in answers for place in open_places):
+            raise NotAnswered(last)
 
     async def _send(self, payload: list[dict[str, Any]]) -> list[_Envelope]:
         body = msgspec.json.encode(payload if len(payload) > 1 else payload[0])
@@ -151,24 +160,30 @@ class JsonRpc:
 
     async def _post(self, body: bytes) -> bytes:
         try:
-            headers = {"content-type": "application/json"}
+            headers = {"content-type": "application/json", "accept-encoding": "identity"}
             async with self._client.stream(
                 "POST", self._url, content=body, headers=headers
             ) as response:
                 if response.status_code in _BUSY:
                     raise NotAnswered(f"HTTP {response.status_code}")
-                content = await self._read(response)
+                if response.status_code >= 400:
+                    raise SourceError(f"{self.address}: HTTP {response.status_code}")
+                return await self._read(response)
         except httpx.TransportError as exc:
             raise NotAnswered(mask(str(exc)) or type(exc).__name__) from exc
-        except httpx.HTTPError as exc:
-            raise SourceError(f"{self.address}: {mask(str(exc))}") from exc
-        if response.status_code >= 400:
-            raise SourceError(f"{self.address}: HTTP {response.status_code}")
-        return content
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as exc:
+            reason = mask(str(exc))[:LONGEST_WORDS]
+            raise SourceError(f"{self.address}: {reason}") from exc
 
     async def _read(self, response: httpx.Response) -> bytes:
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", "identity"):
+            raise SourceError(
+                f"{self.address}: packs its answers ({encoding[:40]}), though asked not to",
+                hint="point --rpc at the node itself, or tell what stands before it not to pack",
+            )
         content = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > MAX_RESPONSE_BYTES:
                 raise SourceError(
@@ -186,11 +201,27 @@ def _told(envelope: _Envelope) -> tuple[Answer] | None:
     if envelope.error is not None:
         if envelope.error.code in _NOT_NOW:
             return None
-        return (Refusal(envelope.error.code, envelope.error.message),)
+        return (_refusal(envelope.error),)
     if isinstance(envelope.result, msgspec.UnsetType):
         return None
     raw = bytes(envelope.result)
     return (None if raw == b"null" else raw,)
+
+
+def _refusal(error: _Error) -> Refusal:
+    return Refusal(error.code, error.message[:LONGEST_WORDS])
+
+
+def _host(url: str) -> str:
+    """The host of an http(s) URL. Raises SourceError where there is none, or the URL is broken."""
+    try:
+        parts = urlsplit(url)
+        readable = parts.port != 0 and httpx.URL(url).host
+    except (ValueError, httpx.InvalidURL):
+        parts, readable = None, None
+    if parts is None or not readable or parts.scheme not in ("http", "https"):
+        raise SourceError(f"{mask(url)} is not an http:// or https:// URL")
+    return parts.hostname or ""
 
 
 @asynccontextmanager
@@ -199,13 +230,12 @@ async def open_rpc(url: str, *, timeout_s: float = TOTAL_TIMEOUT_S) -> AsyncGene
 
     `timeout_s` bounds every question with all its retries.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise SourceError(f"{mask(url)!r} is not an http:// or https:// URL")
+    host = _host(url)
     limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
     async with httpx.AsyncClient(
         timeout=min(REQUEST_TIMEOUT_S, timeout_s),
         limits=limits,
         follow_redirects=False,
-        trust_env=not is_loopback(urlsplit(url).hostname or ""),
+        trust_env=not is_loopback(host),
     ) as client:
         yield JsonRpc(client, url, timeout_s=timeout_s)

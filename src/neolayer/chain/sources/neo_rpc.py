@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import msgspec
 
 from neolayer.chain import neo
+from neolayer.chain.decoding import Decoder
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.senders import require_recovery
 from neolayer.chain.sources.jsonrpc import METHOD_NOT_FOUND, Answer, Call, JsonRpc, Refusal
-from neolayer.chain.sources.rpc import EvmNode, MissingBlock, other_network
+from neolayer.chain.sources.rpc import EvmNode, MissingBlock, other_network, typed
 from neolayer.errors import BadBlock, SourceError
 
 
@@ -31,10 +32,12 @@ class _Version(msgspec.Struct):
     protocol: _Protocol = _Protocol()
 
 
-_summary = msgspec.json.Decoder(_Summary).decode
-_version = msgspec.json.Decoder(_Version).decode
-_integer = msgspec.json.Decoder(int).decode
-_text = msgspec.json.Decoder(str).decode
+_summary = Decoder(_Summary)
+_version = Decoder(_Version)
+_integer = Decoder(int)
+_text = Decoder(str)
+# The index of a block is a 32-bit number.
+_COUNTS = range(1, (1 << 32) + 1)
 
 
 class NeoNode:
@@ -54,12 +57,17 @@ class NeoNode:
         return self._rpc
 
     async def check(self) -> None:
-        found = _version(await self._told("getversion")).protocol.network
+        answer = await self._rpc.ask("getversion")
+        found = typed(_version, answer, f"{self.address}: getversion").protocol.network
         if found != self._network.chain_id:
             raise other_network(self.address, found, self._network)
 
     async def head(self) -> int:
-        return _integer(await self._told("getblockcount")) - 1
+        where = f"{self.address}: getblockcount"
+        count = typed(_integer, await self._rpc.ask("getblockcount"), where)
+        if count not in _COUNTS:
+            raise SourceError(f"{where}: {count} is no number of blocks")
+        return count - 1
 
     async def final(self) -> int | None:
         return await self.head()
@@ -67,7 +75,11 @@ class NeoNode:
     async def hashes(self, numbers: Sequence[int]) -> dict[int, str]:
         answers = await self._rpc.ask_many([Call("getblockhash", (n,)) for n in numbers])
         pairs = zip(numbers, answers, strict=True)
-        return {number: _text(raw) for number, raw in pairs if isinstance(raw, bytes)}
+        return {
+            number: typed(_text, raw, f"{self.address}: getblockhash of block {number}")
+            for number, raw in pairs
+            if isinstance(raw, bytes)
+        }
 
     async def fetch(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock]:
         answers = await self._rpc.ask_many([Call("getblock", (n, True)) for n in numbers])
@@ -80,7 +92,7 @@ class NeoNode:
         if not isinstance(answer, bytes):
             raise MissingBlock(f"{self.address}: block {number} is missing at the node")
         try:
-            logs = await self._logs(number, _summary(answer))
+            logs = await self._logs(number, _summary.decode(answer))
             block = await asyncio.to_thread(
                 neo.decode_block,
                 answer,
@@ -90,8 +102,8 @@ class NeoNode:
                 origin=self.address,
             )
         except BadBlock as exc:
-            return exc
-        except msgspec.MsgspecError as exc:
+            return BadBlock(exc.reason, origin=exc.origin, block=number)
+        except msgspec.DecodeError as exc:
             return BadBlock(f"not a block: {exc}", origin=self.address, block=number)
         if block.number != number:
             reason = f"the node sent it when asked for block {number}"
@@ -111,12 +123,6 @@ class NeoNode:
         if len(logs) < len(answers):
             raise MissingBlock(f"{self.address}: an application log of block {number} is missing")
         return logs
-
-    async def _told(self, method: str) -> bytes:
-        answer = await self._rpc.ask(method)
-        if answer is None:
-            raise SourceError(f"{self.address}: {method}: the node answers null")
-        return answer
 
 
 def node_for(

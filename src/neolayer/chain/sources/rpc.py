@@ -12,12 +12,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import stamina
 
 from neolayer.chain import evm
+from neolayer.chain.decoding import Decoder
+from neolayer.chain.hexadecimal import quantity64
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.sources.jsonrpc import (
     INVALID_PARAMS,
@@ -80,9 +82,19 @@ class _Hashed(msgspec.Struct):
     hash: str
 
 
-_summary = msgspec.json.Decoder(_Summary).decode
-_hashed = msgspec.json.Decoder(_Hashed).decode
-_text = msgspec.json.Decoder(str).decode
+class _Numbered(msgspec.Struct):
+    number: str
+
+
+T = TypeVar("T")
+# A block as it was asked for: its height, and what is needed to ask for its receipts.
+_Asked = tuple[int, _Summary]
+
+_summary = Decoder(_Summary)
+_hashed = Decoder(_Hashed)
+_numbered = Decoder(_Numbered)
+_text = Decoder(str)
+_BLOCK = "eth_getBlockByNumber"
 
 
 class EvmNode:
@@ -109,39 +121,50 @@ class EvmNode:
         return self._rpc
 
     async def check(self) -> None:
-        answer = await self._rpc.ask("eth_chainId")
-        found = int(_text(answer), 16) if answer else None
+        found = await self._quantity("eth_chainId")
         if found != self._network.chain_id:
             raise other_network(self.address, found, self._network)
 
     async def head(self) -> int:
-        return int(_text(_needed(await self._rpc.ask("eth_blockNumber"), self.address)), 16)
+        return await self._quantity("eth_blockNumber")
 
     async def final(self) -> int | None:
-        call = Call("eth_getBlockByNumber", ("finalized", False))
-        (answer,) = await self._rpc.ask_many([call])
+        (answer,) = await self._rpc.ask_many([Call(_BLOCK, ("finalized", False))])
         if not isinstance(answer, bytes):
             return None
-        return int(msgspec.json.decode(answer)["number"], 16)
+        where = f"{self.address}: {_BLOCK} of the finalized block"
+        return _as_quantity(typed(_numbered, answer, where).number, where)
+
+    async def _quantity(self, method: str) -> int:
+        where = f"{self.address}: {method}"
+        return _as_quantity(typed(_text, await self._rpc.ask(method), where), where)
 
     async def hashes(self, numbers: Sequence[int]) -> dict[int, str]:
-        calls = [Call("eth_getBlockByNumber", (hex(number), False)) for number in numbers]
+        calls = [Call(_BLOCK, (hex(number), False)) for number in numbers]
         answers = zip(numbers, await self._rpc.ask_many(calls), strict=True)
-        return {number: _hashed(raw).hash for number, raw in answers if isinstance(raw, bytes)}
+        return {
+            number: typed(_hashed, raw, f"{self.address}: {_BLOCK} of block {number}").hash
+            for number, raw in answers
+            if isinstance(raw, bytes)
+        }
 
     async def fetch(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock]:
-        calls = [Call("eth_getBlockByNumber", (hex(number), True)) for number in numbers]
-        answers = await self._rpc.ask_many(calls)
-        present = [answer for answer in answers if isinstance(answer, bytes)]
-        receipts = iter(await self._receipts(present))
-        found = [(raw, next(receipts) if isinstance(raw, bytes) else None) for raw in answers]
-        decoded = await asyncio.to_thread(
-            lambda: [self._decoded(n, *pair) for n, pair in zip(numbers, found, strict=True)]
-        )
+        decoded = zip(numbers, await self._told(numbers), strict=True)
         return [
             item if isinstance(item, BlockRows) else await self._again(number)
-            for number, item in zip(numbers, decoded, strict=True)
+            for number, item in decoded
         ]
+
+    async def _told(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock | Lagging]:
+        """What the node says of these blocks when it is asked once."""
+        calls = [Call(_BLOCK, (hex(number), True)) for number in numbers]
+        answers = dict(zip(numbers, await self._rpc.ask_many(calls), strict=True))
+        asked = [(n, block) for n, raw in answers.items() if (block := _summarised(raw))]
+        told = await self._receipts(asked)
+        receipts = {number: answer for (number, _), answer in zip(asked, told, strict=True)}
+        return await asyncio.to_thread(
+            lambda: [self._decoded(n, raw, receipts.get(n)) for n, raw in answers.items()]
+        )
 
     async def _again(self, number: int) -> BlockRows | BadBlock:
         """One block, asked for until the node's answers agree with each other."""
@@ -162,9 +185,7 @@ class EvmNode:
         raise AssertionError("unreachable")
 
     async def _once(self, number: int) -> BlockRows:
-        (raw,) = await self._rpc.ask_many([Call("eth_getBlockByNumber", (hex(number), True))])
-        receipts = (await self._receipts([raw]))[0] if isinstance(raw, bytes) else None
-        outcome = await asyncio.to_thread(self._decoded, number, raw, receipts)
+        (outcome,) = await self._told([number])
         if isinstance(outcome, BlockRows):
             return outcome
         raise outcome
@@ -174,11 +195,15 @@ class EvmNode:
     ) -> BlockRows | BadBlock | Lagging:
         if not isinstance(raw, bytes):
             return Lagging(f"block {number} {_absent(raw)}")
+        try:
+            parsed = evm.read_block(raw, self.address)
+        except BadBlock as exc:
+            return BadBlock(f"{_BLOCK}: {exc.reason}", origin=self.address, block=number)
         if not isinstance(receipts, bytes):
             return Lagging(f"the receipts of block {number} {_absent(receipts)}")
         try:
             block = evm.decode_block(
-                raw,
+                parsed,
                 network=self._network,
                 receipts=receipts,
                 verify=self._verify,
@@ -192,19 +217,18 @@ class EvmNode:
             return BadBlock(reason, origin=self.address, block=block.number)
         return block
 
-    async def _by_hash(self, blocks: Sequence[bytes]) -> list[Answer]:
-        calls = [Call("eth_getBlockReceipts", (_summary(raw).hash,)) for raw in blocks]
+    async def _by_hash(self, blocks: Sequence[_Asked]) -> list[Answer]:
+        calls = [Call("eth_getBlockReceipts", (block.hash,)) for _, block in blocks]
         answers = await self._rpc.ask_many(calls) if calls else []
         return await self._or_else(blocks, answers, {INVALID_PARAMS}, self._by_number)
 
-    async def _by_number(self, blocks: Sequence[bytes]) -> list[Answer]:
-        numbers = [msgspec.json.decode(raw)["number"] for raw in blocks]
-        calls = [Call("eth_getBlockReceipts", (number,)) for number in numbers]
+    async def _by_number(self, blocks: Sequence[_Asked]) -> list[Answer]:
+        calls = [Call("eth_getBlockReceipts", (hex(number),)) for number, _ in blocks]
         answers = await self._rpc.ask_many(calls) if calls else []
         return await self._or_else(blocks, answers, set(), self._one_by_one)
 
     async def _or_else(
-        self, blocks: Sequence[bytes], answers: list[Answer], codes: set[int], other: Any
+        self, blocks: Sequence[_Asked], answers: list[Answer], codes: set[int], other: Any
     ) -> list[Answer]:
         """The answers, or those of the next way to ask, for good, where the node refuses this."""
         refused = {answer.code for answer in answers if isinstance(answer, Refusal)}
@@ -216,12 +240,15 @@ class EvmNode:
             return answers
         return await self._receipts(blocks)
 
-    async def _one_by_one(self, blocks: Sequence[bytes]) -> list[Answer]:
+    async def _one_by_one(self, blocks: Sequence[_Asked]) -> list[Answer]:
         """For nodes without eth_getBlockReceipts: every transaction's own."""
-        return [await self._collected(_summary(raw)) for raw in blocks]
+        return [await self._collected(block) for _, block in blocks]
 
     async def _collected(self, block: _Summary) -> Answer:
-        hashes = [_hashed(raw).hash for raw in block.transactions]
+        try:
+            hashes = [_hashed.decode(raw).hash for raw in block.transactions]
+        except msgspec.DecodeError:
+            hashes = []  # the block is bad, and says why when it is read
         if not hashes:
             return b"[]"
         calls = [Call("eth_getTransactionReceipt", (each,)) for each in hashes]
@@ -271,10 +298,31 @@ def _absent(answer: Answer) -> str:
     return "is missing at the node"
 
 
-def _needed(answer: bytes | None, address: str) -> bytes:
+def _summarised(answer: Answer) -> _Summary | None:
+    """What is needed to ask for the receipts; None where there is no block, or nothing like one."""
+    if not isinstance(answer, bytes):
+        return None
+    try:
+        return _summary.decode(answer)
+    except msgspec.DecodeError:
+        return None
+
+
+def typed(decoder: Decoder[T], answer: bytes | None, where: str) -> T:
+    """The answer's value. Raises SourceError that begins with `where` for null and other types."""
     if answer is None:
-        raise SourceError(f"{address}: the node answers null where it must not")
-    return answer
+        raise SourceError(f"{where}: the node answers null where it must not")
+    try:
+        return decoder.decode(answer)
+    except msgspec.DecodeError as exc:
+        raise SourceError(f"{where}: the node's answer cannot be used: {exc}") from exc
+
+
+def _as_quantity(text: str, where: str) -> int:
+    try:
+        return quantity64(text)
+    except ValueError as exc:
+        raise SourceError(f"{where}: {exc}") from exc
 
 
 def other_network(address: str, found: int | None, network: Network) -> ChainError:

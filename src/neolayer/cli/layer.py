@@ -10,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from neolayer import __version__
 from neolayer.cli.output import say
 from neolayer.cli.progress import StartDisplay
 from neolayer.cli.root import app, fail, invocation
@@ -61,7 +62,11 @@ async def run_layer(settings: Settings, directory: DataDirectory) -> None:
     with directory.lock(), StartDisplay() as display:
         planned = plan(settings, directory)
         supervisor = Supervisor(
-            planned.parts, directory, ports=planned.ports, on_progress=display.show
+            planned.parts,
+            directory,
+            ports=planned.ports,
+            version=__version__,
+            on_progress=display.show,
         )
         await supervisor.run(stop, on_healthy=lambda: display.healthy(dict(planned.ports)))
 

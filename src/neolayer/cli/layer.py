@@ -54,10 +54,11 @@ def down() -> None:
 
 
 async def run_layer(settings: Settings, directory: DataDirectory) -> None:
-    """Be the supervisor, until SIGINT, SIGTERM or SIGHUP."""
+    """Be the supervisor, until SIGINT, SIGTERM or (but under `nohup`) SIGHUP."""
     os.umask(0o077)  # what is written below the data directory is ours alone
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangs_up else [])):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with directory.lock(), StartDisplay() as display:
         planned = plan(settings, directory)
@@ -73,7 +74,9 @@ async def run_layer(settings: Settings, directory: DataDirectory) -> None:
 
 def _start_in_background(settings: Settings, directory: DataDirectory) -> None:
     directory.require_unused()
-    signal.signal(signal.SIGTERM, _give_up)  # the layer that starts goes with who waits for it
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what starts goes with who waits for it
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _give_up)
     started = time.monotonic()
 
     def supervise() -> int:
@@ -88,5 +91,5 @@ def _start_in_background(settings: Settings, directory: DataDirectory) -> None:
         display.healthy(state.ports, seconds=time.monotonic() - started)
 
 
-def _give_up(_: int, __: object) -> None:
-    raise KeyboardInterrupt
+def _give_up(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)

@@ -83,3 +83,18 @@ def test_ctrl_c_while_the_layer_starts(layer: Layer, moment: Moment) -> None:
     assert "The layer is stopped." in said
     assert layer.processes() == set()
     assert layer.state()["phase"] == "stopped"
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(layer: Layer) -> None:
+    """Where SIGHUP was ignored before us it stays so: the layer becomes healthy all the same."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        foreground = layer.start("up")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    eventually(lambda: makes_its_cluster(layer), what="the layer starts", every_s=0.005)
+    foreground.send_signal(signal.SIGHUP)
+    eventually(lambda: layer.state()["phase"] == "healthy", what="the layer is healthy")
+    foreground.send_signal(signal.SIGTERM)
+    _, said = foreground.communicate(timeout=100)
+    assert (foreground.returncode, "Traceback" in said) == (0, False), said

@@ -14,12 +14,19 @@ from neolayer import __version__
 from neolayer.cli.output import say
 from neolayer.cli.progress import StartDisplay
 from neolayer.cli.root import app, fail, invocation
-from neolayer.engines.embedded.control import start_detached, stop_layer
+from neolayer.engines.embedded.control import Found, start_detached, stop_layer
 from neolayer.engines.embedded.data_directory import DataDirectory
 from neolayer.engines.embedded.supervisor import Supervisor
 from neolayer.errors import NeolayerError
 from neolayer.settings import Settings
 from neolayer.supervision import plan, prepare
+
+_DOWN = {
+    Found.RUNNING: "The layer is stopped.",
+    Found.ORPHANED: "The layer's supervisor had been killed; what it left running is stopped.",
+    Found.DEAD: "The layer on {path} had died, all of it; what it left behind is cleared away.",
+    Found.NOTHING: "No layer was running on {path}.",
+}
 
 
 @app.command
@@ -49,8 +56,7 @@ def down() -> None:
     Example: neolayer down
     """
     directory = DataDirectory(invocation().settings.data_dir)
-    stopped = stop_layer(directory)
-    say("The layer is stopped." if stopped else f"No layer was running on {directory.path}.")
+    say(_DOWN[stop_layer(directory)].format(path=directory.path))
 
 
 async def run_layer(settings: Settings, directory: DataDirectory) -> None:

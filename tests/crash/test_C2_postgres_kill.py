@@ -21,7 +21,7 @@ from tests.fixtures.fix_databases import postgres_only
 from tests.fixtures.fix_postgres import await_postgres, reachable_wheel, traversable_folder
 
 from neolayer.chain.ingest import ingest
-from neolayer.chain.store import ensure_network
+from neolayer.chain.registry import ensure_network
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.postgres import STOP_SIGNAL, EmbeddedPostgres, server_environment
 from neolayer.engines.embedded.privileges import spawn_options

@@ -15,14 +15,14 @@ from cyclopts import Parameter
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from neolayer.chain.follow import Following, follow
-from neolayer.chain.ingest import IngestReport, ingest
+from neolayer.chain.ingest import IngestReport
 from neolayer.chain.model import Network
 from neolayer.chain.pending import Pool
+from neolayer.chain.registry import find_network, ingest_as, network_of
 from neolayer.chain.sources.files import find_files, read_blocks, total_bytes
 from neolayer.chain.sources.jsonrpc import open_rpc
 from neolayer.chain.sources.neo_rpc import node_for
 from neolayer.chain.sources.rpc import EvmNode, fetch_range
-from neolayer.chain.store import network_of
 from neolayer.cli.output import say, words, write_json
 from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
@@ -77,7 +77,7 @@ async def take_in(
     if blocks_per_commit is not None and blocks_per_commit < 1:
         raise SettingsError(f"--blocks-per-commit {blocks_per_commit} is below 1")
     at = endpoints(invocation().settings)
-    named = await network_of(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)
+    named = await find_network(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)
     run = _Run(at, named, not no_verify, blocks_per_commit)
     if rpc is None:
         report = await _from_files(run, paths)
@@ -105,7 +105,7 @@ def _check(
 async def _from_files(run: _Run, paths: tuple[Path, ...]) -> IngestReport:
     with _bar(total_bytes(find_files(paths))) as bar:
         blocks = read_blocks(paths, network=run.network, verify=run.verify, on_bytes=bar.advance)
-        return await ingest(
+        return await ingest_as(
             blocks,
             dsn=run.dsn,
             network=run.network,
@@ -120,7 +120,7 @@ async def _from_node(run: _Run, url: str, first: int, last: int | None) -> Inges
         await node.check()
         end = await node.head() if last is None else last
         with _bar(max(end - first + 1, 0)) as bar:
-            return await ingest(
+            return await ingest_as(
                 fetch_range(node, first=first, last=end),
                 dsn=run.dsn,
                 network=run.network,
@@ -138,8 +138,9 @@ async def _follow(run: _Run, url: str, first: int | None, last: int | None) -> I
         bar = stack.enter_context(_bar(None))
         node = node_for(rpc, run.network, verify=run.verify)
         await node.check()
+        known = await network_of(run.dsn, run.network.name, chain_id=run.network.chain_id)
         following = Following(
-            run.network, start=first or 0, until=last, blocks_per_commit=run.blocks_per_commit
+            known, start=first or 0, until=last, blocks_per_commit=run.blocks_per_commit
         )
         pool = Pool(rpc) if isinstance(node, EvmNode) else None
         return await follow(

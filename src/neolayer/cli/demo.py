@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from neolayer.chain.ingest import IngestReport
 from neolayer.chain.registry import find_network
 from neolayer.cli.output import say, words, write_json, write_table
+from neolayer.cli.refusals import told
 from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
 from neolayer.cli.temporary import layer_while
@@ -43,8 +44,8 @@ async def demo(
     async with _layer() as at:
         outcome = await _show(at, blocks, rpc, network, chain_id)
         _answer(outcome, json)
-    for refused in outcome.report.refused:
-        say(f"refused: {refused.message}")
+    for line in told(outcome.report.refused):
+        say(line)
     return 0 if outcome.agrees and not outcome.report.refused else 1
 
 

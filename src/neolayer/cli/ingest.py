@@ -24,6 +24,7 @@ from neolayer.chain.sources.jsonrpc import open_rpc
 from neolayer.chain.sources.neo_rpc import node_for
 from neolayer.chain.sources.rpc import EvmNode, fetch_range
 from neolayer.cli.output import say, words, write_json
+from neolayer.cli.refusals import told
 from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
 from neolayer.engines.endpoints import Endpoints, Role
@@ -32,7 +33,6 @@ from neolayer.freshness import wait_for
 from neolayer.platform import endpoints
 
 _WAIT = timedelta(minutes=10)
-_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +178,21 @@ def _bar(total: int | None) -> Generator[_Bar]:
 
 
 def _answer(report: IngestReport, json: bool) -> None:
-    for bad in report.refused[:_SHOWN]:
-        say(f"refused: {bad.message}")
-    if len(report.refused) > _SHOWN:
-        say(f"refused: {len(report.refused) - _SHOWN} more; --json lists all")
-    facts = {
+    for line in told(report.refused):
+        say(line)
+    if json:
+        write_json(_facts(report))
+        return
+    refused = f"; {len(report.refused)} refused" if report.refused else ""
+    position = "" if report.position is None else f"; as of position {report.position}"
+    say(
+        f"{report.blocks} blocks, {report.transactions} transactions, {report.logs} logs committed;"
+        f" {report.skipped} blocks known already{refused}{position}"
+    )
+
+
+def _facts(report: IngestReport) -> dict[str, object]:
+    return {
         "blocks": report.blocks,
         "transactions": report.transactions,
         "logs": report.logs,
@@ -192,10 +202,3 @@ def _answer(report: IngestReport, json: bool) -> None:
         "refused": [bad.message for bad in report.refused],
         "position": None if report.position is None else str(report.position),
     }
-    if json:
-        write_json(facts)
-        return
-    say(
-        f"{report.blocks} blocks, {report.transactions} transactions, {report.logs} logs committed;"
-        f" {report.skipped} blocks known already; as of position {report.position}"
-    )

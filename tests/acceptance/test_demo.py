@@ -12,9 +12,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.fixtures.fix_postgres import traversable_folder
+from tests.fixtures.fix_rpc import PlayedNode
 from tests.fixtures.shared_data import shared_data
 
 from neolayer import open as open_layer
+from neolayer.chain.networks import SYNTHETIC
+from neolayer.chain.synthetic import make_chain
 from neolayer.engines.endpoints import Role
 from neolayer.platform import endpoints
 from neolayer.settings import load_settings
@@ -60,6 +63,20 @@ def test_the_demonstration_lands_everywhere_and_twice_is_once(folder: Path) -> N
     again = facts(neolayer(folder, "demo", "--json"))
     assert (again["blocks"], again["skipped"], again["agrees"]) == (0, 60, True)
     assert again["figures"] == first["figures"]
+
+
+def test_the_demonstration_takes_the_last_blocks_of_a_node(played_node: PlayedNode) -> None:
+    """`demo --rpc` brings a layer up, takes a node's last hundred blocks in, and stops it."""
+    chain = make_chain(blocks=110, transactions_per_block=2)
+    played_node.chain_id = SYNTHETIC.chain_id
+    played_node.serve((mined.block, mined.receipts) for mined in chain.first)
+    named = ("--network", "synthetic", "--chain-id", str(SYNTHETIC.chain_id))
+    with traversable_folder() as path:
+        found = facts(neolayer(path, "demo", "--rpc", played_node.url, *named, "--json"))
+        assert (found["blocks"], found["transactions"]) == (100, 200)
+        assert found["agrees"] is True
+        assert found["refused"] == []
+        assert neolayer(path, "down").stderr.startswith("No layer was running")
 
 
 def test_real_blocks_come_in_once_and_are_equal_in_both_stores(folder: Path) -> None:

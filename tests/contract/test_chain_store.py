@@ -146,7 +146,7 @@ async def test_two_ingests_at_once(stored: Stored) -> None:
 
 
 async def test_confirmations_are_right_at_all_times(stored: Stored, store: BlockStore) -> None:
-    """What we answer counts from the head; what is stored, once, is the count that made it final."""
+    """What we answer counts from the head; stored, once, is the count that made it final."""
     blocks = fabricate_chain(range(100), transactions=1, start_s=FUTURE_S)
     asked = blocks[30].transactions[0][0]
     stamped: set[int] = set()

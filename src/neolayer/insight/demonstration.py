@@ -23,7 +23,8 @@ from neolayer.chain.networks import SYNTHETIC
 from neolayer.chain.registry import ingest_as, network_of
 from neolayer.chain.sources.files import read_blocks
 from neolayer.chain.sources.jsonrpc import open_rpc
-from neolayer.chain.sources.rpc import EvmNode, fetch_range
+from neolayer.chain.sources.neo_rpc import node_for
+from neolayer.chain.sources.rpc import fetch_range
 from neolayer.chain.store import Terms
 from neolayer.chain.synthetic import make_chain
 from neolayer.chain.synthetic_blocks import Mined
@@ -70,7 +71,7 @@ async def show_node(
 ) -> Outcome:
     """Take in the last blocks of a node, verified."""
     async with open_rpc(url) as rpc:
-        node = EvmNode(rpc, network)
+        node = node_for(rpc, network)
         await node.check()
         head = await node.head()
         report = await ingest_as(

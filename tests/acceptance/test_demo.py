@@ -142,6 +142,32 @@ def test_a_tampered_file_is_refused_and_the_rest_goes_in(folder: Path) -> None:
     assert json.loads(run.stdout)["skipped"] + json.loads(run.stdout)["blocks"] == 1
 
 
+def test_a_run_that_takes_nothing_in_leaves_no_network(folder: Path) -> None:
+    """A mistaken chain id does not stick to a name under which nothing was stored."""
+    junk = folder / "junk.jsonl"
+    junk.write_text('{"no": "block"}\n' * 30)
+    for command in (("ingest", str(junk)), ("demo", "--blocks", str(junk))):
+        for chain_id in ("99", "98"):
+            named = ("--network", "foo", "--chain-id", chain_id)
+            run = neolayer(folder, *command, *named)
+            assert run.returncode == 1, run.stderr
+            assert "junk.jsonl:1: neither a block nor a receipt" in run.stderr
+    names = "SELECT name FROM blockchain.networks WHERE name = 'foo'"
+    assert facts(neolayer(folder, "query", "core", names, "--json")) == []
+
+
+def test_many_refusals_are_told_by_reason(folder: Path) -> None:
+    """Words for people stay short; --json lists each, and the exit code is the same."""
+    junk = folder / "junk.jsonl"
+    junk.write_text('{"no": "block"}\n' * 30)
+    run = neolayer(folder, "ingest", str(junk), "--network", "ethereum", "--json")
+    assert run.returncode == 1
+    told = run.stderr.splitlines()
+    assert told[0].endswith("junk.jsonl:1: neither a block nor a receipt (30 such)")
+    assert len(told) == 2
+    assert len(json.loads(run.stdout)["refused"]) == 30
+
+
 async def test_the_python_face_reads_what_was_taken_in(folder: Path) -> None:
     """`neolayer.open` answers a transaction, with confirmations that count from the head."""
     source = shared_data("data", "chain", "mainnet-contiguous", "22431082.json")

@@ -156,6 +156,21 @@ def test_a_run_that_takes_nothing_in_leaves_no_network(folder: Path) -> None:
     assert facts(neolayer(folder, "query", "core", names, "--json")) == []
 
 
+def test_a_followed_network_is_known_once_its_node_is(
+    folder: Path, played_node: PlayedNode
+) -> None:
+    """A node of another chain leaves no network behind; the right one is followed from nothing."""
+    played_node.chain_id = 4242
+    chain = make_chain(blocks=12, transactions_per_block=0)  # signed for no chain, so of any
+    played_node.serve((mined.block, mined.receipts) for mined in chain.first)
+    follow = ("ingest", "--rpc", played_node.url, "--follow", "--from", "1", "--to", "12")
+    named = ("--network", "followed", "--chain-id")
+    wrong = neolayer(folder, *follow, *named, "98")
+    assert wrong.returncode == 1
+    assert "chain id 4242, not 98" in wrong.stderr
+    assert facts(neolayer(folder, *follow, *named, "4242", "--json"))["blocks"] == 12
+
+
 def test_many_refusals_are_told_by_reason(folder: Path) -> None:
     """Words for people stay short; --json lists each, and the exit code is the same."""
     junk = folder / "junk.jsonl"

@@ -59,6 +59,18 @@ def test_up_returns_when_everything_is_healthy(layer: Layer) -> None:
     assert status["relay"]["running"]
 
 
+def test_status_fits_a_terminal(layer: Layer) -> None:
+    """Words for people are no wider than 80 columns, and fold no address."""
+    run = layer.run("status")
+    assert run.returncode == 0, run.stderr
+    addresses = [engine["address"] for engine in layer.status()["engines"]]
+    lines = run.stdout.splitlines()
+    assert all(any(line.endswith(address) for line in lines) for address in addresses)
+    assert [line for line in lines if len(line) > 80 and "://" not in line] == []
+    (clickhouse,) = [line for line in lines if line.startswith(" clickhouse  embedded ")]
+    assert " healthy " in clickhouse
+
+
 def test_everything_is_closed_to_others(layer: Layer) -> None:
     """The folder is ours alone, secrets are in no command line, and ports are loopback only."""
     assert stat.S_IMODE(layer.data_dir.stat().st_mode) & 0o067 == 0

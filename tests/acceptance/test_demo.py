@@ -298,10 +298,12 @@ def test_deep_nesting_is_no_block(folder: Path) -> None:
 
 
 def test_a_schema_that_is_behind_shows_and_heals(folder: Path) -> None:
-    """After `migrate down` of the last line `status` and readiness say so; `migrate up` and the
-    relay bring all rows back."""
+    """`migrate down` of the last line says that only copies go; `status` shows it; `migrate up` and
+    the relay bring all rows back."""
     before = facts(neolayer(folder, "demo", "--json"))
-    assert neolayer(folder, "migrate", "down").returncode == 0
+    down = neolayer(folder, "migrate", "down")
+    assert down.returncode == 0, down.stderr
+    assert "dropped copies of what PostgreSQL has" in down.stderr
     status = json.loads(neolayer(folder, "status", "--json").stdout)
     broken = [engine for engine in status["engines"] if not engine["healthy"]]
     assert [engine["name"] for engine in broken] == ["clickhouse"]

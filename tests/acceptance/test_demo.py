@@ -142,6 +142,47 @@ def test_a_tampered_file_is_refused_and_the_rest_goes_in(folder: Path) -> None:
     assert json.loads(run.stdout)["skipped"] + json.loads(run.stdout)["blocks"] == 1
 
 
+def test_a_run_that_takes_nothing_in_leaves_no_network(folder: Path) -> None:
+    """A mistaken chain id does not stick to a name under which nothing was stored."""
+    junk = folder / "junk.jsonl"
+    junk.write_text('{"no": "block"}\n' * 30)
+    for command in (("ingest", str(junk)), ("demo", "--blocks", str(junk))):
+        for chain_id in ("99", "98"):
+            named = ("--network", "foo", "--chain-id", chain_id)
+            run = neolayer(folder, *command, *named)
+            assert run.returncode == 1, run.stderr
+            assert "junk.jsonl:1: neither a block nor a receipt" in run.stderr
+    names = "SELECT name FROM blockchain.networks WHERE name = 'foo'"
+    assert facts(neolayer(folder, "query", "core", names, "--json")) == []
+
+
+def test_a_followed_network_is_known_once_its_node_is(
+    folder: Path, played_node: PlayedNode
+) -> None:
+    """A node of another chain leaves no network behind; the right one is followed from nothing."""
+    played_node.chain_id = 4242
+    chain = make_chain(blocks=12, transactions_per_block=0)  # signed for no chain, so of any
+    played_node.serve((mined.block, mined.receipts) for mined in chain.first)
+    follow = ("ingest", "--rpc", played_node.url, "--follow", "--from", "1", "--to", "12")
+    named = ("--network", "followed", "--chain-id")
+    wrong = neolayer(folder, *follow, *named, "98")
+    assert wrong.returncode == 1
+    assert "chain id 4242, not 98" in wrong.stderr
+    assert facts(neolayer(folder, *follow, *named, "4242", "--json"))["blocks"] == 12
+
+
+def test_many_refusals_are_told_by_reason(folder: Path) -> None:
+    """Words for people stay short; --json lists each, and the exit code is the same."""
+    junk = folder / "junk.jsonl"
+    junk.write_text('{"no": "block"}\n' * 30)
+    run = neolayer(folder, "ingest", str(junk), "--network", "ethereum", "--json")
+    assert run.returncode == 1
+    told = run.stderr.splitlines()
+    assert told[0].endswith("junk.jsonl:1: neither a block nor a receipt (30 such)")
+    assert len(told) == 2
+    assert len(json.loads(run.stdout)["refused"]) == 30
+
+
 async def test_the_python_face_reads_what_was_taken_in(folder: Path) -> None:
     """`neolayer.open` answers a transaction, with confirmations that count from the head."""
     source = shared_data("data", "chain", "mainnet-contiguous", "22431082.json")
@@ -257,10 +298,12 @@ def test_deep_nesting_is_no_block(folder: Path) -> None:
 
 
 def test_a_schema_that_is_behind_shows_and_heals(folder: Path) -> None:
-    """After `migrate down` of the last line `status` and readiness say so; `migrate up` and the
-    relay bring all rows back."""
+    """`migrate down` of the last line says that only copies go; `status` shows it; `migrate up` and
+    the relay bring all rows back."""
     before = facts(neolayer(folder, "demo", "--json"))
-    assert neolayer(folder, "migrate", "down").returncode == 0
+    down = neolayer(folder, "migrate", "down")
+    assert down.returncode == 0, down.stderr
+    assert "dropped copies of what PostgreSQL has" in down.stderr
     status = json.loads(neolayer(folder, "status", "--json").stdout)
     broken = [engine for engine in status["engines"] if not engine["healthy"]]
     assert [engine["name"] for engine in broken] == ["clickhouse"]

@@ -5,6 +5,7 @@ The tests of this file share one layer and run in order: each leaves it running 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -56,6 +57,18 @@ def test_up_returns_when_everything_is_healthy(layer: Layer) -> None:
     assert by_name["clickhouse"]["schema_version"]
     assert by_name["clickhouse"]["lag"]["bytes"] is not None
     assert status["relay"]["running"]
+
+
+def test_status_fits_a_terminal(layer: Layer) -> None:
+    """Words for people are no wider than 80 columns, and fold no address."""
+    run = layer.run("status")
+    assert run.returncode == 0, run.stderr
+    addresses = [engine["address"] for engine in layer.status()["engines"]]
+    lines = run.stdout.splitlines()
+    assert all(any(line.endswith(address) for line in lines) for address in addresses)
+    assert [line for line in lines if len(line) > 80 and "://" not in line] == []
+    (clickhouse,) = [line for line in lines if line.startswith(" clickhouse  embedded ")]
+    assert " healthy " in clickhouse
 
 
 def test_everything_is_closed_to_others(layer: Layer) -> None:
@@ -189,3 +202,23 @@ def test_down_leaves_nothing_running(layer: Layer) -> None:
     assert (again.returncode, "No layer was running" in again.stderr) == (0, True)
     status = layer.run("status", "--json")
     assert (status.returncode, '"running": false' in status.stdout) == (3, True)
+
+
+def test_down_after_everything_was_killed_says_so(layer: Layer) -> None:
+    """kill -9 of every process: `down` tells that the layer had died, and clears what it left."""
+    up = layer.run("up", "--detach")
+    assert up.returncode == 0, up.stderr
+    for pid in layer.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not layer.processes(), what="every process is gone")
+    postmaster = layer.data_dir / "postgres" / "data" / "postmaster.pid"
+    assert postmaster.exists()
+    assert layer.state()["phase"] == "healthy"
+
+    down = layer.run("down")
+    assert (down.returncode, "had died" in down.stderr) == (0, True), down.stderr
+    assert not postmaster.exists()
+    assert layer.state()["phase"] == "stopped"
+    again = layer.run("down")
+    assert (again.returncode, "No layer was running" in again.stderr) == (0, True)

@@ -15,7 +15,8 @@ from tests.fixtures.shared_data import shared_data
 
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.neo import CONTRACT_MANAGEMENT, decode_block
-from neolayer.chain.store import ensure_network, open_store
+from neolayer.chain.registry import ensure_network
+from neolayer.chain.store import open_store
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.connections import connect
 

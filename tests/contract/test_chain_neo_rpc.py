@@ -15,10 +15,10 @@ from tests.fixtures.shared_data import shared_data
 from neolayer.chain.ingest import ingest
 from neolayer.chain.model import BlockRows
 from neolayer.chain.networks import PRESETS
+from neolayer.chain.registry import ensure_network
 from neolayer.chain.sources.jsonrpc import open_rpc
 from neolayer.chain.sources.neo_rpc import NeoNode, node_for
 from neolayer.chain.sources.rpc import MissingBlock, fetch_range
-from neolayer.chain.store import ensure_network
 from neolayer.errors import BadBlock, ChainError
 
 NETWORK = PRESETS["neo-n3"]

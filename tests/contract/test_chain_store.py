@@ -13,7 +13,8 @@ from neolayer.chain import reading
 from neolayer.chain.finality import finalise
 from neolayer.chain.ingest import ingest
 from neolayer.chain.model import BlockRows
-from neolayer.chain.store import BlockStore, Terms, ensure_network, open_store
+from neolayer.chain.registry import ensure_network
+from neolayer.chain.store import BlockStore, Terms, open_store
 from neolayer.errors import BadBlock, ChainError
 
 DAY_S = 86_400

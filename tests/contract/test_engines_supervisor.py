@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.fixtures.layer_commands import alive
 
-from neolayer.engines.embedded.control import stop_layer
+from neolayer.engines.embedded.control import Found, stop_layer
 from neolayer.engines.embedded.data_directory import DataDirectory, LayerState, ServiceState
 from neolayer.engines.embedded.processes import LAYER_VARIABLE, ProcessIdentity, strays
 from neolayer.engines.embedded.services import Service, Step
@@ -199,11 +199,11 @@ async def test_strays_are_ended_before_a_start(directory: DataDirectory) -> None
 def test_down_ends_strays(directory: DataDirectory) -> None:
     """`down` without a supervisor ends what it left; without anything it says so."""
     stray = abandoned(directory)
-    assert stop_layer(directory)
+    assert stop_layer(directory) is Found.ORPHANED
     assert not alive(stray.pid)
     stray.wait()
-    assert not stop_layer(directory)
-    assert not stop_layer(DataDirectory(directory.path / "nowhere"))
+    assert stop_layer(directory) is Found.NOTHING
+    assert stop_layer(DataDirectory(directory.path / "nowhere")) is Found.NOTHING
 
 
 def test_a_stale_state_never_hits_a_stranger(directory: DataDirectory) -> None:
@@ -215,7 +215,7 @@ def test_a_stale_state_never_hits_a_stranger(directory: DataDirectory) -> None:
     assert not older.alive
     services = [ServiceState("engine", "healthy", older)]
     directory.write_state(LayerState(phase="healthy", supervisor=older, services=services))
-    assert not stop_layer(directory)
+    assert stop_layer(directory) is Found.DEAD
     older.signal(signal.SIGKILL)
     assert alive(stranger.pid)
     stranger.kill()

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from neolayer.chain.ingest import ingest
+from neolayer.chain.registry import ensure_network
 from neolayer.chain.sources.files import read_blocks
-from neolayer.chain.store import ensure_network
 from neolayer.engines.postgres.connections import connect
 
 

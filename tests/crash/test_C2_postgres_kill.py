@@ -25,8 +25,8 @@ from tests.fixtures.followers import Follower
 
 from neolayer.chain.ingest import ingest
 from neolayer.chain.pending import Pool
+from neolayer.chain.registry import ensure_network
 from neolayer.chain.sources.jsonrpc import open_rpc
-from neolayer.chain.store import ensure_network
 from neolayer.chain.synthetic import make_chain
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.postgres import STOP_SIGNAL, EmbeddedPostgres, server_environment

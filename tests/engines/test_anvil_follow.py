@@ -15,9 +15,9 @@ from neolayer.chain.follow import Following, follow
 from neolayer.chain.ingest import IngestReport
 from neolayer.chain.model import Network
 from neolayer.chain.pending import Pool
+from neolayer.chain.registry import network_of
 from neolayer.chain.sources.jsonrpc import JsonRpc, open_rpc
 from neolayer.chain.sources.rpc import EvmNode
-from neolayer.chain.store import network_of
 from neolayer.engines.endpoints import Endpoints, Role
 
 pytestmark = pytest.mark.engines

@@ -1,4 +1,4 @@
-"""The verbs that write a chain: make a network known, commit blocks, take a branch back.
+"""The verbs that write a chain: commit blocks, take a branch back.
 
 A commit holds a batch of blocks, what they cover and the head: all of it or nothing. Either it has
 the network to itself, or it shares it with others that store new blocks and looks at the end, one
@@ -8,11 +8,10 @@ Whoever reads the head therefore reads what is stored, after any crash.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, LiteralString, cast
 
 import msgspec
@@ -23,7 +22,6 @@ from psycopg.types.json import set_json_dumps
 
 from neolayer.chain import reorg
 from neolayer.chain.model import BlockRows, Network, Row
-from neolayer.chain.networks import PRESETS
 from neolayer.chain.rows import Horizon, RowWriter, total_rows
 from neolayer.chain.rules import KnownBlock, covered_ranges, heights_to_know, sort_out, years_of
 from neolayer.engines.postgres.connections import Connection, connect
@@ -91,7 +89,7 @@ class BlockStore:
         self, connection: Connection, network: Network, *, old_is_final: bool = True
     ) -> None:
         if network.id is None:
-            raise ValueError(f"network {network.name} has no id: see ensure_network")
+            raise ValueError(f"network {network.name} has no id: see chain.registry")
         self._connection = connection
         self._network = network
         self._own = {"network_id": network.id}
@@ -334,85 +332,3 @@ def _bad_block(exc: Exception, block: BlockRows) -> BadBlock:
     refused = BadBlock(f"refused: {_first(exc)}", origin=block.origin, block=block.number)
     refused.__cause__ = exc
     return refused
-
-
-async def ensure_network(
-    connection: Connection, name: str, *, chain_id: int | None = None
-) -> Network:
-    """The network of that name with its id: a preset, a stored one, or a new EVM chain.
-
-    Raises ChainError where the name is new and no chain id is given, or where name and chain id
-    contradict what is known.
-    """
-    with errors_at_the_door():
-        wanted = _wanted(name, chain_id)
-        if wanted is not None:
-            await connection.execute(sql.insert_network, _values(wanted))
-        by_name = await _stored(connection, name, None if wanted is None else wanted.chain_id)
-    if by_name is None:
-        raise ChainError(
-            f"network {name!r} is not known",
-            hint=f"known are {', '.join(PRESETS)}; for another give its --chain-id",
-        )
-    if wanted is not None and wanted.chain_id != by_name.chain_id:
-        raise ChainError(
-            f"network {name!r} has chain id {by_name.chain_id}, not {wanted.chain_id}",
-            hint="give another chain another name",
-        )
-    return by_name
-
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-
-
-def _wanted(name: str, chain_id: int | None) -> Network | None:
-    if not _NAME.fullmatch(name):
-        raise ChainError(
-            f"{name!r} is no name of a network",
-            hint="1 to 100 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
-        )
-    if chain_id is not None and not 0 < chain_id < 1 << 63:
-        raise ChainError(f"chain id {chain_id} is not from 1 to 2^63-1")
-    preset = PRESETS.get(name)
-    if preset is None:
-        return None if chain_id is None else Network(name=name, chain_id=chain_id, kind="evm")
-    if chain_id not in (None, preset.chain_id):
-        raise ChainError(
-            f"network {name!r} has chain id {preset.chain_id}, not {chain_id}",
-            hint="give another chain another name",
-        )
-    return preset
-
-
-def _values(network: Network) -> dict[str, Any]:
-    fields = ("name", "chain_id", "kind", "is_testnet", "finality_depth")
-    return {name: getattr(network, name) for name in fields}
-
-
-async def _stored(connection: Connection, name: str, chain_id: int | None) -> Network | None:
-    cursor = await connection.execute(sql.networks_like, {"name": name, "chain_id": chain_id})
-    rows = {row[1]: row for row in await cursor.fetchall()}
-    if name not in rows and rows:
-        (other,) = rows
-        raise ChainError(
-            f"chain id {chain_id} is stored as network {other!r}, not {name!r}",
-            hint=f"use --network {other}",
-        )
-    if name not in rows:
-        return None
-    network_id, _, number, kind, is_testnet, depth = rows[name]
-    return replace(
-        PRESETS.get(name) or Network(name, number),
-        chain_id=number,
-        kind=kind,
-        is_testnet=is_testnet,
-        finality_depth=depth,
-        id=network_id,
-    )
-
-
-async def network_of(dsn: str, name: str, *, chain_id: int | None = None) -> Network:
-    """`ensure_network` over a connection of its own. Raises ChainError or EngineUnavailable."""
-    connection = await connect(dsn, autocommit=True, application_name="networks")
-    async with connection:
-        return await ensure_network(connection, name, chain_id=chain_id)

@@ -10,8 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from neolayer.chain.ingest import IngestReport
-from neolayer.chain.store import network_of
+from neolayer.chain.registry import find_network
 from neolayer.cli.output import say, words, write_json, write_table
+from neolayer.cli.refusals import told
 from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
 from neolayer.cli.temporary import layer_while
@@ -43,8 +44,8 @@ async def demo(
     async with _layer() as at:
         outcome = await _show(at, blocks, rpc, network, chain_id)
         _answer(outcome, json)
-    for refused in outcome.report.refused:
-        say(f"refused: {refused.message}")
+    for line in told(outcome.report.refused):
+        say(line)
     return 0 if outcome.agrees and not outcome.report.refused else 1
 
 
@@ -70,7 +71,7 @@ async def _show(
 
         if blocks is None and rpc is None:
             return await show_synthetic(at, progress)
-        chosen = await network_of(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)
+        chosen = await find_network(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)
         if rpc is not None:
             return await show_node(at, rpc, chosen, progress)
         return await show_files(at, [blocks] if blocks else [], chosen, progress)

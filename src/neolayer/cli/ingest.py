@@ -15,15 +15,16 @@ from cyclopts import Parameter
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from neolayer.chain.follow import Following, follow
-from neolayer.chain.ingest import IngestReport, ingest
+from neolayer.chain.ingest import IngestReport
 from neolayer.chain.model import Network
 from neolayer.chain.pending import Pool
+from neolayer.chain.registry import find_network, ingest_as, network_of
 from neolayer.chain.sources.files import find_files, read_blocks, total_bytes
 from neolayer.chain.sources.jsonrpc import open_rpc
 from neolayer.chain.sources.neo_rpc import node_for
 from neolayer.chain.sources.rpc import EvmNode, fetch_range
-from neolayer.chain.store import network_of
 from neolayer.cli.output import say, words, write_json
+from neolayer.cli.refusals import told
 from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
 from neolayer.engines.endpoints import Endpoints, Role
@@ -32,7 +33,6 @@ from neolayer.freshness import wait_for
 from neolayer.platform import endpoints
 
 _WAIT = timedelta(minutes=10)
-_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ async def take_in(
     if senders and no_verify:
         raise SettingsError("--senders verifies and --no-verify does not; give one of them")
     at = endpoints(invocation().settings)
-    named = await network_of(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)
+    named = await find_network(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)
     run = _Run(at, named, not no_verify, senders, blocks_per_commit)
     if rpc is None:
         report = await _from_files(run, paths)
@@ -117,7 +117,7 @@ async def _from_files(run: _Run, paths: tuple[Path, ...]) -> IngestReport:
             senders=run.senders,
             on_bytes=bar.advance,
         )
-        return await ingest(
+        return await ingest_as(
             blocks,
             dsn=run.dsn,
             network=run.network,
@@ -132,7 +132,7 @@ async def _from_node(run: _Run, url: str, first: int, last: int | None) -> Inges
         await node.check()
         end = await node.head() if last is None else last
         with _bar(max(end - first + 1, 0)) as bar:
-            return await ingest(
+            return await ingest_as(
                 fetch_range(node, first=first, last=end),
                 dsn=run.dsn,
                 network=run.network,
@@ -150,8 +150,9 @@ async def _follow(run: _Run, url: str, first: int | None, last: int | None) -> I
         bar = stack.enter_context(_bar(None))
         node = node_for(rpc, run.network, verify=run.verify, senders=run.senders)
         await node.check()
+        known = await network_of(run.dsn, run.network.name, chain_id=run.network.chain_id)
         following = Following(
-            run.network, start=first or 0, until=last, blocks_per_commit=run.blocks_per_commit
+            known, start=first or 0, until=last, blocks_per_commit=run.blocks_per_commit
         )
         pool = Pool(rpc) if isinstance(node, EvmNode) else None
         return await follow(
@@ -189,11 +190,21 @@ def _bar(total: int | None) -> Generator[_Bar]:
 
 
 def _answer(report: IngestReport, json: bool) -> None:
-    for bad in report.refused[:_SHOWN]:
-        say(f"refused: {bad.message}")
-    if len(report.refused) > _SHOWN:
-        say(f"refused: {len(report.refused) - _SHOWN} more; --json lists all")
-    facts = {
+    for line in told(report.refused):
+        say(line)
+    if json:
+        write_json(_facts(report))
+        return
+    refused = f"; {len(report.refused)} refused" if report.refused else ""
+    position = "" if report.position is None else f"; as of position {report.position}"
+    say(
+        f"{report.blocks} blocks, {report.transactions} transactions, {report.logs} logs committed;"
+        f" {report.skipped} blocks known already{refused}{position}"
+    )
+
+
+def _facts(report: IngestReport) -> dict[str, object]:
+    return {
         "blocks": report.blocks,
         "transactions": report.transactions,
         "logs": report.logs,
@@ -203,10 +214,3 @@ def _answer(report: IngestReport, json: bool) -> None:
         "refused": [bad.message for bad in report.refused],
         "position": None if report.position is None else str(report.position),
     }
-    if json:
-        write_json(facts)
-        return
-    say(
-        f"{report.blocks} blocks, {report.transactions} transactions, {report.logs} logs committed;"
-        f" {report.skipped} blocks known already; as of position {report.position}"
-    )

@@ -10,15 +10,23 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from neolayer import __version__
 from neolayer.cli.output import say
 from neolayer.cli.progress import StartDisplay
 from neolayer.cli.root import app, fail, invocation
-from neolayer.engines.embedded.control import start_detached, stop_layer
+from neolayer.engines.embedded.control import Found, start_detached, stop_layer
 from neolayer.engines.embedded.data_directory import DataDirectory
 from neolayer.engines.embedded.supervisor import Supervisor
 from neolayer.errors import NeolayerError
 from neolayer.settings import Settings
 from neolayer.supervision import plan, prepare
+
+_DOWN = {
+    Found.RUNNING: "The layer is stopped.",
+    Found.ORPHANED: "The layer's supervisor had been killed; what it left running is stopped.",
+    Found.DEAD: "The layer on {path} had died, all of it; what it left behind is cleared away.",
+    Found.NOTHING: "No layer was running on {path}.",
+}
 
 
 @app.command
@@ -48,27 +56,33 @@ def down() -> None:
     Example: neolayer down
     """
     directory = DataDirectory(invocation().settings.data_dir)
-    stopped = stop_layer(directory)
-    say("The layer is stopped." if stopped else f"No layer was running on {directory.path}.")
+    say(_DOWN[stop_layer(directory)].format(path=directory.path))
 
 
 async def run_layer(settings: Settings, directory: DataDirectory) -> None:
-    """Be the supervisor, until SIGINT, SIGTERM or SIGHUP."""
+    """Be the supervisor, until SIGINT, SIGTERM or (but under `nohup`) SIGHUP."""
     os.umask(0o077)  # what is written below the data directory is ours alone
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangs_up else [])):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with directory.lock(), StartDisplay() as display:
         planned = plan(settings, directory)
         supervisor = Supervisor(
-            planned.parts, directory, ports=planned.ports, on_progress=display.show
+            planned.parts,
+            directory,
+            ports=planned.ports,
+            version=__version__,
+            on_progress=display.show,
         )
         await supervisor.run(stop, on_healthy=lambda: display.healthy(dict(planned.ports)))
 
 
 def _start_in_background(settings: Settings, directory: DataDirectory) -> None:
     directory.require_unused()
-    signal.signal(signal.SIGTERM, _give_up)  # the layer that starts goes with who waits for it
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what starts goes with who waits for it
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _give_up)
     started = time.monotonic()
 
     def supervise() -> int:
@@ -83,5 +97,5 @@ def _start_in_background(settings: Settings, directory: DataDirectory) -> None:
         display.healthy(state.ports, seconds=time.monotonic() - started)
 
 
-def _give_up(_: int, __: object) -> None:
-    raise KeyboardInterrupt
+def _give_up(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)

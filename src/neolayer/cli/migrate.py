@@ -10,6 +10,7 @@ from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.platform import endpoints
+from neolayer.schema.lines import Line
 from neolayer.schema.plan import PlannedMigration, PlannedStatement
 from neolayer.schema.plan import plan as make_plan
 from neolayer.schema.runner import AppliedStep, migrate_down, migrate_up
@@ -36,11 +37,15 @@ async def up(*, to: To = None, as_json: AsJson = False) -> None:
 
 @app.command
 async def down(*, to: To = None, as_json: AsJson = False) -> None:
-    """Take back the last migration, or all after number TO (0: all); refuses to lose rows.
+    """Take back the last migration, or all after number TO (0: all), the newest first.
+
+    It stops before a PostgreSQL migration whose tables have rows; what it took back until then
+    stays so. ClickHouse holds copies only: they are dropped unasked, and made again by `migrate up`
+    and the relay.
 
     Example: neolayer migrate down --to 0007
     """
-    steps = await migrate_down(endpoints(invocation().settings), to=to, on_step=_say_step)
+    steps = await migrate_down(endpoints(invocation().settings), to=to, on_step=_say_step_down)
     _answer(steps, as_json=as_json, nothing="Nothing to take back.")
 
 
@@ -82,6 +87,12 @@ async def status(*, as_json: AsJson = False, exit_code: ExitCode = False) -> int
 
 def _say_step(step: AppliedStep) -> None:
     say(f"{step.direction:>4} {step.label} ({step.statements} statements, {step.seconds:.2f} s)")
+
+
+def _say_step_down(step: AppliedStep) -> None:
+    _say_step(step)
+    if step.line is Line.CLICKHOUSE:
+        say("     dropped copies of what PostgreSQL has; migrate up and the relay make them again")
 
 
 def _answer(steps: list[AppliedStep], *, as_json: bool, nothing: str) -> None:

@@ -71,11 +71,17 @@ def write_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> None:
     """A table on stdout for people; cut to the terminal's width, so never for scripts."""
-    table = Table(
-        title=Text(title) if title else None, box=SIMPLE_HEAD, pad_edge=False, title_justify="left"
-    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    if title:
+        console.print(Text(title))
+    console.print(table)
+
+
+def write_line(text: str) -> None:
+    """A line on stdout for people, broken between words where the terminal is narrow."""
+    Console().print(Text(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from datetime import timedelta
 from typing import Annotated
 
 import orjson
@@ -11,9 +12,17 @@ from cyclopts import Parameter
 
 from neolayer.cli.output import encode_row, write_table
 from neolayer.cli.root import app, invocation
-from neolayer.errors import QueryError
-from neolayer.insight.querying import Answer, Target, ask
+from neolayer.errors import QueryError, SettingsError
+from neolayer.insight.querying import LONGEST_TIME_LIMIT, TIME_LIMIT, Answer, Target, ask
 from neolayer.platform import endpoints
+
+_DEFAULT_S = int(TIME_LIMIT.total_seconds())
+TimeLimit = Annotated[
+    int,
+    Parameter(
+        name="--timeout", help="Seconds until the statement is ended; 0: as long as it takes."
+    ),
+]
 
 
 @app.command
@@ -23,21 +32,32 @@ async def query(
     /,
     *,
     tenant: Annotated[str | None, Parameter(help="See what this tenant sees.")] = None,
+    time_limit_s: TimeLimit = _DEFAULT_S,
     json: Annotated[bool, Parameter(help="Print a JSON array of row objects.")] = False,
 ) -> None:
     """Run one read-only SQL statement on core, events, timeseries or analytics.
 
     64-bit integers are JSON numbers; numeric and wider integers are strings, so nothing is
     rounded. In analytics the tables bear the names they have in core: transactions, blocks, logs.
+    The embedded ClickHouse gives no statement more than 300 s.
 
     Example: neolayer query analytics "SELECT count(), sum(value) FROM transactions" --json
     """
-    async with ask(endpoints(invocation().settings), target, sql, tenant=tenant) as answer:
+    time_limit = _time_limit(time_limit_s)
+    at = endpoints(invocation().settings)
+    async with ask(at, target, sql, tenant=tenant, time_limit=time_limit) as answer:
         if json:
             await _write_json(answer)
         else:
             rows = [row async for block in answer.blocks for row in block]
             write_table(answer.columns, rows)
+
+
+def _time_limit(seconds: int) -> timedelta:
+    longest = int(LONGEST_TIME_LIMIT.total_seconds())
+    if not 0 <= seconds <= longest:
+        raise SettingsError(f"--timeout {seconds} is not from 0 to {longest}")
+    return timedelta(seconds=seconds)
 
 
 async def _write_json(answer: Answer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def _dispatch(
 
 
 app.meta.group_parameters = _EVERYWHERE
+app.meta.suppress_keyboard_interrupt = False  # `run` answers it
 
 
 def run(arguments: list[str]) -> int:
@@ -91,8 +93,9 @@ def run(arguments: list[str]) -> int:
         return fail(f"{exc}", hint="neolayer --help lists the commands.", code=2)
     except NeolayerError as exc:
         return fail(exc.message, hint=exc.hint, code=exc.exit_code)
-    except KeyboardInterrupt:
-        return fail("interrupted", hint=None, code=130)
+    except KeyboardInterrupt as exc:
+        number = exc.args[0] if exc.args else signal.SIGINT  # a bare one is Ctrl-C
+        return fail("interrupted", hint=None, code=128 + number)
     except BrokenPipeError:
         sys.stderr.close()
         return 141

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from neolayer.chain.reading import Coverage
-from neolayer.cli.output import say, write_json, write_table
+from neolayer.cli.output import write_json
 from neolayer.cli.root import app, invocation
+from neolayer.cli.status_tables import show
 from neolayer.engines.embedded.data_directory import DataDirectory, LayerState
 from neolayer.engines.engine import Engine
 from neolayer.errors import NotRunning
@@ -37,7 +37,7 @@ async def status(*, json: Annotated[bool, Parameter(help="Print JSON.")] = False
     if json:
         write_json(report)
     else:
-        _write_tables(report)
+        show(report)
     if health is None:
         return NOT_RUNNING
     return 0 if health.healthy else UNHEALTHY
@@ -130,62 +130,3 @@ def _network(network: Coverage) -> dict[str, Any]:
         "stored": [list(part) for part in network.covered],
         "missing": [list(part) for part in network.missing],
     }
-
-
-# For people
-
-
-def _write_tables(report: dict[str, Any]) -> None:
-    if not report["running"]:
-        say(f"No layer is running on {report['data_dir']}.")
-    if report["engines"]:
-        write_table(
-            ("engine", "level", "version", "address", "state", "schema", "lag"),
-            [_engine_row(engine) for engine in report["engines"]],
-        )
-    if report["services"]:
-        columns = ("process", "state", "pid", "restarts", "last_exit")
-        write_table(columns, [tuple(service.values()) for service in report["services"]])
-    if report["relay"]:
-        _write_relay(report["relay"])
-    networks = [network for network in report["networks"] if network["stored"]]
-    if networks:
-        columns = ("network", "chain id", "head", "final", "stored", "missing")
-        write_table(columns, [_network_row(network) for network in networks])
-
-
-def _engine_row(engine: dict[str, Any]) -> tuple[object, ...]:
-    lag = engine["lag"]
-    return (
-        engine["name"],
-        engine["level"],
-        engine["version"],
-        engine["address"],
-        "healthy" if engine["healthy"] else engine["detail"],
-        engine["schema_version"],
-        f"{lag['bytes']} bytes" if lag else "",
-    )
-
-
-def _write_relay(relay: dict[str, Any]) -> None:
-    state = "reading" if relay["running"] else "not reading"
-    title = f"relay: {state}, at {relay['position']}, {relay['lag_bytes']} bytes behind"
-    columns = ("sink", "position", "lag bytes", "lag seconds", "waiting rows", "error")
-    write_table(columns, [tuple(sink.values()) for sink in relay["sinks"]], title=title)
-
-
-def _network_row(network: dict[str, Any]) -> tuple[object, ...]:
-    return (
-        network["name"],
-        network["chain_id"],
-        network["head"],
-        network["finalized"],
-        _ranges(network["stored"]),
-        _ranges(network["missing"]),
-    )
-
-
-def _ranges(ranges: Iterable[list[int]], *, limit: int = 8) -> str:
-    shown = [f"{low}-{high}" if low != high else str(low) for low, high in ranges]
-    more = len(shown) - limit
-    return ", ".join(shown[:limit]) + (f" and {more} more" if more > 0 else "")

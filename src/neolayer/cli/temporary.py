@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from neolayer import __version__
 from neolayer.cli.output import say
 from neolayer.cli.progress import StartDisplay
 from neolayer.cli.root import Invocation
@@ -26,7 +27,11 @@ async def layer_while(called: Invocation) -> AsyncGenerator[None]:
         with StartDisplay() as display:
             planned = plan(called.settings, directory)
             supervisor = Supervisor(
-                planned.parts, directory, ports=planned.ports, on_progress=display.show
+                planned.parts,
+                directory,
+                ports=planned.ports,
+                version=__version__,
+                on_progress=display.show,
             )
             running = asyncio.create_task(supervisor.run(stop, on_healthy=healthy.set))
             await _first_of(healthy, running)

@@ -20,11 +20,12 @@ from neolayer.chain.ingest import IngestReport, Progress, ingest
 from neolayer.chain.lanes import SteadyStore
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.networks import SYNTHETIC
+from neolayer.chain.registry import ingest_as, network_of
 from neolayer.chain.sources.files import read_blocks
 from neolayer.chain.sources.jsonrpc import open_rpc
 from neolayer.chain.sources.neo_rpc import node_for
 from neolayer.chain.sources.rpc import fetch_range
-from neolayer.chain.store import Terms, network_of
+from neolayer.chain.store import Terms
 from neolayer.chain.synthetic import make_chain
 from neolayer.chain.synthetic_blocks import Mined
 from neolayer.engines.endpoints import Endpoints, Role
@@ -56,7 +57,7 @@ async def show_files(
     endpoints: Endpoints, paths: Sequence[Path], network: Network, on_progress: Progress
 ) -> Outcome:
     """Take in block files, verified."""
-    report = await ingest(
+    report = await ingest_as(
         read_blocks(paths, network=network, verify=True),
         dsn=endpoints.postgres.dsn(Role.INGEST),
         network=network,
@@ -73,7 +74,7 @@ async def show_node(
         node = node_for(rpc, network)
         await node.check()
         head = await node.head()
-        report = await ingest(
+        report = await ingest_as(
             fetch_range(node, first=max(0, head - _LAST + 1), last=head),
             dsn=endpoints.postgres.dsn(Role.INGEST),
             network=network,
@@ -117,8 +118,15 @@ def _decoded(mined: Sequence[Mined], network: Network) -> Iterator[BlockRows]:
 
 
 async def settled(endpoints: Endpoints, network: Network, report: IngestReport) -> Outcome:
-    """Wait until every store has what was committed, then compare. Raises NotFresh."""
-    if report.position is None or network.id is None:
-        raise ChainError("nothing was committed")
+    """Wait until every store has what was committed, then compare.
+
+    Raises NotFresh, and ChainError where nothing was committed.
+    """
+    if report.position is None:
+        reason = report.refused[0].message if report.refused else "there was none"
+        raise ChainError(f"no block could be taken in: {reason}")
+    dsn = endpoints.postgres.dsn(Role.INGEST)
+    network = await network_of(dsn, network.name, chain_id=network.chain_id)
+    assert network.id is not None
     reached = await wait_for(report.position, endpoints, timeout=_WAIT)
     return Outcome(network, report, reached, await compare(endpoints, network.id))

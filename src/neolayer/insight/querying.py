@@ -2,11 +2,12 @@
 
 Rows are streamed in blocks, so a result of any size needs little memory. Nothing can be written:
 the roles have no such right, the transaction is read-only, and the extended protocol takes one
-statement at a time.
+statement at a time. A statement ends with whoever asked it, and after a time limit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,16 +21,21 @@ import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.conninfo import make_conninfo
+from psycopg.generators import execute
 from psycopg.types.datetime import DateLoader, TimeLoader, TimestampLoader, TimestamptzLoader
 
 from neolayer.engines.clickhouse.client import connect_reader, translate
-from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.endpoints import ClickHouseEndpoint, Database, Endpoints, Role
+from neolayer.engines.engine import Level
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import QueryError
 from neolayer.schema.context_secret import read_context_secret, sign_context
 
 BLOCK_ROWS = 1_000
+TIME_LIMIT = timedelta(minutes=5)
+LONGEST_TIME_LIMIT = timedelta(days=24)  # PostgreSQL counts milliseconds in 31 bits
+_EMBEDDED_LIMIT = timedelta(minutes=5)  # what the embedded ClickHouse gives any reader
 _CONTEXT_LIVES = timedelta(minutes=5)
 _sql = load_queries(__name__)
 _WIDE = re.compile(r"Int(128|256)")
@@ -62,30 +68,51 @@ class Answer:
 
 @asynccontextmanager
 async def ask(
-    endpoints: Endpoints, target: Target, statement: str, *, tenant: str | None = None
+    endpoints: Endpoints,
+    target: Target,
+    statement: str,
+    *,
+    tenant: str | None = None,
+    time_limit: timedelta = TIME_LIMIT,
 ) -> AsyncGenerator[Answer]:
     """Run one statement as the operator, or as what a tenant (id or identifier) may see.
 
-    Raises QueryError with the server's own words, or where there is no such tenant. ClickHouse
-    holds public chain data only, which every tenant may read.
+    Raises QueryError with the server's own words, where it takes longer than `time_limit` (zero:
+    no limit), its rows' way to us included, and where there is no such tenant. ClickHouse holds
+    public chain data only, which every tenant may read.
     """
     context = None if tenant is None else await _signed(endpoints, tenant)
     if target is Target.ANALYTICS:
-        async with _ask_clickhouse(endpoints, statement) as answer:
+        async with _ask_clickhouse(endpoints.clickhouse, statement, time_limit) as answer:
             yield answer
         return
     database = _DATABASES[target]
     role = Role.OPERATOR if context is None else Role.APP
     dsn = make_conninfo(
         endpoints.cluster(database).dsn(role, database),
-        options="-c client_connection_check_interval=2s",  # a query ends with who asked it
+        # The server looks every two seconds whether somebody still waits for the answer.
+        options="-c client_connection_check_interval=2s"
+        f" -c statement_timeout={time_limit // timedelta(milliseconds=1)}",
     )
     async with await connect(dsn, application_name="query") as connection:
         await connection.set_read_only(True)
         if context is not None:
             await connection.execute(_sql.assume_context, {"context": context})
-        async with _ask_postgres(connection, statement) as answer:
+        async with _ask_postgres(connection, statement, time_limit) as answer:
             yield answer
+
+
+def _refusal(exc: psycopg.Error, time_limit: timedelta) -> QueryError:
+    if isinstance(exc, psycopg.errors.QueryCanceled) and "statement timeout" in str(exc):
+        return _too_long(time_limit)
+    return QueryError(_reason(exc), hint=_HINT)
+
+
+def _too_long(time_limit: timedelta, *, hint: str = "") -> QueryError:
+    return QueryError(
+        f"the statement took longer than {time_limit.total_seconds():g} s and was ended",
+        hint=hint or "give it more time with --timeout SECONDS (0: as long as it takes)",
+    )
 
 
 async def _signed(endpoints: Endpoints, tenant: str) -> str:
@@ -104,8 +131,10 @@ async def _signed(endpoints: Endpoints, tenant: str) -> str:
 
 
 @asynccontextmanager
-async def _ask_postgres(connection: Connection, statement: str) -> AsyncGenerator[Answer]:
-    blocks = _postgres_blocks(connection, statement)
+async def _ask_postgres(
+    connection: Connection, statement: str, time_limit: timedelta
+) -> AsyncGenerator[Answer]:
+    blocks = _postgres_blocks(connection, statement, time_limit)
     try:
         columns = tuple(str(name) for name in (await anext(blocks))[0])
         yield Answer(columns, blocks)
@@ -113,7 +142,9 @@ async def _ask_postgres(connection: Connection, statement: str) -> AsyncGenerato
         await blocks.aclose()
 
 
-async def _postgres_blocks(connection: Connection, statement: str) -> AsyncGenerator[Sequence[Row]]:
+async def _postgres_blocks(
+    connection: Connection, statement: str, time_limit: timedelta
+) -> AsyncGenerator[Sequence[Row]]:
     """First one block with the column names as its only row, then the rows."""
     cursor = connection.cursor()
     for kind, loader in _LENIENT.items():
@@ -126,10 +157,20 @@ async def _postgres_blocks(connection: Connection, statement: str) -> AsyncGener
                 yield [_columns(cursor)]
                 named = True
             yield block
-        if not named:  # a stream without rows forgets its columns; asking again costs nothing
-            yield [_columns(await cursor.execute(text))]
+        if not named:
+            yield [await _described(connection, statement)]
     except psycopg.Error as exc:
-        raise QueryError(_reason(exc), hint=_HINT) from exc
+        raise _refusal(exc, time_limit) from exc
+
+
+async def _described(connection: Connection, statement: str) -> Row:
+    """The columns of a statement without rows, which a stream forgets: parsed, not run again."""
+    async with connection.lock:
+        connection.pgconn.send_prepare(b"", statement.encode())
+        await connection.wait(execute(connection.pgconn))
+        connection.pgconn.send_describe_prepared(b"")
+        (result,) = await connection.wait(execute(connection.pgconn))
+    return [(result.fname(index) or b"").decode() for index in range(result.nfields)]
 
 
 def _columns(cursor: psycopg.AsyncCursor[Any]) -> Row:
@@ -160,14 +201,23 @@ def _reason(exc: psycopg.Error) -> str:
 
 
 @asynccontextmanager
-async def _ask_clickhouse(endpoints: Endpoints, statement: str) -> AsyncGenerator[Answer]:
-    client = await connect_reader(endpoints.clickhouse)
+async def _ask_clickhouse(
+    endpoint: ClickHouseEndpoint, statement: str, time_limit: timedelta
+) -> AsyncGenerator[Answer]:
+    """Timed by us, as the embedded one's reader may set no limit; a query ends with its client."""
+    hint = ""
+    if endpoint.level is Level.EMBEDDED and not timedelta(0) < time_limit < _EMBEDDED_LIMIT:
+        time_limit, hint = _EMBEDDED_LIMIT, "the embedded ClickHouse gives no query more"
+    client = await connect_reader(endpoint)
     try:
-        with translate(QueryError):
-            stream = await client.query_row_block_stream(statement)  # pyright: ignore[reportUnknownMemberType]
-        source = cast("NativeSource", stream.source)
-        wide = tuple(_WIDE.search(kind.name) is not None for kind in source.column_types)
-        yield Answer(tuple(source.column_names), _clickhouse_blocks(stream, wide))
+        async with asyncio.timeout(time_limit.total_seconds() or None):
+            with translate(QueryError):
+                stream = await client.query_row_block_stream(statement)  # pyright: ignore[reportUnknownMemberType]
+            source = cast("NativeSource", stream.source)
+            wide = tuple(_WIDE.search(kind.name) is not None for kind in source.column_types)
+            yield Answer(tuple(source.column_names), _clickhouse_blocks(stream, wide))
+    except TimeoutError as exc:
+        raise _too_long(time_limit, hint=hint) from exc
     finally:
         await client.close()
 

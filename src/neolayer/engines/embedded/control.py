@@ -9,10 +9,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import NoReturn
 
 from neolayer.engines.embedded.data_directory import DataDirectory, LayerState
+from neolayer.engines.embedded.postgres import forget_killed_server
 from neolayer.engines.embedded.processes import await_end, stop_strays
 from neolayer.errors import DataDirectoryError
 
@@ -96,13 +98,25 @@ def _failed(log: Path) -> DataDirectoryError:
     return DataDirectoryError(reason, hint=told.get("hint:") or f"see {log}")
 
 
-def stop_layer(directory: DataDirectory, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-    """Stop whatever runs on a data directory and wait until it is gone; False: nothing ran.
+class Found(StrEnum):
+    """What was there to be stopped."""
 
-    Also after the supervisor was killed: what it left behind is found and ended.
+    RUNNING = "running"
+    """A supervisor and its processes."""
+    ORPHANED = "orphaned"
+    """Processes whose supervisor had been killed."""
+    DEAD = "dead"
+    """A state that said it runs, and no process."""
+    NOTHING = "nothing"
+
+
+def stop_layer(directory: DataDirectory, *, timeout_s: float = STOP_TIMEOUT_S) -> Found:
+    """Stop whatever runs on a data directory and wait until it is gone; what that was.
+
+    Also after the supervisor was killed: what it left behind is found, ended and cleared away.
     """
     if not directory.path.is_dir():
-        return False
+        return Found.NOTHING
     holder = directory.holder()
     try:
         if holder is not None:
@@ -112,19 +126,27 @@ def stop_layer(directory: DataDirectory, *, timeout_s: float = STOP_TIMEOUT_S) -
                 await_end([holder], timeout_s=timeout_s)
         with directory.lock():
             left = stop_strays(directory.resolved)
-            _mark_stopped(directory)
+            forget_killed_server(directory.resolved / "postgres" / "data")
+            stale = _mark_stopped(directory)
     except PermissionError as exc:
         raise DataDirectoryError(
             f"the layer on {directory.path} belongs to another account",
             hint="stop it as the account that started it",
         ) from exc
-    return holder is not None or bool(left)
+    if holder is not None:
+        return Found.RUNNING
+    if left:
+        return Found.ORPHANED
+    return Found.DEAD if stale else Found.NOTHING
 
 
-def _mark_stopped(directory: DataDirectory) -> None:
+def _mark_stopped(directory: DataDirectory) -> bool:
+    """Whether the state had to be told that nothing runs."""
     state = directory.read_state()
-    if state is not None and state.phase not in ("stopped", "failed"):
-        with contextlib.suppress(DataDirectoryError):  # a full disk: the lock says it better
-            directory.write_state(
-                LayerState(phase="stopped", ports=state.ports, started_at=state.started_at)
-            )
+    if state is None or state.phase in ("stopped", "failed"):
+        return False
+    with contextlib.suppress(DataDirectoryError):  # a full disk: the lock says it better
+        directory.write_state(
+            LayerState(phase="stopped", ports=state.ports, started_at=state.started_at)
+        )
+    return True

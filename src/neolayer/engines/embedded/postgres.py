@@ -106,16 +106,9 @@ class EmbeddedPostgres:
         return True
 
     def prepare(self) -> None:
-        """Before every start: make the cluster if need be, and clear what a kill left behind.
-
-        The file `postmaster.pid` of a killed server names a process id that by now may be some
-        stranger's, and PostgreSQL would refuse to start for ever. It also guards against backends
-        that outlived their server, so it goes only once nothing runs in the cluster any more.
-        """
+        """Before every start: make the cluster if need be, and clear what a kill left behind."""
         self.initialise()
-        backends = running_in("postgres", self.data.resolve())
-        if await_end(backends, timeout_s=_BACKEND_PATIENCE_S):
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
+        forget_killed_server(self.data.resolve(), patience_s=_BACKEND_PATIENCE_S)
 
     def _initdb(self, target: Path) -> None:
         secret = self.directory / "password.once"
@@ -177,6 +170,17 @@ class EmbeddedPostgres:
             passwords=passwords,
             address=f"127.0.0.1:{port}",
         )
+
+
+def forget_killed_server(data: Path, *, patience_s: float = 0.0) -> None:
+    """Remove `postmaster.pid` from a cluster (its real folder) that no server runs on.
+
+    The file of a killed server names a process id that by now may be some stranger's, and
+    PostgreSQL would refuse to start for ever. It also guards against backends that outlived their
+    server, so it goes only once nothing runs in the cluster any more.
+    """
+    if await_end(running_in("postgres", data), timeout_s=patience_s):
+        (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def server_environment() -> dict[str, str]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neolayer import __version__
 from neolayer.engines.embedded.data_directory import DataDirectory, LayerState, ServiceState
 from neolayer.engines.embedded.processes import LAYER_VARIABLE, ProcessIdentity, stop_strays
 from neolayer.engines.embedded.services import ChildProcess, Service, Step
@@ -44,11 +43,13 @@ class Supervisor:
         directory: DataDirectory,
         *,
         ports: Mapping[str, int],
+        version: str = "",
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._parts = {part.name: part for part in parts}
         self._directory = directory
         self._ports = dict(ports)
+        self._version = version
         self._on_progress = on_progress
         self._done = {name: asyncio.Event() for name in self._parts}
         self._states = {
@@ -216,7 +217,7 @@ class Supervisor:
             ports=self._ports,
             services=list(self._states.values()),
             started_at=self._started_at,
-            version=__version__,
+            version=self._version,
         )
         try:
             self._directory.write_state(state)

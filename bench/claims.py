@@ -85,6 +85,11 @@ _ALL = (
         "Of this: encoding a transaction again and its keccak.",
     ),
     Claim(
+        "ingest-sender-cost",
+        "us/tx",
+        "Beyond this, where asked for: recovering a transaction's sender from its signature.",
+    ),
+    Claim(
         "ingest-root-cost",
         "us/tx",
         "Of this: the Merkle trie over a block's transactions.",

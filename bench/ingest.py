@@ -97,6 +97,7 @@ def figures(plan: Plan) -> Iterator[Figure]:
         yield from _by_blocks_a_commit(bench, plan)
         yield from _uniqueness(bench, plan)
         yield from _decoding(bench, plan)
+        yield from _senders(bench, plan)
 
 
 @contextmanager
@@ -179,6 +180,19 @@ def _decoding(bench: Bench, plan: Plan) -> Iterator[Figure]:
     yield alone("ingest-hash-cost", hashes)
     yield alone("ingest-root-cost", cost["roots"])
     yield compare("ingest-decode-alone", samples, "decode", FLOOR)
+
+
+def _senders(bench: Bench, plan: Plan) -> Iterator[Figure]:
+    """The real blocks alone, over and over: only they are signed by who they are from."""
+    paths = [str(path) for path in bench.paths[:BLOCKS_PER_COPY]] * _COPIES
+
+    def run(*, senders: bool) -> float:
+        job = {"work": "decode", "verify": True, "senders": senders}
+        return bench.ours.run(paths=paths, **job).per_second
+
+    contenders = {"with": partial(run, senders=True), "without": partial(run, senders=False)}
+    samples = rounds(contenders, plan.pick(5, 15))
+    yield alone("ingest-sender-cost", difference(_microseconds(samples), "with", "without"))
 
 
 def _microseconds(samples: Samples) -> Samples:

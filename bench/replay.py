@@ -4,8 +4,8 @@ There are only eight contiguous real blocks with every transaction type. `replay
 bodies over rising heights: each copy's transactions get other nonces, so that their hashes differ,
 and every hash and root is computed again (with the `rlp` library, not with the code under test):
 parent links, transaction hashes, transactionsRoot, header hash. Calldata, addresses, values, gas
-and sizes stay those of the real blocks. Signatures stay as they were and so sign nothing;
-no contender recovers senders.
+and sizes stay those of the real blocks. Signatures stay as they were and so sign nothing beyond the
+first copy, which is the real blocks; senders are recovered from those alone.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def run(job: Job) -> int:
     paths = [Path(path) for path in job["paths"]]
     match job.get("work", "ingest"):
         case "decode":
-            return _decode(paths, verify=job["verify"])
+            return _decode(paths, verify=job["verify"], senders=job.get("senders", False))
         case "roots":
             return _roots(paths)
         case _:
@@ -45,9 +45,9 @@ async def _ingest(paths: Sequence[Path], job: Job) -> int:
     return report.transactions
 
 
-def _decode(paths: Sequence[Path], *, verify: bool) -> int:
+def _decode(paths: Sequence[Path], *, verify: bool, senders: bool) -> int:
     count = 0
-    for block in read_blocks(paths, network=_ETHEREUM, verify=verify):
+    for block in read_blocks(paths, network=_ETHEREUM, verify=verify, senders=senders):
         if isinstance(block, BadBlock):
             raise block
         count += len(block.transactions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import LiteralString
@@ -12,26 +13,46 @@ from tests.fixtures.fabricated import digest, fabricate, fabricate_chain, transa
 from tests.fixtures.fix_chain import Stored
 
 from neolayer.chain.batches import Batch
+from neolayer.chain.finality import finalise
 from neolayer.chain.ingest import ingest
 from neolayer.chain.lanes import Lanes
 from neolayer.chain.model import BLOCK_COLUMNS, BlockRows
-from neolayer.chain.store import BlockStore, sql
+from neolayer.chain.store import BlockStore, open_store, sql
 from neolayer.engines.postgres.copy import copy_rows
 
 WAITING: LiteralString = (
     "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND NOT granted"
 )
 
+CONNECTED: LiteralString = (
+    "SELECT count(*) FROM pg_catalog.pg_stat_activity"
+    " WHERE application_name = 'neolayer ingest testnet'"
+)
+DEADLOCKS: LiteralString = (
+    "SELECT deadlocks FROM pg_catalog.pg_stat_database WHERE datname = current_database()"
+)
+
 
 @asynccontextmanager
-async def lock_held(stored: Stored, *, until_waiting: int) -> AsyncGenerator[None]:
-    """Hold the network's lock; the body runs once so many writers wait for it."""
+async def held(stored: Stored, lock: LiteralString, *, until_waiting: int) -> AsyncGenerator[None]:
+    """Hold a lock of the network until so many writers wait for it."""
     async with stored.admin.transaction():
-        await stored.admin.execute(sql.lock_network, {"network_id": stored.network.id})
+        await stored.admin.execute(lock, {"network_id": stored.network.id})
         yield
-        async with asyncio.timeout(20):
-            while await stored.value(WAITING) < until_waiting:
-                await asyncio.sleep(0.01)
+        await waiting(stored, until_waiting)
+
+
+async def waiting(stored: Stored, count: int) -> None:
+    async with asyncio.timeout(20):
+        while await stored.value(WAITING) < count:
+            await asyncio.sleep(0.01)
+
+
+async def gone(stored: Stored) -> None:
+    """No ingest has a connection any more."""
+    async with asyncio.timeout(20):
+        while await stored.value(CONNECTED):
+            await asyncio.sleep(0.01)
 
 
 async def insert_block(stored: Stored, block: BlockRows) -> None:
@@ -51,9 +72,9 @@ def batch_of(blocks: Sequence[BlockRows]) -> Batch:
 
 
 async def test_two_commits_overlap(stored: Stored) -> None:
-    """While one commit waits for the network's lock, the next has written its rows and waits."""
+    """While one batch waits for its turn to commit, the next has written its rows and waits."""
     blocks = fabricate_chain(range(12))
-    async with lock_held(stored, until_waiting=2):
+    async with held(stored, sql.lock_commits, until_waiting=2):
         run = asyncio.create_task(
             ingest(blocks, dsn=stored.dsn, network=stored.network, blocks_per_commit=3)
         )
@@ -99,7 +120,7 @@ async def test_a_neighbour_that_came_in_between(stored: Stored, store: BlockStor
     """A block is refused that no longer fits when its turn comes; the rest of its batch stays."""
     blocks = fabricate_chain(range(4))
     above = fabricate(4, digest("another parent"), [])
-    async with lock_held(stored, until_waiting=1):
+    async with held(stored, sql.lock_commits, until_waiting=1):
         run = asyncio.create_task(store.commit(blocks))
         await insert_block(stored, above)
     commit = await run
@@ -114,7 +135,7 @@ async def test_a_parent_that_left_in_between(stored: Stored, store: BlockStore) 
     blocks = fabricate_chain(range(4))
     await store.commit(blocks[:2])
     rival = fabricate(1, blocks[0].block_hash, [], branch="-rival")
-    async with lock_held(stored, until_waiting=1):
+    async with held(stored, sql.lock_network, until_waiting=1):
         run = asyncio.create_task(store.commit(blocks[2:]))
         await stored.admin.execute("DELETE FROM blockchain.blocks WHERE block_number = 1")
         await insert_block(stored, rival)
@@ -129,7 +150,7 @@ async def test_a_transaction_that_began_to_wait_in_between(
     """A mined transaction replaces one of its nonce that was recorded while it was written."""
     block = fabricate(1, digest("genesis"), [transaction("x", 7, "mined")])
     waits = transaction("x", 7, "waits")
-    async with lock_held(stored, until_waiting=1):
+    async with held(stored, sql.lock_network, until_waiting=1):
         run = asyncio.create_task(store.commit([block]))
         await stored.admin.execute(
             "INSERT INTO blockchain.transactions"
@@ -140,6 +161,56 @@ async def test_a_transaction_that_began_to_wait_in_between(
     assert (await run).blocks == 1
     mined = transaction("x", 7, "mined")["transaction_hash"]
     assert await stored.statuses() == {waits["transaction_hash"]: "replaced", mined: "confirmed"}
+
+
+async def test_finality_waits_for_what_is_being_written(stored: Stored) -> None:
+    """A batch that was under way when blocks became final is final with them, or made so next."""
+    chain = fabricate_chain(range(301), transactions=1, start_s=4_000_000_000)
+    async with (
+        open_store(stored.dsn, stored.network) as store,
+        open_store(stored.dsn, stored.network) as other,
+    ):
+        await store.commit([*chain[:10], *chain[100:]])
+        async with held(stored, sql.lock_commits, until_waiting=1):
+            late = asyncio.create_task(store.commit(chain[20:30]))
+            await waiting(stored, 1)
+            run = asyncio.create_task(finalise(other))
+            await waiting(stored, 2)
+        assert (await late).blocks == 10
+        await run
+        await finalise(other)
+    query = "SELECT count(*) FROM blockchain.blocks WHERE is_final"
+    assert await stored.value(query) == 10 + 10 + 137
+
+
+async def test_the_same_blocks_in_two_orders_and_no_deadlock(stored: Stored) -> None:
+    """Two that write the same rows wait for each other in one direction only."""
+    before = await stored.value(DEADLOCKS)
+    async with (
+        open_store(stored.dsn, stored.network) as store,
+        open_store(stored.dsn, stored.network) as other,
+    ):
+        for start in range(0, 640, 80):
+            blocks = fabricate_chain(range(start, start + 40), transactions=20)
+            both = store.commit(blocks), other.commit(blocks[::-1])
+            assert sorted(each.blocks for each in await asyncio.gather(*both)) == [0, 40]
+    await gone(stored)  # a backend counts its deadlocks when it ends, if not before
+    assert await stored.value(DEADLOCKS) == before
+
+
+async def test_cancelled_at_any_moment(stored: Stored) -> None:
+    """Whoever ends an ingest gets CancelledError, and no connection stays."""
+    chance = random.Random(7)
+    chain = fabricate_chain(range(400), transactions=10)
+    for _ in range(12):
+        run = asyncio.create_task(
+            ingest(chain, dsn=stored.dsn, network=stored.network, blocks_per_commit=3)
+        )
+        await asyncio.wait([run], timeout=chance.uniform(0.02, 0.3))
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await gone(stored)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -1,8 +1,8 @@
 """Cutting a stream of blocks into commits, and making the next one while this one is written.
 
-At most two batches are in memory: one that the server works on and one that a thread decodes and
-verifies. A batch closes at a number of rows rather than of blocks, because a block of 2015 holds
-none and a block of today hundreds.
+Beside the batches that the server works on (see `lanes.py`) one waits for it and one is being
+decoded and verified by a thread; no more are in memory. A batch closes at a number of rows rather
+than of blocks, because a block of 2015 holds none and a block of today hundreds.
 """
 
 from __future__ import annotations

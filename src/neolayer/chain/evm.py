@@ -2,8 +2,8 @@
 
 Decoding is typed (msgspec), each value is read once, and with `verify` everything that commits to
 the transactions is computed again: their hashes, transactionsRoot, receiptsRoot where receipts are
-given, and the block's own hash. Senders are not recovered from signatures: that costs ten times the
-rest.
+given, and the block's own hash. Senders are recovered from signatures only where asked for: that
+costs more than all the rest.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from neolayer.chain import payloads
+from neolayer.chain import senders as recovered
 from neolayer.chain import verify as checks
 from neolayer.chain.hexadecimal import (
     address,
@@ -43,17 +44,27 @@ def decode_block(
     network: Network,
     receipts: Json | None,
     verify: bool,
+    senders: bool = False,
     origin: str,
 ) -> BlockRows:
     """One block, as JSON or read by `wire.block_decoder`, and the JSON list of its receipts if any.
 
     Raises BadBlock naming `origin` and the block where anything is malformed, belongs to another
-    network or, with `verify`, does not match its hashes; then there are no rows at all.
+    network or, with `verify`, does not match its hashes; then there are no rows at all. `senders`
+    verifies too, and refuses a `from` that is not who signed; without coincurve it raises
+    ChainError.
     """
     parsed = block if isinstance(block, Block) else read_block(block, origin)
     answers = None if receipts is None else _read_receipts(receipts, origin)
     try:
-        return _rows(parsed, answers, network=network, verify=verify, origin=origin)
+        return _rows(
+            parsed,
+            answers,
+            network=network,
+            verify=verify or senders,
+            senders=senders,
+            origin=origin,
+        )
     except ValueError as exc:
         raise BadBlock(str(exc), origin=origin, block=_name(parsed)) from exc
 
@@ -91,6 +102,7 @@ def _rows(
     *,
     network: Network,
     verify: bool,
+    senders: bool,
     origin: str,
 ) -> BlockRows:
     number, seconds = quantity64(block.number), quantity64(block.timestamp)
@@ -100,7 +112,9 @@ def _rows(
     if receipts is not None:
         checks.receipts_fit(block, receipts)
     if verify:
-        checks.roots(block, receipts, network)
+        envelopes = checks.roots(block, receipts, network)
+        if senders:
+            recovered.check(block, envelopes, network)
     time = datetime.fromtimestamp(seconds, UTC)
     level = "none" if not verify else "transactions" if receipts is None else "receipts"
     return BlockRows(

@@ -3,7 +3,7 @@
 Two commits at once keep the server busy while one of them waits for the disk, and use a second
 processor where there is one. They may overlap because blocks come in any order anyway; only a batch
 that shares a height with one under way, or contradicts it, waits, so that what a source says first
-is what counts.
+about a height is what counts.
 """
 
 from __future__ import annotations
@@ -119,5 +119,5 @@ class Lanes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for server in (*self._idle, *(flight.server for flight in self._under_way)):
-            await server.aclose()
+        servers = [*self._idle, *(flight.server for flight in self._under_way)]
+        await asyncio.gather(*(server.aclose() for server in servers))

@@ -23,6 +23,8 @@ from neolayer.chain.trie import keccak
 from neolayer.chain.wire import AccessTuple, Authorization, Block, Log, Receipt, Transaction
 
 _ZERO_BLOOM = bytes(256)
+# A legacy signature names its chain since EIP-155: v = 35 + 2 * chain id + parity.
+EIP155 = 35
 
 
 def transaction(item: Transaction) -> bytes:
@@ -140,6 +142,29 @@ def _call(item: Transaction) -> tuple[bytes, bytes, bytes, bytes]:
 def _signature(item: Transaction) -> tuple[bytes, bytes, bytes]:
     parity = item.v if item.yParity is None else item.yParity
     return encoded_quantity(parity), encoded_word(item.r), encoded_word(item.s)
+
+
+def is_typed(envelope: bytes) -> bool:
+    """Whether an envelope begins with a type: a legacy one begins as a list."""
+    return envelope[0] < 0x80
+
+
+def signed_part(item: Transaction, envelope: bytes) -> bytes:
+    """What the sender of a transaction signed: its envelope without the signature.
+
+    In the place of a legacy signature that names its chain stand the chain id and two zeros.
+    """
+    typed = is_typed(envelope)
+    v = item.v if item.yParity is None or not typed else item.yParity
+    tail = encoded_quantity(v), encoded_word(item.r), encoded_word(item.s)
+    size = envelope[typed] - 0xF7  # of the length that stands before a list above 55 bytes
+    body = envelope[typed + 1 + max(size, 0) : -sum(map(len, tail))]
+    if typed:
+        return envelope[:1] + rlp.sequence((body,))
+    named = quantity(v or "")
+    if named < EIP155:
+        return rlp.sequence((body,))
+    return rlp.sequence((body, rlp.quantity((named - EIP155) // 2), rlp.EMPTY, rlp.EMPTY))
 
 
 def access_list(entries: Sequence[AccessTuple] | None) -> bytes:

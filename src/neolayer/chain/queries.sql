@@ -11,8 +11,16 @@ FROM blockchain.networks
 WHERE name = %(name)s OR chain_id = %(chain_id)s;
 
 -- lock_network --
--- One writer of a network at a time, until the end of the transaction.
+-- Be the only writer of a network, until the end of the transaction.
 SELECT pg_advisory_xact_lock(hashtextextended('neolayer chain ' || %(network_id)s::text, 0));
+
+-- share_network --
+-- Be one of several that write a network side by side, until the end of the transaction.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('neolayer chain ' || %(network_id)s::text, 0));
+
+-- lock_commits --
+-- The last step of those that share a network: one at a time.
+SELECT pg_advisory_xact_lock(hashtextextended('neolayer commit ' || %(network_id)s::text, 0));
 
 -- ensure_partitions --
 -- Make the partitions of one year, where they are missing.
@@ -116,7 +124,7 @@ UPDATE blockchain.transactions AS t
 SET status = 'replaced', replaced_by = i.transaction_hash
 FROM incoming_transactions AS i
 WHERE t.network_id = %(network_id)s
-  AND t.status IN ('pending', 'dropped')
+  AND t.status = 'pending'
   AND t.from_address = i.from_address
   AND t.nonce = i.nonce
   AND t.transaction_hash <> i.transaction_hash;

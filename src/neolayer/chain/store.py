@@ -1,8 +1,9 @@
 """The verbs that write a chain: commit blocks, take a branch back.
 
-A commit holds a batch of blocks, what they cover and the head: all of it or nothing. It ends under
-a lock of the network, where it looks whether everything still fits, so that two writers of the same
-range come to one result. Whoever reads the head therefore reads what is stored, after any crash.
+A commit holds a batch of blocks, what they cover and the head: all of it or nothing. Either it has
+the network to itself, or it shares it with others that store new blocks and looks at the end, one
+at a time, whether everything still fits; so two writers of the same range come to one result.
+Whoever reads the head therefore reads what is stored, after any crash.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, LiteralString, cast
 
 import msgspec
 import psycopg
@@ -120,40 +121,41 @@ class BlockStore:
             return await self._locked(blocks, terms)
 
     async def _straight(self, blocks: Sequence[BlockRows]) -> Commit:
-        """Write first and ask afterwards: the lock is held for the commit alone, so that two
-        connections write one network side by side. Raises _NotStraight where something of the
-        batch is known, flawed, waited for or contradicted, by then or since.
+        """Write beside others who do the same, and take turns only at the end.
+
+        Whoever may change what decided about a batch (a reorganisation, a waiting transaction,
+        finality) needs the network alone, so that all that can come in between are other new
+        blocks. Rows are written in one order by everybody, so that two who write the same wait for
+        each other in one direction. Raises _NotStraight where something of the batch is known,
+        flawed, waited for or contradicted.
         """
+        blocks = sorted(blocks, key=lambda block: block.number)
         async with self._connection.transaction():
-            before = await self._look(heights_to_know(blocks))
+            before = await self._look(heights_to_know(blocks), sql.share_network)
             found = sort_out(blocks, before.known)
             if before.has_pending or found.better or found.refused:
                 raise _NotStraight
             if found.fresh:
                 try:
                     await self._rows.straight(found.fresh, self._horizon(found.fresh, before.head))
+                    await self._look_again(found.fresh)
                 except (pg.IntegrityError, pg.DataError, pg.DeadlockDetected) as exc:
                     raise _NotStraight from exc
-                await self._look_again(found.fresh, before)
                 await self._advance(found.fresh)
             return Commit(len(found.fresh), *total_rows(found.fresh), found.skipped)
 
-    async def _look_again(self, written: Sequence[BlockRows], before: _Before) -> None:
-        """Take the lock; raises _NotStraight where others changed what decided about the batch."""
-        around = {*before.known, *heights_to_know(written)} - {block.number for block in written}
-        try:
-            now = await self._look(sorted(around), lock=True)
-        except pg.DeadlockDetected as exc:
-            raise _NotStraight from exc
-        stayed = all(now.known.get(height) == block for height, block in before.known.items())
-        if not stayed or now.has_pending or sort_out(written, now.known).refused:
+    async def _look_again(self, written: Sequence[BlockRows]) -> None:
+        """Wait for one's turn; raises _NotStraight where a neighbour came that does not fit."""
+        around = set(heights_to_know(written)) - {block.number for block in written}
+        now = await self._look(sorted(around), sql.lock_commits)
+        if sort_out(written, now.known).refused:
             raise _NotStraight
 
     async def _locked(self, blocks: Sequence[BlockRows], terms: Terms) -> Commit:
         """Ask first, under the lock, and write what may be written."""
         async with self._connection.transaction():
             orphaned = 0 if terms.fork is None else await self._take_back(terms.fork, blocks)
-            before = await self._look(heights_to_know(blocks), lock=True)
+            before = await self._look(heights_to_know(blocks), sql.lock_network)
             found = sort_out(blocks, before.known)
             if found.better:
                 await self._rows.forget(found.better)
@@ -210,13 +212,12 @@ class BlockStore:
         values = {"head_number": top.number, "head_hash": top.block_hash, "covered": covered}
         await self._connection.execute(sql.advance_head, {**self._own, **values})
 
-    async def _look(self, numbers: Sequence[int], *, lock: bool = False) -> _Before:
-        """What is stored, with `lock` read under the network's; asked at once, since each answer
-        waited for is a turn of the event loop, and a thread that decodes takes its time."""
+    async def _look(self, numbers: Sequence[int], lock: LiteralString) -> _Before:
+        """What is stored, read under a lock; asked at once, since each answer waited for is a turn
+        of the event loop, and a thread that decodes takes its time with those."""
         heights = {**self._own, "numbers": list(numbers)}
         async with self._connection.pipeline():
-            if lock:
-                await self._connection.execute(sql.lock_network, self._own)
+            await self._connection.execute(lock, self._own)
             known = await self._connection.execute(sql.known_blocks, heights)
             head = await self._connection.execute(sql.head, self._own)
             pending = await self._connection.execute(sql.has_pending, self._own)
@@ -234,15 +235,16 @@ class BlockStore:
 
     async def head(self) -> Head | None:
         """The highest stored block, or None."""
-        cursor = await self._connection.execute(sql.head, self._own)
-        return _head(await cursor.fetchone())
+        with errors_at_the_door():
+            cursor = await self._connection.execute(sql.head, self._own)
+            return _head(await cursor.fetchone())
 
     async def known(self, numbers: Sequence[int]) -> dict[int, KnownBlock]:
         """The stored blocks at these heights."""
-        cursor = await self._connection.execute(
-            sql.known_blocks, {**self._own, "numbers": list(numbers)}
-        )
-        return _known(await cursor.fetchall())
+        values = {**self._own, "numbers": list(numbers)}
+        with errors_at_the_door():
+            cursor = await self._connection.execute(sql.known_blocks, values)
+            return _known(await cursor.fetchall())
 
     async def record_pending(self, rows: Sequence[Row]) -> None:
         """Store transactions seen before they are mined, where they are not known yet."""
@@ -291,12 +293,14 @@ async def open_store(
     backfill writes each row once; who follows a node, and so knows its head, turns it off.
     """
     connection = await connect(dsn, autocommit=True, application_name=f"ingest {network.name}")
-    async with connection:
+    try:
         with errors_at_the_door():
             await connection.execute(sql.keep_in_memory)
             await connection.execute(sql.compress_well)
         set_json_dumps(msgspec.json.encode, connection)
         yield BlockStore(connection, network, old_is_final=old_is_final)
+    finally:
+        await connection.close()  # at once, whatever it was in the middle of
 
 
 class errors_at_the_door:
@@ -311,6 +315,8 @@ class errors_at_the_door:
                 f"PostgreSQL's disk is full: {_first(exc)}",
                 hint="free some space and run it again: what is committed is skipped",
             ) from exc
+        if isinstance(exc, pg.DeadlockDetected):
+            raise EngineUnavailable("postgres", "let another writer go first") from exc
         if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
             raise EngineUnavailable("postgres", f"went away while writing: {_first(exc)}") from exc
         if isinstance(exc, psycopg.Error):

@@ -4,8 +4,9 @@ What is compared, in this order: the place and the chain id that each transactio
 receipts' fit, each transaction's hash, transactionsRoot, receiptsRoot, the block's own hash. The
 block's hash covers the two roots and the roots cover the bodies, so nothing that the chain agreed
 on can be changed unseen. What nodes add on their own stays their word: `from` (it follows from the
-signature, at ten times the cost of all the rest), the gasPrice of a type with a fee cap, `size`,
-and a receipt's effectiveGasPrice.
+signature, at more than the cost of all the rest: `senders.py`; only a creation's is bound, by the
+address of its contract), the gasPrice of a type with a fee cap, `size`, and a receipt's
+effectiveGasPrice.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ from neolayer.chain.hexadecimal import quantity, quantity64
 from neolayer.chain.model import Network
 from neolayer.chain.trie import keccak, ordered_root
 from neolayer.chain.wire import Block, Receipt, Transaction
-
-# A legacy signature names its chain since EIP-155: v = 35 + 2 * chain id + parity.
-_EIP155 = 35
 
 
 def belongs(block: Block, network: Network) -> None:
@@ -45,10 +43,10 @@ def _is_of(item: Transaction, block: Block, index: int) -> bool:
 
 
 def _signed_chain_id(item: Transaction) -> int | None:
-    if item.kind != "0x0":
+    if item.kind != "0x0" and quantity(item.kind) != 0:
         return None if item.chainId is None else quantity(item.chainId)
     v = 0 if item.v is None else quantity(item.v)
-    return (v - _EIP155) // 2 if v >= _EIP155 else None
+    return (v - payloads.EIP155) // 2 if v >= payloads.EIP155 else None
 
 
 def receipts_fit(block: Block, receipts: Sequence[Receipt]) -> None:
@@ -62,22 +60,36 @@ def receipts_fit(block: Block, receipts: Sequence[Receipt]) -> None:
         total = quantity64(receipt.cumulativeGasUsed)
         if total - before != quantity64(receipt.gasUsed):
             raise ValueError(f"receipt {index}: gasUsed does not fit cumulativeGasUsed")
+        _parties_fit(index, item, receipt)
         _contract_fits(index, item, receipt)
         before = total
     if before != quantity64(block.gasUsed):
         raise ValueError(f"receipts used {before} gas, the block {quantity64(block.gasUsed)}")
 
 
+def _parties_fit(index: int, item: Transaction, receipt: Receipt) -> None:
+    """What a receipt says of sender and receiver; a node may leave either out."""
+    pairs = (("from", receipt.sender, item.sender), ("to", receipt.to, item.to))
+    for name, said, expected in pairs:
+        if said is None or said == expected:
+            continue
+        if expected is None or said.lower() != expected.lower():
+            raise ValueError(f"receipt {index}: {name} is not the transaction's")
+
+
 def _contract_fits(index: int, item: Transaction, receipt: Receipt) -> None:
     if receipt.contractAddress is None:
+        # Left out, it would leave the sender of a creation without any proof.
+        if item.to is None and receipt.status is not None and quantity(receipt.status) == 1:
+            raise ValueError(f"receipt {index}: a creation without its contractAddress")
         return
     expected = payloads.contract_address(item.sender, quantity64(item.nonce))
     if item.to is not None or receipt.contractAddress.lower() != expected:
         raise ValueError(f"receipt {index}: contractAddress is not what sender and nonce give")
 
 
-def roots(block: Block, receipts: Sequence[Receipt] | None, network: Network) -> None:
-    """Recompute and compare all hashes of a block."""
+def roots(block: Block, receipts: Sequence[Receipt] | None, network: Network) -> Sequence[bytes]:
+    """Recompute and compare all hashes of a block; the envelopes of its transactions."""
     encoded: list[bytes] = []
     for index, item in enumerate(block.transactions):
         encoded.append(_checked_transaction(index, item))
@@ -87,6 +99,7 @@ def roots(block: Block, receipts: Sequence[Receipt] | None, network: Network) ->
         _same_root("receiptsRoot", block.receiptsRoot, ordered_root(outcomes))
     if network.standard_header and not _same(block.hash, keccak(payloads.header(block))):
         raise ValueError("the header does not hash to the block's hash")
+    return encoded
 
 
 def _checked_transaction(index: int, item: Transaction) -> bytes:

@@ -107,6 +107,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type", "se
     gasUsed: str
     blockHash: str | None = None
     sender: str | None = None
+    to: str | None = None
     contractAddress: str | None = None
     effectiveGasPrice: str | None = None
     logsBloom: str | None = None

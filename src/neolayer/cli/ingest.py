@@ -42,6 +42,7 @@ class _Run:
     at: Endpoints
     network: Network
     verify: bool
+    senders: bool
     blocks_per_commit: int | None
 
     @property
@@ -59,6 +60,9 @@ async def take_in(
     last: Annotated[int | None, Parameter(name="--to", help="Last block.")] = None,
     follow_head: Annotated[bool, Parameter(name="--follow", help="Stay with the head.")] = False,
     no_verify: Annotated[bool, Parameter(help="Take blocks on trust.")] = False,
+    senders: Annotated[
+        bool, Parameter(help="Recover every sender from its signature too; about 80 us each.")
+    ] = False,
     wait: Annotated[bool, Parameter(help="Return when every store has the rows.")] = False,
     blocks_per_commit: Annotated[int | None, Parameter(help="Default: by rows.")] = None,
     json: Annotated[bool, Parameter(help="Print JSON.")] = False,
@@ -76,9 +80,11 @@ async def take_in(
     _check(paths, rpc, first, last, follow_head)
     if blocks_per_commit is not None and blocks_per_commit < 1:
         raise SettingsError(f"--blocks-per-commit {blocks_per_commit} is below 1")
+    if senders and no_verify:
+        raise SettingsError("--senders verifies and --no-verify does not; give one of them")
     at = endpoints(invocation().settings)
     named = await find_network(at.postgres.dsn(Role.INGEST), network, chain_id=chain_id)
-    run = _Run(at, named, not no_verify, blocks_per_commit)
+    run = _Run(at, named, not no_verify, senders, blocks_per_commit)
     if rpc is None:
         report = await _from_files(run, paths)
     elif follow_head:
@@ -104,7 +110,13 @@ def _check(
 
 async def _from_files(run: _Run, paths: tuple[Path, ...]) -> IngestReport:
     with _bar(total_bytes(find_files(paths))) as bar:
-        blocks = read_blocks(paths, network=run.network, verify=run.verify, on_bytes=bar.advance)
+        blocks = read_blocks(
+            paths,
+            network=run.network,
+            verify=run.verify,
+            senders=run.senders,
+            on_bytes=bar.advance,
+        )
         return await ingest_as(
             blocks,
             dsn=run.dsn,
@@ -116,7 +128,7 @@ async def _from_files(run: _Run, paths: tuple[Path, ...]) -> IngestReport:
 
 async def _from_node(run: _Run, url: str, first: int, last: int | None) -> IngestReport:
     async with open_rpc(url) as rpc:
-        node = node_for(rpc, run.network, verify=run.verify)
+        node = node_for(rpc, run.network, verify=run.verify, senders=run.senders)
         await node.check()
         end = await node.head() if last is None else last
         with _bar(max(end - first + 1, 0)) as bar:
@@ -136,7 +148,7 @@ async def _follow(run: _Run, url: str, first: int | None, last: int | None) -> I
     async with AsyncExitStack() as stack:
         rpc = await stack.enter_async_context(open_rpc(url))
         bar = stack.enter_context(_bar(None))
-        node = node_for(rpc, run.network, verify=run.verify)
+        node = node_for(rpc, run.network, verify=run.verify, senders=run.senders)
         await node.check()
         known = await network_of(run.dsn, run.network.name, chain_id=run.network.chain_id)
         following = Following(

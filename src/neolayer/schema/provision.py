@@ -7,6 +7,7 @@ the whole cluster; the databases are made with UTF-8 and closed to PUBLIC.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import LiteralString
 
@@ -49,6 +50,9 @@ RULES: dict[Role, RoleRule] = {
     Role.OPERATOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION", member_of=("pg_monitor",)),
 }
 
+# Who may take advisory locks.
+LOCKERS = (Role.OWNER, Role.MIGRATOR, Role.INGEST, Role.RELAY)
+
 
 async def provision(endpoints: Endpoints, *, databases: Iterable[Database] = Database) -> None:
     """Make roles, databases and extensions that are missing. Raises MigrationError, EngineError."""
@@ -69,6 +73,7 @@ async def _provision_cluster(cluster: PostgresEndpoint, databases: list[Database
             for database in databases:
                 await make_database(admin, database)
                 await _make_extensions(cluster, database)
+                await _keep_locks_to_writers(cluster, database)
         except psycopg.errors.InsufficientPrivilege as exc:
             raise MigrationError(
                 f"{cluster.address}: the DSN's user may not create roles and databases: {exc}",
@@ -163,3 +168,21 @@ async def _make_extensions(cluster: PostgresEndpoint, database: Database) -> Non
                 await admin.execute(create)
             except psycopg.errors.InsufficientPrivilege:
                 continue  # a hosted server may keep it to itself; nothing depends on it
+
+
+async def _keep_locks_to_writers(cluster: PostgresEndpoint, database: Database) -> None:
+    """Let only those who write take advisory locks: a reader could make them wait for ever.
+
+    The functions are the server's own; a hosted one may leave them to everybody.
+    """
+    async with await _admin(cluster, database) as admin:
+        rows = await (await admin.execute(QUERIES.advisory_functions)).fetchall()
+        functions = sql.SQL(", ").join(sql.SQL(signature) for (signature,) in rows)
+        writers = sql.SQL(", ").join(map(sql.Identifier, LOCKERS))
+        with suppress(psycopg.errors.InsufficientPrivilege):
+            await admin.execute(
+                sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(functions)
+            )
+            await admin.execute(
+                sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(functions, writers)
+            )

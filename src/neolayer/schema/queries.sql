@@ -15,6 +15,12 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %(database)s::
 SELECT name FROM pg_catalog.pg_available_extensions
 WHERE name = ANY (%(extensions)s::text []) AND installed_version IS NULL;
 
+-- advisory_functions --
+-- The server's functions that take advisory locks, with their arguments.
+SELECT p.oid::regprocedure::text
+FROM pg_catalog.pg_proc AS p
+WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^pg_(try_)?advisory_';
+
 -- marks_exist --
 -- Whether this database was ever migrated.
 SELECT to_regclass('neolayer_schema.applied') IS NOT NULL;

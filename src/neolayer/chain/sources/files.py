@@ -20,6 +20,7 @@ import msgspec
 from neolayer.chain import evm, neo, neo_wire
 from neolayer.chain.hexadecimal import INT64_MAX, quantity
 from neolayer.chain.model import BlockRows, Network
+from neolayer.chain.senders import require_recovery
 from neolayer.chain.sources.documents import (
     Document,
     find_files,
@@ -82,14 +83,19 @@ def read_blocks(
     *,
     network: Network,
     verify: bool,
+    senders: bool = False,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Iterator[BlockRows | BadBlock]:
     """Every block of the files, in the order of the files.
 
     What is no block, a bad one, or the rest of a file that cannot be read, comes as a BadBlock in
-    its place and the reading goes on; the caller decides what that means. Raises SourceError where
-    a path is absent.
+    its place and the reading goes on; the caller decides what that means. `senders` verifies too,
+    and recovers every sender from its signature. Raises SourceError where a path is absent, and
+    ChainError where senders cannot be recovered.
     """
+    if senders:
+        require_recovery(network)
+    terms = _Terms(network, verify, senders)
     files = find_files(paths)
     with closing(_Receipts()) as receipts:
         for path in files:
@@ -97,7 +103,7 @@ def read_blocks(
         for path in files:
             try:
                 for document in read_documents(path, on_bytes=on_bytes):
-                    yield from _blocks(document, receipts, network=network, verify=verify)
+                    yield from _blocks(document, receipts, terms)
             except BadBlock as bad:
                 yield bad
 
@@ -106,19 +112,28 @@ def read_blocks(
 _OUTCOMES = {"evm": b'"cumulativeGasUsed"', "neo-n3": b'"executions"'}
 
 
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What every block is decoded under."""
+
+    network: Network
+    verify: bool
+    senders: bool
+
+
 def _blocks(
-    document: Document, receipts: _Receipts, *, network: Network, verify: bool
+    document: Document, receipts: _Receipts, terms: _Terms
 ) -> Iterator[BlockRows | BadBlock]:
-    decode = _decode_neo if network.kind == "neo-n3" else _decode_evm
+    decode = _decode_neo if terms.network.kind == "neo-n3" else _decode_evm
     block = _plain_block(document.content)
     if block is not None:
-        yield decode(block, receipts, document.origin, network, verify)
+        yield decode(block, receipts, document.origin, terms)
         return
     for item in _unpack(document.content, document.origin):
         if isinstance(item, BadBlock):
             yield item
         elif item.shape.is_block:
-            yield decode(item.value, receipts, document.origin, network, verify)
+            yield decode(item.value, receipts, document.origin, terms)
 
 
 def _plain_block(content: bytes) -> Block | None:
@@ -130,20 +145,25 @@ def _plain_block(content: bytes) -> Block | None:
 
 
 def _decode_evm(
-    block: Json | Block, receipts: _Receipts, origin: str, network: Network, verify: bool
+    block: Json | Block, receipts: _Receipts, origin: str, terms: _Terms
 ) -> BlockRows | BadBlock:
     try:
         parsed = block if isinstance(block, Block) else evm.read_block(block, origin)
         found = receipts.of_block(parsed.hash)
         return evm.decode_block(
-            parsed, network=network, receipts=found, verify=verify, origin=origin
+            parsed,
+            network=terms.network,
+            receipts=found,
+            verify=terms.verify,
+            senders=terms.senders,
+            origin=origin,
         )
     except BadBlock as bad:
         return bad
 
 
 def _decode_neo(
-    block: Json | Block, receipts: _Receipts, origin: str, network: Network, verify: bool
+    block: Json | Block, receipts: _Receipts, origin: str, terms: _Terms
 ) -> BlockRows | BadBlock:
     try:
         if isinstance(block, Block):
@@ -151,7 +171,11 @@ def _decode_neo(
         parsed = neo_wire.read_block(block, origin)
         logs = receipts.of_transactions([item.hash for item in parsed.tx])
         return neo.decode_block(
-            block, network=network, application_logs=logs, verify=verify, origin=origin
+            block,
+            network=terms.network,
+            application_logs=logs,
+            verify=terms.verify,
+            origin=origin,
         )
     except BadBlock as bad:
         return bad

@@ -9,6 +9,7 @@ import msgspec
 
 from neolayer.chain import neo
 from neolayer.chain.model import BlockRows, Network
+from neolayer.chain.senders import require_recovery
 from neolayer.chain.sources.jsonrpc import METHOD_NOT_FOUND, Answer, Call, JsonRpc, Refusal
 from neolayer.chain.sources.rpc import EvmNode, MissingBlock, other_network
 from neolayer.errors import BadBlock, SourceError
@@ -118,7 +119,15 @@ class NeoNode:
         return answer
 
 
-def node_for(rpc: JsonRpc, network: Network, *, verify: bool = True) -> EvmNode | NeoNode:
-    """The node behind an endpoint, by the kind of the network."""
-    kind = NeoNode if network.kind == "neo-n3" else EvmNode
-    return kind(rpc, network, verify=verify)
+def node_for(
+    rpc: JsonRpc, network: Network, *, verify: bool = True, senders: bool = False
+) -> EvmNode | NeoNode:
+    """The node behind an endpoint, by the kind of the network.
+
+    Raises ChainError where `senders` are asked for and cannot be recovered.
+    """
+    if senders:
+        require_recovery(network)
+    if network.kind == "neo-n3":
+        return NeoNode(rpc, network, verify=verify)
+    return EvmNode(rpc, network, verify=verify, senders=senders)

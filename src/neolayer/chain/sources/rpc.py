@@ -86,12 +86,18 @@ _text = msgspec.json.Decoder(str).decode
 
 
 class EvmNode:
-    """A node that speaks Ethereum's JSON-RPC: Ethereum, Neo X and their like."""
+    """A node that speaks Ethereum's JSON-RPC: Ethereum, Neo X and their like.
 
-    def __init__(self, rpc: JsonRpc, network: Network, *, verify: bool = True) -> None:
+    `senders` verifies too, and recovers every sender from its signature.
+    """
+
+    def __init__(
+        self, rpc: JsonRpc, network: Network, *, verify: bool = True, senders: bool = False
+    ) -> None:
         self._rpc = rpc
         self._network = network
         self._verify = verify
+        self._senders = senders
         self._receipts = self._by_hash
 
     @property
@@ -176,6 +182,7 @@ class EvmNode:
                 network=self._network,
                 receipts=receipts,
                 verify=self._verify,
+                senders=self._senders,
                 origin=self.address,
             )
         except BadBlock as exc:

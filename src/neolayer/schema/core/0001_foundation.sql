@@ -89,23 +89,20 @@ LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    context text := current_setting('neolayer.context', true);
-    parts text[] := regexp_match(
-        context, '^([0-9a-f-]{36})\.([^.]{1,200})\.([0-9]{1,12})\.([0-9a-f]{64})$'
-    );
-    message bytea;
+    parts text[] := string_to_array(current_setting('neolayer.context', true), '.');
+    message bytea := convert_to(parts[1] || '.' || parts[2] || '.' || parts[3], 'UTF8');
 BEGIN
-    IF parts IS NULL OR parts[3]::bigint <= extract(epoch FROM clock_timestamp()) THEN
+    IF array_length(parts, 1) IS DISTINCT FROM 4 OR NOT EXISTS (
+        SELECT FROM core.context_secrets s
+        WHERE encode(sha256(s.outer_pad || sha256(s.inner_pad || message)), 'hex') = parts[4]
+    ) THEN
         RETURN NULL;
     END IF;
-    message := convert_to(left(context, -65), 'UTF8');
-    IF EXISTS (
-        SELECT FROM core.context_secrets s
-        WHERE sha256(s.outer_pad || sha256(s.inner_pad || message)) = decode(parts[4], 'hex')
-    ) THEN
-        RETURN parts[1:2];
+    -- Signed, hence written by us and well formed: nothing else is cast.
+    IF parts[3]::bigint <= extract(epoch FROM clock_timestamp()) THEN
+        RETURN NULL;
     END IF;
-    RETURN NULL;
+    RETURN parts[1:2];
 END
 $$;
 

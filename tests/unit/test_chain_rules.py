@@ -75,10 +75,10 @@ def test_a_branch_must_hang_together() -> None:
 def test_final_by_depth_or_by_age() -> None:
     """A count is stored once a block is final: by its depth, or because it is old."""
     block = CHAIN[4]
-    assert Horizon(head=9, final=3, aged=0).confirmations(block) == 0
-    assert Horizon(head=9, final=4, aged=0).confirmations(block) == 6
-    assert Horizon(head=9, final=-1, aged=block.timestamp + 1).confirmations(block) == 6
-    assert Horizon(head=9, final=-1, aged=block.timestamp).confirmations(block) == 0
+    assert Horizon(final=3, aged=0, confirmations=65).count(block) == 0
+    assert Horizon(final=4, aged=0, confirmations=65).count(block) == 65
+    assert Horizon(final=-1, aged=block.timestamp + 1, confirmations=65).count(block) == 65
+    assert Horizon(final=-1, aged=block.timestamp, confirmations=65).count(block) == 0
 
 
 def test_years_are_utc() -> None:

@@ -13,8 +13,11 @@ ROOT = Path(__file__).parent.parent
 COMPILE = ("uv", "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes")
 QUIET = ("--no-emit-index-url", "--no-header", "--quiet", "--no-annotate")
 TARGETS = {
-    "requirements.lock": ("--extra", "embedded", "--group", "build"),
-    "requirements-dev.lock": ("--extra", "embedded", "--group", "build", "--group", "dev"),
+    "requirements.lock": ("--extra", "embedded", "--extra", "wallets", "--group", "build"),
+    "requirements-dev.lock": (
+        *("--extra", "embedded", "--extra", "wallets"),
+        *("--group", "build", "--group", "dev"),
+    ),
 }
 
 

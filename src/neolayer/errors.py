@@ -98,3 +98,29 @@ class SourceError(ChainError):
 
 class RelayError(NeolayerError):
     """The relay cannot go on."""
+
+
+class InvalidInput(NeolayerError):
+    """A value cannot be taken."""
+
+    exit_code = 2
+
+
+class Unauthenticated(NeolayerError):
+    """Who is asking is not known."""
+
+
+class AccessDenied(NeolayerError):
+    """Whoever is asking may not do this."""
+
+
+class NotFound(NeolayerError):
+    """There is no such thing, or it is not the caller's to see."""
+
+
+class Conflict(NeolayerError):
+    """What was asked does not fit with what is stored."""
+
+
+class LimitExceeded(NeolayerError):
+    """A tenant's limit is reached."""

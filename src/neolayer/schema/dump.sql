@@ -210,7 +210,7 @@ CREATE OR REPLACE FUNCTION core.current_tenant()
  LANGUAGE sql
  STABLE PARALLEL RESTRICTED SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
-RETURN ((core.verified_context())[1])::uuid
+RETURN (NULLIF((core.verified_context())[1], '00000000-0000-0000-0000-000000000000'::text))::uuid
     OWNER neolayer_owner
     GRANT neolayer_app=X
     GRANT neolayer_backup=X

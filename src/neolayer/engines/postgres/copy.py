@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, LiteralString
 
 from psycopg import AsyncCursor
+from psycopg.sql import Composed
 
 
 async def copy_rows(
     cursor: AsyncCursor[Any],
-    sql_copy: LiteralString,
+    sql_copy: LiteralString | Composed,
     types: Sequence[str],
     rows: Iterable[Sequence[Any]],
 ) -> int:

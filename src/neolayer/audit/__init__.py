@@ -1,0 +1,7 @@
+"""Who did what, written in the transaction of the change: any room may call this."""
+
+from __future__ import annotations
+
+from neolayer.audit.entries import Action, Entry, Writer, append
+
+__all__ = ["Action", "Entry", "Writer", "append"]

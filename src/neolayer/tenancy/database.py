@@ -1,0 +1,213 @@
+"""The transaction that is bound to a tenant and a principal: the only way to a connection.
+
+    scope = core.scope(tenant_id, by=Principal.user(user_id))
+    async with scope.transaction() as tx:
+        await tx.execute(sql.rename_tenant, {"name": name})
+
+Round trips decide the cost of row-level security here, so none is made for the context alone: it
+travels with the first statement, and what may wait (`defer`) travels with COMMIT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import AsyncCursor, pq, sql
+from psycopg.abc import Params
+from psycopg.rows import TupleRow
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.postgres.connections import Connection, Pool, open_pool
+from neolayer.engines.postgres.copy import copy_rows
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
+
+QUERIES = load_queries(__name__)
+Cursor = AsyncCursor[TupleRow]
+Statement = LiteralString | sql.Composed | sql.SQL
+
+
+@dataclass(slots=True)
+class Transaction:
+    """An open transaction of one tenant and principal."""
+
+    tenant: UUID | None
+    by: Principal
+    _connection: Connection
+    _context: str
+    _begun: bool = False
+    _deferred: list[tuple[Statement, Params | None]] = field(
+        default_factory=list[tuple[Statement, Params | None]]
+    )
+
+    async def execute(self, query: Statement, params: Params | None = None) -> Cursor:
+        """Run one statement. Psycopg's errors pass through."""
+        if self._begun:
+            return await self._connection.execute(query, params)
+        async with self._connection.pipeline():
+            await self._begin()
+            return await self._connection.execute(query, params)
+
+    async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
+        """All rows of one statement."""
+        return await (await self.execute(query, params)).fetchall()
+
+    async def one(self, query: Statement, params: Params | None = None) -> TupleRow | None:
+        """The first row of one statement, or None."""
+        return await (await self.execute(query, params)).fetchone()
+
+    def defer(self, query: Statement, params: Params | None = None) -> None:
+        """Send this statement with COMMIT; where it fails, the transaction does."""
+        self._deferred.append((query, params))
+
+    async def copy_in(
+        self,
+        table: str,
+        columns: Sequence[str],
+        types: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        *,
+        on_conflict: LiteralString = "",
+    ) -> int:
+        """Bulk rows into `schema.table` under its policy; the number of rows stored.
+
+        COPY itself is refused under row-level security, so rows are copied into a temporary table
+        and inserted from there. `on_conflict` is the INSERT's clause of that name.
+        """
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        target = sql.Identifier(*table.split("."))
+        await self.execute(QUERIES.forget_staging)
+        stage = sql.SQL(
+            "CREATE TEMPORARY TABLE staging ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA"
+        )
+        await self.execute(stage.format(names, target))
+        cursor = self._connection.cursor()
+        copy = sql.SQL("COPY pg_temp.staging ({}) FROM STDIN (FORMAT BINARY)").format(names)
+        await copy_rows(cursor, copy, types, rows)
+        insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM pg_temp.staging {}")
+        clause = sql.SQL(on_conflict)
+        return (await self.execute(insert.format(target, names, names, clause))).rowcount
+
+    async def _begin(self) -> None:
+        self._begun = True
+        await self._connection.execute(QUERIES.begin)
+        await self._connection.execute(QUERIES.enter, {"context": self._context})
+
+    async def commit(self) -> None:
+        """Send what was deferred, and COMMIT; called at the end of the block."""
+        async with self._connection.pipeline():
+            if self._deferred and not self._begun:
+                await self._begin()
+            for query, params in self._deferred:
+                await self._connection.execute(query, params)
+            if self._begun:
+                await self._connection.execute(QUERIES.commit)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One tenant (None: no tenant's rows) and whoever acts in it; what every room is bound to."""
+
+    core: CoreDatabase
+    tenant: UUID | None
+    by: Principal
+
+    def acting_as(self, by: Principal) -> Scope:
+        """The same tenant with another principal, such as after a login."""
+        return Scope(self.core, self.tenant, by)
+
+    @asynccontextmanager
+    async def transaction(self, *, lifetime: timedelta = LIFETIME) -> AsyncGenerator[Transaction]:
+        """A transaction, committed at the end of the block and rolled back on any error.
+
+        `lifetime` is how long the context stays good.
+        """
+        context = self.core.signer.sign(self.tenant, self.by, lifetime=lifetime)
+        async with self.core.connection() as connection:
+            tx = Transaction(self.tenant, self.by, connection, context)
+            yield tx
+            await tx.commit()
+
+    async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
+        """All rows of one statement, which is a transaction of its own: one round trip."""
+        return await (await self._execute(query, params)).fetchall()
+
+    async def one(self, query: Statement, params: Params | None = None) -> TupleRow | None:
+        """The first row of such a statement, or None."""
+        return await (await self._execute(query, params)).fetchone()
+
+    async def _execute(self, query: Statement, params: Params | None) -> Cursor:
+        context = self.core.signer.sign(self.tenant, self.by)
+        # Statements sent together without BEGIN are one transaction, up to the end of the pipeline.
+        async with self.core.connection() as connection, connection.pipeline():
+            await connection.execute(QUERIES.enter, {"context": context})
+            return await connection.execute(query, params)
+
+
+@dataclass(frozen=True, slots=True)
+class CoreDatabase:
+    """The core database as the application's role, which sees no row without a context."""
+
+    _pool: Pool
+    signer: ContextSigner
+
+    def scope(self, tenant: UUID, *, by: Principal) -> Scope:
+        """One tenant's data, for `by`."""
+        return Scope(self, tenant, by)
+
+    def platform(self, *, by: Principal) -> Scope:
+        """What is under no tenant: public rows, and audit entries of no tenant."""
+        return Scope(self, None, by)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection]:
+        """An idle connection, idle again afterwards or thrown away; for this module only."""
+        async with self._pool.connection() as connection:
+            try:
+                _require_idle(connection)
+                yield connection
+                _require_idle(connection)
+            except Exception:
+                await _clear(connection)
+                raise
+            except BaseException:  # cancelled: what the server still does is not known
+                await connection.close()
+                raise
+
+
+def _require_idle(connection: Connection) -> None:
+    status = connection.info.transaction_status
+    if status is not pq.TransactionStatus.IDLE:
+        raise RuntimeError(f"a pooled connection is {status.name}, not idle")
+
+
+async def _clear(connection: Connection) -> None:
+    """End what is open and forget what the session was told, or close the connection."""
+    if connection.closed or connection.info.pipeline_status is not pq.PipelineStatus.OFF:
+        await connection.close()
+        return
+    try:
+        async with asyncio.timeout(2):
+            await connection.rollback()
+            await connection.execute(QUERIES.reset)
+    except Exception:
+        await connection.close()
+
+
+@asynccontextmanager
+async def open_core(
+    endpoints: Endpoints, *, size: int = 8, application_name: str = "api"
+) -> AsyncGenerator[CoreDatabase]:
+    """The core database of a layer. Raises EngineUnavailable, MigrationError before migrating."""
+    signer = await read_signer(endpoints)
+    dsn = endpoints.cluster(Database.CORE).dsn(Role.APP, Database.CORE)
+    async with open_pool(
+        dsn, size=size, autocommit=True, application_name=application_name
+    ) as pool:
+        yield CoreDatabase(pool, signer)

@@ -68,11 +68,6 @@ _ALL = (
         "tx/s",
         "The same with verification off.",
         bar=2.5,
-        note="the floor, which does nothing but decode, COPY and insert into the same tables, "
-        "stays below this bar too (its row above over the peer's): the server is the limit. A row "
-        "costs it 22 to 26 us of processor time as delivered (primary key, three indexes, checks, "
-        "and the key table that keeps a hash unique across years, about 7 us of it), while the "
-        "peer's table has five plain indexes, no checks and no uniqueness over partitions.",
     ),
     Claim(
         "ingest-verification-cost",

@@ -244,7 +244,7 @@ def test_E14_audit_entries_only_grow(acting_as: As, module_databases: Endpoints)
 
 
 @pytest.mark.parametrize("role", [Role.APP, Role.OPERATOR, Role.BACKUP])
-def test_E_readers_cannot_make_writers_wait(module_databases: Endpoints, role: Role) -> None:
+def test_E1_readers_cannot_make_writers_wait(module_databases: Endpoints, role: Role) -> None:
     """Advisory locks, by which writers take turns, are not for whoever may only read."""
     for call in ("pg_advisory_lock(1)", "pg_try_advisory_xact_lock_shared(1, 2)"):
         with (

@@ -8,7 +8,7 @@ What went wrong inside is logged and answered without a word about it.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from litestar import Request, Response
@@ -72,13 +72,8 @@ def from_http_exception(_: _Request, error: HTTPException) -> Response[dict[str,
 
 def _told(error: ValidationException) -> str:
     """Which field is wrong and why, without the value that was sent."""
-    extra: Any = error.extra
-    entries: list[Any] = extra if isinstance(extra, list) else []
-    parts = [
-        f"{entry.get('key') or 'body'}: {entry.get('message')}"
-        for entry in entries
-        if isinstance(entry, dict)
-    ]
+    entries = cast("list[dict[str, Any]]", error.extra if isinstance(error.extra, list) else [])
+    parts = [f"{entry.get('key') or 'body'}: {entry.get('message')}" for entry in entries]
     return visible("; ".join(parts)) or "the request cannot be read"
 
 

@@ -7,6 +7,7 @@ data is one entry.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -32,6 +33,20 @@ class CacheCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedField:
+    """A column of sealed texts, and what each row's text is bound to.
+
+    `bound_to` maps the names of the binding to columns of the row: {"tenant": "tenant_id"}. They
+    and `id` name the row, so they must not change while it lives. `key_column` says which key
+    seals it, as `key_id_of` does.
+    """
+
+    column: str
+    key_column: str
+    bound_to: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class DataClass:
     """One class of data: its primary table, its copies and its clock.
 
@@ -45,3 +60,4 @@ class DataClass:
     retention: timedelta | None = None
     tenant_key: str | None = None
     personal_fields: tuple[str, ...] = field(default=())
+    sealed_fields: tuple[SealedField, ...] = field(default=())

@@ -7,8 +7,10 @@ loaded where an engine is made, not with this file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -36,6 +38,9 @@ from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.redis.dsn import address_of_url
 from neolayer.errors import NotRunning
 from neolayer.settings import Settings
+
+if TYPE_CHECKING:
+    from neolayer.keys.keyring import Keyring
 
 
 def is_embedded(settings: Settings) -> bool:
@@ -174,6 +179,15 @@ def _clickhouse_engine(at: ClickHouseEndpoint) -> Engine:
 def data_classes() -> tuple[DataClass, ...]:
     """Every class of data, as the rooms' catalogues declare them."""
     return chain.CLASSES
+
+
+@asynccontextmanager
+async def keyring(settings: Settings) -> AsyncGenerator[Keyring]:
+    """The keyring of a layer, for the length of the block. Raises SettingsError, KeyringError."""
+    from neolayer.keys.providers import open_keyring
+
+    async with open_keyring(settings.keys, settings.data_dir) as opened:
+        yield opened
 
 
 # The embedded engines in their folders

@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -84,6 +84,21 @@ class RelaySettings(_Section):
     )
 
 
+class KeySettings(_Section):
+    """The keys that seal secrets in the database."""
+
+    provider: Literal["file", "environment"] = Field(
+        default="file",
+        description="who keeps the keys: a file of the data directory, or the environment",
+    )
+    key: SecretStr | None = Field(
+        default=None, description="environment: the key that seals, 32 random bytes in base64"
+    )
+    previous: tuple[SecretStr, ...] = Field(
+        default=(), description="environment: earlier keys, which still open; a JSON list"
+    )
+
+
 class Settings(BaseSettings):
     """All settings; each field has a default that works on a bare machine."""
 
@@ -107,6 +122,7 @@ class Settings(BaseSettings):
     objects: ObjectSettings = ObjectSettings()
     serve: ServeSettings = ServeSettings()
     relay: RelaySettings = RelaySettings()
+    keys: KeySettings = KeySettings()
 
     @classmethod
     def settings_customise_sources(

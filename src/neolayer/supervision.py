@@ -7,10 +7,12 @@ loaded while the servers start, because loading them takes as long as the server
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from typing import cast
 
 from pydantic import BaseModel, SecretStr
 
@@ -207,7 +209,11 @@ def _variables(section: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
         here = f"{prefix}{name.upper()}"
         if isinstance(value, BaseModel):
             yield from _variables(value, f"{here}__")
-        elif isinstance(value, SecretStr):
-            yield here, value.get_secret_value()
+        elif isinstance(value, tuple):
+            yield here, json.dumps([_text(each) for each in cast("tuple[object, ...]", value)])
         elif value is not None:
-            yield here, str(value)
+            yield here, _text(value)
+
+
+def _text(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -51,6 +51,19 @@ def test_config_show_masks_secrets(
     assert "ann" in shown.out
 
 
+def test_E12_config_show_masks_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret that is no DSN is not shown at all, in a list neither."""
+    monkeypatch.setenv("NEOLAYER_KEYS__KEY", "canary-one")
+    monkeypatch.setenv("NEOLAYER_KEYS__PREVIOUS", '["canary-two", "canary-three"]')
+    assert run("config", "show", "--json") == 0
+    assert run("config", "show") == 0
+    shown = capsys.readouterr()
+    assert "canary" not in shown.out + shown.err
+    assert "***, ***" in shown.out
+
+
 def test_every_setting_says_what_it_means() -> None:
     """Each setting has a variable and a meaning, and the list is complete."""
     rows = list(describe(load_settings()))

@@ -8,6 +8,7 @@ import pytest
 
 from neolayer.errors import SettingsError
 from neolayer.settings import load_settings
+from neolayer.supervision import variables_of
 from neolayer.telemetry import mask
 
 
@@ -103,3 +104,19 @@ def test_secrets_are_masked(text: str) -> None:
     """Passwords in URLs, connection strings and key-value pairs do not show."""
     assert "hunter2" not in mask(text)
     assert "***" in mask(text)
+
+
+def test_a_childs_variables_say_the_same(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists and secrets too reach a process that does not find our file."""
+    Path("neolayer.toml").write_text(
+        '[keys]\nprovider = "environment"\nkey = "new"\nprevious = ["old, \\"er\\"", "oldest"]\n'
+        '[redis]\ndsn = "redis://:hunter2@cache"\n'
+    )
+    ours = load_settings()
+    Path("neolayer.toml").unlink()
+    for name, value in variables_of(ours).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == ours
+    assert [key.get_secret_value() for key in ours.keys.previous] == ['old, "er"', "oldest"]

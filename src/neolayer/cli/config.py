@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, cast
 
 from cyclopts import App, Parameter
 from pydantic import BaseModel, SecretStr
@@ -45,10 +45,12 @@ def _describe(
             yield from _describe(value, here)
         else:
             variable = "NEOLAYER_" + "__".join(here).upper()
-            yield ".".join(here), variable, _shown(value), field.description or ""
+            yield ".".join(here), variable, _shown(name, value), field.description or ""
 
 
-def _shown(value: object) -> str | int | float | None:
-    if isinstance(value, SecretStr):
-        return mask(value.get_secret_value())
+def _shown(name: str, value: object) -> str | int | float | None:
+    if isinstance(value, tuple):
+        return ", ".join(str(_shown(name, each)) for each in cast("tuple[object, ...]", value))
+    if isinstance(value, SecretStr):  # of a DSN only the password is secret
+        return mask(value.get_secret_value()) if name.endswith("dsn") else "***"
     return value if isinstance(value, int | float) or value is None else mask(str(value))

@@ -6,7 +6,7 @@ DATA_DIR ?= .neolayer
 BLOCKS ?=
 PYTEST ?= $(BIN)/python -m pytest
 
-.PHONY: demo up test lint format bench bench-long engines test-engines test-faults lock schema-dump clean
+.PHONY: demo up test lint format bench bench-long engines test-engines test-faults test-security lock schema-dump clean
 .DEFAULT_GOAL := demo
 
 # Set up, bring the whole layer up, let a chain flow through it, print what landed, stop.
@@ -19,11 +19,16 @@ up: $(VENV)/.runtime
 
 # Everything that needs wheels only.
 test: $(VENV)/.dev
-	$(PYTEST) -m "not engines and not faults"
+	$(PYTEST) -m "not engines and not faults and not security"
 
 # Kills at random moments: longer, and apart.
 test-faults: $(VENV)/.dev
 	$(PYTEST) -m "faults and not engines"
+
+# Every attack on every row, and every guard taken away in turn; ends with a line of JSON.
+test-security: $(VENV)/.dev
+	$(PYTEST) -m security
+	@$(BIN)/python tools/security_figures.py
 
 # Style, types, floors, SQL.
 lint: $(VENV)/.dev

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 from backports import zstd
+
 from tests.fixtures.fix_clickhouse_process import OWNER, OWNER_PASSWORD, ClickHouseProcess
 
 HOST = b"Host: 127.0.0.1\r\n"

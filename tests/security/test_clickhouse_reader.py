@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ProgrammingError
+
 from tests.fixtures.fix_clickhouse_process import READER, ClickHouseProcess
 
 CANARY = "canary-7f3a"

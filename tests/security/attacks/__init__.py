@@ -1,0 +1,1 @@
+"""Generated attacks: tenant B against every row of tenant A, on whatever tables there are."""

@@ -1,0 +1,155 @@
+"""One row of each tenant in every tenant table, made from the columns' types.
+
+Written by the administrator with triggers and foreign keys off, so that one order fits all; what a
+check asks for stands in `VALUES`. Ids are derived from tenant and table, so that references fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from tests.security.attacks.catalogue import Column, Session, Table
+
+NETWORK = uuid5(UUID(int=0), "network")
+PLATFORM_PERMISSION = uuid5(UUID(int=0), "permission")
+NOW = datetime.now(UTC)
+SOON = NOW + timedelta(days=1)
+
+Value = Callable[[UUID], Any]
+
+
+def digest(tenant: UUID, about: str) -> str:
+    """64 hex digits that nobody else has."""
+    return hashlib.sha256(f"{tenant}{about}".encode()).hexdigest()
+
+
+def marker(tenant: UUID) -> str:
+    """Text that gives a row away."""
+    return f"mark-{tenant.hex}"
+
+
+# `table.column`, or a column of any table -> its value.
+VALUES: dict[str, Value] = {
+    "core.tenants.identifier": lambda t: f"t{t.hex}",
+    "core.tenants.limits": lambda t: Jsonb({}),
+    "auth.users.email": lambda t: f"{marker(t)}@example.com",
+    "network_id": lambda t: NETWORK,
+    "permission_id": lambda t: PLATFORM_PERMISSION,
+    "is_system": lambda t: False,
+    "ip_address": lambda t: "192.0.2.1",
+    "action": lambda t: "UPDATE",
+    "attestation_type": lambda t: "DCAP",
+    "policy": lambda t: "USER_DEFINED",
+    "wallet_type": lambda t: "custodial",
+    "version": lambda t: 1,
+    "expires_at": lambda t: SOON,
+    "blockchain.wallets.address": lambda t: "0x" + digest(t, "address")[:40],
+    "blockchain.wallets.public_key": lambda t: None,
+    "blockchain.wallets.encrypted_private_key": lambda t: None,
+    "blockchain.wallets.key_id": lambda t: None,
+    "chain_number": lambda t: t.int % 1_000_000 + 1,
+    "previous_hash": lambda t: bytes(32),
+    "entry_hash": lambda t: bytes.fromhex(digest(t, "entry")),
+    "sealed_at": lambda t: NOW,
+    "event_version": lambda t: 1,
+    "snapshot_version": lambda t: 1,
+    "appended": lambda t: 1,
+    "aggregate_type": marker,
+}
+
+
+def identifier(tenant: UUID, table: str, column: str) -> UUID:
+    """The id that a table's one row of a tenant has."""
+    return uuid5(tenant, f"{table}.{column}")
+
+
+def row(table: Table, tenant: UUID, *, own: UUID | None = None) -> dict[str, Any]:
+    """The row of a tenant in a table, by column; with another `own`, another row like it."""
+    root = _root(table.name)
+    return {
+        column.name: _value(table, root, column, tenant, own or tenant)
+        for column in table.columns
+        if _is_filled(table, root, column)
+    }
+
+
+def _root(name: str) -> str:
+    """A partition has the rows of its parent."""
+    return name.rsplit("_p", 1)[0] if name.rsplit("_p", 1)[-1].isdigit() else name
+
+
+def _is_filled(table: Table, root: str, column: Column) -> bool:
+    if column.generated:
+        return False
+    referring = any(column.name in key.columns for key in table.foreign_keys)
+    wanted = column.required or column.name in table.primary_key or referring
+    return wanted or column.name in VALUES or f"{root}.{column.name}" in VALUES
+
+
+def _value(table: Table, root: str, column: Column, tenant: UUID, own: UUID) -> Any:
+    if column.name in (table.tenant, "role_scope_id"):
+        return own if table.name == "core.tenants" else tenant
+    for key in table.foreign_keys:
+        if column.name in key.columns and len(key.columns) > 1:
+            there = key.target_columns[key.columns.index(column.name)]
+            return tenant if there == "tenant_id" else identifier(tenant, key.target, there)
+    if given := VALUES.get(f"{root}.{column.name}") or VALUES.get(column.name):
+        return given(own)
+    return _of_type(column, own, root)
+
+
+def _of_type(column: Column, tenant: UUID, root: str) -> Any:
+    about = f"{root}.{column.name}"
+    match column.type:
+        case "uuid":
+            return identifier(tenant, root, column.name)
+        case "jsonb":
+            return Jsonb({"mark": marker(tenant)})
+        case "bytea":
+            return bytes.fromhex(digest(tenant, about))
+        case "timestamp with time zone":
+            return NOW
+        case "boolean":
+            return False
+        case "smallint" | "integer" | "bigint" | "numeric":
+            return 1
+        case "inet":
+            return "192.0.2.1"
+        case _ if "hash" in column.name or column.name.startswith("mr_") or column.name == "mac":
+            return digest(tenant, about)
+        case _:
+            return marker(tenant)
+
+
+def plant(
+    admin: Session, tables: list[Table], tenants: list[UUID]
+) -> dict[str, dict[UUID, dict[str, Any]]]:
+    """Put one row of each tenant into every table that is no partition; the rows, by table."""
+    planted: dict[str, dict[UUID, dict[str, Any]]] = {}
+    with admin.transaction():
+        admin.execute("SET LOCAL session_replication_role = replica")
+        for table in tables:
+            if table.is_partition:
+                continue
+            planted[table.name] = {tenant: row(table, tenant) for tenant in tenants}
+            for values in planted[table.name].values():
+                insert(admin, table, values)
+    return planted
+
+
+def insert(session: Session, table: Table, values: dict[str, Any], *, tail: str = "") -> int:
+    """Insert one row; the number of rows stored."""
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) {}").format(
+        sql.Identifier(*table.name.split(".")),
+        sql.SQL(", ").join(map(sql.Identifier, values)),
+        sql.SQL(", ").join(sql.Placeholder() * len(values)),
+        sql.SQL(tail),
+    )
+    return session.execute(statement, list(values.values())).rowcount

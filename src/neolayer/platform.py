@@ -8,12 +8,13 @@ loaded where an engine is made, not with this file.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from neolayer.audit import catalogue as audit
 from neolayer.catalogue import DataClass
 from neolayer.chain import catalogue as chain
 from neolayer.engines.clickhouse.dsn import parse_dsn
@@ -37,6 +38,7 @@ from neolayer.engines.postgres.connections import address_of
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.redis.dsn import address_of_url
 from neolayer.errors import NotRunning
+from neolayer.periodic import BoundTask
 from neolayer.settings import Settings
 
 if TYPE_CHECKING:
@@ -178,7 +180,16 @@ def _clickhouse_engine(at: ClickHouseEndpoint) -> Engine:
 
 def data_classes() -> tuple[DataClass, ...]:
     """Every class of data, as the rooms' catalogues declare them."""
-    return chain.CLASSES
+    return (*chain.CLASSES, *audit.CLASSES)
+
+
+@asynccontextmanager
+async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[BoundTask, ...]]:
+    """Every room's periodic work, with what it needs open for the length of the block."""
+    from neolayer.audit.tasks import tasks as audit_tasks
+
+    async with AsyncExitStack() as needs:
+        yield (*await needs.enter_async_context(audit_tasks(at, settings.audit)),)
 
 
 @asynccontextmanager

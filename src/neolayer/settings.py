@@ -99,6 +99,17 @@ class KeySettings(_Section):
     )
 
 
+class AuditSettings(_Section):
+    """The audit trail: how soon entries are sealed, and how often that is noted elsewhere."""
+
+    seal_seconds: float = Field(
+        default=0.25, gt=0, le=60, description="seconds between two looks for entries to seal"
+    )
+    anchor_seconds: float = Field(
+        default=300, gt=0, description="seconds between two anchors in the object store"
+    )
+
+
 class Settings(BaseSettings):
     """All settings; each field has a default that works on a bare machine."""
 
@@ -123,6 +134,7 @@ class Settings(BaseSettings):
     serve: ServeSettings = ServeSettings()
     relay: RelaySettings = RelaySettings()
     keys: KeySettings = KeySettings()
+    audit: AuditSettings = AuditSettings()
 
     @classmethod
     def settings_customise_sources(

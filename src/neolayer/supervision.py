@@ -172,6 +172,7 @@ def _workers(settings: Settings, at: Endpoints, ports: Mapping[str, int]) -> Ite
     environment = {**variables_of(settings), "NEOLAYER_SERVE__PORT": str(ports["serve"])}
     for name, ready in (
         ("relay", _relay_reads(at)),
+        ("tasks", _tasks_run(settings)),
         ("serve", http_answers(settings.serve.host, ports["serve"], "/health/live")),
     ):
         module = f"neolayer.workers.{name}"
@@ -196,6 +197,18 @@ def _relay_reads(at: Endpoints) -> Callable[[], Awaitable[bool]]:
         return slot is not None and slot.active
 
     return reads
+
+
+def _tasks_run(settings: Settings) -> Callable[[], Awaitable[bool]]:
+    """The worker of periodic tasks is ready when it says that it runs."""
+
+    async def run() -> bool:
+        from neolayer.insight.tasks import read_tasks, tasks_path
+
+        state = read_tasks(tasks_path(settings.data_dir))
+        return state is not None and state.is_running
+
+    return run
 
 
 def variables_of(settings: Settings) -> dict[str, str]:

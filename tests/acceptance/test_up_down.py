@@ -25,7 +25,7 @@ from neolayer.engines.endpoints import Role
 from neolayer.platform import endpoints
 from neolayer.settings import Settings
 
-PARTS = {"postgres", "redis", "clickhouse", "relay", "serve"}
+PARTS = {"postgres", "redis", "clickhouse", "relay", "tasks", "serve"}
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ class Role(StrEnum):
     RELAY = "neolayer_relay"
     BACKUP = "neolayer_backup"
     OPERATOR = "neolayer_operator"
+    AUDITOR = "neolayer_auditor"
 
 
 @dataclass(frozen=True, slots=True)

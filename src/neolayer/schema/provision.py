@@ -37,7 +37,7 @@ class RoleRule:
 
 
 # Under FORCE ROW LEVEL SECURITY a role without BYPASSRLS reads 0 rows in silence where it has no
-# tenant; who copies, backs up, backfills or operates therefore has it, and nobody else.
+# tenant; who copies, backs up, backfills, operates or seals therefore has it, and nobody else.
 RULES: dict[Role, RoleRule] = {
     Role.OWNER: RoleRule("NOLOGIN NOBYPASSRLS NOREPLICATION"),
     Role.MIGRATOR: RoleRule(
@@ -48,10 +48,11 @@ RULES: dict[Role, RoleRule] = {
     Role.RELAY: RoleRule("LOGIN BYPASSRLS REPLICATION"),
     Role.BACKUP: RoleRule("LOGIN BYPASSRLS REPLICATION"),
     Role.OPERATOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION", member_of=("pg_monitor",)),
+    Role.AUDITOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION"),
 }
 
 # Who may take advisory locks.
-LOCKERS = (Role.OWNER, Role.MIGRATOR, Role.INGEST, Role.RELAY)
+LOCKERS = (Role.OWNER, Role.MIGRATOR, Role.INGEST, Role.RELAY, Role.AUDITOR)
 
 
 async def provision(endpoints: Endpoints, *, databases: Iterable[Database] = Database) -> None:

@@ -5,6 +5,7 @@
 SCHEMA audit
     OWNER neolayer_owner
     GRANT neolayer_app=U
+    GRANT neolayer_auditor=U
     GRANT neolayer_backup=U
     GRANT neolayer_operator=U
     GRANT neolayer_relay=U
@@ -42,6 +43,27 @@ SCHEMA enclave
 DEFAULT RIGHTS OF neolayer_owner IN - ON f
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION audit.admit_only_growth()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF NEW.tenant_id IS NOT DISTINCT FROM OLD.tenant_id
+        AND NEW.anchored_number >= OLD.anchored_number
+        AND (
+            NEW.chain_number > OLD.chain_number
+            OR (NEW.chain_number, NEW.entry_hash) = (OLD.chain_number, OLD.entry_hash)
+        )
+    THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'UPDATE of audit.heads is refused'
+        USING ERRCODE = 'insufficient_privilege', HINT = 'a chain only grows';
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION audit.admit_only_sealing()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -50,7 +72,8 @@ AS $function$
 DECLARE
     chain text[] := ARRAY['chain_number', 'previous_hash', 'entry_hash', 'sealed_at'];
 BEGIN
-    IF OLD.chain_number IS NULL AND NEW.chain_number IS NOT NULL
+    IF current_user = 'neolayer_auditor'
+        AND OLD.chain_number IS NULL AND NEW.chain_number IS NOT NULL
         AND to_jsonb(OLD) - chain = to_jsonb(NEW) - chain
     THEN
         RETURN NEW;
@@ -60,6 +83,27 @@ BEGIN
 END
 $function$
     OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION audit.entry_digest(entry audit.entries)
+ RETURNS bytea
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN (SELECT sha256(string_agg(COALESCE((int4send(octet_length(convert_to(f.value, 'UTF8'::name))) || convert_to(f.value, 'UTF8'::name)), int4send('-1'::integer)), '\x'::bytea ORDER BY f.place)) AS sha256 FROM unnest(ARRAY['neolayer audit 1'::text, ((entry_digest.entry).chain_number)::text, encode((entry_digest.entry).previous_hash, 'hex'::text), ((entry_digest.entry).tenant_id)::text, ((entry_digest.entry).id)::text, (((EXTRACT(epoch FROM (entry_digest.entry).occurred_at) * (1000000)::numeric))::bigint)::text, ((entry_digest.entry).principal)::text, ((entry_digest.entry).user_id)::text, ((entry_digest.entry).action)::text, ((entry_digest.entry).resource)::text, ((entry_digest.entry).resource_id)::text, ((entry_digest.entry).changes)::text, ((entry_digest.entry).ip_address)::text, (entry_digest.entry).user_agent, ((entry_digest.entry).success)::text, (entry_digest.entry).error_message, ((entry_digest.entry).transaction_id)::text, (((EXTRACT(epoch FROM (entry_digest.entry).sealed_at) * (1000000)::numeric))::bigint)::text]) WITH ORDINALITY f(value, place))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_auditor=X
+    GRANT neolayer_backup=X
+    GRANT neolayer_operator=X
+
+CREATE OR REPLACE FUNCTION audit.writer()
+ RETURNS text
+ LANGUAGE sql
+ STABLE PARALLEL RESTRICTED SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN array_to_string(core.verified_context(), '.'::text)
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
 
 CREATE OR REPLACE FUNCTION blockchain.claim_transaction_keys()
  RETURNS trigger
@@ -299,41 +343,78 @@ END
 $function$
     OWNER neolayer_owner
 
+TABLE audit.anchors
+    COLUMN anchor_number bigint NOT NULL
+    COLUMN object_key text NOT NULL
+    COLUMN object_hash bytea NOT NULL
+    COLUMN chain_count bigint NOT NULL
+    COLUMN anchored_at timestamp with time zone NOT NULL
+    CONSTRAINT anchors_check CHECK (((anchor_number > 0) AND (octet_length(object_hash) = 32) AND (chain_count > 0)))
+    CONSTRAINT anchors_pkey PRIMARY KEY (anchor_number)
+    CREATE TRIGGER keep_anchors BEFORE DELETE OR UPDATE OR TRUNCATE ON audit.anchors FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('anchors are only added')
+    OWNER neolayer_owner
+    GRANT neolayer_auditor=ar
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
 TABLE audit.entries
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
     COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN tenant_id uuid
+    COLUMN tenant_id uuid RIGHTS {neolayer_app=a/neolayer_owner}
     COLUMN occurred_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
-    COLUMN principal character varying(255) NOT NULL
-    COLUMN user_id uuid
-    COLUMN action character varying(50) NOT NULL
-    COLUMN resource character varying(255) NOT NULL
-    COLUMN resource_id character varying(255)
-    COLUMN changes jsonb
-    COLUMN ip_address inet
-    COLUMN user_agent text
-    COLUMN success boolean NOT NULL
-    COLUMN error_message text
+    COLUMN principal character varying(255) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN user_id uuid RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN action character varying(50) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN resource character varying(255) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN resource_id character varying(255) RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN changes jsonb RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN ip_address inet RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN user_agent text RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN success boolean NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN error_message text RIGHTS {neolayer_app=a/neolayer_owner}
     COLUMN transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id()
-    COLUMN chain_number bigint
-    COLUMN previous_hash bytea
-    COLUMN entry_hash bytea
-    COLUMN sealed_at timestamp with time zone
+    COLUMN chain_number bigint RIGHTS {neolayer_auditor=w/neolayer_owner}
+    COLUMN previous_hash bytea RIGHTS {neolayer_auditor=w/neolayer_owner}
+    COLUMN entry_hash bytea RIGHTS {neolayer_auditor=w/neolayer_owner}
+    COLUMN sealed_at timestamp with time zone RIGHTS {neolayer_auditor=w/neolayer_owner}
     CONSTRAINT entries_action_check CHECK (((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])))
     CONSTRAINT entries_chain_check CHECK (((num_nulls(chain_number, previous_hash, entry_hash, sealed_at) = ANY (ARRAY[0, 4])) AND (chain_number > 0) AND (octet_length(previous_hash) = 32) AND (octet_length(entry_hash) = 32)))
     CONSTRAINT entries_pkey PRIMARY KEY (id)
     CONSTRAINT entries_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT entries_user_check CHECK (((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))))
     CREATE INDEX idx_entries_resource ON audit.entries USING btree (tenant_id, resource, resource_id)
     CREATE INDEX idx_entries_tenant_time ON audit.entries USING btree (tenant_id, occurred_at DESC)
     CREATE INDEX idx_entries_unsealed ON audit.entries USING btree (transaction_id) WHERE (chain_number IS NULL)
     CREATE UNIQUE INDEX entries_chain_unique ON audit.entries USING btree (tenant_id, chain_number) NULLS NOT DISTINCT WHERE (chain_number IS NOT NULL)
     POLICY tenant_isolation PERMISSIVE r TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK -
-    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK (NOT (tenant_id IS DISTINCT FROM ( SELECT core.current_tenant() AS current_tenant)))
+    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT audit.writer() AS writer)))
     CREATE TRIGGER admit_only_sealing BEFORE UPDATE ON audit.entries FOR EACH ROW EXECUTE FUNCTION audit.admit_only_sealing()
     CREATE TRIGGER keep_entries BEFORE DELETE OR TRUNCATE ON audit.entries FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('entries are only added')
     OWNER neolayer_owner
-    GRANT neolayer_app=ar
+    GRANT neolayer_app=r
+    GRANT neolayer_auditor=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE audit.heads
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid
+    COLUMN chain_number bigint NOT NULL
+    COLUMN entry_hash bytea NOT NULL
+    COLUMN sealed_at timestamp with time zone NOT NULL
+    COLUMN anchored_number bigint NOT NULL DEFAULT 0
+    CONSTRAINT heads_anchored_check CHECK (((anchored_number >= 0) AND (anchored_number <= chain_number)))
+    CONSTRAINT heads_chain_check CHECK (((chain_number > 0) AND (octet_length(entry_hash) = 32)))
+    CONSTRAINT heads_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT heads_tenant_unique UNIQUE NULLS NOT DISTINCT (tenant_id)
+    POLICY tenant_isolation PERMISSIVE r TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK -
+    CREATE TRIGGER admit_only_growth BEFORE UPDATE ON audit.heads FOR EACH ROW EXECUTE FUNCTION audit.admit_only_growth()
+    CREATE TRIGGER keep_heads BEFORE DELETE OR TRUNCATE ON audit.heads FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('a chain only grows')
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_auditor=arw
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
 

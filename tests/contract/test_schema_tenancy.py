@@ -16,6 +16,7 @@ from neolayer.engines.postgres.connections import connect
 from neolayer.schema.context_secret import read_context_secret, sign_context
 
 A, B = uuid4(), uuid4()
+OPERATOR = "operator:tests"
 Session = psycopg.Connection
 As = Callable[[UUID | None], AbstractContextManager[Session]]
 
@@ -48,7 +49,7 @@ def acting_as(module_databases: Endpoints, secret: bytes) -> As:
             if tenant is not None:
                 set_context(
                     session,
-                    sign_context(secret, tenant=tenant, principal="tests", expires_at=later()),
+                    sign_context(secret, tenant=tenant, principal=OPERATOR, expires_at=later()),
                 )
             yield session
 
@@ -87,7 +88,7 @@ def test_G_a_signed_context_names_tenant_and_principal(acting_as: As) -> None:
     with acting_as(A) as session:
         assert tenant_of(session) == A
         row = session.execute("SELECT core.current_principal()").fetchone()
-        assert row == ("tests",)
+        assert row == (OPERATOR,)
 
 
 def test_G_no_context_no_rows(acting_as: As) -> None:
@@ -100,7 +101,7 @@ def test_G_no_context_no_rows(acting_as: As) -> None:
 def test_G_a_context_ends_with_its_transaction(module_databases: Endpoints, secret: bytes) -> None:
     """The next borrower of a pooled connection is nobody."""
     with psycopg.connect(module_databases.postgres.dsn(Role.APP)) as session:
-        value = sign_context(secret, tenant=A, principal="tests", expires_at=later())
+        value = sign_context(secret, tenant=A, principal=OPERATOR, expires_at=later())
         set_context(session, value)
         assert tenant_of(session) == A
         session.commit()
@@ -109,14 +110,14 @@ def test_G_a_context_ends_with_its_transaction(module_databases: Endpoints, secr
 
 def test_G_forged_and_stale_contexts_are_nobody(acting_as: As, secret: bytes) -> None:
     """Another key, another tenant under a real signature, a past expiry, and plain rubbish."""
-    good = sign_context(secret, tenant=A, principal="tests", expires_at=later())
+    good = sign_context(secret, tenant=A, principal=OPERATOR, expires_at=later())
     forged = [
-        sign_context(b"guess" * 6, tenant=A, principal="tests", expires_at=later()),
+        sign_context(b"guess" * 6, tenant=A, principal=OPERATOR, expires_at=later()),
         good.replace(str(A), str(B)),
-        good.replace("tests", "admin"),
+        good.replace(OPERATOR, "operator:admin"),
         good[:-1] + ("0" if good[-1] != "0" else "1"),
         good.upper(),
-        sign_context(secret, tenant=A, principal="tests", expires_at=later(-1)),
+        sign_context(secret, tenant=A, principal=OPERATOR, expires_at=later(-1)),
         str(A),
         "",
         "....",
@@ -149,7 +150,7 @@ def test_E1_a_tenant_sees_and_writes_only_its_own(acting_as: As, secret: bytes) 
         add_tenant(session, A)
         add_user(session, A)
         session.execute("INSERT INTO core.tenant_data VALUES (%s, %s, '{}')", (A, uuid4()))
-        set_context(session, sign_context(secret, tenant=B, principal="tests", expires_at=later()))
+        set_context(session, sign_context(secret, tenant=B, principal=OPERATOR, expires_at=later()))
         for table in ("core.tenants", "auth.users", "core.tenant_data"):
             assert session.execute(f"SELECT * FROM {table}").fetchall() == []
             assert session.execute(f"UPDATE {table} SET created_at = now()").rowcount == 0
@@ -168,7 +169,7 @@ def test_E10_a_role_of_another_tenant_cannot_be_granted(acting_as: As, secret: b
             "INSERT INTO auth.roles (tenant_id, name) VALUES (%s, 'admin') RETURNING id", (A,)
         ).fetchone()
         assert row is not None
-        set_context(session, sign_context(secret, tenant=B, principal="tests", expires_at=later()))
+        set_context(session, sign_context(secret, tenant=B, principal=OPERATOR, expires_at=later()))
         add_tenant(session, B)
         user = add_user(session, B)
         failures: set[tuple[str | None, str | None]] = set()

@@ -10,10 +10,18 @@ import pytest
 from tests.fixtures.fix_tenancy import NewTenant
 
 from neolayer import audit
+from neolayer.engines.endpoints import Endpoints
 from neolayer.tenancy import CoreDatabase, Principal, Scope
 
 COUNT = "SELECT count(*) FROM core.tenant_data"
+SINCE = "SELECT principal, user_id, action, changes FROM audit.entries WHERE action <> 'CREATE'"
 ADD = "INSERT INTO core.tenant_data (tenant_id, data_id, data) VALUES (%s, %s, '{}')"
+
+
+@pytest.fixture(scope="module")
+def layer_databases(module_databases: Endpoints) -> Endpoints:
+    """One set of databases: every test makes tenants of its own."""
+    return module_databases
 
 
 async def rows(scope: Scope) -> int:
@@ -95,7 +103,7 @@ async def test_an_audit_entry_is_stored_with_the_change(
         async with scope.transaction() as tx:
             audit.append(tx, audit.Entry("DELETE", "tenant"))
             raise RuntimeError
-    found = await scope.fetch("SELECT principal, user_id, action, changes FROM audit.entries")
+    found = await scope.fetch(SINCE)
     assert found == [(str(scope.by), scope.by.user_id, "UPDATE", {"name": "x"})]
     async with core.platform(by=Principal.anonymous()).transaction() as tx:
         audit.append(tx, audit.Entry("LOGIN", "user", success=False))

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-from neolayer.tenancy.context import Principal
+from neolayer.tenancy.context import Kind, Principal
 from neolayer.tenancy.database import CoreDatabase, Scope, Transaction, open_core
+from neolayer.tenancy.model import (
+    Allowance,
+    IdentifierTaken,
+    Limit,
+    Tenant,
+    TenantLimitExceeded,
+    TenantNotFound,
+    Tier,
+)
+from neolayer.tenancy.tenants import Tenants
 
-__all__ = ["CoreDatabase", "Principal", "Scope", "Transaction", "open_core"]
+__all__ = [
+    "Allowance",
+    "CoreDatabase",
+    "IdentifierTaken",
+    "Kind",
+    "Limit",
+    "Principal",
+    "Scope",
+    "Tenant",
+    "TenantLimitExceeded",
+    "TenantNotFound",
+    "Tenants",
+    "Tier",
+    "Transaction",
+    "open_core",
+]

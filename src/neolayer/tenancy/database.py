@@ -18,6 +18,8 @@ from datetime import timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
+import orjson
+import psycopg
 from psycopg import AsyncCursor, pq, sql
 from psycopg.abc import Params
 from psycopg.rows import TupleRow
@@ -27,9 +29,11 @@ from neolayer.engines.postgres.connections import Connection, Pool, open_pool
 from neolayer.engines.postgres.copy import copy_rows
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
+from neolayer.tenancy.model import TenantLimitExceeded
 
 QUERIES = load_queries(__name__)
 Cursor = AsyncCursor[TupleRow]
+_LIMIT_REACHED = "NL402"  # raised by core.count_usage()
 Statement = LiteralString | sql.Composed | sql.SQL
 
 
@@ -173,12 +177,22 @@ class CoreDatabase:
                 _require_idle(connection)
                 yield connection
                 _require_idle(connection)
+            except psycopg.Error as exc:
+                await _clear(connection)
+                if exc.sqlstate == _LIMIT_REACHED:
+                    raise _limit_exceeded(exc) from exc
+                raise
             except Exception:
                 await _clear(connection)
                 raise
             except BaseException:  # cancelled: what the server still does is not known
                 await connection.close()
                 raise
+
+
+def _limit_exceeded(exc: psycopg.Error) -> TenantLimitExceeded:
+    facts = orjson.loads(exc.diag.message_detail or "{}")
+    return TenantLimitExceeded(facts["limit"], facts["allowed"])
 
 
 def _require_idle(connection: Connection) -> None:

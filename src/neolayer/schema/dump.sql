@@ -236,6 +236,97 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION core.count_living()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    each record;
+BEGIN
+    FOR each IN
+        SELECT c.tenant_id, count(*) AS rows FROM changed c
+        WHERE c.deleted_at IS NULL GROUP BY c.tenant_id
+    LOOP
+        PERFORM core.count_usage(
+            each.tenant_id, TG_ARGV[0], CASE TG_OP WHEN 'DELETE' THEN -each.rows ELSE each.rows END
+        );
+    END LOOP;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.count_return()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM core.count_usage(
+        NEW.tenant_id, TG_ARGV[0], CASE WHEN NEW.deleted_at IS NULL THEN 1 ELSE -1 END
+    );
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.count_rows()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    each record;
+BEGIN
+    FOR each IN SELECT c.tenant_id, count(*) AS rows FROM changed c GROUP BY c.tenant_id LOOP
+        PERFORM core.count_usage(
+            each.tenant_id, TG_ARGV[0], CASE TG_OP WHEN 'DELETE' THEN -each.rows ELSE each.rows END
+        );
+    END LOOP;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.count_usage(of_tenant uuid, of_resource text, more bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    favourite int := pg_backend_pid() % 8;  
+BEGIN
+    UPDATE core.usage_slots u SET used = u.used + more
+    WHERE u.tenant = of_tenant AND u.resource = of_resource AND u.slot = (
+        SELECT f.slot FROM core.usage_slots f
+        WHERE f.tenant = of_tenant AND f.resource = of_resource
+            AND (more <= 0 OR f.quota IS NULL OR f.used + more <= f.quota)
+        ORDER BY (f.slot - favourite + 8) % 8
+        LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    );
+    IF FOUND OR core.deal_quotas(of_tenant, of_resource, favourite, more) THEN
+        RETURN;
+    END IF;
+    INSERT INTO core.usage_slots (tenant, resource, slot, used, quota)
+    SELECT of_tenant, of_resource, s, 0, 0 FROM generate_series(0, 7) AS s
+    ON CONFLICT DO NOTHING;
+    IF core.deal_quotas(of_tenant, of_resource, favourite, more) THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION 'the tenant may have % % and no more',
+        core.limit_of(of_tenant, of_resource), of_resource
+        USING ERRCODE = 'NL402', DETAIL = jsonb_build_object(
+            'limit', of_resource, 'allowed', core.limit_of(of_tenant, of_resource));
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION core.current_principal()
  RETURNS text
  LANGUAGE sql
@@ -262,6 +353,49 @@ RETURN (NULLIF((core.verified_context())[1], '00000000-0000-0000-0000-0000000000
     GRANT neolayer_operator=X
     GRANT neolayer_relay=X
 
+CREATE OR REPLACE FUNCTION core.deal_quotas(of_tenant uuid, of_resource text, into_slot integer, more bigint)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    allowed bigint;
+    in_use bigint;
+BEGIN
+    PERFORM FROM core.usage_slots u
+    WHERE u.tenant = of_tenant AND u.resource = of_resource
+    ORDER BY u.slot FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    allowed := core.limit_of(of_tenant, of_resource);
+    SELECT sum(u.used) + more INTO in_use FROM core.usage_slots u
+    WHERE u.tenant = of_tenant AND u.resource = of_resource;
+    IF more > 0 AND in_use > allowed THEN
+        RETURN false;
+    END IF;
+    UPDATE core.usage_slots u SET
+        used = u.used + CASE u.slot WHEN into_slot THEN more ELSE 0 END,
+        quota = CASE WHEN allowed IS NOT NULL THEN
+            u.used + greatest(allowed - in_use, 0) / 8 + CASE u.slot
+                WHEN into_slot THEN more + greatest(allowed - in_use, 0) % 8 ELSE 0 END
+            END
+    WHERE u.tenant = of_tenant AND u.resource = of_resource;
+    RETURN true;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.find_tenant(by_identifier text)
+ RETURNS uuid
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN (SELECT s.id FROM core.tenant_standing s WHERE (((s.identifier)::text = find_tenant.by_identifier) AND (NOT s.is_closed)))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION core.is_canonical(name text)
  RETURNS boolean
  LANGUAGE sql
@@ -275,6 +409,14 @@ CREATE OR REPLACE FUNCTION core.is_hex(digits text, digit_count integer)
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 RETURN ((octet_length(digits) = digit_count) AND (digits = lower((digits COLLATE "C"))) AND (octet_length(decode(digits, 'hex'::text)) = (digit_count / 2)))
+    OWNER neolayer_owner
+    GRANT =X
+
+CREATE OR REPLACE FUNCTION core.is_limits(limits jsonb)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN ((jsonb_typeof(limits) = 'object'::text) AND (NOT (EXISTS (SELECT FROM jsonb_each(CASE WHEN (jsonb_typeof(is_limits.limits) = 'object'::text) THEN is_limits.limits ELSE '{}'::jsonb END) l(key, value) WHERE ((l.key <> ALL (ARRAY['users'::text, 'wallets'::text, 'documents'::text, 'requests_per_minute'::text])) OR (NOT ((l.value = 'null'::jsonb) OR ((l.value)::text ~ '^[0-9]{1,12}$'::text))))))))
     OWNER neolayer_owner
     GRANT =X
 
@@ -293,6 +435,96 @@ CREATE OR REPLACE FUNCTION core.is_url(url text, schemes text)
 RETURN (url ~ (('^('::text || schemes) || ')://[^[:space:][:cntrl:]/]+[^[:space:][:cntrl:]]*$'::text))
     OWNER neolayer_owner
     GRANT =X
+
+CREATE OR REPLACE FUNCTION core.keep_tenants_to_operators()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF TG_OP = 'UPDATE' AND (
+        OLD.id, OLD.identifier, OLD.subscription_tier, OLD.limits, OLD.created_at, OLD.deleted_at
+    ) IS NOT DISTINCT FROM (
+        NEW.id, NEW.identifier, NEW.subscription_tier, NEW.limits, NEW.created_at, NEW.deleted_at
+    ) THEN
+        RETURN NEW;
+    END IF;
+    IF NOT row_security_active('core.tenants') OR core.current_principal() ~ '^(operator|system):' THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION '% of core.tenants is refused', TG_OP
+        USING ERRCODE = 'insufficient_privilege', HINT = 'this is for operators';
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.limit_of(of_tenant uuid, of_resource text)
+ RETURNS bigint
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN (SELECT (((t.limits || s.limits) ->> limit_of.of_resource))::bigint AS int8 FROM (core.tenant_standing s JOIN core.tiers t ON (((s.tier)::text = (t.tier)::text))) WHERE (s.id = limit_of.of_tenant))
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.my_limits()
+ RETURNS TABLE(resource text, allowed bigint, used bigint)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+BEGIN ATOMIC
+ SELECT l.key,
+     ((l.value #>> '{}'::text[]))::bigint AS int8,
+     ( SELECT (COALESCE(sum(u.used), (0)::numeric))::bigint AS "coalesce"
+            FROM core.usage_slots u
+           WHERE ((u.tenant = s.id) AND ((u.resource)::text = l.key))) AS "coalesce"
+    FROM ((core.tenant_standing s
+      JOIN core.tiers t ON (((s.tier)::text = (t.tier)::text)))
+      CROSS JOIN LATERAL jsonb_each((t.limits || s.limits)) l(key, value))
+   WHERE (s.id = core.current_tenant())
+   ORDER BY l.key;
+END
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.note_standing()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO core.tenant_standing (id, identifier, tier, limits, is_closed)
+    VALUES (
+        NEW.id, NEW.identifier, NEW.subscription_tier, NEW.limits, NEW.deleted_at IS NOT NULL
+    )
+    ON CONFLICT (id) DO UPDATE SET
+        identifier = excluded.identifier,
+        tier = excluded.tier,
+        limits = excluded.limits,
+        is_closed = excluded.is_closed;
+    PERFORM core.deal_quotas(NEW.id, u.resource, 0, 0)
+    FROM (SELECT DISTINCT s.resource FROM core.usage_slots s WHERE s.tenant = NEW.id) AS u;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.note_tier()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM core.deal_quotas(u.tenant, u.resource, 0, 0)
+    FROM (
+        SELECT DISTINCT s.tenant, s.resource FROM core.usage_slots s
+        INNER JOIN core.tenant_standing t ON t.id = s.tenant WHERE t.tier = NEW.tier
+    ) AS u;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
 
 CREATE OR REPLACE FUNCTION core.refuse_change()
  RETURNS trigger
@@ -336,6 +568,11 @@ BEGIN
     END IF;
     
     IF parts[3]::bigint <= extract(epoch FROM clock_timestamp()) THEN
+        RETURN NULL;
+    END IF;
+    IF EXISTS (SELECT FROM core.tenant_standing s WHERE s.id = parts[1]::uuid AND s.is_closed)
+        AND parts[2] !~ '^(operator|system):'
+    THEN
         RETURN NULL;
     END IF;
     RETURN parts[1:2];
@@ -596,6 +833,9 @@ TABLE auth.users
     CREATE UNIQUE INDEX users_email_unique ON auth.users USING btree (tenant_id, email) WHERE (deleted_at IS NULL)
     CREATE UNIQUE INDEX users_username_unique ON auth.users USING btree (tenant_id, username) WHERE (deleted_at IS NULL)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER count_added AFTER INSERT ON auth.users REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
+    CREATE TRIGGER count_removed AFTER DELETE ON auth.users REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
+    CREATE TRIGGER count_returned AFTER UPDATE OF deleted_at ON auth.users FOR EACH ROW WHEN (((old.deleted_at IS NULL) <> (new.deleted_at IS NULL))) EXECUTE FUNCTION core.count_return('users')
     CREATE TRIGGER touch BEFORE UPDATE ON auth.users FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
@@ -945,6 +1185,8 @@ TABLE blockchain.wallets
     CREATE INDEX idx_wallets_network ON blockchain.wallets USING btree (network_id)
     CREATE INDEX idx_wallets_user ON blockchain.wallets USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER count_added AFTER INSERT ON blockchain.wallets REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('wallets')
+    CREATE TRIGGER count_removed AFTER DELETE ON blockchain.wallets REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('wallets')
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -992,6 +1234,8 @@ TABLE core.tenant_data
     CONSTRAINT tenant_data_pkey PRIMARY KEY (tenant_id, data_id)
     CONSTRAINT tenant_data_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER count_added AFTER INSERT ON core.tenant_data REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('documents')
+    CREATE TRIGGER count_removed AFTER DELETE ON core.tenant_data REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('documents')
     CREATE TRIGGER touch BEFORE UPDATE ON core.tenant_data FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
@@ -1046,6 +1290,19 @@ TABLE core.tenant_data_p3
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
 
+TABLE core.tenant_standing
+    COLUMN id uuid NOT NULL
+    COLUMN identifier character varying(100) NOT NULL
+    COLUMN tier character varying(50) NOT NULL
+    COLUMN limits jsonb NOT NULL
+    COLUMN is_closed boolean NOT NULL
+    CONSTRAINT tenant_standing_id_fkey FOREIGN KEY (id) REFERENCES core.tenants(id) ON DELETE CASCADE
+    CONSTRAINT tenant_standing_identifier_key UNIQUE (identifier)
+    CONSTRAINT tenant_standing_pkey PRIMARY KEY (id)
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
 TABLE core.tenants
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
@@ -1060,13 +1317,42 @@ TABLE core.tenants
     COLUMN deleted_at timestamp with time zone
     CONSTRAINT tenants_identifier_check CHECK (((identifier)::text ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'::text))
     CONSTRAINT tenants_identifier_key UNIQUE (identifier)
+    CONSTRAINT tenants_limits_check CHECK (core.is_limits(limits))
     CONSTRAINT tenants_pkey PRIMARY KEY (id)
+    CONSTRAINT tenants_settings_check CHECK (((jsonb_typeof(settings) = 'object'::text) AND (octet_length((settings)::text) <= 65536)))
     CONSTRAINT tenants_tier_check CHECK (((subscription_tier)::text = ANY ((ARRAY['free'::character varying, 'basic'::character varying, 'pro'::character varying, 'enterprise'::character varying])::text[])))
     CREATE INDEX idx_tenants_settings ON core.tenants USING gin (settings)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_to_operators BEFORE INSERT OR UPDATE ON core.tenants FOR EACH ROW EXECUTE FUNCTION core.keep_tenants_to_operators()
+    CREATE TRIGGER note_standing AFTER INSERT OR UPDATE OF identifier, subscription_tier, limits, deleted_at ON core.tenants FOR EACH ROW EXECUTE FUNCTION core.note_standing()
     CREATE TRIGGER touch BEFORE UPDATE ON core.tenants FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arw
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE core.tiers
+    COLUMN tier character varying(50) NOT NULL
+    COLUMN limits jsonb NOT NULL
+    CONSTRAINT tiers_limits_check CHECK (core.is_limits(limits))
+    CONSTRAINT tiers_pkey PRIMARY KEY (tier)
+    CREATE TRIGGER note_tier AFTER UPDATE ON core.tiers FOR EACH ROW EXECUTE FUNCTION core.note_tier()
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE core.usage_slots
+    WITH {fillfactor=50}
+    COLUMN tenant uuid NOT NULL
+    COLUMN resource character varying(50) NOT NULL
+    COLUMN slot smallint NOT NULL
+    COLUMN used bigint NOT NULL
+    COLUMN quota bigint
+    CONSTRAINT usage_slots_pkey PRIMARY KEY (tenant, resource, slot)
+    CONSTRAINT usage_slots_slot_check CHECK (((slot >= 0) AND (slot <= 7)))
+    CONSTRAINT usage_slots_tenant_fkey FOREIGN KEY (tenant) REFERENCES core.tenants(id) ON DELETE CASCADE
+    OWNER neolayer_owner
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
 

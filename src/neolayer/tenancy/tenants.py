@@ -57,8 +57,9 @@ class Tenants:
     ) -> Tenant:
         """A new tenant. Raises IdentifierTaken, InvalidInput; AccessDenied to all but operators."""
         self._require_operator()
+        tenant = uuid4()
         values = {
-            "id": uuid4(),
+            "id": tenant,
             "name": checked_name(name),
             "identifier": checked_identifier(identifier),
             "tier": checked_tier(tier),
@@ -66,7 +67,7 @@ class Tenants:
             "limits": Jsonb(checked_limits(limits or {})),
         }
         try:
-            async with self._within(values["id"]).transaction() as tx:
+            async with self._within(tenant).transaction() as tx:
                 row = await tx.one(QUERIES.create_tenant, values)
                 changes = {"identifier": identifier, "name": name, "tier": tier}
                 _note(tx, "CREATE", {**changes, "limits": dict(limits or {})})

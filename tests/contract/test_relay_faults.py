@@ -153,6 +153,35 @@ async def test_a_slot_that_was_dropped_is_made_anew_and_the_copy_starts_over(
         await relay_scene.same()
 
 
+@pytest.mark.parametrize("relay_runs", [False, True])
+async def test_a_publication_that_was_taken_back_and_made_again(
+    relay_scene: RelayScene, relay_runs: bool
+) -> None:
+    """A slot that must read what was written while there was no publication (a migration taken back
+    and applied again) is made anew and the copies start over; until there is one, the relay says
+    what is missing."""
+    publication = relay_scene.rows("SELECT pubname FROM pg_publication")[0][0]
+    async with contextlib.AsyncExitStack() as stack:
+        if relay_runs:
+            await stack.enter_async_context(relay_scene.relaying())
+        async with relay_scene.relaying() if not relay_runs else contextlib.nullcontext():
+            await relay_scene.arrives(relay_scene.sql(HUNDRED))
+        relay_scene.sql(
+            f"DROP PUBLICATION {publication}",
+            "DELETE FROM accounts WHERE id <= 10",
+            "INSERT INTO accounts (id, owner) VALUES (200, 'meanwhile')",
+        )
+        if not relay_runs:
+            await stack.enter_async_context(relay_scene.relaying())
+        await until(lambda: "does not exist" in (said_by(relay_scene.state_file) or ""))
+        relay_scene.sql(
+            f"CREATE PUBLICATION {publication} FOR TABLE accounts"
+            " WITH (publish_via_partition_root = true)"
+        )
+        await relay_scene.arrives(relay_scene.sql("UPDATE accounts SET amount = 2 WHERE id = 99"))
+        await relay_scene.same()
+
+
 async def test_a_copy_that_lost_its_rows_gets_them_again(relay_scene: RelayScene) -> None:
     """A ClickHouse that was emptied has no checkpoint, and so is filled from the start."""
     async with relay_scene.relaying():

@@ -9,3 +9,7 @@ SELECT active,
        pg_current_wal_flush_lsn() - restart_lsn AS held_bytes
 FROM pg_replication_slots
 WHERE slot_name = %(slot)s AND database = current_database();
+
+-- publication --
+-- Whether there is a publication of that name now.
+SELECT EXISTS (SELECT 1 FROM pg_publication WHERE pubname = %(publication)s) AS found;

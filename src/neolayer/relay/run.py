@@ -1,7 +1,8 @@
 """Run the relay: connect, stream, and start again after whatever breaks.
 
 A session lasts as long as its replication connection. At its start the slot is made where there is
-none (or where the server gave up on it), and each sink says up to where it is: one that misses
+none, or anew where it is of no use (the server gave up on it, or the log it reads was written
+while the publication was not there), and each sink says up to where it is: one that misses
 changes from before the slot's position first gets the tables as they stand. Then the stream
 resumes at the confirmed position; what a sink has already is recognised by its checkpoint or
 loses by its version.
@@ -22,7 +23,11 @@ import structlog
 
 from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.engines.postgres.replication import ReplicationConnection, SlotMissing
+from neolayer.engines.postgres.replication import (
+    PublicationMissing,
+    ReplicationConnection,
+    SlotMissing,
+)
 from neolayer.errors import NeolayerError
 from neolayer.position import CURRENT_EPOCH, pack_version
 from neolayer.relay.lane import Lane
@@ -31,7 +36,14 @@ from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.redis import RedisSink
 from neolayer.relay.sinks.sink import Sink
 from neolayer.relay.snapshot import export_snapshot
-from neolayer.relay.status import PUBLICATION, SLOT, LaneState, RelayState, slot_state
+from neolayer.relay.status import (
+    PUBLICATION,
+    SLOT,
+    LaneState,
+    RelayState,
+    publication_exists,
+    slot_state,
+)
 from neolayer.settings import RelaySettings
 
 _FIRST_RETRY_S: Final = 0.2
@@ -95,6 +107,7 @@ class _Relay:
         self._settings = settings
         self._slot = slot
         self._publication = publication
+        self._unpublished = False
         now = time.time()
         lanes = {sink.name: LaneState() for sink in sinks}
         self.state = RelayState(os.getpid(), now, now, None, lanes)
@@ -117,6 +130,7 @@ class _Relay:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         self.state.error = error.message
+        self._unpublished = isinstance(error, PublicationMissing)
         _log.warning("the stream stopped, will start again", error=error.message)
 
     async def _session(self, stop: asyncio.Event) -> None:
@@ -154,10 +168,10 @@ class _Relay:
         return Lane(sink, rows=self._settings.batch_rows, confirmed=confirmed, state=state)
 
     async def _ensure_slot(self, stream: ReplicationConnection) -> int:
-        """The slot's confirmed position as a version; a slot that is lost is made anew."""
+        """The slot's confirmed position as a version; a slot that is of no use is made anew."""
         found = await slot_state(self._dsn, self._slot)
-        if found is not None and found.lost:
-            _log.error("the slot was lost: every copy starts over", slot=self._slot)
+        if found is not None and (found.lost or await self._reads_unpublished()):
+            _log.error("the slot is of no use: every copy starts over", slot=self._slot)
             with contextlib.suppress(SlotMissing):
                 await stream.drop_slot(self._slot)
             found = None
@@ -166,6 +180,11 @@ class _Relay:
         created = await stream.create_slot(self._slot)
         _log.info("made the slot", slot=self._slot)
         return pack_version(CURRENT_EPOCH, created.consistent_lsn)
+
+    async def _reads_unpublished(self) -> bool:
+        """Whether the slot stands before the publication was made (a migration was taken back and
+        applied again): the server reads the log by the catalogue of its time, and stays there."""
+        return self._unpublished and await publication_exists(self._dsn, self._publication)
 
 
 async def _let_finish(lanes: Sequence[Lane]) -> None:

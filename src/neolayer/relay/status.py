@@ -10,6 +10,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, LiteralString
 
 import msgspec
 import psycopg
@@ -123,15 +124,7 @@ class SlotState:
 
 async def slot_state(dsn: str, slot: str = SLOT) -> SlotState | None:
     """The slot, or None where there is none. Raises EngineUnavailable."""
-    try:
-        async with (
-            await connect(dsn, autocommit=True, application_name="relay status") as connection,
-            connection.cursor(row_factory=dict_row) as cursor,
-        ):
-            await cursor.execute(_sql.slot, {"slot": slot})
-            row = await cursor.fetchone()
-    except psycopg.Error as exc:
-        raise explain(exc, dsn) from exc
+    row = await _row(dsn, _sql.slot, {"slot": slot})
     if row is None:
         return None
     numbers = {name: int(row[name] or 0) for name in _NUMBERS}
@@ -139,6 +132,24 @@ async def slot_state(dsn: str, slot: str = SLOT) -> SlotState | None:
 
 
 _NUMBERS = ("confirmed_lsn", "flushed_lsn", "lag_bytes", "held_bytes")
+
+
+async def publication_exists(dsn: str, publication: str = PUBLICATION) -> bool:
+    """Whether there is such a publication now. Raises EngineUnavailable."""
+    row = await _row(dsn, _sql.publication, {"publication": publication})
+    return row is not None and bool(row["found"])
+
+
+async def _row(dsn: str, query: LiteralString, values: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        async with (
+            await connect(dsn, autocommit=True, application_name="relay status") as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            await cursor.execute(query, values)
+            return await cursor.fetchone()
+    except psycopg.Error as exc:
+        raise explain(exc, dsn) from exc
 
 
 async def relay_status(endpoints: Endpoints, *, state_file: Path | None = None) -> RelayStatus:

@@ -59,10 +59,14 @@ class SlotActive(SlotError):
     """Another connection reads the replication slot."""
 
 
+class PublicationMissing(EngineUnavailable):
+    """The publication was not there when what the slot reads next was written."""
+
+
 # SQLSTATE, a word of the message -> what it means, and the way out.
 _REFUSALS: tuple[tuple[str, str, type[EngineError], str | None], ...] = (
     ("42704", "replication slot", SlotMissing, None),
-    ("42704", "publication", EngineUnavailable, "run: neolayer migrate up"),
+    ("42704", "publication", PublicationMissing, "run: neolayer migrate up"),
     ("55006", "slot", SlotActive, "another relay is running; this one takes over when that ends"),
     ("55000", "wal_level", EngineUnavailable, "set wal_level = logical and restart the server"),
     ("55000", "slot", SlotLost, "raise max_slot_wal_keep_size, or keep the relay running"),

@@ -211,17 +211,25 @@ async def test_a_full_lane_stops_the_reading_and_nothing_is_lost(
                 for n in range(0, 20_000, 1000)
             )
         )
-        await until(lambda: (waiting_bytes(relay_scene) or 0) >= 1 << 20)
-        await asyncio.sleep(0.5)
-        assert (waiting_bytes(relay_scene) or 0) < 2 << 20
+        await until(lambda: waiting_bytes(relay_scene) >= 1 << 20)
+        # Full since before this state was written: had the reader gone on, the next one would tell.
+        assert waiting_bytes(relay_scene) < 2 << 20
+        full, seen_at = waiting_bytes(relay_scene), updated_at(relay_scene)
+        await until(lambda: updated_at(relay_scene) > seen_at)
+        assert waiting_bytes(relay_scene) == full
         sink.willing.set()
         await until(lambda: relay_scene.confirmed() >= position.lsn)
     assert sink.rows == 20_000
 
 
-def waiting_bytes(scene: RelayScene) -> int | None:
+def waiting_bytes(scene: RelayScene) -> int:
     state = read_state(scene.state_file)
-    return state.lanes["stubborn"].waiting_bytes if state else None
+    return state.lanes["stubborn"].waiting_bytes if state else 0
+
+
+def updated_at(scene: RelayScene) -> float:
+    state = read_state(scene.state_file)
+    return state.updated_at if state else 0.0
 
 
 @contextlib.asynccontextmanager

@@ -92,6 +92,10 @@ class BadBlock(ChainError):
         self.block = block
 
 
+class ForeignBlock(BadBlock):
+    """A block belongs to another network."""
+
+
 class SourceError(ChainError):
     """A source of blocks could not be read."""
 

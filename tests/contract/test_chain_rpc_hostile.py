@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +14,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 import zstandard
-from tests.fixtures.fix_rpc import PlayedNode, Refused, gzipped, packed, real_blocks
+from tests.fixtures.fix_rpc import PlayedNode, Refused, Reply, gzipped, packed, real_blocks
 
 from neolayer.chain.model import BlockRows
 from neolayer.chain.networks import PRESETS
@@ -262,19 +264,114 @@ async def test_a_body_that_is_no_answer(played_node: PlayedNode, rpc: JsonRpc, b
     said(caught.value, played_node.url, "eth_blockNumber")
 
 
-async def test_a_block_that_is_nested_without_end(played_node: PlayedNode, rpc: JsonRpc) -> None:
-    """A field that we pass over may hide any depth: one bad block, not a broken run."""
+NESTED = "nested here"
 
-    def nest(reply: Any) -> None:
-        content = reply.body()
-        hidden = b'"transactions": ' if b'"transactions": ' in content else b'"result": '
-        field = b'"unknown": ' + deep() + b", "
-        packed("identity", content.replace(hidden, field + hidden))(reply)
 
-    played_node.every_reply = nest
-    with pytest.raises(ChainError) as caught:
-        await EvmNode(rpc, ETHEREUM).fetch([FIRST])
-    said(caught.value, played_node.url, "nested too deeply")
+def nested(reply: Reply) -> None:
+    """Wherever an answer holds the mark, a value of any depth stands in its place."""
+    packed("identity", reply.body().replace(f'"{NESTED}"'.encode(), deep()))(reply)
+
+
+@pytest.mark.parametrize("place", ["block", "receipts", "receipt"])
+async def test_a_block_that_is_nested_without_end(
+    played_node: PlayedNode, rpc: JsonRpc, place: str
+) -> None:
+    """A field that we pass over may hide any depth: one bad block, and those beside it are
+    unharmed."""
+    block = played_node.blocks[FIRST]
+    receipts = played_node.receipts[block["hash"]]
+    if place == "block":
+        played_node.blocks[FIRST] = {**block, "unknown": NESTED}
+    else:
+        receipts[0] = {**receipts[0], "unknown": NESTED}
+    if place == "receipt":
+        played_node.absent_methods.add("eth_getBlockReceipts")
+    played_node.every_reply = nested
+    bad, good = await EvmNode(rpc, ETHEREUM).fetch([FIRST, LAST])
+    assert isinstance(bad, BadBlock)
+    said(bad, played_node.url, f"block {FIRST}", "receipts" if place != "block" else "eth_getBlock")
+    assert "nested too deeply" in bad.message
+    assert isinstance(good, BlockRows)
+
+
+@pytest.mark.parametrize("place", ["getblock", "getapplicationlog"])
+async def test_a_neo_block_that_is_nested_without_end(
+    played_node: PlayedNode, rpc: JsonRpc, place: str
+) -> None:
+    """The same of a Neo N3 node."""
+    played_node.every_reply = nested
+    played_node.overrides |= {
+        "getblock": lambda *_: {"tx": [{"hash": "0x" + "1" * 64}]},
+        "getapplicationlog": lambda key: {},
+        place: lambda *_: NESTED,
+    }
+    (bad,) = await NeoNode(rpc, NEO).fetch([7])
+    assert isinstance(bad, BadBlock)
+    said(bad, played_node.url, "block 7", "nested too deeply")
+
+
+async def test_answers_that_are_nested_where_nothing_else_will_do(
+    played_node: PlayedNode, rpc: JsonRpc
+) -> None:
+    """Hashes and the final height are needed, so there it is an error at once; a pool is not."""
+    played_node.every_reply = nested
+    played_node.overrides |= {
+        "eth_getBlockByNumber": lambda *_: NESTED,
+        "txpool_content": lambda: NESTED,
+    }
+    node = EvmNode(rpc, ETHEREUM)
+    for verb in (node.final(), node.hashes([FIRST])):
+        with pytest.raises(SourceError) as caught:
+            await verb
+        said(caught.value, played_node.url, "eth_getBlockByNumber", "nested too deeply")
+    assert await Pool(rpc)._waiting() == []
+    assert all(count <= 3 for count in played_node.calls.values())
+
+
+async def test_one_answer_that_is_too_big(
+    played_node: PlayedNode, rpc: JsonRpc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block whose answer is larger than we take is bad; those beside it are unharmed."""
+    monkeypatch.setattr("neolayer.chain.sources.jsonrpc.MAX_RESPONSE_BYTES", 1 * MIB)
+    played_node.blocks[FIRST] = {**played_node.blocks[FIRST], "unknown": "x" * MIB}
+    bad, good = await EvmNode(rpc, ETHEREUM).fetch([FIRST, LAST])
+    assert isinstance(bad, BadBlock)
+    said(bad, played_node.url, f"block {FIRST}", "exceeds 1 MiB")
+    assert isinstance(good, BlockRows)
+
+
+async def test_blocks_of_another_chain(
+    played_node: PlayedNode, rpc: JsonRpc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that names the right chain id but sends another chain's blocks is refused at the first
+    of them, once, and is not asked again."""
+    monkeypatch.setattr(rpc_source, "PATIENCE_S", 20)
+    monkeypatch.setattr(rpc_source, "PATIENCE_ATTEMPTS", 6)
+    played_node.chain_id = PRESETS["sepolia"].chain_id
+    node = EvmNode(rpc, PRESETS["sepolia"])
+    await node.check()
+    with pytest.raises(SourceError) as caught:
+        await node.fetch([FIRST, LAST])
+    said(caught.value, played_node.url, f"block {FIRST}", "is signed for chain 1", "11155111")
+    assert "another node" in (caught.value.hint or "")
+    assert played_node.calls["eth_getBlockByNumber"] == 2
+
+
+async def test_an_answer_that_drips(played_node: PlayedNode) -> None:
+    """A byte now and then keeps no reader waiting beyond the time for the whole question."""
+    served = threading.Event()
+
+    def drip(reply: Reply) -> None:
+        reply.pause_s, reply.stop = 0.1, served
+
+    played_node.every_reply = drip
+    try:
+        async with asyncio.timeout(10), open_rpc(played_node.url, timeout_s=0.5) as rpc:
+            with pytest.raises(SourceError) as caught:
+                await rpc.ask("eth_getBlockByNumber", "0x1", True)
+    finally:
+        served.set()
+    said(caught.value, played_node.url, "eth_getBlockByNumber", "no whole answer within 0.5 s")
 
 
 async def test_words_of_a_node_are_shown_as_text(played_node: PlayedNode, rpc: JsonRpc) -> None:

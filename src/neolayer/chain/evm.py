@@ -31,7 +31,7 @@ from neolayer.chain.hexadecimal import (
 )
 from neolayer.chain.model import BlockRows, Network, Row
 from neolayer.chain.wire import Block, Receipt, Transaction, block_decoder, receipts_decoder
-from neolayer.errors import BadBlock
+from neolayer.errors import BadBlock, ForeignBlock
 
 # From the epoch to where int64 nanoseconds end: what the database's checks allow.
 _TIMES = range(0, 9_214_646_400)
@@ -51,13 +51,13 @@ def decode_block(
     """One block, as JSON or read by `wire.block_decoder`, and the JSON list of its receipts if any.
 
     Raises BadBlock naming `origin` and the block where anything is malformed, belongs to another
-    network or, with `verify`, does not match its hashes; then there are no rows at all. `senders`
-    verifies too, and refuses a `from` that is not who signed; without coincurve it raises
-    ChainError.
+    network (ForeignBlock) or, with `verify`, does not match its hashes; then there are no rows at
+    all. `senders` verifies too, and refuses a `from` that is not who signed; without coincurve it
+    raises ChainError.
     """
     parsed = block if isinstance(block, Block) else read_block(block, origin)
-    answers = None if receipts is None else _read_receipts(receipts, origin)
     try:
+        answers = None if receipts is None else _read_receipts(receipts)
         return _rows(
             parsed,
             answers,
@@ -67,7 +67,8 @@ def decode_block(
             origin=origin,
         )
     except ValueError as exc:
-        raise BadBlock(str(exc), origin=origin, block=_name(parsed)) from exc
+        kind = ForeignBlock if isinstance(exc, checks.SignedForAnother) else BadBlock
+        raise kind(str(exc), origin=origin, block=_name(parsed)) from exc
 
 
 def _name(block: Block) -> int | str:
@@ -92,11 +93,11 @@ def read_block(block: Json, origin: str) -> Block:
         raise BadBlock(f"not JSON: {exc}", origin=origin) from exc
 
 
-def _read_receipts(receipts: Json, origin: str) -> list[Receipt]:
+def _read_receipts(receipts: Json) -> list[Receipt]:
     try:
         return receipts_decoder.decode(receipts)
     except msgspec.DecodeError as exc:
-        raise BadBlock(f"not a list of receipts: {exc}", origin=origin) from exc
+        raise ValueError(f"not a list of receipts: {exc}") from exc
 
 
 def _rows(

@@ -26,7 +26,7 @@ from neolayer.chain.hexadecimal import (
     quantity64,
 )
 from neolayer.chain.model import TRANSACTION_COLUMNS, Row
-from neolayer.chain.sources.jsonrpc import METHOD_NOT_FOUND, Call, JsonRpc, Refusal
+from neolayer.chain.sources.jsonrpc import METHOD_NOT_FOUND, Answer, Call, JsonRpc, Refusal
 from neolayer.chain.store import BlockStore
 from neolayer.chain.wire import Transaction
 
@@ -84,7 +84,7 @@ class Pool:
             if isinstance(answer, bytes):
                 with suppress(msgspec.DecodeError):
                     return list(_transactions(answer, whole_pool=way == "txpool_content"))
-            elif not isinstance(answer, Refusal) or answer.code != METHOD_NOT_FOUND:
+            elif answer is None or _is_refused_otherwise(answer):
                 return []
             self._ways.pop(0)
         return []
@@ -101,6 +101,11 @@ class Pool:
         self._seen |= {key: now for key, answer in answers.items() if answer is not None}
         if forgotten := [key for key, answer in answers.items() if answer is None]:
             await store.drop_pending(forgotten)
+
+
+def _is_refused_otherwise(answer: Answer) -> bool:
+    """Whether the node knows the method, but refuses this time."""
+    return isinstance(answer, Refusal) and answer.code != METHOD_NOT_FOUND
 
 
 def pending_rows(entries: Iterable[Transaction], *, seen_at: datetime) -> Iterator[Row]:

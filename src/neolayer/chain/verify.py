@@ -20,6 +20,10 @@ from neolayer.chain.trie import keccak, ordered_root
 from neolayer.chain.wire import Block, Receipt, Transaction
 
 
+class SignedForAnother(ValueError):
+    """A transaction is signed for another network."""
+
+
 def belongs(block: Block, network: Network) -> None:
     """Refuse transactions that name another block or place, or that sign for another network."""
     for index, item in enumerate(block.transactions):
@@ -27,7 +31,7 @@ def belongs(block: Block, network: Network) -> None:
             raise ValueError(f"transaction {index} says that it belongs to another block or place")
         chain_id = _signed_chain_id(item)
         if chain_id is not None and chain_id != network.chain_id:
-            raise ValueError(
+            raise SignedForAnother(
                 f"transaction {index} is signed for chain {chain_id},"
                 f" but network {network.name} is chain {network.chain_id}"
             )

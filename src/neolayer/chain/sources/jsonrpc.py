@@ -1,9 +1,11 @@
 """A JSON-RPC client that keeps apart what a node said and what it did not say.
 
 Three answers are three different things: a result (also an empty list), `null` (the node has no
-such thing) and an error. None of them is retried here as if it were another; what is retried is
-only what never was an answer: a broken connection, a cut or unreadable body, HTTP 429 and 5xx, a
-batch with answers missing, and the error codes by which nodes say "not now".
+such thing) and an error. None of them is retried here as if it were another; nor is a fourth, the
+answer that is not read (nested without end, or larger than we take), which spoils nothing but its
+own question. What is retried is only what never was an answer: a broken connection, a cut or
+unreadable body, HTTP 429 and 5xx, a batch with answers missing, and the error codes by which nodes
+say "not now".
 
 Answers are matched by id: a node may send a batch's answers in any order. Results stay raw bytes,
 so that a block is parsed once, by its decoder. They are asked for unpacked, and refused where they
@@ -12,6 +14,7 @@ are not: a few kilobytes could unpack to more than the memory holds, before anyb
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +26,7 @@ import httpx
 import msgspec
 import stamina
 
-from neolayer.chain.decoding import Decoder
+from neolayer.chain.decoding import Decoder, TooDeep
 from neolayer.engines.loopback import is_loopback
 from neolayer.errors import SourceError, visible
 from neolayer.telemetry import mask
@@ -58,8 +61,15 @@ class Refusal:
     message: str
 
 
-# The result's JSON as sent; None where the node said null; or its refusal.
-Answer = bytes | None | Refusal
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The node answered with what is not read: asking again would not change it."""
+
+    reason: str
+
+
+# The result's JSON as sent; None where the node said null; or its refusal; or none to be read.
+Answer = bytes | None | Refusal | Unreadable
 
 
 class _Error(msgspec.Struct):
@@ -84,6 +94,10 @@ class NotAnswered(Exception):
         super().__init__(visible(reason[:LONGEST_WORDS]))
 
 
+class _Spoilt(Exception):
+    """What came holds an answer that is not read."""
+
+
 class JsonRpc:
     """Questions to one node. Made by `open_rpc`."""
 
@@ -100,8 +114,10 @@ class JsonRpc:
         return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
 
     async def ask(self, method: str, *params: Any) -> bytes | None:
-        """One result as JSON bytes, None for null. Raises SourceError for a refusal."""
+        """One result as JSON bytes, None for null. Raises SourceError for anything else."""
         (answer,) = await self.ask_many([Call(method, params)])
+        if isinstance(answer, Unreadable):
+            raise SourceError(f"{self.address}: {method}: {answer.reason}")
         if isinstance(answer, Refusal):
             raise SourceError(f"{self.address}: {method}: {answer.message} ({answer.code})")
         return answer
@@ -109,8 +125,8 @@ class JsonRpc:
     async def ask_many(self, calls: Sequence[Call]) -> list[Answer]:
         """The answers in the order of the calls, asked as one batch.
 
-        Only what was not answered is asked again, up to 8 times and a minute in all. Raises
-        SourceError when that is over.
+        Only what was not answered is asked again, up to 8 times and a minute in all; an answer that
+        takes longer than that to arrive whole is none. Raises SourceError when that is over.
         """
         answers: dict[int, Answer] = {}
         try:
@@ -126,8 +142,27 @@ class JsonRpc:
 
     async def _round(self, calls: Sequence[Call], answers: dict[int, Answer]) -> None:
         """Ask what has no answer yet; raises NotAnswered while something is left."""
-        open_places = [place for place in range(len(calls)) if place not in answers]
-        ids = {next(self._ids): place for place in open_places}
+        await self._ask_apart([n for n in range(len(calls)) if n not in answers], calls, answers)
+
+    async def _ask_apart(
+        self, places: Sequence[int], calls: Sequence[Call], answers: dict[int, Answer]
+    ) -> None:
+        """Ask these at once; where one answer keeps the others from being read, half and half."""
+        try:
+            await self._ask_at_once(places, calls, answers)
+        except _Spoilt as exc:
+            if len(places) == 1:
+                answers[places[0]] = Unreadable(str(exc))
+                return
+            half = len(places) // 2
+            await self._ask_apart(places[:half], calls, answers)
+            await self._ask_apart(places[half:], calls, answers)
+
+    async def _ask_at_once(
+        self, places: Sequence[int], calls: Sequence[Call], answers: dict[int, Answer]
+    ) -> None:
+        """One request. Raises NotAnswered where something stays open, or _Spoilt."""
+        ids = {next(self._ids): place for place in places}
         payload = [
             {
                 "jsonrpc": "2.0",
@@ -145,16 +180,22 @@ class JsonRpc:
                 last = f"{refusal.message} ({refusal.code})"
             elif place is not None and (told := _told(envelope)) is not None:
                 answers[place] = told[0]
-        if any(place not in answers for place in open_places):
+        if any(place not in answers for place in places):
             raise NotAnswered(last)
 
     async def _send(self, payload: list[dict[str, Any]]) -> list[_Envelope]:
         body = msgspec.json.encode(payload if len(payload) > 1 else payload[0])
-        content = await self._post(body)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                content = await self._post(body)
+        except TimeoutError as exc:
+            raise NotAnswered(f"no whole answer within {self._timeout_s:g} s") from exc
         try:
             if content.lstrip()[:1] == b"[":
                 return _decode_many(content)
             return [_decode_one(content)]
+        except TooDeep as exc:
+            raise _Spoilt(f"its answer is {exc}") from exc
         except msgspec.MsgspecError as exc:
             raise NotAnswered(f"its answer cannot be read: {exc}") from exc
 
@@ -186,10 +227,7 @@ class JsonRpc:
         async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > MAX_RESPONSE_BYTES:
-                raise SourceError(
-                    f"{self.address}: an answer exceeds {MAX_RESPONSE_BYTES >> 20} MiB",
-                    hint="ask for fewer blocks at once",
-                )
+                raise _Spoilt(f"its answer exceeds {MAX_RESPONSE_BYTES >> 20} MiB")
         return bytes(content)
 
 
@@ -228,7 +266,7 @@ def _host(url: str) -> str:
 async def open_rpc(url: str, *, timeout_s: float = TOTAL_TIMEOUT_S) -> AsyncGenerator[JsonRpc]:
     """A client for one http(s) endpoint. Raises SourceError for anything else; follows no redirect.
 
-    `timeout_s` bounds every question with all its retries.
+    `timeout_s` bounds every question with all its retries, and each answer by itself.
     """
     host = _host(url)
     limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)

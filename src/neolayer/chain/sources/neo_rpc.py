@@ -11,7 +11,14 @@ from neolayer.chain import neo
 from neolayer.chain.decoding import Decoder
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.senders import require_recovery
-from neolayer.chain.sources.jsonrpc import METHOD_NOT_FOUND, Answer, Call, JsonRpc, Refusal
+from neolayer.chain.sources.jsonrpc import (
+    METHOD_NOT_FOUND,
+    Answer,
+    Call,
+    JsonRpc,
+    Refusal,
+    Unreadable,
+)
 from neolayer.chain.sources.rpc import EvmNode, MissingBlock, other_network, typed
 from neolayer.errors import BadBlock, SourceError
 
@@ -78,7 +85,7 @@ class NeoNode:
         return {
             number: typed(_text, raw, f"{self.address}: getblockhash of block {number}")
             for number, raw in pairs
-            if isinstance(raw, bytes)
+            if not (raw is None or isinstance(raw, Refusal))
         }
 
     async def fetch(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock]:
@@ -89,6 +96,8 @@ class NeoNode:
         ]
 
     async def _block(self, number: int, answer: Answer) -> BlockRows | BadBlock:
+        if isinstance(answer, Unreadable):
+            return BadBlock(f"getblock: {answer.reason}", origin=self.address, block=number)
         if not isinstance(answer, bytes):
             raise MissingBlock(f"{self.address}: block {number} is missing at the node")
         try:
@@ -119,6 +128,9 @@ class NeoNode:
         codes = {answer.code for answer in answers if isinstance(answer, Refusal)}
         if METHOD_NOT_FOUND in codes:
             return None
+        for answer in answers:
+            if isinstance(answer, Unreadable):
+                raise BadBlock(f"an application log: {answer.reason}", origin=self.address)
         logs = [answer for answer in answers if isinstance(answer, bytes)]
         if len(logs) < len(answers):
             raise MissingBlock(f"{self.address}: an application log of block {number} is missing")

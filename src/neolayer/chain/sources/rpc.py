@@ -28,8 +28,9 @@ from neolayer.chain.sources.jsonrpc import (
     Call,
     JsonRpc,
     Refusal,
+    Unreadable,
 )
-from neolayer.errors import BadBlock, ChainError, SourceError
+from neolayer.errors import BadBlock, ChainError, ForeignBlock, SourceError
 
 BLOCKS_PER_REQUEST = 10
 REQUESTS_IN_FLIGHT = 4
@@ -61,7 +62,8 @@ class Node(Protocol):
         ...
 
     async def fetch(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock]:
-        """These blocks in order. Raises SourceError where one is missing for good."""
+        """These blocks in order. Raises SourceError where one is missing for good, or shows that
+        the node is of another network."""
         ...
 
 
@@ -130,7 +132,7 @@ class EvmNode:
 
     async def final(self) -> int | None:
         (answer,) = await self._rpc.ask_many([Call(_BLOCK, ("finalized", False))])
-        if not isinstance(answer, bytes):
+        if answer is None or isinstance(answer, Refusal):
             return None
         where = f"{self.address}: {_BLOCK} of the finalized block"
         return _as_quantity(typed(_numbered, answer, where).number, where)
@@ -145,7 +147,7 @@ class EvmNode:
         return {
             number: typed(_hashed, raw, f"{self.address}: {_BLOCK} of block {number}").hash
             for number, raw in answers
-            if isinstance(raw, bytes)
+            if not (raw is None or isinstance(raw, Refusal))
         }
 
     async def fetch(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock]:
@@ -193,6 +195,9 @@ class EvmNode:
     def _decoded(
         self, number: int, raw: Answer, receipts: Answer
     ) -> BlockRows | BadBlock | Lagging:
+        for what, answer in ((_BLOCK, raw), ("its receipts", receipts)):
+            if isinstance(answer, Unreadable):
+                return BadBlock(f"{what}: {answer.reason}", origin=self.address, block=number)
         if not isinstance(raw, bytes):
             return Lagging(f"block {number} {_absent(raw)}")
         try:
@@ -210,6 +215,8 @@ class EvmNode:
                 senders=self._senders,
                 origin=self.address,
             )
+        except ForeignBlock as exc:
+            raise SourceError(exc.message, hint=_OTHER_NODE) from exc
         except BadBlock as exc:
             return exc
         if block.number != number:
@@ -308,8 +315,10 @@ def _summarised(answer: Answer) -> _Summary | None:
         return None
 
 
-def typed(decoder: Decoder[T], answer: bytes | None, where: str) -> T:
+def typed(decoder: Decoder[T], answer: bytes | Unreadable | None, where: str) -> T:
     """The answer's value. Raises SourceError that begins with `where` for null and other types."""
+    if isinstance(answer, Unreadable):
+        raise SourceError(f"{where}: {answer.reason}")
     if answer is None:
         raise SourceError(f"{where}: the node answers null where it must not")
     try:
@@ -325,9 +334,12 @@ def _as_quantity(text: str, where: str) -> int:
         raise SourceError(f"{where}: {exc}") from exc
 
 
+_OTHER_NODE = "point --rpc at another node or name another --network"
+
+
 def other_network(address: str, found: int | None, network: Network) -> ChainError:
     """The error for a node that is not of the network."""
     return ChainError(
         f"{address} is a node of chain id {found}, not {network.chain_id} ({network.name})",
-        hint="point --rpc at another node or name another --network",
+        hint=_OTHER_NODE,
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.fixtures.fabricated import fabricate_chain
+from tests.fixtures.fabricated import fabricate, fabricate_chain, transaction
 from tests.fixtures.fix_chain import Stored
 
+from neolayer.chain.model import BlockRows
 from neolayer.chain.registry import find_network, ingest_as
 from neolayer.errors import BadBlock, ChainError
 
@@ -24,6 +25,31 @@ async def test_a_refused_run_leaves_no_network(stored: Stored) -> None:
     assert await stored.value(NAMES) == ["testnet"]
     assert (await find_network(stored.dsn, "foo", chain_id=100)).chain_id == 100
     assert (await find_network(stored.dsn, "bar", chain_id=99)).chain_id == 99
+
+
+def impossible(numbers: range) -> list[BlockRows]:
+    """Blocks that decode, and that only the database refuses."""
+    spent = [transaction("spender", 0, value=-1)]
+    return [fabricate(number, f"parent of {number}", spent) for number in numbers]
+
+
+async def test_blocks_that_the_database_refuses_leave_no_network(stored: Stored) -> None:
+    """Good is what is stored: where PostgreSQL takes no block the network stays unknown too."""
+    new = await find_network(stored.dsn, "foo", chain_id=99)
+    source = [*BAD, *impossible(range(0, 50, 10))]
+    report = await ingest_as(source, dsn=stored.dsn, network=new, blocks_per_commit=2)
+    assert (report.blocks, report.position) == (0, None)
+    assert [bad.block for bad in report.refused] == [None, None, None, *range(0, 50, 10)]
+    assert await stored.value(NAMES) == ["testnet"]
+    report = await ingest_as(
+        [*source, *fabricate_chain(range(100, 107)), *impossible(range(200, 201))],
+        dsn=stored.dsn,
+        network=new,
+        blocks_per_commit=2,
+    )
+    assert (report.blocks, report.skipped, report.transactions) == (7, 0, 21)
+    assert [bad.block for bad in report.refused] == [None, None, None, *range(0, 50, 10), 200]
+    assert await stored.value(NAMES) == ["foo", "testnet"]
 
 
 async def test_a_good_block_makes_its_network_known(stored: Stored) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack, aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neolayer.chain.batches import Source, ahead
 from neolayer.chain.finality import finalise
@@ -20,7 +20,7 @@ from neolayer.position import Position
 @dataclass(frozen=True, slots=True)
 class IngestReport:
     """What a run stored. `refused` are the blocks it did not take, each with its reason; the
-    position covers everything stored."""
+    position covers everything stored. Both are told at the end of a run only."""
 
     blocks: int = 0
     transactions: int = 0
@@ -31,21 +31,20 @@ class IngestReport:
     refused: tuple[BadBlock, ...] = ()
     position: Position | None = None
 
-    def plus(self, commit: Commit, bad: tuple[BadBlock, ...] = ()) -> IngestReport:
-        return IngestReport(
-            self.blocks + commit.blocks,
-            self.transactions + commit.transactions,
-            self.logs + commit.logs,
-            self.contracts + commit.contracts,
-            self.skipped + commit.skipped,
-            self.orphaned + commit.orphaned,
-            (*self.refused, *bad, *commit.refused),
-            self.position,
+    def plus(self, commit: Commit) -> IngestReport:
+        """With what a commit stored; what it refused is gathered apart: there may be much of it."""
+        return replace(
+            self,
+            blocks=self.blocks + commit.blocks,
+            transactions=self.transactions + commit.transactions,
+            logs=self.logs + commit.logs,
+            contracts=self.contracts + commit.contracts,
+            skipped=self.skipped + commit.skipped,
+            orphaned=self.orphaned + commit.orphaned,
         )
 
     def at(self, position: Position) -> IngestReport:
-        fields = (self.blocks, self.transactions, self.logs, self.contracts, self.skipped)
-        return IngestReport(*fields, self.orphaned, self.refused, position)
+        return replace(self, position=position)
 
 
 Progress = Callable[[IngestReport], None]
@@ -58,15 +57,18 @@ async def ingest(
     network: Network,
     blocks_per_commit: int | None = None,
     on_progress: Progress | None = None,
+    begun: IngestReport | None = None,
 ) -> IngestReport:
     """Store every block of the source that can be; safe to run twice, in parallel, after a kill.
 
     A block that is bad, or contradicts a stored one, ends up in `refused` and nothing of it is
     stored; the rest is unharmed. Without `blocks_per_commit` a commit holds about 4,000 rows.
-    `on_progress` is called after each commit. Raises EngineUnavailable where the server stays away
-    for a minute, and whatever the source raises; what was committed by then stays.
+    `on_progress` is called after each commit. The report goes on from `begun`. Raises
+    EngineUnavailable where the server stays away for a minute, and whatever the source raises; what
+    was committed by then stays.
     """
-    report = IngestReport()
+    report = begun or IngestReport()
+    refused = list(report.refused)
     async with AsyncExitStack() as stack:
         stack.enter_context(short_turns())
         lanes = await stack.enter_async_context(aclosing(Lanes(dsn, network)))
@@ -75,7 +77,8 @@ async def ingest(
 
         async def land() -> IngestReport:
             batch, commit = await lanes.land()
-            landed = report.plus(commit, tuple(batch.bad))
+            refused.extend((*batch.bad, *commit.refused))
+            landed = report.plus(commit)
             if on_progress is not None:
                 on_progress(landed)
             return landed
@@ -92,9 +95,10 @@ async def ingest(
             await finalise(store)
             return await store.position()
 
-        if report == IngestReport():  # nothing came, so nothing was reached yet: do not wait
-            return report.at(await settle())
-        return report.at(await through_outages(settle, Outage()))
+        # Where nothing came nothing was reached yet: do not wait.
+        came = refused or report != IngestReport()
+        position = await (through_outages(settle, Outage()) if came else settle())
+        return replace(report, refused=tuple(refused), position=position)
 
 
 @contextmanager

@@ -1,23 +1,33 @@
 """Which networks there are: their names and chain ids, and when a new one becomes known.
 
-A network that is new becomes known with its first good block, not when it is named. A run that
-takes nothing in thus leaves nothing behind, and a chain id given by mistake does not stick. Nothing
-is ever taken back, so runs side by side cannot pull a network from under each other.
+A network that is new becomes known with its first good block, in the transaction that stores it. A
+run that takes nothing in thus leaves nothing behind, and a chain id given by mistake does not
+stick. Nothing is ever taken back, so runs side by side cannot pull a network from under each other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
+
+from psycopg import Rollback
 
 from neolayer.chain.batches import Batch, Source, ahead
 from neolayer.chain.ingest import IngestReport, Progress, ingest
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.networks import PRESETS
-from neolayer.chain.store import errors_at_the_door
+from neolayer.chain.outages import Outage, through_outages
+from neolayer.chain.rules import years_of
+from neolayer.chain.store import (
+    BlockStore,
+    Commit,
+    ensure_partitions,
+    errors_at_the_door,
+    writing_connection,
+)
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import BadBlock, ChainError
@@ -61,40 +71,60 @@ async def ingest_as(
     blocks_per_commit: int | None = None,
     on_progress: Progress | None = None,
 ) -> IngestReport:
-    """`ingest` into a network that may be new; it is made known before its first good block.
+    """`ingest` into a network that may be new; it becomes known with its first stored block.
 
-    Where no block is good nothing is stored, and the report has no position. Raises ChainError
-    where another run has given the name or the chain id away meanwhile, and what `ingest` raises.
+    Where no block is, the report has no position. Raises ChainError where another run has given the
+    name or the chain id away meanwhile, and what `ingest` raises.
     """
 
-    async def into(blocks: Source, known: Network) -> IngestReport:
+    async def into(blocks: Source, known: Network, begun: IngestReport) -> IngestReport:
         return await ingest(
             blocks,
             dsn=dsn,
             network=known,
             blocks_per_commit=blocks_per_commit,
             on_progress=on_progress,
+            begun=begun,
         )
 
     if network.id is not None:
-        return await into(source, network)
-    bad: list[BadBlock] = []
+        return await into(source, network, IngestReport())
+    refused: list[BadBlock] = []
     async with aclosing(ahead(source, blocks_per_commit=blocks_per_commit)) as batches:
         async for batch in batches:
-            bad += batch.bad
-            if batch.blocks:
-                known = await network_of(dsn, network.name, chain_id=network.chain_id)
-                async with aclosing(_items(Batch(batch.blocks, bad), batches)) as items:
-                    return await into(items, known)
-    return IngestReport(refused=tuple(bad))
+            refused += batch.bad
+            if not batch.blocks:
+                continue
+            known, commit = await _begin(dsn, network, batch.blocks)
+            refused += commit.refused
+            if known is not None:
+                begun = replace(IngestReport().plus(commit), refused=tuple(refused))
+                async with aclosing(_items(batches)) as items:
+                    return await into(items, known, begun)
+    return IngestReport(refused=tuple(refused))
 
 
-async def _items(
-    first: Batch, others: AsyncGenerator[Batch]
-) -> AsyncGenerator[BlockRows | BadBlock]:
-    for item in (*first.bad, *first.blocks):
-        yield item
-    async for batch in others:
+async def _begin(
+    dsn: str, network: Network, blocks: Sequence[BlockRows]
+) -> tuple[Network | None, Commit]:
+    """Make a network known and store its first blocks; neither, where none can be stored."""
+
+    async def work() -> tuple[Network | None, Commit]:
+        async with writing_connection(dsn, network) as connection:
+            await ensure_partitions(connection, years_of(blocks))  # for all: not in our transaction
+            async with connection.transaction() as transaction:
+                known = await ensure_network(connection, network.name, chain_id=network.chain_id)
+                commit = await BlockStore(connection, known).commit(blocks)
+                if commit.blocks or commit.skipped:
+                    return known, commit
+                raise Rollback(transaction)
+            return None, commit
+
+    return await through_outages(work, Outage())
+
+
+async def _items(batches: AsyncGenerator[Batch]) -> AsyncGenerator[BlockRows | BadBlock]:
+    async for batch in batches:
         for item in (*batch.bad, *batch.blocks):
             yield item
 

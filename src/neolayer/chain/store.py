@@ -9,7 +9,7 @@ Whoever reads the head therefore reads what is stored, after any crash.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, LiteralString, cast
@@ -224,13 +224,9 @@ class BlockStore:
         return _Before(_known(await known.fetchall()), _head(await head.fetchone()), has_pending)
 
     async def _ensure_partitions(self, blocks: Sequence[BlockRows]) -> None:
-        if not (missing := years_of(blocks) - self._years):
-            return
-        for year in missing:
-            instant = f"{year}-01-01 00:00:00+00"
-            async with self._connection.transaction():
-                await self._connection.execute(sql.ensure_partitions, {"instant": instant})
-        self._years |= missing
+        if missing := years_of(blocks) - self._years:
+            await ensure_partitions(self._connection, missing)
+            self._years |= missing
 
     async def head(self) -> Head | None:
         """The highest stored block, or None."""
@@ -282,6 +278,14 @@ def _head(row: TupleRow | None) -> Head | None:
     return Head(number, block_hash, -1 if final is None else final)
 
 
+async def ensure_partitions(connection: Connection, years: Iterable[int]) -> None:
+    """Make the partitions of these years, where they are missing."""
+    for year in years:
+        instant = f"{year}-01-01 00:00:00+00"
+        async with connection.transaction():
+            await connection.execute(sql.ensure_partitions, {"instant": instant})
+
+
 @asynccontextmanager
 async def open_store(
     dsn: str, network: Network, *, old_is_final: bool = True
@@ -291,13 +295,20 @@ async def open_store(
     With `old_is_final` a block older than a day counts as final the moment it arrives, so that a
     backfill writes each row once; who follows a node, and so knows its head, turns it off.
     """
+    async with writing_connection(dsn, network) as connection:
+        yield BlockStore(connection, network, old_is_final=old_is_final)
+
+
+@asynccontextmanager
+async def writing_connection(dsn: str, network: Network) -> AsyncGenerator[Connection]:
+    """A connection as a `BlockStore` wants it. Raises EngineUnavailable."""
     connection = await connect(dsn, autocommit=True, application_name=f"ingest {network.name}")
     try:
         with errors_at_the_door():
             await connection.execute(sql.keep_in_memory)
             await connection.execute(sql.compress_well)
         set_json_dumps(msgspec.json.encode, connection)
-        yield BlockStore(connection, network, old_is_final=old_is_final)
+        yield connection
     finally:
         await connection.close()  # at once, whatever it was in the middle of
 

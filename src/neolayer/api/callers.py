@@ -1,26 +1,47 @@
-"""Where a request comes from: the peer, or what a configured number of proxies say of it."""
+"""Where a request comes from, and who sent it.
+
+A request proves who sends it with `Authorization: Bearer <token>`: a session's access token or a
+service's API key. The token says which tenant it is of, so that everything behind it is bound to
+that tenant before the first row is read.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 
-from litestar.connection import ASGIConnection
-from litestar.exceptions import ClientException
+from neolayer.errors import InvalidInput, Unauthenticated
 
-_Connection = ASGIConnection  # pyright: ignore[reportUnknownVariableType, reportMissingTypeArgument]
+_LONGEST_TOKEN = 512
+_LONGEST_AGENT = 512
 
 
-def source_address(forwarded: str | None, peer: str, *, proxy_depth: int) -> str:
+def bearer_token(headers: Mapping[str, str]) -> str:
+    """The token of the Authorization header. Raises Unauthenticated."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not 0 < len(token) <= _LONGEST_TOKEN or not token.isascii():
+        raise Unauthenticated("the request bears no token", hint="Authorization: Bearer <token>")
+    return token
+
+
+def source_address(headers: Mapping[str, str], peer: str | None, *, proxy_depth: int) -> str:
     """The address of the caller behind `proxy_depth` proxies of ours.
 
     Each proxy appends the address it saw to X-Forwarded-For; what stands further left was written
-    by the caller and proves nothing. Raises ClientException where an entry is no address.
+    by the caller and proves nothing. Raises InvalidInput where the entry is no address.
     """
-    if proxy_depth == 0 or not forwarded:
-        return peer
-    entries = [entry.strip() for entry in forwarded.split(",")]
-    claimed = entries[-min(proxy_depth, len(entries))]
+    claimed = peer or "0.0.0.0"  # noqa: S104  nobody's address: a Unix socket has none
+    if proxy_depth:
+        entries = headers.get("x-forwarded-for", claimed).split(",")
+        claimed = entries[-min(proxy_depth, len(entries))].strip()
     try:
         return str(ip_address(claimed))
     except ValueError:
-        raise ClientException("X-Forwarded-For holds something that is no address") from None
+        raise InvalidInput("X-Forwarded-For holds something that is no address") from None
+
+
+def user_agent(headers: Mapping[str, str]) -> str | None:
+    """What the client says it is, cut and made printable; for people who look at their sessions."""
+    agent = headers.get("user-agent", "")[:_LONGEST_AGENT]
+    return "".join(char if char.isprintable() else "?" for char in agent) or None

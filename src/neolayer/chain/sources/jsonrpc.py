@@ -27,7 +27,7 @@ import msgspec
 import stamina
 
 from neolayer.chain.decoding import Decoder, TooDeep
-from neolayer.engines.loopback import is_loopback
+from neolayer.engines.outbound import AddressRefused, transport
 from neolayer.errors import SourceError, visible
 from neolayer.telemetry import mask
 
@@ -207,9 +207,11 @@ class JsonRpc:
             ) as response:
                 if response.status_code in _BUSY:
                     raise NotAnswered(f"HTTP {response.status_code}")
-                if response.status_code >= 400:
+                if response.status_code >= 300:  # a redirect is not followed
                     raise SourceError(f"{self.address}: HTTP {response.status_code}")
                 return await self._read(response)
+        except AddressRefused as exc:
+            raise SourceError(str(exc), hint="give the address of a node") from exc
         except httpx.TransportError as exc:
             raise NotAnswered(mask(str(exc)) or type(exc).__name__) from exc
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as exc:
@@ -250,8 +252,8 @@ def _refusal(error: _Error) -> Refusal:
     return Refusal(error.code, error.message[:LONGEST_WORDS])
 
 
-def _host(url: str) -> str:
-    """The host of an http(s) URL. Raises SourceError where there is none, or the URL is broken."""
+def _require_http(url: str) -> None:
+    """Raise SourceError where this is no http(s) URL with a host."""
     try:
         parts = urlsplit(url)
         readable = parts.port != 0 and httpx.URL(url).host
@@ -259,7 +261,6 @@ def _host(url: str) -> str:
         parts, readable = None, None
     if parts is None or not readable or parts.scheme not in ("http", "https"):
         raise SourceError(f"{mask(url)} is not an http:// or https:// URL")
-    return parts.hostname or ""
 
 
 @asynccontextmanager
@@ -268,12 +269,12 @@ async def open_rpc(url: str, *, timeout_s: float = TOTAL_TIMEOUT_S) -> AsyncGene
 
     `timeout_s` bounds every question with all its retries, and each answer by itself.
     """
-    host = _host(url)
+    _require_http(url)
     limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
     async with httpx.AsyncClient(
         timeout=min(REQUEST_TIMEOUT_S, timeout_s),
         limits=limits,
         follow_redirects=False,
-        trust_env=not is_loopback(host),
+        transport=transport(url, limits=limits),
     ) as client:
         yield JsonRpc(client, url, timeout_s=timeout_s)

@@ -1,0 +1,90 @@
+"""Calls to addresses that somebody wrote down: resolved once, looked at, and only then made.
+
+A URL may be allowed by its scheme and still lead where no node and no key service lives: to the
+address at which a cloud machine asks for its own credentials, above all. A name may also resolve
+to one address when it is checked and to another when it is called. So the check is made on the
+address that is connected to, and on every name's every address: one bad one spoils the name.
+Loopback and private networks stay allowed, because that is where people run their nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from neolayer.engines.loopback import is_loopback
+
+Address = IPv4Address | IPv6Address
+
+# Where clouds answer a machine about itself, beside the link-local 169.254.169.254.
+_METADATA = frozenset(map(ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
+
+
+class AddressRefused(httpx.ConnectError):
+    """A host leads to an address that is never called."""
+
+
+def is_refused(address: Address) -> bool:
+    """Whether no server of ours can be at the address: link-local, metadata, multicast, nobody."""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is not None:
+            return is_refused(inner)
+    unusable = address.is_link_local or address.is_multicast or address.is_unspecified
+    return unusable or address in _METADATA or (address.is_reserved and address.version == 4)
+
+
+async def resolve(host: str, port: int) -> str:
+    """The address to connect to. Raises AddressRefused, or ConnectError where there is none."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )
+    except (OSError, UnicodeError) as exc:
+        raise httpx.ConnectError(f"{host[:100]} is not known") from exc
+    addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
+    for address in addresses:
+        if is_refused(ip_address(address)):
+            raise AddressRefused(f"{host} leads to {address}, which is never called")
+    return addresses[0]
+
+
+class CheckedTransport(httpx.AsyncBaseTransport):
+    """HTTP to hosts whose addresses were looked at; TLS still proves the name."""
+
+    def __init__(self, *, limits: httpx.Limits, verify: ssl.SSLContext | bool = True) -> None:
+        self._inner = httpx.AsyncHTTPTransport(limits=limits, verify=verify, trust_env=False)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        address = await resolve(url.host, url.port or (443 if url.scheme == "https" else 80))
+        extensions: dict[str, Any] = {**request.extensions, "sni_hostname": url.host}
+        direct = httpx.Request(
+            request.method,
+            url.copy_with(host=address),
+            headers=request.headers,  # the Host header keeps the name
+            stream=request.stream,
+            extensions=extensions,
+        )
+        return await self._inner.handle_async_request(direct)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def transport(url: str, *, limits: httpx.Limits) -> httpx.AsyncBaseTransport | None:
+    """The checked transport; None where the environment names a proxy, which then decides.
+
+    No proxy is asked for this machine's own addresses.
+    """
+    parts = httpx.URL(url)
+    proxied = parts.scheme in getproxies() and not proxy_bypass(parts.host)
+    if proxied and not is_loopback(parts.host):
+        return None
+    return CheckedTransport(limits=limits)

@@ -1,0 +1,121 @@
+"""E11: where a URL that somebody wrote down may lead, and where it never does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from ipaddress import ip_address
+from typing import Any
+
+import httpx
+import pytest
+
+from neolayer.chain.sources.jsonrpc import Call, open_rpc
+from neolayer.engines.outbound import CheckedTransport, is_refused, resolve
+from neolayer.errors import SourceError
+
+NEVER = (
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[::ffff:169.254.169.254]/",
+    "http://[::ffff:a9fe:a9fe]/",
+    "http://[2002:a9fe:a9fe::]/",
+    "http://[fe80::1]/",
+    "http://[fd00:ec2::254]/",
+    "http://100.100.100.200/",
+    "http://2852039166/",
+    "http://0xa9fea9fe/",
+    "http://0.0.0.0:1/",
+    "http://[::]:1/",
+    "http://224.0.0.1/",
+    "http://255.255.255.255/",
+)
+
+
+@pytest.mark.parametrize("url", NEVER)
+async def test_E11_some_addresses_are_never_called(url: str) -> None:
+    """Link-local, metadata, multicast and nobody's, however they are spelled: one refusal."""
+    async with open_rpc(url, timeout_s=5) as rpc:
+        with pytest.raises(SourceError, match=r"never called|not an http") as refused:
+            await rpc.ask_many([Call("eth_chainId")])
+    assert "try again" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://127.0.0.1:1/", "ftp://x/", "//x"])
+async def test_E11_only_http_is_spoken(url: str) -> None:
+    """Other schemes are refused before anything is opened."""
+    with pytest.raises(SourceError, match="not an http"):
+        async with open_rpc(url):
+            pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "192.168.1.1", "8.8.8.8", "fd12::1"])
+def test_E11_nodes_on_private_networks_are_called(address: str) -> None:
+    """Where people run their nodes is allowed."""
+    assert not is_refused(ip_address(address))
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that redirects every request to a metadata address, and what it was asked."""
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(
+            b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/\r\n"
+            b"content-length: 0\r\nconnection: close\r\n\r\n"
+        )
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], asked
+
+
+async def test_E11_no_redirect_is_followed(node: tuple[int, list[bytes]]) -> None:
+    """A node that sends us elsewhere is refused, after one request."""
+    port, asked = node
+    async with open_rpc(f"http://127.0.0.1:{port}/") as rpc:
+        with pytest.raises(SourceError, match="HTTP 307"):
+            await rpc.ask_many([Call("eth_chainId")])
+    assert len(asked) == 1
+
+
+class Answers:
+    """A resolver that says something else every time; a labelled stand-in for hostile DNS."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.left = list(addresses)
+
+    async def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
+        family = socket.AF_INET
+        return [(family, socket.SOCK_STREAM, 6, "", (self.left.pop(0), port))]
+
+
+async def test_E11_a_name_is_called_at_the_address_that_was_checked(
+    node: tuple[int, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resolved once a connection: what a second answer says does not matter; the name stays."""
+    port, asked = node
+    answers = Answers("127.0.0.1", "169.254.169.254")
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answers, raising=False)
+    async with httpx.AsyncClient(transport=CheckedTransport(limits=httpx.Limits())) as client:
+        answer = await client.get(f"http://node.example:{port}/")
+        assert answer.status_code == 307
+        assert f"host: node.example:{port}".encode() in asked[0].lower()
+        assert answers.left == ["169.254.169.254"]
+        with pytest.raises(httpx.ConnectError, match="never called"):
+            await client.get(f"http://node.example:{port}/")
+
+
+async def test_E11_one_bad_address_spoils_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with a good and a bad address is refused, whichever comes first."""
+
+    async def both(host: str, port: int, **_: Any) -> list[Any]:
+        return [(2, 1, 6, "", (address, port)) for address in ("8.8.8.8", "169.254.169.254")]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both, raising=False)
+    with pytest.raises(httpx.ConnectError, match="never called"):
+        await resolve("node.example", 80)

@@ -10,8 +10,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from tests.fixtures.folders import traversable_folder
-from tests.fixtures.layer_commands import Layer, eventually
+from tests.fixtures.layer_commands import Layer, eventually, running_layer
 
 from neolayer.engines.clickhouse.client import connect
 from neolayer.engines.endpoints import Endpoints, Role
@@ -29,14 +28,8 @@ ENDLESS = {
 
 @pytest.fixture(scope="module")
 def layer() -> Iterator[Layer]:
-    with traversable_folder() as folder:
-        started = Layer(folder / "data")
-        up = started.run("up", "--detach")
-        try:
-            assert up.returncode == 0, up.stderr
-            yield started
-        finally:
-            started.run("down")
+    with running_layer() as started:
+        yield started
 
 
 @pytest.fixture

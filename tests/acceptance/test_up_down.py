@@ -16,8 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.fixtures.folders import traversable_folder
-from tests.fixtures.layer_commands import Layer, alive, eventually
+from tests.fixtures.layer_commands import Layer, alive, eventually, running_layer
 
 from neolayer.engines.embedded.data_directory import DataDirectory
 from neolayer.engines.embedded.processes import strays
@@ -30,14 +29,8 @@ PARTS = {"postgres", "redis", "clickhouse", "relay", "tasks", "serve"}
 
 @pytest.fixture(scope="module")
 def layer() -> Iterator[Layer]:
-    with traversable_folder() as folder:
-        started = Layer(folder / "data")
-        up = started.run("up", "--detach")
-        try:
-            assert up.returncode == 0, up.stderr
-            yield started
-        finally:
-            started.run("down")
+    with running_layer() as started:
+        yield started
 
 
 def test_up_returns_when_everything_is_healthy(layer: Layer) -> None:
@@ -57,6 +50,7 @@ def test_up_returns_when_everything_is_healthy(layer: Layer) -> None:
     assert by_name["clickhouse"]["schema_version"]
     assert by_name["clickhouse"]["lag"]["bytes"] is not None
     assert status["relay"]["running"]
+    assert status["time_series"] == "native PostgreSQL tables; TimescaleDB is not available"
 
 
 def test_status_fits_a_terminal(layer: Layer) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from tests.fixtures.fix_chain import Stored
 from tests.fixtures.fix_rpc import PlayedNode, reversed_order
 from tests.fixtures.followers import Follower, eventually, following
@@ -19,8 +18,7 @@ from neolayer.chain.batches import ahead
 from neolayer.chain.ingest import ingest
 from neolayer.chain.model import Network
 from neolayer.chain.pending import Pool
-from neolayer.chain.sources import rpc as rpc_source
-from neolayer.chain.sources.jsonrpc import JsonRpc, open_rpc
+from neolayer.chain.sources.jsonrpc import JsonRpc
 from neolayer.chain.sources.rpc import EvmNode, fetch_range
 from neolayer.chain.store import open_store
 from neolayer.chain.synthetic import SyntheticChain, make_chain
@@ -30,15 +28,6 @@ from neolayer.errors import BadBlock, SourceError
 @pytest.fixture(scope="module")
 def chain() -> SyntheticChain:
     return make_chain(blocks=30, transactions_per_block=6, seed=7, reorg_at=18, reorg_depth=6)
-
-
-@pytest_asyncio.fixture
-async def rpc(played_node: PlayedNode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JsonRpc]:
-    monkeypatch.setattr(rpc_source, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(rpc_source, "PATIENCE_ATTEMPTS", 2)
-    played_node.chain_id = 1337
-    async with open_rpc(played_node.url, timeout_s=5) as opened:
-        yield opened
 
 
 async def rows_of(stored: Stored) -> dict[str, str]:

@@ -3,11 +3,8 @@ are taken back, where it agrees or cannot tell yet they stay."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import msgspec
 import pytest
-import pytest_asyncio
 from tests.fixtures.fabricated import account, digest, fabricate, fabricate_chain, transaction
 from tests.fixtures.fix_chain import Stored
 from tests.fixtures.fix_rpc import PlayedNode
@@ -16,8 +13,7 @@ from tests.fixtures.followers import Follower, following
 from neolayer.chain.evm import decode_block
 from neolayer.chain.ingest import ingest
 from neolayer.chain.model import BlockRows
-from neolayer.chain.sources import rpc as rpc_source
-from neolayer.chain.sources.jsonrpc import JsonRpc, open_rpc
+from neolayer.chain.sources.jsonrpc import JsonRpc
 from neolayer.chain.store import BlockStore, Terms
 from neolayer.chain.synthetic import SyntheticChain, make_chain
 from neolayer.chain.synthetic_blocks import Mined
@@ -30,15 +26,6 @@ COVERED = "SELECT covered::text FROM blockchain.chain_heads"
 @pytest.fixture(scope="module")
 def chain() -> SyntheticChain:
     return make_chain(blocks=30, transactions_per_block=4, seed=3, reorg_at=20, reorg_depth=6)
-
-
-@pytest_asyncio.fixture
-async def rpc(played_node: PlayedNode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JsonRpc]:
-    monkeypatch.setattr(rpc_source, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(rpc_source, "PATIENCE_ATTEMPTS", 2)
-    played_node.chain_id = 1337
-    async with open_rpc(played_node.url, timeout_s=5) as opened:
-        yield opened
 
 
 async def take_in(stored: Stored, mined: list[Mined]) -> None:

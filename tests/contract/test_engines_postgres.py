@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from unittest.mock import AsyncMock
 
 import pytest
 from psycopg import pq
@@ -12,8 +13,10 @@ from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.endpoints import PostgresEndpoint, Role
 from neolayer.engines.postgres import connections
 from neolayer.engines.postgres.copy import copy_rows
+from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.postgres.queries import Queries
 from neolayer.errors import EngineUnavailable, NotSupported
+from neolayer.insight.time_series import time_series
 
 
 async def test_copies_rows_with_their_types(postgres_server: PostgresEndpoint) -> None:
@@ -39,6 +42,24 @@ async def test_pool_lends_named_connections(postgres_server: PostgresEndpoint) -
     ):
         shown = await connection.execute("SHOW application_name")
         assert await shown.fetchone() == ("neolayer test pool",)
+
+
+async def test_what_the_server_offers(
+    postgres_server: PostgresEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TimescaleDB is looked for where the time series are, and its absence is told in one line."""
+    engine = PostgresEngine(postgres_server)
+    try:
+        assert await engine.extension("plpgsql") == "1.0"
+        assert await time_series([engine]) == (
+            "native PostgreSQL tables; TimescaleDB is not available"
+        )
+        monkeypatch.setattr(engine, "_value", AsyncMock(return_value="2.23.0"))
+        assert await time_series([engine]) == (
+            "native PostgreSQL tables; TimescaleDB 2.23.0 is available but not used"
+        )
+    finally:
+        await engine.close()
 
 
 @pytest.mark.parametrize(

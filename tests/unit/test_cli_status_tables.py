@@ -31,6 +31,7 @@ REPORT: Facts = {
         | {"detail": REASON},
         engine("objects", "local folder (obstore 0.12.1)", "file:///" + "long/" * 30, lag=None),
     ],
+    "time_series": "native PostgreSQL tables; TimescaleDB 2.23.0-dev is available but not used",
     "services": [
         {"name": "relay", "state": "restarting", "pid": None, "restarts": 12, "last_exit": "x" * 30}
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -16,6 +17,7 @@ from neolayer.engines.embedded.ports import require_free
 from neolayer.engines.engine import Engine, Level
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.errors import NeolayerError
+from neolayer.insight.time_series import time_series
 from neolayer.platform import endpoints, engines, engines_not_started, is_embedded
 from neolayer.settings import Settings
 
@@ -83,6 +85,9 @@ async def _engines(settings: Settings) -> AsyncIterator[Check]:
         for engine in opened:
             async for check in _engine(engine):
                 yield check
+        with suppress(NeolayerError):  # one that does not answer was told above
+            if found := await time_series(opened):
+                yield Check("time series", True, found)
     finally:
         await asyncio.gather(*(engine.close() for engine in opened))
 

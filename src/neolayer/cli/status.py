@@ -64,6 +64,7 @@ def _report(directory: DataDirectory, health: Health | None) -> dict[str, Any]:
         "pid": holder.pid if holder else None,
         "phase": state.phase if holder and state else "stopped",
         "engines": [_engine(engine) for engine in health.engines] if health else [],
+        "time_series": health.time_series if health else None,
         "services": _services(state) if holder and state else [],
         "relay": _relay(health.relay) if health and health.relay else None,
         "networks": [_network(network) for network in health.networks] if health else [],

@@ -20,6 +20,8 @@ def show(report: Facts) -> None:
         say(f"No layer is running on {report['data_dir']}.")
     if report["engines"]:
         _show_engines(report["engines"])
+    if report["time_series"]:
+        write_line(f" time series: {report['time_series']}")
     if report["services"]:
         columns = ("process", "state", "pid", "restarts", "last exit")
         write_table(columns, [tuple(service.values()) for service in report["services"]])

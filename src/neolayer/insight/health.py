@@ -20,6 +20,7 @@ from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.engine import Engine, EngineStatus
 from neolayer.engines.postgres.connections import connect
 from neolayer.errors import NeolayerError
+from neolayer.insight.time_series import time_series
 from neolayer.relay.status import RelayStatus, SinkStatus, relay_status
 from neolayer.schema.files import load_migrations
 from neolayer.schema.lines import Line
@@ -50,6 +51,7 @@ class Health:
     engines: tuple[EngineHealth, ...]
     relay: RelayStatus | None
     networks: tuple[Coverage, ...]
+    time_series: str | None = None
 
     @property
     def healthy(self) -> bool:
@@ -70,7 +72,8 @@ async def examine(
     sinks = {sink.name: sink for sink in relaying.sinks} if relaying else {}
     by_line = dict(zip(Line, known, strict=True))
     found = [_engine_health(status, at, by_line, sinks.get(status.name)) for status in seen]
-    return Health(tuple(found), relaying, tuple(covered or ()))
+    below = await _or_none(time_series(engines))
+    return Health(tuple(found), relaying, tuple(covered or ()), below)
 
 
 def _engine_health(

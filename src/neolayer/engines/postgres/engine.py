@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 import psycopg
 
 from neolayer.engines.endpoints import PostgresEndpoint
@@ -82,10 +84,22 @@ class PostgresEngine:
 
     async def setting(self, name: str) -> str:
         """The server's value of one of its settings, such as `wal_level`."""
+        return str(await self._value("SELECT current_setting(%s)", name) or "")
+
+    async def extension(self, name: str) -> str | None:
+        """The version of an extension that the server offers, created or not; None without it."""
+        query = "SELECT default_version FROM pg_available_extensions WHERE name = %s"
+        found = await self._value(query, name)
+        return None if found is None else str(found)
+
+    async def _value(self, query: LiteralString, *values: str) -> object:
+        """The one value a query finds, or None. Raises EngineUnavailable."""
         connection = await self._opened()
-        found = await connection.execute("SELECT current_setting(%s)", (name,))
-        row = await found.fetchone()
-        return str(row[0]) if row else ""
+        try:
+            row = await (await connection.execute(query, values)).fetchone()
+        except psycopg.Error as exc:
+            raise explain(exc, self._endpoint.admin_dsn) from exc
+        return row[0] if row else None
 
     async def status(self) -> EngineStatus:
         return await probe(self, level=self._endpoint.level, address=self._endpoint.address)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.fixtures.fix_disk import fill
 from tests.fixtures.fix_postgres import reachable_wheel
 
 from neolayer.engines.embedded.data_directory import DataDirectory, unusable
@@ -151,18 +150,6 @@ def test_a_file_in_the_way(traversable_tmp: Path) -> None:
             DataDirectory(path).prepare(None)
 
 
-@pytest.fixture
-def small_disk(traversable_tmp: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    disk = traversable_tmp / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0755", "none", str(disk)]
-    if not AS_ROOT or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting needs root and its capability")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_a_disk_without_room(small_disk: Path) -> None:
     """A disk with too little room is refused before anything is written that needs it."""
     with pytest.raises(DataDirectoryError, match=r"has \d MiB left, 200 MiB are needed"):
@@ -176,9 +163,7 @@ def test_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory.prepare(None)
     directory.secrets()
     before = (directory.path / "secrets.json").read_bytes()
-    with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-        while filler.write(bytes(4096)):
-            pass
+    fill(small_disk)
     with pytest.raises(DataDirectoryError, match="the disk is full"):
         directory.prepare(None)
     assert (directory.path / "secrets.json").read_bytes() == before

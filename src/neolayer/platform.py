@@ -39,7 +39,7 @@ from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.redis.dsn import address_of_url
 from neolayer.errors import NotRunning
 from neolayer.periodic import BoundTask
-from neolayer.settings import Settings
+from neolayer.settings import SERVICES, Settings
 
 if TYPE_CHECKING:
     from neolayer.keys.keyring import Keyring
@@ -197,7 +197,9 @@ async def keyring(settings: Settings) -> AsyncGenerator[Keyring]:
     """The keyring of a layer, for the length of the block. Raises SettingsError, KeyringError."""
     from neolayer.keys.providers import open_keyring
 
-    async with open_keyring(settings.keys, settings.data_dir) as opened:
+    needs_database = {settings.keys.provider, settings.keys.earlier} & set(SERVICES)
+    at = endpoints(settings) if needs_database else None
+    async with open_keyring(settings.keys, settings.data_dir, at) as opened:
         yield opened
 
 

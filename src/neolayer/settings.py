@@ -84,18 +84,63 @@ class RelaySettings(_Section):
     )
 
 
+class KmsSettings(_Section):
+    """A master key in AWS KMS."""
+
+    key: str | None = Field(default=None, description="id, ARN or alias of the key")
+    region: str | None = Field(default=None, description="the key's region, such as eu-central-1")
+    url: str | None = Field(default=None, description="another endpoint; unset: the region's")
+    access_key_id: str | None = Field(default=None, description="who asks")
+    secret_access_key: SecretStr | None = Field(default=None, description="signs the requests")
+    session_token: SecretStr | None = Field(
+        default=None, description="goes with temporary credentials"
+    )
+
+
+class VaultSettings(_Section):
+    """A master key in Vault's Transit engine."""
+
+    url: str | None = Field(default=None, description="https://host:port; http on this machine")
+    token: SecretStr | None = Field(default=None, description="may use the key")
+    mount: str = Field(default="transit", description="where the Transit engine is mounted")
+    key: str = Field(default="neolayer", description="name of the key")
+    namespace: str | None = Field(default=None, description="namespace of Vault Enterprise")
+    ca_file: Path | None = Field(
+        default=None, description="certificates that vouch for Vault's; unset: the well-known ones"
+    )
+
+
+Provider = Literal["file", "environment", "aws-kms", "vault-transit"]
+SERVICES = ("aws-kms", "vault-transit")
+
+
 class KeySettings(_Section):
     """The keys that seal secrets in the database."""
 
-    provider: Literal["file", "environment"] = Field(
+    provider: Provider = Field(
         default="file",
-        description="who keeps the keys: a file of the data directory, or the environment",
+        description="who keeps the keys: file (of the data directory), environment, aws-kms or "
+        "vault-transit",
+    )
+    earlier: Provider | None = Field(
+        default=None, description="who kept them before, while `keys rewrap` moves what is sealed"
     )
     key: SecretStr | None = Field(
         default=None, description="environment: the key that seals, 32 random bytes in base64"
     )
     previous: tuple[SecretStr, ...] = Field(
         default=(), description="environment: earlier keys, which still open; a JSON list"
+    )
+    kms: KmsSettings = KmsSettings()
+    vault: VaultSettings = VaultSettings()
+    timeout_seconds: float = Field(
+        default=3, gt=0, description="seconds that a key service may take to answer"
+    )
+    cache_seconds: float = Field(
+        default=300, gt=0, description="seconds that a key which a service unlocked may be used"
+    )
+    cache_keys: int = Field(
+        default=64, ge=1, description="keys which a service unlocked, kept at most"
     )
 
 

@@ -38,3 +38,7 @@ class WrongKey(KeyringError):
 
 class KeysUnavailable(KeyringError):
     """Whoever keeps the keys does not answer, or refuses us."""
+
+
+class LockRefused(KeyringError):
+    """The service that keeps the master key says that it did not lock this."""

@@ -180,7 +180,9 @@ def _clickhouse_engine(at: ClickHouseEndpoint) -> Engine:
 
 def data_classes() -> tuple[DataClass, ...]:
     """Every class of data, as the rooms' catalogues declare them."""
-    return (*chain.CLASSES, *audit.CLASSES)
+    from neolayer.keys import catalogue as keys  # whose room loads cryptography
+
+    return (*chain.CLASSES, *audit.CLASSES, *keys.CLASSES)
 
 
 @asynccontextmanager

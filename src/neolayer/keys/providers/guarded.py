@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from neolayer.keys.errors import LockRefused, MissingKey, WrongKey
-from neolayer.keys.keyset import try_out, unwrap_under
+from neolayer.keys.keyset import unwrap_under
 from neolayer.keys.names import KeyName
 from neolayer.keys.provider import WrappedKey
 from neolayer.keys.providers.master import Context, LockedKey, MasterKey
@@ -26,6 +27,7 @@ from neolayer.keys.store import KeyStore
 # How long a process may go on sealing with the key before the current one.
 CURRENT_SECONDS = 1.0
 _PLACE = "core.locked_keys"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class GuardedKeys:
         self._clock = clock
         self._unlocked: OrderedDict[KeyName, _Unlocked] = OrderedDict()
         self._current: tuple[KeyName, float] | None = None
-        self._asking = asyncio.Lock()  # many who want one key ask for it once
+        self._under_way: dict[KeyName | None, asyncio.Task[Any]] = {}
 
     def __repr__(self) -> str:
         return f"GuardedKeys({self._locks_with})"
@@ -75,10 +77,14 @@ class GuardedKeys:
 
     async def current(self) -> KeyName:
         if self._current is None or self._current[1] <= self._clock():
-            names = await self._store.names()
-            name = names[-1] if names else await self.rotate()
-            self._current = (name, self._clock() + CURRENT_SECONDS)
+            return await self._once(None, self._find_current)
         return self._current[0]
+
+    async def _find_current(self) -> KeyName:
+        names = await self._store.names()
+        name = names[-1] if names else await self.rotate()
+        self._current = (name, self._clock() + CURRENT_SECONDS)
+        return name
 
     async def versions(self) -> tuple[KeyName, ...]:
         await self.current()
@@ -94,8 +100,8 @@ class GuardedKeys:
 
     async def health(self) -> None:
         """The service is asked, whatever is unlocked already."""
-        self._unlocked.clear()
-        await try_out(self)
+        name = await self.current()
+        await self._unlock(name, await self._stored(name))
 
     async def relock(self) -> int:
         """Every key under the newest version of the master key; how many there are.
@@ -118,7 +124,7 @@ class GuardedKeys:
 
     async def _key(self, name: KeyName) -> bytes:
         """The key, unlocked. Raises MissingKey, WrongKey."""
-        return self._kept(name) or await self._asked(name)
+        return self._kept(name) or await self._once(name, lambda: self._fetch(name))
 
     def _kept(self, name: KeyName) -> bytes | None:
         kept = self._unlocked.get(name)
@@ -128,16 +134,28 @@ class GuardedKeys:
         self._unlocked.move_to_end(name)
         return kept.key
 
-    async def _asked(self, name: KeyName) -> bytes:
-        async with self._asking:
-            kept = self._kept(name)
-            if kept is not None:
-                return kept
-            key = await self._unlock(name, await self._stored(name))
-            self._unlocked[name] = _Unlocked(key, self._clock() + self._bounds.most_seconds)
-            while len(self._unlocked) > self._bounds.most_keys:
-                self._unlocked.popitem(last=False)
-            return key
+    async def _fetch(self, name: KeyName) -> bytes:
+        key = await self._unlock(name, await self._stored(name))
+        self._unlocked[name] = _Unlocked(key, self._clock() + self._bounds.most_seconds)
+        while len(self._unlocked) > self._bounds.most_keys:
+            self._unlocked.popitem(last=False)
+        return key
+
+    async def _once(self, wanted: KeyName | None, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What `ask` gives, for all who want it at the same time; a failure too is for all of them.
+
+        One of them giving up does not end it.
+        """
+        task = self._under_way.get(wanted)
+        if task is None:
+            task = self._under_way[wanted] = asyncio.create_task(ask())
+            task.add_done_callback(lambda done: self._landed(wanted, done))
+        return await asyncio.shield(task)
+
+    def _landed(self, wanted: KeyName | None, task: asyncio.Task[Any]) -> None:
+        self._under_way.pop(wanted, None)
+        if not task.cancelled():
+            task.exception()  # looked at, should nobody be waiting any more
 
     async def _stored(self, name: KeyName) -> LockedKey:
         locked = await self._store.locked(name)
@@ -154,7 +172,8 @@ class GuardedKeys:
             raise MissingKey(
                 str(name),
                 place=f"what {self._locks_with} can unlock: {locked.locked_by} locks it",
-                hint=f"set NEOLAYER_KEYS__EARLIER={kind} and its settings, then: neolayer keys rewrap",
+                hint=f"set NEOLAYER_KEYS__EARLIER={kind} and what that needs, then:"
+                " neolayer keys rewrap",
             )
         try:
             return await master.decrypt(locked, _context(name))

@@ -63,7 +63,12 @@ class KeyService:
         """POST, and the answer whatever its status. Raises KeysUnavailable."""
         content = msgspec.json.encode(body)
         again = stamina.retry_context(
-            on=_Busy, attempts=ATTEMPTS, timeout=None, wait_initial=0.05, wait_max=1.0
+            on=_Busy,
+            attempts=ATTEMPTS,
+            timeout=None,
+            wait_initial=0.05,
+            wait_max=0.5,
+            wait_jitter=0.05,
         )
         try:
             async for attempt in again:
@@ -129,12 +134,8 @@ async def open_service(
             f"{name}: {parts.hostname} is asked over http, where everybody can read along",
             hint="write https://; http:// is for an agent on this machine",
         )
-    try:
-        verify = True if ca_file is None else ssl.create_default_context(cafile=ca_file)
-    except OSError as exc:
-        raise SettingsError(f"{name}: {ca_file} holds no certificates: {exc.strerror}") from exc
     async with httpx.AsyncClient(
-        verify=verify,
+        verify=_trust(name, ca_file) if parts.scheme == "https" else False,
         base_url=url.rstrip("/"),
         timeout=timeout_s,
         follow_redirects=False,
@@ -142,3 +143,10 @@ async def open_service(
         headers={"accept-encoding": "identity", "content-type": "application/json"},
     ) as client:
         yield KeyService(name, client, timeout_s)
+
+
+def _trust(name: str, ca_file: Path | None) -> ssl.SSLContext | bool:
+    try:
+        return True if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    except OSError as exc:
+        raise SettingsError(f"{name}: {ca_file} holds no certificates: {exc.strerror}") from exc

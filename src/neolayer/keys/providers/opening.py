@@ -109,7 +109,7 @@ def _master(settings: KeySettings, kind: str) -> AbstractAsyncContextManager[Mas
 
 
 def _required(value: SecretStr | str | None, name: str, kind: str, *, hint: str = "") -> str:
-    """The text of a setting. Raises SettingsError, naming it and its variable, where it is unset."""
+    """The text of a setting. Raises SettingsError, with its variable, where it is unset."""
     if not value:
         variable = f"NEOLAYER_{name.replace('.', '__').upper()}"
         raise SettingsError(

@@ -56,7 +56,9 @@ def signed(
         hashlib.sha256,
     ).hexdigest()
     credential = f"Credential={credentials.access_key_id}/{scope}"
-    given["authorization"] = f"{_ALGORITHM} {credential}, SignedHeaders={names}, Signature={signature}"
+    given["authorization"] = (
+        f"{_ALGORITHM} {credential}, SignedHeaders={names}, Signature={signature}"
+    )
     return given
 
 

@@ -1173,7 +1173,7 @@ TABLE blockchain.wallets
     COLUMN wallet_type character varying(50) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN is_hardware boolean NOT NULL DEFAULT false RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN key_id character varying(100)
+    COLUMN key_id character varying(100) RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT wallets_address_check CHECK (blockchain.is_address((address)::text))
     CONSTRAINT wallets_address_unique UNIQUE (tenant_id, network_id, address)
     CONSTRAINT wallets_key_check CHECK (((encrypted_private_key IS NULL) = (key_id IS NULL)))
@@ -1200,6 +1200,22 @@ TABLE core.context_secrets
     CONSTRAINT context_secrets_outer_pad_check CHECK ((octet_length(outer_pad) = 64))
     CONSTRAINT context_secrets_pkey PRIMARY KEY (id)
     OWNER neolayer_owner
+
+TABLE core.locked_keys
+    COLUMN version integer NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id character varying(32) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN locked_by character varying(2048) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN locked_key text NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    CONSTRAINT locked_keys_id_check CHECK (((id)::text ~ '^[a-z0-9][a-z0-9-]*$'::text))
+    CONSTRAINT locked_keys_locked_key_check CHECK (((octet_length(locked_key) >= 1) AND (octet_length(locked_key) <= 8192)))
+    CONSTRAINT locked_keys_pkey PRIMARY KEY (version)
+    CONSTRAINT locked_keys_version_check CHECK ((version > 0))
+    CREATE TRIGGER touch BEFORE UPDATE ON core.locked_keys FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
 
 TABLE core.services
     COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()

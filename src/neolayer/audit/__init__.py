@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neolayer.audit.changes import NotAuditable
 from neolayer.audit.entries import Action, Entry, Writer, append
 
-__all__ = ["Action", "Entry", "Writer", "append"]
+__all__ = ["Action", "Entry", "NotAuditable", "Writer", "append"]

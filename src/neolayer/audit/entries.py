@@ -9,9 +9,12 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from neolayer.audit.changes import address, checked, text
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.telemetry import mask
 
 QUERIES = load_queries(__name__)
+_RESOURCE_ID, _USER_AGENT, _ERROR_MESSAGE = 255, 512, 2_000
 Action = Literal["CREATE", "READ", "UPDATE", "DELETE", "EXECUTE", "LOGIN", "LOGOUT"]
 
 
@@ -32,7 +35,10 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What was done to which thing. `changes` names fields and never holds a secret."""
+    """What was done to which thing. `changes` names fields and never holds a secret.
+
+    `user_agent` and `error_message` may come from strangers: they are cut and made printable.
+    """
 
     action: Action
     resource: str
@@ -45,7 +51,11 @@ class Entry:
 
 
 def append(tx: Writer, entry: Entry) -> None:
-    """Add the entry to the transaction: it is stored if and only if the change is."""
+    """Add the entry to the transaction: it is stored if and only if the change is.
+
+    It costs no round trip. Raises NotAuditable where it would put a secret into the trail.
+    """
+    error = text(entry.error_message, longest=_ERROR_MESSAGE)
     tx.defer(
         QUERIES.append_entry,
         {
@@ -54,11 +64,11 @@ def append(tx: Writer, entry: Entry) -> None:
             "user_id": tx.by.user_id,
             "action": entry.action,
             "resource": entry.resource,
-            "resource_id": entry.resource_id,
-            "changes": None if entry.changes is None else Jsonb(dict(entry.changes)),
-            "ip_address": entry.ip_address,
-            "user_agent": entry.user_agent,
+            "resource_id": text(entry.resource_id, longest=_RESOURCE_ID),
+            "changes": None if entry.changes is None else Jsonb(checked(entry.changes)),
+            "ip_address": address(entry.ip_address),
+            "user_agent": text(entry.user_agent, longest=_USER_AGENT),
             "success": entry.success,
-            "error_message": entry.error_message,
+            "error_message": None if error is None else mask(error),
         },
     )

@@ -1,0 +1,143 @@
+"""What may stand in an entry: plain JSON, no secret, nothing that the database cannot hold.
+
+An entry cannot be changed afterwards, so a secret that gets into one stays for ever. A field whose
+name says that it is one is refused, and the transaction with it: `{"password": True}` tells that it
+was changed, `{"password": "..."}` what it is. Unmistakable values are refused under any name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from ipaddress import ip_address
+from math import isfinite
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from neolayer.errors import InvalidInput, visible
+
+MOST_BYTES: Final = 64 * 1024
+_MOST_DEPTH: Final = 16
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SECRETS: Final = frozenset(
+    (
+        *("password", "passwd", "pwd", "passphrase", "passcode", "secret", "token", "jwt"),
+        *("mnemonic", "seed", "otp", "totp", "hotp", "credential", "cookie", "authorization"),
+        *("bearer", "plaintext", "keystore"),
+    )
+)
+_SECRET_PAIRS: Final = frozenset(
+    f"{kind} {noun}"
+    for noun, kinds in {
+        "key": "api private secret signing encryption session data master access wrapped",
+        "code": "recovery backup verification reset otp totp mfa",
+        "phrase": "pass seed recovery",
+    }.items()
+    for kind in kinds.split()
+)
+# Words that leave a secret one: its hash can be tried against, its ciphertext kept for later.
+_FORMS: Final = frozenset(
+    (
+        *("hash", "digest", "value", "text", "plain", "clear", "raw", "old", "new", "encrypted"),
+        *("sealed", "ciphertext", "envelope", "hex"),
+    )
+)
+_SECRET_VALUE = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"|\$argon2(id|i|d)\$"
+    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\."
+    r"|\b[xyz]prv[1-9A-HJ-NP-Za-km-z]{50,}"
+    r"|://[^/\s:@]+:[^/\s@]+@"
+)
+
+
+class NotAuditable(InvalidInput):
+    """An entry holds what the audit trail may not."""
+
+
+def checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as plain JSON. Raises NotAuditable on a secret, and on what JSON cannot say."""
+    plain = _object(changes, ())
+    if len(orjson.dumps(plain)) > MOST_BYTES:
+        raise NotAuditable(f"an entry's changes are longer than {MOST_BYTES // 1024} KiB")
+    return plain
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a field of that name would hold a secret: `mfa_secret`, `apiKey`, `token_hash`.
+
+    `secret_key_id`, `token_family` and `public_key` do not.
+    """
+    words = [word.lower().removesuffix("s") for word in _WORD.findall(name)]
+    while len(words) > 1 and (words[-1] in _FORMS or words[-1].isdigit()):
+        words.pop()
+    return bool(words) and (words[-1] in _SECRETS or " ".join(words[-2:]) in _SECRET_PAIRS)
+
+
+def text(value: str | None, *, longest: int) -> str | None:
+    """What a stranger may have written, with controls as escapes, cut to `longest` characters."""
+    return None if value is None else visible(value)[:longest]
+
+
+def address(value: str | None) -> str | None:
+    """An IP address as the database takes it, without a zone. Raises NotAuditable."""
+    if not value:
+        return None
+    try:
+        return str(ip_address(value.partition("%")[0]))
+    except ValueError:
+        raise NotAuditable(f"no IP address: {visible(value)[:80]!r}") from None
+
+
+def _object(value: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    return {str(key): _value(item, (*path, str(key))) for key, item in value.items()}
+
+
+def _value(value: Any, path: tuple[str, ...]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if any(looks_secret(name) for name in path):
+        raise NotAuditable(
+            f"{'.'.join(path)!r} would put a secret into the audit trail",
+            hint="name the field that changed, never its value",
+        )
+    if len(path) > _MOST_DEPTH:
+        raise NotAuditable("an entry's changes are nested too deep")
+    match value:
+        case Enum():
+            return _value(value.value, path)
+        case Mapping():
+            return _object(value, path)  # pyright: ignore[reportUnknownArgumentType]
+        case list() | tuple():
+            return [_value(item, path) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        case set() | frozenset():
+            return sorted(_value(item, path) for item in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        case _:
+            return _scalar(value, path)
+
+
+def _scalar(value: Any, path: tuple[str, ...]) -> Any:
+    match value:
+        case str():
+            if _SECRET_VALUE.search(value):
+                raise NotAuditable(f"{'.'.join(path)!r} holds a secret")
+            return visible(value)
+        case int():
+            return value if -(2**63) <= value < 2**63 else str(value)
+        case float() if isfinite(value):
+            return value
+        case UUID() | Decimal():
+            return str(value)
+        case datetime() | date():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            kind = type(value).__name__
+            raise NotAuditable(f"{'.'.join(path)!r} is {kind}, which no entry can hold")

@@ -1,0 +1,15 @@
+"""The wallets' class of data: a tenant's own, joined to public chain data by address."""
+
+from __future__ import annotations
+
+from neolayer.catalogue import DataClass
+
+CLASSES: tuple[DataClass, ...] = (
+    DataClass(
+        "wallets",
+        "neolayer",
+        "blockchain.wallets",
+        tenant_key="tenant_id",
+        personal_fields=("user_id", "name", "address"),
+    ),
+)

@@ -221,6 +221,37 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION blockchain.keep_wallet()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        PERFORM FROM blockchain.networks n
+        WHERE n.id = NEW.network_id
+            AND (n.network_type = 'neo-n3') = (left(NEW.address, 1) = 'N');
+        IF NOT FOUND AND EXISTS (SELECT FROM blockchain.networks n WHERE n.id = NEW.network_id) THEN
+            RAISE EXCEPTION 'the address is not one of this kind of network'
+                USING ERRCODE = 'check_violation', SCHEMA = 'blockchain', TABLE = 'wallets',
+                CONSTRAINT = 'wallets_network_check';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF (NEW.tenant_id, NEW.id, NEW.network_id, NEW.address, NEW.is_hardware, NEW.created_at)
+        IS DISTINCT FROM
+        (OLD.tenant_id, OLD.id, OLD.network_id, OLD.address, OLD.is_hardware, OLD.created_at)
+        OR NEW.public_key IS DISTINCT FROM OLD.public_key
+        OR (NEW.encrypted_private_key IS NULL) <> (OLD.encrypted_private_key IS NULL) THEN
+        RAISE EXCEPTION 'a wallet keeps its tenant, network, address and custody'
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'delete the wallet and add another';
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION blockchain.release_transaction_keys()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1100,7 +1131,7 @@ TABLE blockchain.transactions
     CREATE INDEX idx_transactions_block ON ONLY blockchain.transactions USING btree (network_id, block_number DESC)
     CREATE INDEX idx_transactions_pending ON ONLY blockchain.transactions USING btree (created_at) WHERE ((status)::text = 'pending'::text)
     CREATE INDEX idx_transactions_pending_nonce ON ONLY blockchain.transactions USING btree (network_id, from_address, nonce) WHERE ((status)::text = 'pending'::text)
-    CREATE INDEX idx_transactions_to ON ONLY blockchain.transactions USING btree (to_address)
+    CREATE INDEX idx_transactions_to ON ONLY blockchain.transactions USING btree (to_address, block_timestamp DESC) WHERE (to_address IS NOT NULL)
     CREATE INDEX idx_transactions_user_time ON ONLY blockchain.transactions USING btree (from_address, block_timestamp DESC)
     CREATE TRIGGER claim_keys AFTER INSERT ON blockchain.transactions REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION blockchain.claim_transaction_keys()
     CREATE TRIGGER keep_key BEFORE UPDATE OF network_id, transaction_hash ON blockchain.transactions FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('a transaction never changes its network or hash')
@@ -1174,19 +1205,26 @@ TABLE blockchain.wallets
     COLUMN is_hardware boolean NOT NULL DEFAULT false RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN key_id character varying(100) RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN name character varying(255) RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT wallets_address_check CHECK (blockchain.is_address((address)::text))
     CONSTRAINT wallets_address_unique UNIQUE (tenant_id, network_id, address)
+    CONSTRAINT wallets_hardware_check CHECK (((NOT is_hardware) OR (encrypted_private_key IS NULL)))
     CONSTRAINT wallets_key_check CHECK (((encrypted_private_key IS NULL) = (key_id IS NULL)))
+    CONSTRAINT wallets_name_check CHECK ((((name)::text ~ '^[^[:cntrl:]]+$'::text) AND ((name)::text = btrim((name)::text))))
     CONSTRAINT wallets_network_id_fkey FOREIGN KEY (network_id) REFERENCES blockchain.networks(id)
     CONSTRAINT wallets_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT wallets_public_key_check CHECK (((public_key)::text ~ '^0[23][0-9a-f]{64}$'::text))
+    CONSTRAINT wallets_sealed_check CHECK ((octet_length(encrypted_private_key) > 66))
     CONSTRAINT wallets_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT wallets_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE SET NULL (user_id)
     CONSTRAINT wallets_wallet_type_check CHECK (core.is_canonical((wallet_type)::text))
+    CREATE INDEX idx_wallets_created ON blockchain.wallets USING btree (tenant_id, created_at, id)
     CREATE INDEX idx_wallets_network ON blockchain.wallets USING btree (network_id)
     CREATE INDEX idx_wallets_user ON blockchain.wallets USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER count_added AFTER INSERT ON blockchain.wallets REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('wallets')
     CREATE TRIGGER count_removed AFTER DELETE ON blockchain.wallets REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('wallets')
+    CREATE TRIGGER keep_wallet BEFORE INSERT OR UPDATE ON blockchain.wallets FOR EACH ROW EXECUTE FUNCTION blockchain.keep_wallet()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r

@@ -18,11 +18,14 @@ _KEY_VALUE = re.compile(
     r"\b((?:\w*(?:password|passwd|secret|token|api_?key))\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)",
     re.IGNORECASE,
 )
+# Bearer tokens say what they are: see identity/session_tokens.py.
+_BEARER = re.compile(r"\b(nl[srk]1\.)[A-Za-z0-9_-]+")
 
 
 def mask(text: str) -> str:
-    """The text with passwords in URLs and `password=...` pairs replaced by `***`."""
-    return _KEY_VALUE.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", text))
+    """The text with passwords in URLs and `password=...` pairs replaced by `***`, and tokens."""
+    shown = _BEARER.sub(r"\1***", text)
+    return _KEY_VALUE.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", shown))
 
 
 def _mask_values(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -166,7 +166,7 @@ def test_E10_a_role_of_another_tenant_cannot_be_granted(acting_as: As, secret: b
     with acting_as(A) as session:
         add_tenant(session, A)
         row = session.execute(
-            "INSERT INTO auth.roles (tenant_id, name) VALUES (%s, 'admin') RETURNING id", (A,)
+            "INSERT INTO auth.roles (tenant_id, name) VALUES (%s, 'clerk') RETURNING id", (A,)
         ).fetchone()
         assert row is not None
         set_context(session, sign_context(secret, tenant=B, principal=OPERATOR, expires_at=later()))

@@ -1,0 +1,25 @@
+"""Identity's classes of data: who may come in, and what they may do."""
+
+from __future__ import annotations
+
+from neolayer.catalogue import DataClass
+
+_DATABASE = "neolayer"
+
+CLASSES: tuple[DataClass, ...] = (
+    DataClass(
+        "sessions",
+        _DATABASE,
+        "auth.sessions",
+        tenant_key="tenant_id",
+        personal_fields=("ip_address", "last_ip_address", "user_agent"),
+    ),
+    DataClass("refresh_tokens", _DATABASE, "auth.refresh_tokens", tenant_key="tenant_id"),
+    DataClass("permissions", _DATABASE, "auth.permissions"),
+    DataClass("roles", _DATABASE, "auth.roles", tenant_key="tenant_id"),
+    DataClass("role_permissions", _DATABASE, "auth.role_permissions", tenant_key="tenant_id"),
+    DataClass("user_roles", _DATABASE, "auth.user_roles", tenant_key="tenant_id"),
+    DataClass("service_principals", _DATABASE, "auth.service_principals", tenant_key="tenant_id"),
+    DataClass("service_roles", _DATABASE, "auth.service_roles", tenant_key="tenant_id"),
+    DataClass("api_keys", _DATABASE, "auth.api_keys", tenant_key="tenant_id"),
+)

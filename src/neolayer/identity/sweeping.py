@@ -1,0 +1,53 @@
+"""What has ended long ago goes: sessions with their refresh tokens, and API keys.
+
+An operator's connection says which tenants have something; each is then swept as the application,
+under its own policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.postgres.connections import connect
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.tenancy import CoreDatabase, Principal
+
+QUERIES = load_queries(__name__, "access.sql")
+KEEP = timedelta(days=30)  # so that "which session was that?" can still be answered
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many rows went."""
+
+    sessions: int
+    keys: int
+
+
+async def sweep(endpoints: Endpoints, core: CoreDatabase, *, keep: timedelta = KEEP) -> Swept:
+    """Delete what ended more than `keep` ago, in batches. Raises EngineError."""
+    before = datetime.now(UTC) - keep
+    sessions = keys = 0
+    for tenant in await _tenants(endpoints, before):
+        sessions += await _drain(core, tenant, QUERIES.sweep_sessions, before)
+        keys += await _drain(core, tenant, QUERIES.sweep_keys, before)
+    return Swept(sessions, keys)
+
+
+async def _tenants(endpoints: Endpoints, before: datetime) -> list[UUID]:
+    dsn = endpoints.cluster(Database.CORE).dsn(Role.OPERATOR, Database.CORE)
+    async with await connect(dsn, autocommit=True, application_name="sweep") as operator:
+        rows = await operator.execute(QUERIES.tenants_to_sweep, {"before": before})
+        return [row[0] for row in await rows.fetchall()]
+
+
+async def _drain(core: CoreDatabase, tenant: UUID, query: str, before: datetime) -> int:
+    scope = core.scope(tenant, by=Principal.system("sweeper"))
+    swept = 0
+    while rows := await scope.fetch(query, {"before": before, "limit": _BATCH}):  # pyright: ignore[reportArgumentType]
+        swept += len(rows)
+    return swept

@@ -1,0 +1,303 @@
+"""E9 and E10: nobody gets more than they were given, by the verbs or by SQL."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import LiteralString
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from tests.fixtures.fix_access import HERE, Company, NewCompany
+
+from neolayer.errors import AccessDenied
+from neolayer.identity import EscalationRefused, LastOwner
+from neolayer.tenancy import Principal, Scope
+
+PLATFORM = UUID(int=0)
+OWNER_ROLE = UUID("00000000-0000-4000-8000-000000000001")
+GRANT: LiteralString = (
+    "INSERT INTO auth.user_roles (tenant_id, user_id, role_id, role_scope_id)"
+    " VALUES (%s, %s, %s, %s) RETURNING user_id"
+)
+
+
+async def _as(company: Company, name: str, *roles: str) -> Company:
+    return company.acting_as(Principal.user(await company.user(name, *roles)))
+
+
+async def test_E10_nobody_grants_what_they_do_not_hold(company: Company) -> None:
+    """Not to others, not to oneself, not through a service, a role of one's own or a key."""
+    admin = await _as(company, "adam", "admin")
+    ann = Principal.user(await company.user("ann"))
+    robot = await company.services.create("robot")
+    strong = await company.services.create("strong")
+    await company.roles.grant("signer", to=Principal.service(strong.id))
+    await company.roles.create("clerk", ["wallets:read"])
+    me = admin.scope.by
+    for attempt in (
+        admin.roles.grant("owner", to=ann),
+        admin.roles.grant("owner", to=me),
+        admin.roles.grant("signer", to=me),
+        admin.roles.grant("signer", to=Principal.service(robot.id)),
+        admin.roles.create("mine", ["wallets:sign"]),
+        admin.roles.create("mine", ["*"]),
+        admin.roles.create("mine", ["wallets:*"]),
+        admin.roles.update("clerk", ["wallets:sign"]),
+        admin.services.make_key(strong.id),
+        admin.services.rotate_key(strong.id),
+    ):
+        with pytest.raises(EscalationRefused) as refused:
+            await attempt
+        assert refused.value.permission in {"*", "wallets:sign", "wallets:*"}
+    assert [role.name for role in await company.roles.list() if not role.is_system] == ["clerk"]
+    assert await company.roles.grants(ann) == []
+    refusals = [
+        await company.audited("grant"),
+        await company.audited("role"),
+        await company.audited("api_key"),
+    ]
+    assert sum(entry[1] is False for entries in refusals for entry in entries) == 10
+    await admin.roles.grant("member", to=ann)
+    await admin.services.make_key(robot.id)
+
+
+async def test_E10_granting_needs_the_permission_to_grant(company: Company) -> None:
+    """A member may not pass on what it holds, a service neither, and a stranger nothing."""
+    ann = Principal.user(await company.user("ann"))
+    robot = await company.services.create("robot")
+    await company.roles.grant("service", to=Principal.service(robot.id))
+    for by in (
+        (await _as(company, "mona", "member")).scope.by,
+        Principal.service(robot.id),
+        Principal.user(uuid4()),
+        Principal.anonymous(),
+    ):
+        with pytest.raises(EscalationRefused) as refused:
+            await company.acting_as(by).roles.grant("member", to=ann)
+        assert refused.value.permission == "roles:grant"
+
+
+async def test_E10_the_database_refuses_it_to_any_code(company: Company) -> None:
+    """The same by SQL, as another room or a mistake would: 42501, by INSERT and by UPDATE."""
+    admin = await _as(company, "adam", "admin")
+    ann = await company.user("ann", "member")
+    clerk = await company.roles.create("clerk", ["wallets:read"])
+    tenant, me = company.scope.tenant, admin.scope.by.user_id
+    attempts: list[tuple[LiteralString, tuple[object, ...]]] = [
+        (GRANT, (tenant, ann, OWNER_ROLE, PLATFORM)),
+        (GRANT, (tenant, me, OWNER_ROLE, PLATFORM)),
+        (
+            "UPDATE auth.user_roles SET role_id = %s WHERE user_id = %s RETURNING user_id",
+            (OWNER_ROLE, me),
+        ),
+        (
+            "INSERT INTO auth.role_permissions (tenant_id, role_id, permission_id)"
+            " SELECT %s, %s, id FROM auth.permissions WHERE name = '*' RETURNING role_id",
+            (tenant, clerk.id),
+        ),
+    ]
+    for statement, params in attempts:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+            await admin.scope.fetch(statement, params)
+        assert refused.value.diag.constraint_name == "no_escalation"
+
+
+async def test_E10_a_grant_ends_no_later_than_the_granters(company: Company) -> None:
+    """Who is admin until tonight makes nobody admin for longer, themselves included."""
+    adam, ann = await company.user("adam"), Principal.user(await company.user("ann"))
+    tonight = datetime.now(UTC) + timedelta(hours=6)
+    await company.roles.grant("admin", to=Principal.user(adam), expires_at=tonight)
+    admin = company.acting_as(Principal.user(adam))
+    for expires_at in (None, tonight + timedelta(seconds=1)):
+        for to in (ann, Principal.user(adam)):
+            with pytest.raises(EscalationRefused):
+                await admin.roles.grant("admin", to=to, expires_at=expires_at)
+    await admin.roles.grant("admin", to=ann, expires_at=tonight)
+
+
+async def test_E10_an_expired_grant_gives_nothing(company: Company) -> None:
+    """Neither access, nor the power to grant; to people and services alike."""
+    adam, ann = await company.user("adam", "admin"), await company.user("ann")
+    robot = await company.services.create("robot")
+    await company.roles.grant("service", to=Principal.service(robot.id))
+    tokens = await company.sessions.start(adam, ip_address=HERE)
+    key = await company.services.make_key(robot.id)
+    for table in ("user_roles", "service_roles"):
+        await company.scope.fetch(
+            f"UPDATE auth.{table} SET expires_at = now() RETURNING role_id"  # type: ignore[arg-type]
+        )
+    for access in (
+        await company.sessions.check(tokens.access_token),
+        await company.services.check(key.key),
+    ):
+        assert access.permissions == frozenset()
+        with pytest.raises(AccessDenied, match="chain:read"):
+            access.require("chain:read")
+    with pytest.raises(EscalationRefused):
+        await company.acting_as(Principal.user(adam)).roles.grant("member", to=Principal.user(ann))
+
+
+async def test_E10_a_grant_that_ends_in_a_cached_answer_ends_it(company: Company) -> None:
+    """The answer is not used beyond the first end of a grant it rests on."""
+    ann = await company.user()
+    until = datetime.now(UTC) + timedelta(seconds=0.3)
+    await company.roles.grant("signer", to=Principal.user(ann), expires_at=until)
+    tokens = await company.sessions.start(ann, ip_address=HERE)
+    assert (await company.sessions.check(tokens.access_token)).allows("wallets:sign")
+    company.clock.now += 0.35
+    await company.scope.one("SELECT pg_sleep(0.35)")
+    assert not (await company.sessions.check(tokens.access_token)).allows("wallets:sign")
+
+
+async def test_E10_suspended_granters_give_nothing(company: Company) -> None:
+    """A transaction begun before the suspension does not help either."""
+    await company.user("olga", "owner")
+    admin = await _as(company, "adam", "admin")
+    ann = Principal.user(await company.user("ann"))
+    await company.scope.one(
+        "UPDATE auth.users SET status = 'suspended' WHERE username = 'adam' RETURNING id"
+    )
+    with pytest.raises(EscalationRefused):
+        await admin.roles.grant("member", to=ann)
+
+
+async def test_E10_who_cannot_give_cannot_take_away(company: Company) -> None:
+    """An admin does not unseat an owner; anybody may lay down what they hold."""
+    await company.user("olga", "owner")
+    paul = Principal.user(await company.user("paul", "owner"))
+    admin = await _as(company, "adam", "admin")
+    with pytest.raises(EscalationRefused):
+        await admin.roles.revoke("owner", of=paul)
+    mona = await _as(company, "mona", "member")
+    assert await mona.roles.revoke("member", of=mona.scope.by)
+    assert await company.acting_as(paul).roles.revoke("owner", of=paul)
+
+
+async def test_E10_a_role_of_another_tenant_is_never_granted(new_company: NewCompany) -> None:
+    """By every spelling of the reference, to people and services: refused by key or check."""
+    ours, theirs = await new_company(), await new_company()
+    role = await theirs.roles.create("clerk", ["*"])
+    ann, robot = await ours.user(), await ours.services.create("robot")
+    for table, column, grantee in (
+        ("user_roles", "user_id", ann),
+        ("service_roles", "service_id", robot.id),
+    ):
+        statement = (
+            f"INSERT INTO auth.{table} (tenant_id, {column}, role_id, role_scope_id)"
+            " VALUES (%s, %s, %s, %s) RETURNING role_id"
+        )
+        for scope_id in (theirs.scope.tenant, ours.scope.tenant, PLATFORM):
+            with pytest.raises(psycopg.errors.IntegrityError):
+                await ours.scope.fetch(
+                    statement,  # type: ignore[arg-type]
+                    (ours.scope.tenant, grantee, role.id, scope_id),
+                )
+
+
+async def test_E9_the_platforms_roles_and_catalogue_are_read_only(company: Company) -> None:
+    """By the verbs as if they were not there, by SQL nothing changes: is_system is not settable."""
+    await company.roles.create("clerk", [])
+    owner = await _as(company, "olga", "owner")
+    changes: list[LiteralString] = [
+        "UPDATE auth.roles SET name = 'x' WHERE is_system RETURNING id",
+        "DELETE FROM auth.roles WHERE is_system RETURNING id",
+        "DELETE FROM auth.role_permissions WHERE tenant_id IS NULL RETURNING role_id",
+    ]
+    for change in changes:
+        assert await owner.scope.fetch(change) == []
+    refused: list[LiteralString] = [
+        "INSERT INTO auth.roles (tenant_id, name, is_system) VALUES (NULL, 'root', true)"
+        " RETURNING id",
+        "UPDATE auth.roles SET is_system = true WHERE name = 'clerk' RETURNING id",
+        "UPDATE auth.roles SET tenant_id = NULL, is_system = true WHERE name = 'clerk'"
+        " RETURNING id",
+        "INSERT INTO auth.permissions (name, resource, action) VALUES ('a:b', 'a', 'b')"
+        " RETURNING id",
+        "UPDATE auth.permissions SET action = '*' RETURNING id",
+    ]
+    for change in refused:
+        with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.CheckViolation)):
+            await owner.scope.fetch(change)
+
+
+# The last owner
+
+
+async def _remove(scope: Scope, how: str, user_id: UUID) -> None:
+    statements: dict[str, LiteralString] = {
+        "revoke": "DELETE FROM auth.user_roles WHERE user_id = %s RETURNING user_id",
+        "expire": "UPDATE auth.user_roles SET expires_at = now() WHERE user_id = %s"
+        " RETURNING user_id",
+        "suspend": "UPDATE auth.users SET status = 'suspended' WHERE id = %s RETURNING id",
+        "leave": "UPDATE auth.users SET deleted_at = now() WHERE id = %s RETURNING id",
+        "erase": "DELETE FROM auth.users WHERE id = %s RETURNING id",
+    }
+    assert await scope.fetch(statements[how], (user_id,))
+
+
+WAYS = ("revoke", "expire", "suspend", "leave", "erase")
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_E10_the_last_owner_stays(company: Company, how: str) -> None:
+    """Not taken back, not given an end, not suspended, deleted or erased; one of two may go."""
+    olga, paul = await company.user("olga", "owner"), await company.user("paul", "owner")
+    await _remove(company.scope, how, paul)
+    with pytest.raises(psycopg.errors.RestrictViolation) as refused:
+        await _remove(company.scope, how, olga)
+    assert refused.value.diag.constraint_name == "last_owner"
+    with pytest.raises(LastOwner):
+        await company.roles.revoke("owner", of=Principal.user(olga))
+    with pytest.raises(LastOwner):
+        await company.roles.grant(
+            "owner", to=Principal.user(olga), expires_at=datetime.now(UTC) + timedelta(days=1)
+        )
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_E10_two_owners_who_leave_at_once_do_not_both(company: Company, how: str) -> None:
+    """Both begin before either commits; the database lets one go."""
+    owners = [await company.user(name, "owner") for name in ("olga", "paul")]
+    both = asyncio.Barrier(2)
+
+    async def go(owner: UUID) -> bool:
+        try:
+            async with company.scope.transaction() as tx:
+                await tx.one("SELECT 1")
+                await both.wait()
+                statement: dict[str, LiteralString] = {
+                    "revoke": "DELETE FROM auth.user_roles WHERE user_id = %s",
+                    "expire": "UPDATE auth.user_roles SET expires_at = now() WHERE user_id = %s",
+                    "suspend": "UPDATE auth.users SET status = 'suspended' WHERE id = %s",
+                    "leave": "UPDATE auth.users SET deleted_at = now() WHERE id = %s",
+                    "erase": "DELETE FROM auth.users WHERE id = %s",
+                }
+                await tx.execute(statement[how], (owner,))
+        except psycopg.errors.RestrictViolation:
+            return False
+        return True
+
+    assert sorted(await asyncio.gather(*map(go, owners))) == [False, True]
+
+
+async def test_E10_owners_are_not_removed_where_others_cannot_be_seen(company: Company) -> None:
+    """Under REPEATABLE READ the second one would not see that the first has gone."""
+    olga = await company.user("olga", "owner")
+    await company.user("paul", "owner")
+    with pytest.raises(psycopg.errors.InvalidTransactionState):
+        async with company.scope.transaction() as tx:
+            await tx.execute("SET LOCAL statement_timeout = '10s'")
+            await tx.execute("COMMIT")
+            await tx.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            context = company.scope.core.signer.sign(company.scope.tenant, company.scope.by)
+            await tx.execute("SELECT set_config('neolayer.context', %s, true)", (context,))
+            await tx.execute("DELETE FROM auth.user_roles WHERE user_id = %s", (olga,))
+
+
+async def test_a_deleted_tenant_may_lose_its_owners(company: Company) -> None:
+    """Erasure goes all the way."""
+    olga = await company.user("olga", "owner")
+    await company.scope.one("UPDATE core.tenants SET deleted_at = now() RETURNING id")
+    await _remove(company.scope, "erase", olga)

@@ -105,6 +105,201 @@ RETURN array_to_string(core.verified_context(), '.'::text)
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION auth.actor_lacks(needed_resource text, needed_action text, needed_until timestamp with time zone)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    actor text[] := string_to_array(core.current_principal(), ':');
+BEGIN
+    IF actor IS NULL OR actor[1] IN ('operator', 'system') THEN
+        RETURN false;
+    END IF;
+    IF actor[1] NOT IN ('user', 'service') THEN
+        RETURN true;
+    END IF;
+    RETURN NOT EXISTS (
+        SELECT FROM (
+            SELECT g.role_scope_id, g.role_id, g.expires_at
+            FROM auth.user_roles g
+            JOIN auth.users u ON (u.tenant_id, u.id) = (g.tenant_id, g.user_id)
+            WHERE g.tenant_id = (SELECT core.current_tenant()) AND actor[1] = 'user'
+                AND g.user_id = actor[2]::uuid AND u.status = 'active' AND u.deleted_at IS NULL
+            UNION ALL
+            SELECT g.role_scope_id, g.role_id, g.expires_at
+            FROM auth.service_roles g
+            JOIN auth.service_principals s ON (s.tenant_id, s.id) = (g.tenant_id, g.service_id)
+            WHERE g.tenant_id = (SELECT core.current_tenant()) AND actor[1] = 'service'
+                AND g.service_id = actor[2]::uuid AND s.status = 'active'
+        ) held
+        JOIN auth.role_permissions rp
+            ON (rp.scope_id, rp.role_id) = (held.role_scope_id, held.role_id)
+        JOIN auth.permissions p ON p.id = rp.permission_id
+        WHERE p.resource IN ('*', needed_resource) AND p.action IN ('*', needed_action)
+            AND coalesce(held.expires_at, 'infinity') > clock_timestamp()
+            AND coalesce(held.expires_at, 'infinity') >= coalesce(needed_until, 'infinity')
+    );
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION auth.admit_grant()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    missing text;
+BEGIN
+    IF auth.actor_lacks('roles', 'grant', clock_timestamp()) THEN
+        PERFORM auth.refuse_escalation('roles:grant');
+    END IF;
+    SELECT p.name INTO missing
+    FROM auth.role_permissions rp
+    JOIN auth.permissions p ON p.id = rp.permission_id
+    WHERE rp.scope_id = NEW.role_scope_id AND rp.role_id = NEW.role_id
+        AND auth.actor_lacks(p.resource, p.action, NEW.expires_at)
+    ORDER BY p.name LIMIT 1;
+    IF missing IS NOT NULL THEN
+        PERFORM auth.refuse_escalation(missing);
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.admit_key()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    missing text;
+BEGIN
+    SELECT p.name INTO missing
+    FROM auth.service_roles g
+    JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
+    JOIN auth.permissions p ON p.id = rp.permission_id
+    WHERE g.tenant_id = NEW.tenant_id AND g.service_id = NEW.service_id
+        AND coalesce(g.expires_at, 'infinity') > clock_timestamp()
+        AND auth.actor_lacks(p.resource, p.action, least(g.expires_at, NEW.expires_at))
+    ORDER BY p.name LIMIT 1;
+    IF missing IS NOT NULL THEN
+        PERFORM auth.refuse_escalation(missing);
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.admit_permission()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    missing text;
+BEGIN
+    SELECT p.name INTO missing FROM auth.permissions p
+    WHERE p.id = NEW.permission_id AND auth.actor_lacks(p.resource, p.action, NULL);
+    IF missing IS NOT NULL THEN
+        PERFORM auth.refuse_escalation(missing);
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.keep_an_active_owner()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF EXISTS (
+        SELECT FROM auth.user_roles g
+        WHERE g.tenant_id = OLD.tenant_id AND g.user_id = OLD.id AND g.expires_at IS NULL
+            AND g.role_id = '00000000-0000-4000-8000-000000000001'
+    ) THEN
+        PERFORM auth.require_an_owner(OLD.tenant_id);
+    END IF;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.keep_an_owner()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM auth.require_an_owner(OLD.tenant_id);
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.keep_names_apart()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF NEW.tenant_id IS NOT NULL
+        AND EXISTS (SELECT FROM auth.roles r WHERE r.tenant_id IS NULL AND r.name = NEW.name)
+    THEN
+        RAISE EXCEPTION 'a role of the platform has this name'
+            USING ERRCODE = 'unique_violation', CONSTRAINT = 'roles_name_unique';
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.refuse_escalation(missing text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RAISE EXCEPTION 'nobody gives what they do not hold'
+        USING ERRCODE = 'insufficient_privilege', CONSTRAINT = 'no_escalation', DETAIL = missing;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION auth.require_an_owner(tenant uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF current_setting('transaction_isolation') = 'repeatable read' THEN
+        RAISE EXCEPTION 'owners are removed under READ COMMITTED or SERIALIZABLE only'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    PERFORM FROM core.tenants t
+    WHERE t.id = tenant AND t.deleted_at IS NULL FOR NO KEY UPDATE;
+    IF FOUND AND NOT EXISTS (
+        SELECT FROM auth.user_roles g
+        JOIN auth.users u ON (u.tenant_id, u.id) = (g.tenant_id, g.user_id)
+        WHERE g.tenant_id = tenant AND g.expires_at IS NULL
+            AND g.role_id = '00000000-0000-4000-8000-000000000001'
+            AND u.status = 'active' AND u.deleted_at IS NULL
+    ) THEN
+        RAISE EXCEPTION 'a tenant keeps one owner at least'
+            USING ERRCODE = 'restrict_violation', CONSTRAINT = 'last_owner';
+    END IF;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION blockchain.claim_transaction_keys()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -686,6 +881,29 @@ TABLE audit.heads
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
 
+TABLE auth.api_keys
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN service_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN key_hash character varying(64) COLLATE "C" NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN revoked_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN last_used_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN last_ip_address inet RIGHTS {neolayer_operator=r/neolayer_owner}
+    CONSTRAINT api_keys_hash_unique UNIQUE (tenant_id, key_hash)
+    CONSTRAINT api_keys_key_hash_check CHECK (core.is_hex((key_hash)::text, 64))
+    CONSTRAINT api_keys_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT api_keys_service_fkey FOREIGN KEY (tenant_id, service_id) REFERENCES auth.service_principals(tenant_id, id) ON DELETE CASCADE
+    CREATE INDEX idx_api_keys_service ON auth.api_keys USING btree (tenant_id, service_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_key BEFORE INSERT OR UPDATE OF service_id, key_hash, expires_at ON auth.api_keys FOR EACH ROW EXECUTE FUNCTION auth.admit_key()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+
 TABLE auth.permissions
     COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
     COLUMN name character varying(100) NOT NULL
@@ -729,6 +947,7 @@ TABLE auth.refresh_tokens
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN used_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN child_salt bytea
     CONSTRAINT refresh_tokens_hash_unique UNIQUE (tenant_id, token_hash)
     CONSTRAINT refresh_tokens_one_child UNIQUE (tenant_id, parent_id)
     CONSTRAINT refresh_tokens_parent_fkey FOREIGN KEY (tenant_id, parent_id) REFERENCES auth.refresh_tokens(tenant_id, id) ON DELETE CASCADE
@@ -756,6 +975,7 @@ TABLE auth.role_permissions
     CREATE INDEX idx_role_permissions_tenant ON auth.role_permissions USING btree (tenant_id)
     POLICY platform_roles PERMISSIVE r TO neolayer_app, neolayer_owner USING ((tenant_id IS NULL) AND (( SELECT core.current_tenant() AS current_tenant) IS NOT NULL)) CHECK -
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_permission BEFORE INSERT OR UPDATE ON auth.role_permissions FOR EACH ROW EXECUTE FUNCTION auth.admit_permission()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -779,7 +999,54 @@ TABLE auth.roles
     CREATE INDEX idx_roles_tenant ON auth.roles USING btree (tenant_id)
     POLICY platform_roles PERMISSIVE r TO neolayer_app, neolayer_owner USING ((tenant_id IS NULL) AND (( SELECT core.current_tenant() AS current_tenant) IS NOT NULL)) CHECK -
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_names_apart BEFORE INSERT OR UPDATE OF name, tenant_id ON auth.roles FOR EACH ROW EXECUTE FUNCTION auth.keep_names_apart()
     CREATE TRIGGER touch BEFORE UPDATE ON auth.roles FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.service_principals
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN name character varying(100) NOT NULL
+    COLUMN description text
+    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT service_principals_name_check CHECK (core.is_canonical((name)::text))
+    CONSTRAINT service_principals_name_unique UNIQUE (tenant_id, name)
+    CONSTRAINT service_principals_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT service_principals_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'disabled'::character varying])::text[])))
+    CONSTRAINT service_principals_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER touch BEFORE UPDATE ON auth.service_principals FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE auth.service_roles
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN service_id uuid NOT NULL
+    COLUMN role_id uuid NOT NULL
+    COLUMN role_scope_id uuid NOT NULL
+    COLUMN granted_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN granted_by uuid
+    COLUMN expires_at timestamp with time zone
+    CONSTRAINT service_roles_granted_by_fkey FOREIGN KEY (tenant_id, granted_by) REFERENCES auth.users(tenant_id, id) ON DELETE SET NULL (granted_by)
+    CONSTRAINT service_roles_pkey PRIMARY KEY (tenant_id, service_id, role_id)
+    CONSTRAINT service_roles_role_fkey FOREIGN KEY (role_scope_id, role_id) REFERENCES auth.roles(scope_id, id) ON DELETE CASCADE
+    CONSTRAINT service_roles_scope_check CHECK (((role_scope_id = tenant_id) OR (role_scope_id = '00000000-0000-0000-0000-000000000000'::uuid)))
+    CONSTRAINT service_roles_service_fkey FOREIGN KEY (tenant_id, service_id) REFERENCES auth.service_principals(tenant_id, id) ON DELETE CASCADE
+    CREATE INDEX idx_service_roles_granted_by ON auth.service_roles USING btree (tenant_id, granted_by)
+    CREATE INDEX idx_service_roles_role ON auth.service_roles USING btree (role_scope_id, role_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_grant BEFORE INSERT OR UPDATE OF service_id, role_id, role_scope_id, expires_at ON auth.service_roles FOR EACH ROW EXECUTE FUNCTION auth.admit_grant()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -799,6 +1066,10 @@ TABLE auth.sessions
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN last_seen_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN version integer NOT NULL DEFAULT 1 RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN access_expires_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN idle_timeout interval NOT NULL DEFAULT '01:00:00'::interval RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN last_ip_address inet RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN revoked_reason character varying(50) RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT sessions_pkey PRIMARY KEY (tenant_id, id)
     CONSTRAINT sessions_token_hash_check CHECK (core.is_hex((token_hash)::text, 64))
     CONSTRAINT sessions_token_unique UNIQUE (tenant_id, token_hash)
@@ -829,6 +1100,8 @@ TABLE auth.user_roles
     CREATE INDEX idx_user_roles_granted_by ON auth.user_roles USING btree (tenant_id, granted_by)
     CREATE INDEX idx_user_roles_role ON auth.user_roles USING btree (role_scope_id, role_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_grant BEFORE INSERT OR UPDATE OF user_id, role_id, role_scope_id, expires_at ON auth.user_roles FOR EACH ROW EXECUTE FUNCTION auth.admit_grant()
+    CREATE TRIGGER keep_an_owner AFTER DELETE OR UPDATE ON auth.user_roles FOR EACH ROW WHEN (((old.role_id = '00000000-0000-4000-8000-000000000001'::uuid) AND (old.expires_at IS NULL))) EXECUTE FUNCTION auth.keep_an_owner()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -867,6 +1140,7 @@ TABLE auth.users
     CREATE TRIGGER count_added AFTER INSERT ON auth.users REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_removed AFTER DELETE ON auth.users REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_returned AFTER UPDATE OF deleted_at ON auth.users FOR EACH ROW WHEN (((old.deleted_at IS NULL) <> (new.deleted_at IS NULL))) EXECUTE FUNCTION core.count_return('users')
+    CREATE TRIGGER keep_an_active_owner AFTER UPDATE OF status, deleted_at ON auth.users FOR EACH ROW WHEN ((((old.status)::text = 'active'::text) AND (old.deleted_at IS NULL) AND (((new.status)::text <> 'active'::text) OR (new.deleted_at IS NOT NULL)))) EXECUTE FUNCTION auth.keep_an_active_owner()
     CREATE TRIGGER touch BEFORE UPDATE ON auth.users FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from tests.fixtures.fix_access import HERE, Company, NewCompany
 
 from neolayer.errors import AccessDenied
 from neolayer.identity import EscalationRefused, LastOwner
 from neolayer.tenancy import Principal, Scope
+from tests.fixtures.fix_access import HERE, Company, NewCompany
 
 PLATFORM = UUID(int=0)
 OWNER_ROLE = UUID("00000000-0000-4000-8000-000000000001")

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.fixtures.fix_access import HERE, Company
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.errors import Unauthenticated
 from neolayer.identity import AccessCache, Sessions, Tokens
 from neolayer.tenancy import CoreDatabase, open_core
+from tests.fixtures.fix_access import HERE, Company
 
 
 @pytest.fixture

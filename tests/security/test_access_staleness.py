@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from tests.fixtures.fix_access import HERE, Company, NewCompany
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.errors import Unauthenticated
@@ -16,6 +15,7 @@ from neolayer.identity import AccessCache
 from neolayer.identity.access_cache import LIFETIME_S
 from neolayer.identity.session_tokens import Kind, parse_token
 from neolayer.tenancy import CoreDatabase, Principal, open_core
+from tests.fixtures.fix_access import HERE, Company, NewCompany
 
 Change = Callable[[Company, "Bearers"], Awaitable[object]]
 

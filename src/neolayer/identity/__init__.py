@@ -1,4 +1,4 @@
-"""Who is asking and what they may do: people, sessions, roles, services."""
+"""Who is asking and what they may do: people, logins, sessions, roles, services."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from neolayer.identity.guarded import (
     PrincipalNotFound,
     refusal,
 )
+from neolayer.identity.login import Authenticated, BadCredentials, Client, CodeRequired, Credentials
+from neolayer.identity.login import Login as Login
+from neolayer.identity.mfa import Enrolment, SecondFactor, SecondFactorConflict, WrongCode
+from neolayer.identity.model import AlreadyRegistered, InvalidName, Status, User, UserNotFound
+from neolayer.identity.passwords import PasswordHasher, TooManyLogins, WeakPassword
 from neolayer.identity.roles import Explanation, Grant, Role, RoleNotFound, Roles
+from neolayer.identity.sealing import Sealer
 from neolayer.identity.services import Key, NewKey, Service, ServiceNotFound, Services
 from neolayer.identity.session_tokens import UnknownToken
 from neolayer.identity.sessions import (
@@ -22,22 +28,41 @@ from neolayer.identity.sessions import (
     Tokens,
     end_sessions,
 )
+from neolayer.identity.tokens import BadToken, EmailTokens, Letter, Mailer
+from neolayer.identity.users import Users
 
 __all__ = [
     "Access",
     "AccessCache",
+    "AlreadyRegistered",
+    "Authenticated",
+    "BadCredentials",
+    "BadToken",
+    "Client",
+    "CodeRequired",
+    "Credentials",
+    "EmailTokens",
+    "Enrolment",
     "EscalationRefused",
     "Explanation",
     "Grant",
+    "InvalidName",
     "Key",
     "LastOwner",
+    "Letter",
+    "Login",
+    "Mailer",
     "NameTaken",
     "NewKey",
+    "PasswordHasher",
     "PermissionMissing",
     "PrincipalNotFound",
     "Role",
     "RoleNotFound",
     "Roles",
+    "Sealer",
+    "SecondFactor",
+    "SecondFactorConflict",
     "Service",
     "ServiceNotFound",
     "Services",
@@ -45,8 +70,15 @@ __all__ = [
     "SessionNotFound",
     "SessionPolicy",
     "Sessions",
+    "Status",
     "Tokens",
+    "TooManyLogins",
     "UnknownToken",
+    "User",
+    "UserNotFound",
+    "Users",
+    "WeakPassword",
+    "WrongCode",
     "end_sessions",
     "refusal",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from neolayer.catalogue import DataClass
 
 _DATABASE = "neolayer"
@@ -22,4 +24,34 @@ CLASSES: tuple[DataClass, ...] = (
     DataClass("service_principals", _DATABASE, "auth.service_principals", tenant_key="tenant_id"),
     DataClass("service_roles", _DATABASE, "auth.service_roles", tenant_key="tenant_id"),
     DataClass("api_keys", _DATABASE, "auth.api_keys", tenant_key="tenant_id"),
+    DataClass(
+        "users",
+        _DATABASE,
+        "auth.users",
+        tenant_key="tenant_id",
+        personal_fields=("email", "username", "last_login_at"),
+    ),
+    DataClass("recovery_codes", _DATABASE, "auth.recovery_codes", tenant_key="tenant_id"),
+    DataClass(
+        "known_devices",
+        _DATABASE,
+        "auth.known_devices",
+        retention=timedelta(days=365),
+        tenant_key="tenant_id",
+    ),
+    DataClass(
+        "login_failures",
+        _DATABASE,
+        "auth.login_failures",
+        retention=timedelta(days=30),
+        tenant_key="tenant_id",
+    ),
+    DataClass(
+        "one_time_tokens",
+        _DATABASE,
+        "auth.one_time_tokens",
+        retention=timedelta(days=3),
+        tenant_key="tenant_id",
+        personal_fields=("email",),
+    ),
 )

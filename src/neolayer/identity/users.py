@@ -1,0 +1,201 @@
+"""Users of a tenant: the verbs over one row each, every change audited with the change.
+
+Arguments are typed and named, so a caller can set what a verb is for and nothing else. What proves
+who somebody is never leaves this room: a `User` has no field for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg.errors import UniqueViolation
+
+from neolayer import audit
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import InvalidInput
+from neolayer.identity.backoff import account_subject
+from neolayer.identity.mfa import SecondFactor
+from neolayer.identity.model import (
+    AlreadyRegistered,
+    Status,
+    User,
+    UserNotFound,
+    canonical_email,
+    canonical_username,
+)
+from neolayer.identity.passwords import SERVICE_NAME, PasswordHasher, acceptable, personal_words
+from neolayer.identity.sealing import Sealer
+from neolayer.tenancy import Scope, Transaction
+
+QUERIES = load_queries(__name__, "people.sql")
+MAX_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The users of one tenant. A user of another is not found, like one that is not there."""
+
+    scope: Scope
+    hasher: PasswordHasher = field(repr=False)
+    keyring: Sealer = field(repr=False)
+
+    @property
+    def mfa(self) -> SecondFactor:
+        """Second factors of these users."""
+        return SecondFactor(self.scope, self.hasher, self.keyring)
+
+    async def create(self, *, email: str, username: str, password: str) -> User:
+        """Register a user: active, with an address that is not verified yet.
+
+        Raises InvalidName, WeakPassword, AlreadyRegistered. Who left may come back.
+        """
+        email, username = canonical_email(email), canonical_username(username)
+        hashed = await self.hashed(password, email=email, username=username, mfa=False)
+        async with self.scope.transaction() as tx:
+            row = await tx.one(
+                QUERIES.create_user,
+                {
+                    "tenant_id": tx.tenant,
+                    "email": email,
+                    "username": username,
+                    "password_hash": hashed,
+                },
+            )
+            if row is None:
+                raise AlreadyRegistered
+            user = User.of_row(row)
+            _note(tx, "CREATE", user.id, {"status": user.status})
+        return user
+
+    async def get(self, user_id: UUID) -> User:
+        """The user. Raises UserNotFound."""
+        return _found(await self.scope.one(QUERIES.user_by_id, {"user_id": user_id}))
+
+    async def find(self, name: str) -> User:
+        """The user of an e-mail address or user name. Raises InvalidName, UserNotFound."""
+        if "@" in name:
+            query, name = QUERIES.user_by_email, canonical_email(name)
+        else:
+            query, name = QUERIES.user_by_username, canonical_username(name)
+        return _found(await self.scope.one(query, {"name": name}))
+
+    async def list(
+        self, *, after: str = "", limit: int = 100, status: Status | None = None
+    ) -> list[User]:
+        """A page of users by user name; the last one's name is the next page's `after`."""
+        if not 0 < limit <= MAX_PAGE:
+            raise InvalidInput(f"a page has 1 to {MAX_PAGE} users")
+        values = {"after": after, "page_size": limit, "status": status}
+        return [User.of_row(row) for row in await self.scope.fetch(QUERIES.list_users, values)]
+
+    async def rename(self, user_id: UUID, *, username: str) -> User:
+        """Change the user name. Raises InvalidName, UserNotFound, AlreadyRegistered."""
+        values = {"username": canonical_username(username)}
+        return await self._change(QUERIES.rename_user, user_id, values)
+
+    async def change_email(self, user_id: UUID, *, email: str) -> User:
+        """Change the address, which is then unverified; letters to the old one are worthless.
+
+        Raises InvalidName, UserNotFound, AlreadyRegistered.
+        """
+        values = {"email": canonical_email(email)}
+        return await self._change(QUERIES.change_email, user_id, values, QUERIES.drop_letters)
+
+    async def set_status(
+        self, user_id: UUID, *, status: Status, until: datetime | None = None
+    ) -> User:
+        """Let a user in again, or keep them out; who is kept out is logged out everywhere.
+
+        `until` ends a lock by itself. Raises UserNotFound, InvalidInput.
+        """
+        if until is not None and (status is not Status.LOCKED or until.tzinfo is None):
+            raise InvalidInput("only a lock has an end, given with its time zone")
+        active = status is Status.ACTIVE
+        also = () if active else (QUERIES.end_sessions,)
+        values = {"status": status, "until": until}
+        return await self._change(
+            QUERIES.set_status, user_id, values, *also, forget_failures=active
+        )
+
+    async def set_password(self, user_id: UUID, *, password: str) -> User:
+        """Give a user a new password and log them out everywhere: an operator's help.
+
+        Raises UserNotFound, WeakPassword.
+        """
+        user = await self.get(user_id)
+        hashed = await self.hashed(
+            password, email=user.email, username=user.username, mfa=user.mfa_enabled
+        )
+        return await self._change(
+            QUERIES.set_password,
+            user_id,
+            {"password_hash": hashed},
+            *(QUERIES.end_sessions, QUERIES.forget_devices, QUERIES.drop_letters),
+            forget_failures=True,
+        )
+
+    async def delete(self, user_id: UUID) -> None:
+        """Take a user away; the address and the name are free again. Raises UserNotFound."""
+        async with self.scope.transaction() as tx:
+            _found(await tx.one(QUERIES.delete_user, {"user_id": user_id}))
+            _drop_proofs(tx, user_id)
+            tx.defer(QUERIES.end_sessions, {"user_id": user_id})
+            _note(tx, "DELETE", user_id)
+
+    async def anonymise(self, user_id: UUID) -> None:
+        """Erase what names a person, also one deleted before; what refers to them stays.
+
+        Raises UserNotFound.
+        """
+        async with self.scope.transaction() as tx:
+            if await tx.one(QUERIES.anonymise_user, {"user_id": user_id}) is None:
+                raise UserNotFound
+            _drop_proofs(tx, user_id)
+            tx.defer(QUERIES.delete_sessions, {"user_id": user_id})
+            _note(tx, "DELETE", user_id, {"anonymised": True})
+
+    async def hashed(self, password: str, *, email: str, username: str, mfa: bool) -> str:
+        """The hash of a password that may be taken. Raises WeakPassword."""
+        personal = personal_words(email, username, SERVICE_NAME)
+        return await self.hasher.hash(acceptable(password, mfa=mfa, personal=personal))
+
+    async def _change(
+        self,
+        query: LiteralString,
+        user_id: UUID,
+        values: dict[str, Any],
+        *also: LiteralString,
+        forget_failures: bool = False,
+    ) -> User:
+        async with self.scope.transaction() as tx:
+            try:
+                user = _found(await tx.one(query, values | {"user_id": user_id}))
+            except UniqueViolation:
+                raise AlreadyRegistered from None
+            for statement in also:
+                tx.defer(statement, {"user_id": user_id})
+            if forget_failures:
+                tx.defer(QUERIES.forget_failures, {"subjects": [account_subject(user_id)]})
+            _note(tx, "UPDATE", user_id, {"fields": sorted(values)})
+        return user
+
+
+def _found(row: tuple[Any, ...] | None) -> User:
+    if row is None:
+        raise UserNotFound
+    return User.of_row(row)
+
+
+def _drop_proofs(tx: Transaction, user_id: UUID) -> None:
+    for query in (QUERIES.forget_devices, QUERIES.drop_letters, QUERIES.drop_recovery_codes):
+        tx.defer(query, {"user_id": user_id})
+    tx.defer(QUERIES.forget_failures, {"subjects": [account_subject(user_id)]})
+
+
+def _note(
+    tx: Transaction, action: audit.Action, user_id: UUID, changes: dict[str, Any] | None = None
+) -> None:
+    audit.append(tx, audit.Entry(action, "user", str(user_id), changes))

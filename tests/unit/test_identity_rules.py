@@ -1,0 +1,95 @@
+"""Names and passwords: what is taken, in which form."""
+
+from __future__ import annotations
+
+import pytest
+
+from neolayer.identity import InvalidName, PasswordHasher, WeakPassword
+from neolayer.identity.model import canonical_email, canonical_username
+from neolayer.identity.passwords import acceptable
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        *("", "ann", "@x.example", "ann@", "ann@localhost", "a@b@c.example", "ann @x.example"),
+        *("a..b@x.example", "ann@x.example\r\nBcc: x@y.example", "ann\x00@x.example"),
+        *("аnn@x.example", "ann\u200b@x.example", "\u202eann@x.example", "ann@\ud800.example"),
+        *("a" * 65 + "@x.example", "a@" + "b." * 130 + "example", "x" * 10_000_000),
+        *("ann@[127.0.0.1]", "ann@x.example.", "'; DROP TABLE auth.users; --@x.example"),
+    ],
+    ids=range(20),
+)
+def test_D_an_address_that_is_none_is_refused(email: str) -> None:
+    """Before any SQL, with an error that does not repeat it."""
+    with pytest.raises(InvalidName) as caught:
+        canonical_email(email)
+    assert not email or email[:50] not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "username",
+    ["", "a b", "ann@x", "аnn", "ann\u200d", "-ann", "ann..b", "x" * 65, "a\nb", "ann\x00", "é"],
+    ids=range(11),
+)
+def test_D_a_user_name_that_is_none_is_refused(username: str) -> None:
+    """Look-alikes, controls and what could be read as an address among them."""
+    with pytest.raises(InvalidName):
+        canonical_username(username)
+
+
+@pytest.mark.parametrize(
+    ("password", "mfa"),
+    [
+        ("fourteen chars", False),
+        ("seven c", True),
+        ("x" * 257, False),
+        ("1" * 1_000_000, False),
+        ("half a character \ud800", False),
+        ("passwordpassword", False),
+        ("P@ssw0rd12345678", False),
+        ("qwertyuiopasdfgh", False),
+        ("123456789012345", False),
+        ("aaaaaaaaaaaaaaaa", False),
+        ("iloveyouforever2020", False),
+        ("correct horse battery staple", False),
+        ("dragon99", True),
+        ("trustno1", True),
+        ("my neolayer login!", False),
+        ("i am ann.smith!!", False),
+        ("Example is my home", False),
+    ],
+)
+def test_D_weak_passwords_are_refused(password: str, mfa: bool) -> None:
+    """Too short for what else is asked, too long, common, near common, or about the person."""
+    personal = ("ann.smith", "example", "neolayer")
+    with pytest.raises(WeakPassword) as caught:
+        acceptable(password, mfa=mfa, personal=personal)
+    assert password not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "quiet lamp orbits seven",
+        " leading and trailing ",
+        "no digits no signs at all",
+        "\U0001f98a\U0001f30d" * 3 + " zwölf Boxkämpfer",
+        "ünïcödé wörks hêré",
+        *(("lamp zebra " * 24)[:n] + "fox" for n in (61, 253)),
+    ],
+    ids=range(7),
+)
+async def test_D_long_passwords_match_exactly(hasher: PasswordHasher, password: str) -> None:
+    """64 and more characters, blanks, any script: composed, never cut, no rules of composition."""
+    text = acceptable(password, mfa=False, personal=("ann",))
+    stored = await hasher.hash(text)
+    assert (await hasher.verify(stored, password)).matches
+    for wrong in (password[:-1], password + " ", password.swapcase(), password.strip() + "!"):
+        assert not (await hasher.verify(stored, wrong)).matches
+
+
+async def test_D_passwords_are_composed(hasher: PasswordHasher) -> None:
+    """The same letters typed on another keyboard are the same password."""
+    stored = await hasher.hash("zwo\u0308lf Boxka\u0308mpfer jagen")
+    assert (await hasher.verify(stored, "zw\u00f6lf Boxk\u00e4mpfer jagen")).matches

@@ -904,6 +904,71 @@ TABLE auth.api_keys
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
 
+TABLE auth.known_devices
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN user_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN token_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN last_seen_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    CONSTRAINT known_devices_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT known_devices_token_hash_check CHECK (core.is_hex((token_hash)::text, 64))
+    CONSTRAINT known_devices_token_unique UNIQUE (tenant_id, token_hash)
+    CONSTRAINT known_devices_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
+    CREATE INDEX idx_known_devices_expires ON auth.known_devices USING btree (tenant_id, expires_at)
+    CREATE INDEX idx_known_devices_user ON auth.known_devices USING btree (tenant_id, user_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+
+TABLE auth.login_failures
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN subject bytea NOT NULL
+    COLUMN kind character varying(20) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN failures integer NOT NULL DEFAULT 0 RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN last_failed_at timestamp with time zone NOT NULL DEFAULT clock_timestamp() RIGHTS {neolayer_operator=r/neolayer_owner}
+    CONSTRAINT login_failures_failures_check CHECK ((failures >= 0))
+    CONSTRAINT login_failures_kind_check CHECK (((kind)::text = ANY ((ARRAY['pair'::character varying, 'source'::character varying, 'account'::character varying, 'nobody'::character varying, 'device'::character varying, 'proof'::character varying])::text[])))
+    CONSTRAINT login_failures_pkey PRIMARY KEY (tenant_id, subject)
+    CONSTRAINT login_failures_subject_check CHECK ((octet_length(subject) = 32))
+    CONSTRAINT login_failures_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CREATE INDEX idx_login_failures_old ON auth.login_failures USING btree (tenant_id, last_failed_at) WHERE ((kind)::text <> 'account'::text)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+
+TABLE auth.one_time_tokens
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN user_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN purpose character varying(50) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN email character varying(255) NOT NULL
+    COLUMN token_hash character varying(255) COLLATE "C" NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN used_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    CONSTRAINT one_time_tokens_email_check CHECK (core.is_canonical((email)::text))
+    CONSTRAINT one_time_tokens_hash_unique UNIQUE (tenant_id, token_hash)
+    CONSTRAINT one_time_tokens_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT one_time_tokens_purpose_check CHECK (((purpose)::text = ANY ((ARRAY['email_verification'::character varying, 'password_reset'::character varying])::text[])))
+    CONSTRAINT one_time_tokens_token_hash_check CHECK (core.is_hex((token_hash)::text, 64))
+    CONSTRAINT one_time_tokens_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
+    CREATE INDEX idx_one_time_tokens_expires ON auth.one_time_tokens USING btree (tenant_id, expires_at)
+    CREATE INDEX idx_one_time_tokens_user ON auth.one_time_tokens USING btree (tenant_id, user_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+
 TABLE auth.permissions
     COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
     COLUMN name character varying(100) NOT NULL
@@ -1134,6 +1199,7 @@ TABLE auth.users
     CONSTRAINT users_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'inactive'::character varying, 'locked'::character varying, 'suspended'::character varying])::text[])))
     CONSTRAINT users_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT users_username_check CHECK (core.is_canonical((username)::text))
+    CONSTRAINT users_username_no_address_check CHECK (((username)::text !~ '@'::text))
     CREATE UNIQUE INDEX users_email_unique ON auth.users USING btree (tenant_id, email) WHERE (deleted_at IS NULL)
     CREATE UNIQUE INDEX users_username_unique ON auth.users USING btree (tenant_id, username) WHERE (deleted_at IS NULL)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))

@@ -40,6 +40,8 @@ VALUES: dict[str, Value] = {
     "core.tenants.identifier": lambda t: f"t{t.hex}",
     "core.tenants.limits": lambda t: Jsonb({}),
     "auth.users.email": lambda t: f"{marker(t)}@example.com",
+    "auth.login_failures.kind": lambda t: "pair",
+    "auth.one_time_tokens.purpose": lambda t: "password_reset",
     "network_id": lambda t: NETWORK,
     "permission_id": lambda t: PLATFORM_PERMISSION,
     "is_system": lambda t: False,

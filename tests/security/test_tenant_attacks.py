@@ -40,7 +40,7 @@ class Field:
         return sign_context(
             secret or self.secret,
             tenant=tenant,
-            principal=f"user:{uuid4()}",
+            principal="operator:attacker",  # whom no rule within the tenant holds back
             expires_at=datetime.now(UTC) + lifetime,
         )
 
@@ -246,6 +246,7 @@ def test_E1_no_function_or_view_reaches_another_tenant(field: Field) -> None:
 # Guards behind which another stands, so that no attack can tell that they are gone.
 SHADOWED = {
     "audit.entries: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
+    "audit.heads: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
     "public.events: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
 }
 

@@ -10,7 +10,6 @@ travels with the first statement, and what may wait (`defer`) travels with COMMI
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,21 +19,21 @@ from uuid import UUID
 
 import orjson
 import psycopg
-from psycopg import AsyncCursor, pq, sql
+from psycopg import sql
 from psycopg.abc import Params
 from psycopg.rows import TupleRow
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.engines.postgres.connections import Connection, Pool, open_pool
 from neolayer.engines.postgres.copy import copy_rows
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.engines.postgres.round_trip import Rows, Statement
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
+from neolayer.tenancy.lending import CoreConnection, Lender, open_lender
 from neolayer.tenancy.model import TenantLimitExceeded
 
 QUERIES = load_queries(__name__)
-Cursor = AsyncCursor[TupleRow]
 _LIMIT_REACHED = "NL402"  # raised by core.count_usage()
-Statement = LiteralString | sql.Composed | sql.SQL
+_COMMIT: tuple[Statement, Params | None] = (QUERIES.commit, None)
 
 
 @dataclass(slots=True)
@@ -43,28 +42,27 @@ class Transaction:
 
     tenant: UUID | None
     by: Principal
-    _connection: Connection
+    _connection: CoreConnection
     _context: str
     _begun: bool = False
     _deferred: list[tuple[Statement, Params | None]] = field(
         default_factory=list[tuple[Statement, Params | None]]
     )
 
-    async def execute(self, query: Statement, params: Params | None = None) -> Cursor:
+    async def execute(self, query: Statement, params: Params | None = None) -> Rows:
         """Run one statement. Psycopg's errors pass through."""
         if self._begun:
-            return await self._connection.execute(query, params)
-        async with self._connection.pipeline():
-            await self._begin()
-            return await self._connection.execute(query, params)
+            return (await self._connection.round_trip([(query, params)]))[-1]
+        self._begun = True
+        return (await self._connection.enter_and(self._context, (query, params), begin=True))[-1]
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
         """All rows of one statement."""
-        return await (await self.execute(query, params)).fetchall()
+        return (await self.execute(query, params)).rows
 
     async def one(self, query: Statement, params: Params | None = None) -> TupleRow | None:
         """The first row of one statement, or None."""
-        return await (await self.execute(query, params)).fetchone()
+        return (await self.execute(query, params)).first
 
     def defer(self, query: Statement, params: Params | None = None) -> None:
         """Send this statement with COMMIT; where it fails, the transaction does."""
@@ -98,20 +96,21 @@ class Transaction:
         clause = sql.SQL(on_conflict)
         return (await self.execute(insert.format(target, names, names, clause))).rowcount
 
-    async def _begin(self) -> None:
-        self._begun = True
-        await self._connection.execute(QUERIES.begin)
-        await self._connection.execute(QUERIES.enter, {"context": self._context})
-
     async def commit(self) -> None:
-        """Send what was deferred, and COMMIT; called at the end of the block."""
-        async with self._connection.pipeline():
-            if self._deferred and not self._begun:
-                await self._begin()
-            for query, params in self._deferred:
-                await self._connection.execute(query, params)
-            if self._begun:
-                await self._connection.execute(QUERIES.commit)
+        """Send what was deferred, and COMMIT; called at the end of the block.
+
+        Raises InFailedSqlTransaction where the block went on after a statement had failed: the
+        server would answer COMMIT with ROLLBACK, and no error.
+        """
+        if not self._begun and not self._deferred:
+            return
+        statements = [*self._deferred, _COMMIT]
+        if self._begun:
+            results = await self._connection.round_trip(statements)
+        else:
+            results = await self._connection.enter_and(self._context, *statements, begin=True)
+        if results[-1].statusmessage != "COMMIT":
+            raise psycopg.errors.InFailedSqlTransaction("a statement had failed: nothing is stored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,25 +139,24 @@ class Scope:
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
         """All rows of one statement, which is a transaction of its own: one round trip."""
-        return await (await self._execute(query, params)).fetchall()
+        return (await self._execute(query, params)).rows
 
     async def one(self, query: Statement, params: Params | None = None) -> TupleRow | None:
         """The first row of such a statement, or None."""
-        return await (await self._execute(query, params)).fetchone()
+        return (await self._execute(query, params)).first
 
-    async def _execute(self, query: Statement, params: Params | None) -> Cursor:
+    async def _execute(self, query: Statement, params: Params | None) -> Rows:
         context = self.core.signer.sign(self.tenant, self.by)
-        # Statements sent together without BEGIN are one transaction, up to the end of the pipeline.
-        async with self.core.connection() as connection, connection.pipeline():
-            await connection.execute(QUERIES.enter, {"context": context})
-            return await connection.execute(query, params)
+        # Statements sent together without BEGIN are one transaction.
+        async with self.core.connection() as connection:
+            return (await connection.enter_and(context, (query, params), begin=False))[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class CoreDatabase:
     """The core database as the application's role, which sees no row without a context."""
 
-    _pool: Pool
+    _connections: Lender
     signer: ContextSigner
 
     def scope(self, tenant: UUID, *, by: Principal) -> Scope:
@@ -169,49 +167,26 @@ class CoreDatabase:
         """What is under no tenant: public rows, and audit entries of no tenant."""
         return Scope(self, None, by)
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are now, lent or not."""
+        return self._connections.open
+
     @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[Connection]:
-        """An idle connection, idle again afterwards or thrown away; for this module only."""
-        async with self._pool.connection() as connection:
-            try:
-                _require_idle(connection)
+    async def connection(self) -> AsyncGenerator[CoreConnection]:
+        """A clean, idle connection; for this module only. Raises TenantLimitExceeded."""
+        try:
+            async with self._connections.lend() as connection:
                 yield connection
-                _require_idle(connection)
-            except psycopg.Error as exc:
-                await _clear(connection)
-                if exc.sqlstate == _LIMIT_REACHED:
-                    raise _limit_exceeded(exc) from exc
-                raise
-            except Exception:
-                await _clear(connection)
-                raise
-            except BaseException:  # cancelled: what the server still does is not known
-                await connection.close()
-                raise
+        except psycopg.Error as exc:
+            if exc.sqlstate == _LIMIT_REACHED:
+                raise _limit_exceeded(exc) from exc
+            raise
 
 
 def _limit_exceeded(exc: psycopg.Error) -> TenantLimitExceeded:
     facts = orjson.loads(exc.diag.message_detail or "{}")
     return TenantLimitExceeded(facts["limit"], facts["allowed"])
-
-
-def _require_idle(connection: Connection) -> None:
-    status = connection.info.transaction_status
-    if status is not pq.TransactionStatus.IDLE:
-        raise RuntimeError(f"a pooled connection is {status.name}, not idle")
-
-
-async def _clear(connection: Connection) -> None:
-    """End what is open and forget what the session was told, or close the connection."""
-    if connection.closed or connection.info.pipeline_status is not pq.PipelineStatus.OFF:
-        await connection.close()
-        return
-    try:
-        async with asyncio.timeout(2):
-            await connection.rollback()
-            await connection.execute(QUERIES.reset)
-    except Exception:
-        await connection.close()
 
 
 @asynccontextmanager
@@ -221,7 +196,5 @@ async def open_core(
     """The core database of a layer. Raises EngineUnavailable, MigrationError before migrating."""
     signer = await read_signer(endpoints)
     dsn = endpoints.cluster(Database.CORE).dsn(Role.APP, Database.CORE)
-    async with open_pool(
-        dsn, size=size, autocommit=True, application_name=application_name
-    ) as pool:
-        yield CoreDatabase(pool, signer)
+    async with open_lender(dsn, size=size, application_name=application_name) as connections:
+        yield CoreDatabase(connections, signer)

@@ -3,8 +3,18 @@
 BEGIN;
 
 -- enter --
--- Say who is asking, until the end of the transaction.
-SELECT set_config('neolayer.context', %(context)s, true);
+-- Say who is asking, until the end of the transaction; refused where the session is not clean, a
+-- cursor left open by another transaction included.
+SELECT
+    CASE
+        WHEN EXISTS (SELECT FROM pg_catalog.pg_cursor() AS c WHERE c.is_holdable)
+            THEN core.refuse_session('a cursor is open')
+        ELSE core.enter(%(context)s, %(state)s)
+    END;
+
+-- session_state --
+-- What a session is like when it is new.
+SELECT core.session_state();
 
 -- commit --
 -- The last statement of a transaction.
@@ -13,6 +23,10 @@ COMMIT;
 -- reset --
 -- Forget whatever a session was told, after something went wrong in it.
 RESET ALL;
+
+-- discard --
+-- Make a session what it was when it was new.
+DISCARD ALL;
 
 -- forget_staging --
 -- The temporary table of an earlier bulk load in this transaction.

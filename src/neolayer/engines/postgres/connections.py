@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import psycopg_pool
@@ -20,6 +20,7 @@ from psycopg.rows import TupleRow
 from neolayer.errors import EngineError, EngineUnavailable, NotSupported
 
 Connection = psycopg.AsyncConnection[TupleRow]
+C = TypeVar("C", bound=Connection)
 Pool = psycopg_pool.AsyncConnectionPool[Connection]
 
 CONNECT_TIMEOUT_S = 10
@@ -100,10 +101,29 @@ async def connect(dsn: str, *, autocommit: bool = False, application_name: str) 
 
     Raises EngineUnavailable in one sentence that masks the DSN.
     """
+    return await connect_as(
+        psycopg.AsyncConnection[TupleRow],
+        dsn,
+        autocommit=autocommit,
+        application_name=application_name,
+    )
+
+
+async def connect_as(
+    kind: type[C],
+    dsn: str,
+    *,
+    autocommit: bool,
+    application_name: str,
+    prepare_threshold: int | None = 5,
+) -> C:
+    """The same as a connection of that class."""
     require_c_psycopg()
     conninfo = _conninfo(dsn, application_name)
     try:
-        return await psycopg.AsyncConnection.connect(conninfo, autocommit=autocommit)
+        return await kind.connect(
+            conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold
+        )
     except psycopg.Error as exc:
         raise explain(exc, dsn) from exc
 

@@ -350,10 +350,73 @@ END
 $$;
 
 -- A context without a tenant bears the nil UUID: it names a principal (for the audit) and no tenant.
+-- Both questions are now short enough to be inlined: a policy then costs one call of the function
+-- above, where it cost three. What that tells its caller are these two answers, no more.
 CREATE OR REPLACE FUNCTION core.current_tenant() RETURNS uuid
-LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+LANGUAGE sql STABLE PARALLEL RESTRICTED
 RETURN nullif((core.verified_context())[1], '00000000-0000-0000-0000-000000000000')::uuid;
+CREATE OR REPLACE FUNCTION core.current_principal() RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+RETURN (core.verified_context())[2];
+GRANT EXECUTE ON FUNCTION core.verified_context()
+TO neolayer_app, neolayer_operator, neolayer_backup, neolayer_relay, neolayer_ingest;
+
+-- What a pooled session may carry from one borrower to the next: settings that change what is seen,
+-- stored or waited for, who one is, and a context that outlived its transaction. Parsed here once,
+-- so that no search_path of a caller decides what these names mean; short enough to be inlined.
+CREATE FUNCTION core.session_state() RETURNS text
+LANGUAGE sql STABLE
+RETURN session_user || '|' || current_user
+|| CASE WHEN coalesce(current_setting('neolayer.context', true), '') <> '' THEN '|context' ELSE '' END
+|| '|' || current_setting('search_path') || '|' || current_setting('row_security')
+|| '|' || current_setting('TimeZone') || '|' || current_setting('DateStyle')
+|| '|' || current_setting('IntervalStyle') || '|' || current_setting('client_encoding')
+|| '|' || current_setting('bytea_output') || '|' || current_setting('extra_float_digits')
+|| '|' || current_setting('standard_conforming_strings')
+|| '|' || current_setting('default_transaction_isolation')
+|| '|' || current_setting('default_transaction_read_only')
+|| '|' || current_setting('synchronous_commit')
+|| '|' || current_setting('statement_timeout') || '|' || current_setting('lock_timeout')
+|| '|' || current_setting('idle_in_transaction_session_timeout');
+
+-- And what it may have made in pg_temp: tables, types, functions, which whoever does not name a
+-- schema finds before ours.
+CREATE FUNCTION core.has_temporary_objects() RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM pg_catalog.pg_depend d
+        WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+            AND d.refobjid = pg_catalog.pg_my_temp_schema()
+    );
+END
+$$;
+
+-- NL001 is our own code.
+CREATE FUNCTION core.refuse_session(state text) RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'the session is not as it was when it was made'
+        USING ERRCODE = 'NL001', DETAIL = state;
+END
+$$;
+
+-- The door to a transaction: takes a signed context where the session is clean.
+CREATE FUNCTION core.enter(context text, state text) RETURNS text
+LANGUAGE sql
+RETURN CASE
+    WHEN core.session_state() = state
+        AND (pg_my_temp_schema() = 0 OR NOT core.has_temporary_objects())
+    THEN set_config('neolayer.context', context, true)
+    ELSE core.refuse_session(core.session_state())
+END;
+GRANT EXECUTE ON FUNCTION
+core.session_state(), core.has_temporary_objects(), core.refuse_session(text), core.enter(text, text)
+TO neolayer_app;
 
 -- migrate:down
 -- What this takes away is derived from what stays, but for changed tiers: they are configuration.
@@ -361,6 +424,12 @@ CREATE OR REPLACE FUNCTION core.current_tenant() RETURNS uuid
 LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 RETURN (core.verified_context())[1]::uuid;
+CREATE OR REPLACE FUNCTION core.current_principal() RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+RETURN (core.verified_context())[2];
+REVOKE EXECUTE ON FUNCTION core.verified_context()
+FROM neolayer_app, neolayer_operator, neolayer_backup, neolayer_relay, neolayer_ingest;
 CREATE OR REPLACE FUNCTION core.verified_context() RETURNS text []
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -382,6 +451,10 @@ BEGIN
     RETURN parts[1:2];
 END
 $$;
+DROP FUNCTION core.enter(text, text);
+DROP FUNCTION core.refuse_session(text);
+DROP FUNCTION core.has_temporary_objects();
+DROP FUNCTION core.session_state();
 DROP FUNCTION core.find_tenant(text);
 DROP FUNCTION core.my_limits();
 DROP TRIGGER note_standing ON core.tenants;

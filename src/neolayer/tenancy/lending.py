@@ -1,0 +1,195 @@
+"""Connections of the application's role, lent one at a time, clean each time.
+
+`core.enter()`, which sets the context, first compares the session (role, search_path, time zone,
+time limits, any context) with what it was when the connection was made, and looks for temporary
+objects and cursors left open; so it is the server that says no, in the round trip of the first
+statement, before anything else is done. Such a session is wiped and asked again.
+
+psycopg's own pool awaits a lock when a connection comes back: a borrower who is cancelled just
+there takes it along, and a storm of cancelled calls leaves a pool with nothing to lend. Here
+taking and giving back are single steps of the event loop, in which nothing can come between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import psycopg
+import structlog
+from psycopg import pq
+from psycopg.abc import Params
+
+from neolayer.engines.postgres.connections import connect_as
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.engines.postgres.round_trip import RoundTripConnection, Rows, Statement
+from neolayer.errors import EngineUnavailable
+
+QUERIES = load_queries(__name__)
+_BEGIN: tuple[Statement, Params | None] = (QUERIES.begin, None)
+_CLEANING_TIMEOUT_S = 2
+_PATIENCE_S = 10.0
+_log = structlog.get_logger(__name__)
+
+
+class CoreConnection(RoundTripConnection):
+    """A connection that knows what its session was like when it was made."""
+
+    clean_state = ""
+
+    async def enter_and(
+        self, context: str, *statements: tuple[Statement, Params | None], begin: bool
+    ) -> list[Rows]:
+        """Say who is asking, and run the statements in the same round trip."""
+        enter = (QUERIES.enter, {"context": context, "state": self.clean_state})
+        before = [*([_BEGIN] if begin else []), enter]
+        try:
+            return await self.round_trip([*before, *statements])
+        except psycopg.Error as exc:
+            if self.closed or self.failed_at >= len(before):
+                raise
+            # Nothing was done but to notice: core.enter() says so, or is out of reach (SET ROLE).
+            found = exc.diag.message_detail or exc.diag.message_primary
+            _log.warning("a session was left changed and is wiped", found=found)
+        await self.wipe()
+        return await self.round_trip([*before, *statements])
+
+    async def wipe(self) -> None:
+        """Make the session what it was at the beginning."""
+        await self.rollback()
+        await self.execute(QUERIES.discard)
+        self.forget_prepared()
+
+
+class Lender:
+    """Up to `size` connections; who comes when all are lent waits in line."""
+
+    def __init__(self, dsn: str, *, size: int, application_name: str, patience_s: float) -> None:
+        self._dsn = dsn
+        self._application_name = application_name
+        self._patience_s = patience_s
+        self._places = asyncio.Semaphore(size)
+        self._idle: list[CoreConnection] = []
+        self._lent: set[CoreConnection] = set()
+        self._closed = False
+
+    @property
+    def open(self) -> int:
+        """How many connections there are now, lent or not."""
+        return len(self._idle) + len(self._lent)
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncGenerator[CoreConnection]:
+        """An idle connection, idle again afterwards or closed. Raises EngineUnavailable."""
+        await self._take_place()
+        try:
+            connection = self._take_idle() or await self._connect()
+            self._lent.add(connection)
+            try:
+                yield connection
+                _require_idle(connection)
+            except Exception:
+                await _clear(connection)
+                raise
+            except BaseException:  # cancelled: what the server still does is not known
+                await connection.close()
+                raise
+            finally:
+                self._give_back(connection)
+        finally:
+            self._places.release()
+
+    async def close(self) -> None:
+        """Close what is not lent; what is will be closed when it comes back."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _take_place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise EngineUnavailable(
+                "postgres",
+                f"no connection came free within {self._patience_s:g} s",
+                hint="raise postgres.pool_size, or look for long transactions",
+            ) from None
+
+    def _take_idle(self) -> CoreConnection | None:
+        """The connection used last whose server still speaks to us."""
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                connection.pgconn.consume_input()  # what a closing server said meanwhile
+                _require_idle(connection)
+            except psycopg.Error:
+                connection.pgconn.finish()
+                continue
+            return connection
+        return None
+
+    async def _connect(self) -> CoreConnection:
+        connection = await connect_as(
+            CoreConnection,
+            self._dsn,
+            autocommit=True,
+            application_name=self._application_name,
+            prepare_threshold=None,
+        )
+        try:
+            (state,) = await connection.round_trip([(QUERIES.session_state, None)])
+        except BaseException:
+            await connection.close()
+            raise
+        assert state.first is not None
+        connection.clean_state = state.first[0]
+        return connection
+
+    def _give_back(self, connection: CoreConnection) -> None:
+        self._lent.discard(connection)
+        if self._closed:
+            connection.pgconn.finish()
+        elif not connection.closed:
+            self._idle.append(connection)
+
+
+def _require_idle(connection: CoreConnection) -> None:
+    status = connection.pgconn.transaction_status
+    if status != pq.TransactionStatus.IDLE:
+        raise psycopg.OperationalError(
+            f"a connection is {pq.TransactionStatus(status).name}, not idle"
+        )
+
+
+async def _clear(connection: CoreConnection) -> None:
+    """End what is open and forget what the session was told, or close the connection."""
+    if connection.closed or connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+        await connection.close()
+        return
+    try:
+        async with asyncio.timeout(_CLEANING_TIMEOUT_S):
+            await connection.rollback()
+            await connection.execute(QUERIES.reset)
+    except BaseException as exc:
+        await connection.close()
+        if not isinstance(exc, Exception):
+            raise
+
+
+@asynccontextmanager
+async def open_lender(
+    dsn: str, *, size: int, application_name: str, patience_s: float = _PATIENCE_S
+) -> AsyncGenerator[Lender]:
+    """A lender with its first connection made, closed at the end. Raises EngineUnavailable."""
+    lender = Lender(dsn, size=size, application_name=application_name, patience_s=patience_s)
+    try:
+        async with lender.lend():
+            pass
+        yield lender
+    finally:
+        await lender.close()

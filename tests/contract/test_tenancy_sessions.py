@@ -1,0 +1,300 @@
+"""What one borrower of a connection leaves to the next: nothing, whatever happened to it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from tests.fixtures.fix_tenancy import NewTenant
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
+
+ADD = "INSERT INTO core.tenant_data (tenant_id, data_id, data) VALUES (%s, %s, '{}')"
+STATE = "SELECT core.session_state(), core.current_tenant(), core.has_temporary_objects()"
+CURSORS = "SELECT count(*) FROM pg_cursors WHERE is_holdable"
+SIZE = 4
+
+
+@pytest.fixture(scope="module")
+def layer_databases(module_databases: Endpoints) -> Endpoints:
+    return module_databases
+
+
+@pytest.fixture
+async def lonely(core: CoreDatabase, layer_databases: Endpoints) -> AsyncIterator[CoreDatabase]:
+    """A core database with one connection, so that the next borrower is sure to get it."""
+    async with open_core(layer_databases, size=1, application_name="tests") as database:
+        yield database
+
+
+@pytest.fixture
+def as_admin(layer_databases: Endpoints) -> psycopg.Connection:
+    dsn = layer_databases.postgres.dsn(Role.ADMIN, Database.CORE)
+    return psycopg.connect(dsn, autocommit=True)
+
+
+async def state_of(scope: Scope) -> tuple[object, ...]:
+    """What a borrower finds: its session, its tenant, and what lies about."""
+    found = await scope.one(STATE)
+    cursors = await scope.one(CURSORS)
+    assert found is not None and cursors is not None
+    # With its own context set, a session's state says so: that much differs within a transaction.
+    return (*found, *cursors)
+
+
+LEFTOVERS = [
+    "SET neolayer.context = '{context}'",
+    "SELECT set_config('neolayer.context', '{context}', false)",
+    "SET search_path = blockchain, public",
+    "SET ROLE tests_other",
+    "SET TIME ZONE 'Asia/Tokyo'",
+    "SET DateStyle = 'German'",
+    "SET statement_timeout = 1",
+    "SET lock_timeout = 1",
+    "SET row_security = off",
+    "SET default_transaction_read_only = on",
+    "SET default_transaction_isolation = 'serializable'",
+    "SET synchronous_commit = off",
+    "SET bytea_output = 'escape'",
+    "CREATE TEMPORARY TABLE users AS SELECT * FROM core.tenant_data",
+    "CREATE TYPE pg_temp.uuid AS (stolen text)",
+    "CREATE FUNCTION pg_temp.set_config(text, text, boolean) RETURNS text"
+    " LANGUAGE sql RETURN 'stolen'",
+    "DECLARE rows_of_others CURSOR WITH HOLD FOR SELECT * FROM core.tenant_data",
+]
+
+
+@pytest.fixture
+def other_role(as_admin: psycopg.Connection) -> AsyncIterator[None]:
+    """A role that the application may assume by a mistake of whoever runs the server."""
+    as_admin.execute("DROP ROLE IF EXISTS tests_other")
+    as_admin.execute("CREATE ROLE tests_other")
+    as_admin.execute("GRANT tests_other TO neolayer_app")
+    as_admin.execute("GRANT USAGE ON SCHEMA core TO tests_other")
+    try:
+        yield
+    finally:
+        as_admin.execute("REVOKE USAGE ON SCHEMA core FROM tests_other")
+        as_admin.execute("DROP ROLE tests_other")
+        as_admin.close()
+
+
+@pytest.mark.usefixtures("other_role")
+@pytest.mark.parametrize("way", ["one statement", "a transaction", "a failed transaction"])
+async def test_E13_a_borrower_finds_a_clean_session(
+    lonely: CoreDatabase, new_tenant: NewTenant, way: str
+) -> None:
+    """Settings, role, context, objects in pg_temp and cursors of one end with it: 17 leftovers."""
+    bad, good = await new_tenant(), await new_tenant()
+    assert bad.tenant is not None and good.tenant is not None
+    borrower = lonely.scope(good.tenant, by=Principal.user(uuid4()))
+    clean = await state_of(borrower)
+    assert clean[1:] == (good.tenant, False, 0)
+    careless = lonely.scope(bad.tenant, by=Principal.user(uuid4()))
+    await careless.fetch(f"{ADD} RETURNING 1", (bad.tenant, uuid4()))
+    context = lonely.signer.sign(bad.tenant, careless.by)
+    for leftover in LEFTOVERS:
+        statement = leftover.format(context=context)
+        if way == "one statement":
+            await careless.fetch(statement)  # type: ignore[arg-type]
+        elif way == "a transaction":
+            async with careless.transaction() as tx:
+                await tx.execute(statement)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                async with careless.transaction() as tx:
+                    await tx.execute(statement)  # type: ignore[arg-type]
+                    await tx.execute("COMMIT")
+                    await tx.execute("SELECT * FROM core.nowhere")
+        assert await state_of(borrower) == clean, leftover
+        async with borrower.transaction() as tx:
+            assert await tx.one(STATE) == clean[:3], leftover
+
+
+async def test_E4_it_is_the_assertion_that_keeps_the_session_clean(
+    lonely: CoreDatabase, new_tenant: NewTenant, as_admin: psycopg.Connection
+) -> None:
+    """With a core.enter() that only sets the context, the test above would see the leftovers."""
+    scope = await new_tenant()
+    assert scope.tenant is not None
+    borrower = lonely.scope(scope.tenant, by=scope.by)
+    source = as_admin.execute("SELECT pg_get_functiondef('core.enter'::regproc)").fetchone()
+    assert source is not None
+    try:
+        as_admin.execute(
+            "CREATE OR REPLACE FUNCTION core.enter(context text, state text) RETURNS text"
+            " LANGUAGE sql RETURN set_config('neolayer.context', context, true)"
+        )
+        clean = await state_of(borrower)
+        await borrower.fetch("SET TIME ZONE 'Asia/Tokyo'")
+        assert await state_of(borrower) != clean
+    finally:
+        as_admin.execute(source[0])
+        as_admin.close()
+
+
+async def test_E13_a_cancel_storm_costs_no_connection_and_mixes_no_tenants(
+    layer_databases: Endpoints, new_tenant: NewTenant, as_admin: psycopg.Connection
+) -> None:
+    """400 calls of three kinds, each cancelled after a random number of the loop's steps.
+
+    Who is not cancelled reads its own tenant; afterwards all connections of the pool are there,
+    clean, and the server holds no transaction open.
+    """
+    chance = random.Random(13)
+    tenants = [await new_tenant() for _ in range(5)]
+    async with open_core(layer_databases, size=SIZE, application_name="storm") as core:
+        finished = await asyncio.gather(
+            *(_struck(core, tenants[n % 5], chance.randrange(0, 40), n) for n in range(400))
+        )
+        assert 0 < sum(finished) < 400, "some are cancelled, some are not"
+        gathered = asyncio.Barrier(SIZE)
+        states = await asyncio.gather(*(_held(core, tenants[n % 5], gathered) for n in range(SIZE)))
+        assert len({state for state, _, _ in states}) == 1
+        assert [tenant for _, tenant, _ in states] == [tenants[n % 5].tenant for n in range(SIZE)]
+        assert core.open_connections == SIZE
+        open_transactions = as_admin.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'neolayer storm'"
+            " AND state LIKE 'idle in transaction%'"
+        ).fetchone()
+        assert open_transactions == (0,)
+    as_admin.close()
+
+
+async def _struck(core: CoreDatabase, of: Scope, steps: int, kind: int) -> bool:
+    """Whether the work came to its end before it was cancelled."""
+    work = asyncio.create_task(_work(core, of, kind % 3))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    work.cancel()
+    try:
+        await work
+    except asyncio.CancelledError:
+        return False
+    return True
+
+
+async def _work(core: CoreDatabase, of: Scope, kind: int) -> None:
+    assert of.tenant is not None
+    scope = core.scope(of.tenant, by=Principal.user(uuid4()))
+    if kind == 0:
+        assert await scope.one("SELECT core.current_tenant()") == (of.tenant,)
+        return
+    async with scope.transaction() as tx:
+        assert await tx.one("SELECT core.current_tenant()") == (of.tenant,)
+        await tx.execute(ADD, (of.tenant, uuid4()))
+        if kind == 2:
+            rows = [(of.tenant, uuid4(), Jsonb({})) for _ in range(20)]
+            columns, types = ("tenant_id", "data_id", "data"), ("uuid", "uuid", "jsonb")
+            assert await tx.copy_in("core.tenant_data", columns, types, rows) == 20
+        tx.defer(ADD, (of.tenant, uuid4()))
+
+
+async def _held(core: CoreDatabase, of: Scope, all_hold_one: asyncio.Barrier) -> tuple[object, ...]:
+    """The state of one connection, while every other is held too."""
+    assert of.tenant is not None
+    async with core.scope(of.tenant, by=of.by).transaction() as tx:
+        found = await tx.one(STATE)
+        await asyncio.wait_for(all_hold_one.wait(), 60)
+        assert found is not None
+        return found
+
+
+async def test_E13_what_runs_out_of_time_stops_on_the_server_too(
+    lonely: CoreDatabase, new_tenant: NewTenant, as_admin: psycopg.Connection
+) -> None:
+    """The statement of a caller that gave up is cancelled, not left to hold its locks."""
+    tenant = (await new_tenant()).tenant
+    assert tenant is not None
+    scope = lonely.scope(tenant, by=Principal.user(uuid4()))
+    row = await scope.one("SELECT pg_backend_pid()")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2), scope.transaction() as tx:
+            await tx.execute("SELECT pg_sleep(600)")
+    running = (
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND query LIKE '%%pg_sleep%%'"
+        " AND state = 'active'"
+    )
+    async with asyncio.timeout(20):
+        while as_admin.execute(running, row).fetchone() != (0,):  # the server needs a moment
+            await asyncio.sleep(0.01)
+    assert await scope.one("SELECT core.current_tenant()") == (tenant,)
+    as_admin.close()
+
+
+async def test_a_block_that_went_on_after_an_error_is_told(new_tenant: NewTenant) -> None:
+    """The server answers such a COMMIT with ROLLBACK and no error: nothing would be stored."""
+    scope = await new_tenant()
+    with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing is stored"):
+        async with scope.transaction() as tx:
+            await tx.execute(ADD, (tx.tenant, uuid4()))
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                await tx.execute("SELECT * FROM core.nowhere")
+    assert await scope.one("SELECT count(*) FROM core.tenant_data") == (0,)
+
+
+async def test_statements_of_every_kind_make_the_round_trip(new_tenant: NewTenant) -> None:
+    """Values named twice, empty, large beyond any buffer, percent signs; again and again."""
+    scope = await new_tenant()
+    for _ in range(5):  # plain first, prepared later
+        assert await scope.one(
+            "SELECT %(a)s::int + %(a)s::int, '%%', %(b)s", {"a": 2, "b": "%s"}
+        ) == (
+            4,
+            "%",
+            "%s",
+        )
+        assert await scope.one("SELECT '%', 'ä'") == ("%", "ä")
+        assert await scope.one("SELECT %s::text, %s::bytea", (None, b"\0\xff")) == (None, b"\0\xff")
+        large = "x" * 20_000_000
+        assert await scope.one("SELECT %s::text", (large,)) == (large,)
+        async with scope.transaction() as tx:
+            cursor = await tx.execute("SELECT n FROM generate_series(1, 3) AS n")
+            assert (cursor.rowcount, await cursor.fetchone()) == (3, (1,))
+            assert [row async for row in cursor] == [(2,), (3,)]
+            assert await cursor.fetchone() is None
+    for number in range(400):  # more than are kept prepared
+        for _ in range(3):
+            assert await scope.one(f"SELECT {number}") == (number,)  # type: ignore[arg-type]
+
+
+async def test_a_statement_that_fails_fails_each_time(new_tenant: NewTenant) -> None:
+    """Also when it is the preparing that the server refuses; and its neighbours still work."""
+    scope = await new_tenant()
+    for _ in range(6):
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await scope.one("SELECT * FROM core.nowhere")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await scope.one("SELECT 1 / %s::int", (0,))
+        assert await scope.one("SELECT 1 / %s::int", (1,)) == (1,)
+
+
+async def test_calls_of_one_transaction_may_overlap(new_tenant: NewTenant) -> None:
+    """They take turns on its connection, and each gets its own answer."""
+    scope = await new_tenant()
+    async with scope.transaction() as tx:
+        assert await tx.one("SELECT 0") == (0,)
+        found = await asyncio.gather(*(tx.one("SELECT %s::int", (n,)) for n in range(20)))
+    assert found == [(n,) for n in range(20)]
+
+
+async def test_a_lost_connection_is_an_error_and_then_another(
+    lonely: CoreDatabase, new_tenant: NewTenant, as_admin: psycopg.Connection
+) -> None:
+    """Ended by the server in mid-statement: no endless wait, and the next call works."""
+    tenant = (await new_tenant()).tenant
+    assert tenant is not None
+    scope = lonely.scope(tenant, by=Principal.system("tests"))
+    with pytest.raises(psycopg.OperationalError):
+        async with scope.transaction() as tx:
+            row = await tx.one("SELECT pg_backend_pid()")
+            as_admin.execute("SELECT pg_terminate_backend(%s)", row)
+            await tx.one("SELECT pg_sleep(60)")
+    assert await scope.one("SELECT core.current_tenant()") == (tenant,)
+    as_admin.close()

@@ -556,8 +556,7 @@ $function$
 CREATE OR REPLACE FUNCTION core.current_principal()
  RETURNS text
  LANGUAGE sql
- STABLE PARALLEL RESTRICTED SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
+ STABLE PARALLEL RESTRICTED
 RETURN (core.verified_context())[2]
     OWNER neolayer_owner
     GRANT neolayer_app=X
@@ -569,8 +568,7 @@ RETURN (core.verified_context())[2]
 CREATE OR REPLACE FUNCTION core.current_tenant()
  RETURNS uuid
  LANGUAGE sql
- STABLE PARALLEL RESTRICTED SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
+ STABLE PARALLEL RESTRICTED
 RETURN (NULLIF((core.verified_context())[1], '00000000-0000-0000-0000-000000000000'::text))::uuid
     OWNER neolayer_owner
     GRANT neolayer_app=X
@@ -613,12 +611,36 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION core.enter(context text, state text)
+ RETURNS text
+ LANGUAGE sql
+RETURN CASE WHEN ((core.session_state() = state) AND ((pg_my_temp_schema() = (0)::oid) OR (NOT core.has_temporary_objects()))) THEN set_config('neolayer.context'::text, context, true) ELSE core.refuse_session(core.session_state()) END
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION core.find_tenant(by_identifier text)
  RETURNS uuid
  LANGUAGE sql
  STABLE SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 RETURN (SELECT s.id FROM core.tenant_standing s WHERE (((s.identifier)::text = find_tenant.by_identifier) AND (NOT s.is_closed)))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.has_temporary_objects()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM pg_catalog.pg_depend d
+        WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+            AND d.refobjid = pg_catalog.pg_my_temp_schema()
+    );
+END
+$function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
@@ -764,6 +786,27 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION core.refuse_session(state text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RAISE EXCEPTION 'the session is not as it was when it was made'
+        USING ERRCODE = 'NL001', DETAIL = state;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.session_state()
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+RETURN ((((((((((((((((((((((((((((((((((SESSION_USER)::text || '|'::text) || (CURRENT_USER)::text) || CASE WHEN (COALESCE(current_setting('neolayer.context'::text, true), ''::text) <> ''::text) THEN '|context'::text ELSE ''::text END) || '|'::text) || current_setting('search_path'::text)) || '|'::text) || current_setting('row_security'::text)) || '|'::text) || current_setting('TimeZone'::text)) || '|'::text) || current_setting('DateStyle'::text)) || '|'::text) || current_setting('IntervalStyle'::text)) || '|'::text) || current_setting('client_encoding'::text)) || '|'::text) || current_setting('bytea_output'::text)) || '|'::text) || current_setting('extra_float_digits'::text)) || '|'::text) || current_setting('standard_conforming_strings'::text)) || '|'::text) || current_setting('default_transaction_isolation'::text)) || '|'::text) || current_setting('default_transaction_read_only'::text)) || '|'::text) || current_setting('synchronous_commit'::text)) || '|'::text) || current_setting('statement_timeout'::text)) || '|'::text) || current_setting('lock_timeout'::text)) || '|'::text) || current_setting('idle_in_transaction_session_timeout'::text))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION core.touch_updated_at()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -805,6 +848,11 @@ BEGIN
 END
 $function$
     OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_backup=X
+    GRANT neolayer_ingest=X
+    GRANT neolayer_operator=X
+    GRANT neolayer_relay=X
 
 TABLE audit.anchors
     COLUMN anchor_number bigint NOT NULL

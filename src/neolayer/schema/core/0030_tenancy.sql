@@ -394,14 +394,14 @@ BEGIN
 END
 $$;
 
--- NL001 is our own code.
+-- 42501 is the code of a refused privilege.
 CREATE FUNCTION core.refuse_session(state text) RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RAISE EXCEPTION 'the session is not as it was when it was made'
-        USING ERRCODE = 'NL001', DETAIL = state;
+        USING ERRCODE = 'insufficient_privilege', DETAIL = state;
 END
 $$;
 

@@ -793,7 +793,7 @@ CREATE OR REPLACE FUNCTION core.refuse_session(state text)
 AS $function$
 BEGIN
     RAISE EXCEPTION 'the session is not as it was when it was made'
-        USING ERRCODE = 'NL001', DETAIL = state;
+        USING ERRCODE = 'insufficient_privilege', DETAIL = state;
 END
 $function$
     OWNER neolayer_owner

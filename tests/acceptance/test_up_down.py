@@ -101,9 +101,21 @@ def test_http_tells_health_and_metrics(layer: Layer) -> None:
         ("/health/ready", b'"status":"ready"'),
         ("/metrics", b'neolayer_engine_up{engine="postgres",level="embedded"} 1.0'),
         ("/metrics", b'neolayer_relay_lag_bytes{sink="clickhouse"}'),
+        ("/metrics", b"neolayer_audit_unsealed 0.0"),
+        ("/metrics", b"neolayer_tasks_up 1.0"),
     ):
         with urllib.request.urlopen(base + path, timeout=30) as answer:  # loopback
             assert words in answer.read(), path
+
+
+def test_periodic_work_is_done_and_shown(layer: Layer) -> None:
+    """The worker of periodic tasks runs them, and nothing of the trail is amiss."""
+    tasks = {task["name"]: task for task in layer.status()["tasks"]}
+    assert tasks["audit: seal"]["running"] and tasks["audit: seal"]["succeeded_at"]
+    assert [task["error"] for task in tasks.values() if task["error"]] == []
+    run = layer.run("audit", "verify", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["intact"]
 
 
 def test_doctor_finds_nothing_wrong(layer: Layer) -> None:

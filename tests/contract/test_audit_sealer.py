@@ -8,7 +8,6 @@ from uuid import UUID
 import psycopg
 import pytest
 from tests.fixtures.fix_audit import Trail
-from tests.fixtures.fix_tenancy import NewTenant
 
 from neolayer import audit
 from neolayer.audit.encoding import FIRST_PREVIOUS
@@ -35,9 +34,9 @@ async def check_chain(trail: Trail, tenant: UUID | None, length: int) -> list[st
     return [row[3] for row in rows]
 
 
-async def test_E14_every_tenant_has_a_chain_of_its_own(trail: Trail, new_tenant: NewTenant) -> None:
+async def test_E14_every_tenant_has_a_chain_of_its_own(trail: Trail) -> None:
     """Two tenants and the entries of none: three chains, numbered from 1, across passes."""
-    other = await new_tenant()
+    other = await trail.new_tenant()
     for _ in range(2):
         await trail.write(3)
         await trail.write(2, scope=other)

@@ -42,6 +42,8 @@ REPORT: Facts = {
         "error": "the stream stopped",
         "sinks": [sink("clickhouse", error="no table"), sink("redis", lag_bytes=None)],
     },
+    "audit": {"chains": 10_000, "unsealed": 3_000_000, "lag_seconds": 86_400.5, "last_anchor": 99},
+    "tasks": [{"name": "audit: seal", "error": "PostgreSQL does not answer " * 5}],
     "networks": [
         {
             "name": "neo-n3-testnet",

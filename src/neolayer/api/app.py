@@ -19,15 +19,19 @@ from neolayer.api.watch import Watch
 from neolayer.engines.endpoints import Endpoints
 
 
-def make_app(endpoints: Endpoints, *, relay_state: Path | None = None) -> Litestar:
+def make_app(
+    endpoints: Endpoints, *, relay_state: Path | None = None, tasks_state: Path | None = None
+) -> Litestar:
     """The application over one layer; its engines are opened at first use and closed at the end.
 
-    `relay_state` is the file in which the relay says what waits.
+    `relay_state` and `tasks_state` are the files in which the workers say how they fare.
     """
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        app.state["watch"] = watch = Watch(endpoints, relay_state=relay_state)
+        app.state["watch"] = watch = Watch(
+            endpoints, relay_state=relay_state, tasks_state=tasks_state
+        )
         try:
             yield
         finally:

@@ -32,6 +32,8 @@ def gauges(health: Health) -> CollectorRegistry:
         up.labels(engine.status.name, str(engine.status.level)).set(engine.status.healthy)
     _relay(health, registry)
     _chains(health, registry)
+    _audit(health, registry)
+    _tasks(health, registry)
     return registry
 
 
@@ -66,3 +68,40 @@ def _chains(health: Health, registry: CollectorRegistry) -> None:
             head.labels(network.network).set(network.head_number)
             gaps = sum(last - first + 1 for first, last in network.missing)
             missing.labels(network.network).set(gaps)
+
+
+def _audit(health: Health, registry: CollectorRegistry) -> None:
+    if (audit := health.audit) is None:
+        return
+    unsealed = Gauge("neolayer_audit_unsealed", "Entries without a seal.", registry=registry)
+    unsealed.set(audit.unsealed)
+    lag = Gauge(
+        "neolayer_audit_lag_seconds", "Age of the oldest entry without a seal.", registry=registry
+    )
+    lag.set(audit.lag_seconds)
+    unanchored = Gauge(
+        "neolayer_audit_unanchored_chains",
+        "Chains that have grown since they were anchored.",
+        registry=registry,
+    )
+    unanchored.set(audit.unanchored_chains)
+    if audit.anchored_at is not None:
+        anchored = Gauge(
+            "neolayer_audit_last_anchor_timestamp_seconds",
+            "When heads of chains were last written to the object store.",
+            registry=registry,
+        )
+        anchored.set(audit.anchored_at.timestamp())
+
+
+def _tasks(health: Health, registry: CollectorRegistry) -> None:
+    up = Gauge("neolayer_tasks_up", "1 while periodic work is done.", registry=registry)
+    up.set(health.tasks is not None and health.tasks.is_running)
+    failing = Gauge(
+        "neolayer_task_failures_in_a_row",
+        "Failures of a periodic task since it last ended well.",
+        ["task"],
+        registry=registry,
+    )
+    for name, task in (health.tasks.tasks if health.tasks else {}).items():
+        failing.labels(name).set(task.failures_in_a_row)

@@ -17,9 +17,16 @@ _FRESH_S = 1.0
 class Watch:
     """Keeps every engine's connection and its last status."""
 
-    def __init__(self, endpoints: Endpoints, *, relay_state: Path | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        relay_state: Path | None = None,
+        tasks_state: Path | None = None,
+    ) -> None:
         self._endpoints = endpoints
         self._relay_state = relay_state
+        self._tasks_state = tasks_state
         self._engines = engines(endpoints)
         self._asked_at = -_FRESH_S
         self._last: list[EngineStatus] = []
@@ -36,7 +43,12 @@ class Watch:
 
     async def health(self) -> Health:
         """Everything an operator must know, asked now."""
-        return await examine(self._endpoints, self._engines, state_file=self._relay_state)
+        return await examine(
+            self._endpoints,
+            self._engines,
+            state_file=self._relay_state,
+            tasks_file=self._tasks_state,
+        )
 
     async def close(self) -> None:
         """Release every engine."""

@@ -32,6 +32,11 @@ class Kind(StrEnum):
     ANCHOR_MISSING = "anchor missing"
     ANCHOR_CHANGED = "anchor changed"
 
+    @property
+    def is_of_an_anchor(self) -> bool:
+        """Whether the anchor itself is what differs."""
+        return self in (Kind.ANCHOR_MISSING, Kind.ANCHOR_CHANGED)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.live import Live
+from rich.status import Status
 from rich.table import Table
 
 from neolayer.cli.output import say, words
@@ -15,6 +16,38 @@ from neolayer.engines.embedded.data_directory import LayerState
 from neolayer.engines.embedded.supervisor import Progress
 
 _MARKS = {"healthy": "[green]●[/]", "done": "[green]●[/]", "restarting": "[red]●[/]"}
+
+
+class Counting:
+    """A count that grows, on a terminal only, and only where it takes longer than a second."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._started = time.monotonic()
+        self._status: Status | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def show(self, count: int) -> None:
+        """So many by now."""
+        seconds = time.monotonic() - self._started
+        if seconds < 1 or not sys.stderr.isatty():
+            return
+        text = f"{count:,} {self._what}, {count / seconds:,.0f} a second"
+        if self._status is None:
+            self._status = Status(text, console=words())
+            self._status.start()
+        self._status.update(text)
 
 
 class StartDisplay:

@@ -34,6 +34,7 @@ COMMANDS = {
     "ingest": "ingest",
     "query": "query",
     "migrate": "migrate",
+    "audit": "audit",
     "config": "config",
 }
 _EVERYWHERE = Group("For every command", sort_key=100)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from neolayer.audit.reading import AuditStatus
 from neolayer.chain.reading import Coverage
 from neolayer.cli.output import write_json
 from neolayer.cli.root import app, invocation
@@ -15,6 +16,7 @@ from neolayer.engines.embedded.data_directory import DataDirectory, LayerState
 from neolayer.engines.engine import Engine
 from neolayer.errors import NotRunning
 from neolayer.insight.health import EngineHealth, Health, examine
+from neolayer.insight.tasks import TasksState, tasks_path
 from neolayer.platform import endpoints, engines
 from neolayer.relay.status import RelayStatus, state_path
 from neolayer.settings import Settings
@@ -51,7 +53,12 @@ async def _examine(settings: Settings) -> Health | None:
         return None
     opened: list[Engine] = engines(at)
     try:
-        return await examine(at, opened, state_file=state_path(settings.data_dir))
+        return await examine(
+            at,
+            opened,
+            state_file=state_path(settings.data_dir),
+            tasks_file=tasks_path(settings.data_dir),
+        )
     finally:
         await asyncio.gather(*(engine.close() for engine in opened))
 
@@ -67,6 +74,8 @@ def _report(directory: DataDirectory, health: Health | None) -> dict[str, Any]:
         "time_series": health.time_series if health else None,
         "services": _services(state) if holder and state else [],
         "relay": _relay(health.relay) if health and health.relay else None,
+        "audit": _audit(health.audit) if health and health.audit else None,
+        "tasks": _tasks(health.tasks) if health and health.tasks else [],
         "networks": [_network(network) for network in health.networks] if health else [],
     }
 
@@ -119,6 +128,32 @@ def _relay(relay: RelayStatus) -> dict[str, Any]:
             for sink in relay.sinks
         ],
     }
+
+
+def _audit(audit: AuditStatus) -> dict[str, Any]:
+    return {
+        "unsealed": audit.unsealed,
+        "lag_seconds": round(audit.lag_seconds, 3),
+        "chains": audit.chains,
+        "unanchored_chains": audit.unanchored_chains,
+        "last_anchor": audit.last_anchor,
+        "anchored_at": audit.anchored_at,
+    }
+
+
+def _tasks(state: TasksState) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "every_seconds": task.every_seconds,
+            "running": state.is_running,
+            "succeeded_at": task.succeeded_at,
+            "runs": task.runs,
+            "failures": task.failures,
+            "error": task.error,
+        }
+        for name, task in state.tasks.items()
+    ]
 
 
 def _network(network: Coverage) -> dict[str, Any]:

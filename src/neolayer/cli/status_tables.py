@@ -27,6 +27,11 @@ def show(report: Facts) -> None:
         write_table(columns, [tuple(service.values()) for service in report["services"]])
     if report["relay"]:
         _show_relay(report["relay"])
+    if report["audit"]:
+        _show_audit(report["audit"])
+    for task in report["tasks"]:
+        if task["error"]:
+            write_line(f" task {task['name']}: {task['error']}")
     if networks := [network for network in report["networks"] if network["stored"]]:
         _show_networks(networks)
 
@@ -71,6 +76,14 @@ def _sink(sink: Facts) -> tuple[object, ...]:
     if sink["lag_seconds"] is not None:
         lag += f", {sink['lag_seconds']:.1f} s"
     return sink["name"], sink["position"], lag.removeprefix(", "), sink["waiting_rows"]
+
+
+def _show_audit(audit: Facts) -> None:
+    waiting = f"{audit['unsealed']} entries unsealed"
+    if audit["unsealed"]:
+        waiting += f" for {audit['lag_seconds']:.1f} s"
+    anchor = f"anchor {audit['last_anchor']}" if audit["last_anchor"] else "no anchor yet"
+    write_line(f" audit: {audit['chains']} chains, {waiting}, {anchor}")
 
 
 def _show_networks(networks: list[Facts]) -> None:

@@ -15,11 +15,13 @@ from typing import TypeVar
 
 import psycopg
 
+from neolayer.audit.reading import AuditStatus, audit_status
 from neolayer.chain.reading import Coverage, network_coverage
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.engine import Engine, EngineStatus
 from neolayer.engines.postgres.connections import connect
 from neolayer.errors import NeolayerError
+from neolayer.insight.tasks import TasksState, read_tasks
 from neolayer.insight.time_series import time_series
 from neolayer.relay.status import RelayStatus, SinkStatus, relay_status
 from neolayer.schema.files import load_migrations
@@ -52,28 +54,42 @@ class Health:
     relay: RelayStatus | None
     networks: tuple[Coverage, ...]
     time_series: str | None = None
+    audit: AuditStatus | None = None
+    tasks: TasksState | None = None
 
     @property
     def healthy(self) -> bool:
-        """Whether every engine answers and the relay reads."""
+        """Whether every engine answers, the relay reads, and periodic work is done where it was."""
         answering = all(engine.status.healthy for engine in self.engines)
-        return answering and self.relay is not None and self.relay.running
+        working = self.tasks is None or self.tasks.is_running
+        return answering and working and self.relay is not None and self.relay.running
 
 
 async def examine(
-    at: Endpoints, engines: Sequence[Engine], *, state_file: Path | None = None
+    at: Endpoints,
+    engines: Sequence[Engine],
+    *,
+    state_file: Path | None = None,
+    tasks_file: Path | None = None,
 ) -> Health:
-    """Ask everything at once. Never raises what an engine says; the engines stay open."""
+    """Ask everything at once. Never raises what an engine says; the engines stay open.
+
+    The files are those in which the relay and the worker of periodic tasks say how they fare.
+    """
     statuses = asyncio.gather(*(engine.status() for engine in engines))
     versions = asyncio.gather(*(_or_none(schema_version(at, line)) for line in Line))
     relay = _or_none(relay_status(at, state_file=state_file))
     networks = _or_none(coverage(at))
-    seen, known, relaying, covered = await asyncio.gather(statuses, versions, relay, networks)
+    sealing = _or_none(audit_status(at.postgres.dsn(Role.OPERATOR)))
+    seen, known, relaying, covered, sealed = await asyncio.gather(
+        statuses, versions, relay, networks, sealing
+    )
     sinks = {sink.name: sink for sink in relaying.sinks} if relaying else {}
     by_line = dict(zip(Line, known, strict=True))
     found = [_engine_health(status, at, by_line, sinks.get(status.name)) for status in seen]
     below = await _or_none(time_series(engines))
-    return Health(tuple(found), relaying, tuple(covered or ()), below)
+    tasks = read_tasks(tasks_file) if tasks_file is not None else None
+    return Health(tuple(found), relaying, tuple(covered or ()), below, sealed, tasks)
 
 
 def _engine_health(

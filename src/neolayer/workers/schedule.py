@@ -32,7 +32,13 @@ _FAREWELL_S: Final = 5.0
 _log = structlog.get_logger()
 
 
-async def run_tasks(tasks: Sequence[BoundTask], stop: asyncio.Event, *, state_file: Path) -> None:
+async def run_tasks(
+    tasks: Sequence[BoundTask],
+    stop: asyncio.Event,
+    *,
+    state_file: Path,
+    farewell_s: float = _FAREWELL_S,
+) -> None:
     """Run every task until `stop` is set; then what is under way has a moment to end."""
     state = TasksState(os.getpid(), time.time(), time.time())
     state.tasks = {task.name: TaskState(task.every.total_seconds()) for task in tasks}
@@ -41,7 +47,7 @@ async def run_tasks(tasks: Sequence[BoundTask], stop: asyncio.Event, *, state_fi
     try:
         await stop.wait()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
+            async with asyncio.timeout(farewell_s):
                 await asyncio.gather(*loops)
     finally:
         for each in (writer, *loops):

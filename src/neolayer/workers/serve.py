@@ -13,6 +13,7 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from neolayer.api.app import make_app
+from neolayer.insight.tasks import tasks_path
 from neolayer.platform import endpoints
 from neolayer.relay.status import state_path
 from neolayer.settings import Settings
@@ -23,7 +24,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Answer HTTP on the settings' address until told to stop, then end what is under way."""
     logging.getLogger("_granian").setLevel(logging.WARNING)
     server = Server(
-        make_app(endpoints(settings), relay_state=state_path(settings.data_dir)),
+        make_app(
+            endpoints(settings),
+            relay_state=state_path(settings.data_dir),
+            tasks_state=tasks_path(settings.data_dir),
+        ),
         address=settings.serve.host,
         port=settings.serve.port,
         interface=Interfaces.ASGI,

@@ -36,14 +36,16 @@ class CacheCopy:
 class SealedField:
     """A column of sealed texts, and what each row's text is bound to.
 
-    `bound_to` maps the names of the binding to columns of the row: {"tenant": "tenant_id"}. They
-    and `id` name the row, so they must not change while it lives. `key_column` says which key
-    seals it, as `key_id_of` does.
+    `bound_to` maps the names of the binding to columns of the row: {"tenant": "tenant_id"}; what is
+    the same for all rows stands in `purpose`: {"purpose": "mfa-seed"}. These columns must not
+    change while the row lives. `key_column` says which key seals it, as `key_id_of` does. The
+    table's primary key is (tenant_id, id).
     """
 
     column: str
     key_column: str
     bound_to: Mapping[str, str]
+    purpose: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ COMMANDS = {
     "migrate": "migrate",
     "audit": "audit",
     "config": "config",
+    "keys": "keys",
 }
 _EVERYWHERE = Group("For every command", sort_key=100)
 

@@ -46,6 +46,13 @@ class KeyProvider(Protocol):
         """
         ...
 
+    async def relock(self) -> int:
+        """Lock the keys themselves with the newest master key; how many, 0 where none locks them.
+
+        After it, older versions of the master key and other services are no longer needed.
+        """
+        ...
+
     async def health(self) -> None:
         """Wrap and unwrap a throw-away key; raises whatever stands in the way."""
         ...

@@ -49,6 +49,9 @@ class EnvironmentKeys:
             " restart, then: neolayer keys rewrap",
         )
 
+    async def relock(self) -> int:
+        return 0
+
     async def health(self) -> None:
         await try_out(self)
 

@@ -104,14 +104,11 @@ class GuardedKeys:
         await self._unlock(name, await self._stored(name))
 
     async def relock(self) -> int:
-        """Every key under the newest version of the master key; how many there are.
-
-        After it, older versions of the master key and other services are no longer needed.
-        """
-        for name in await self._store.names():
+        names = await self._store.names()
+        for name in names:
             locked = await self._stored(name)
             await self._store.replace(name, locked, await self._relocked(name, locked))
-        return len(await self._store.names())
+        return len(names)
 
     async def _relocked(self, name: KeyName, locked: LockedKey) -> LockedKey:
         master = self._masters[self._locks_with]

@@ -34,6 +34,9 @@ class SuccessiveKeys:
     async def rotate(self) -> KeyName:
         return await self.provider.rotate()
 
+    async def relock(self) -> int:
+        return await self.provider.relock()
+
     async def health(self) -> None:
         await self.earlier.health()
         await self.provider.health()

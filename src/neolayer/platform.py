@@ -180,9 +180,13 @@ def _clickhouse_engine(at: ClickHouseEndpoint) -> Engine:
 
 def data_classes() -> tuple[DataClass, ...]:
     """Every class of data, as the rooms' catalogues declare them."""
-    from neolayer.keys import catalogue as keys  # whose room loads cryptography
+    # Rooms that load cryptography and password hashing: not for every process.
+    from neolayer.identity import catalogue as identity
+    from neolayer.keys import catalogue as keys
+    from neolayer.wallets import catalogue as wallets
 
-    return (*chain.CLASSES, *audit.CLASSES, *keys.CLASSES)
+    rooms = (chain, audit, keys, identity, wallets)
+    return tuple(one for room in rooms for one in room.CLASSES)
 
 
 @asynccontextmanager

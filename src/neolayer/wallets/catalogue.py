@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neolayer.catalogue import DataClass
+from neolayer.catalogue import DataClass, SealedField
 
 CLASSES: tuple[DataClass, ...] = (
     DataClass(
@@ -11,5 +11,12 @@ CLASSES: tuple[DataClass, ...] = (
         "blockchain.wallets",
         tenant_key="tenant_id",
         personal_fields=("user_id", "name", "address"),
+        sealed_fields=(
+            SealedField(
+                "encrypted_private_key",
+                "key_id",
+                bound_to={"tenant": "tenant_id", "network": "network_id", "address": "address"},
+            ),
+        ),
     ),
 )

@@ -13,14 +13,12 @@ CREATE TRIGGER touch BEFORE UPDATE ON core.locked_keys
 FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at();
 
 -- The application reads them and cannot put another in a key's place; versions are made by the
--- migrator's login. Which key seals a wallet's row is for operators to count.
+-- migrator's login.
 GRANT SELECT ON core.locked_keys TO neolayer_app, neolayer_backup;
 GRANT SELECT (version, id, locked_by, created_at, updated_at) ON core.locked_keys
 TO neolayer_operator;
-GRANT SELECT (key_id) ON blockchain.wallets TO neolayer_operator;
 
 -- migrate:down
 -- A way back while there is nothing to lose.
 SELECT neolayer_schema.refuse_to_lose('core.locked_keys');
-REVOKE SELECT (key_id) ON blockchain.wallets FROM neolayer_operator;
 DROP TABLE core.locked_keys;

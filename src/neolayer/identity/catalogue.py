@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from neolayer.catalogue import DataClass
+from neolayer.catalogue import DataClass, SealedField
 
 _DATABASE = "neolayer"
 
@@ -30,6 +30,14 @@ CLASSES: tuple[DataClass, ...] = (
         "auth.users",
         tenant_key="tenant_id",
         personal_fields=("email", "username", "last_login_at"),
+        sealed_fields=(
+            SealedField(
+                "mfa_secret",
+                "mfa_key_id",
+                bound_to={"tenant": "tenant_id", "user": "id"},
+                purpose={"purpose": "mfa-seed"},
+            ),
+        ),
     ),
     DataClass("recovery_codes", _DATABASE, "auth.recovery_codes", tenant_key="tenant_id"),
     DataClass(

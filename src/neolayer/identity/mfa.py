@@ -14,7 +14,7 @@ from neolayer.errors import AccessDenied, Conflict, InvalidInput
 from neolayer.identity.login import Client, Credentials, Login
 from neolayer.identity.model import UserNotFound
 from neolayer.identity.passwords import PasswordHasher, acceptable
-from neolayer.identity.sealing import Sealer, key_id_of, seed_binding
+from neolayer.identity.sealing import Sealer, seed_binding
 from neolayer.identity.totp import (
     matching_step,
     new_recovery_codes,
@@ -23,6 +23,7 @@ from neolayer.identity.totp import (
     recovery_code_hash,
     secret_text,
 )
+from neolayer.keys import key_id_of
 from neolayer.tenancy import Scope, Transaction
 from neolayer.tenancy.context import Kind
 

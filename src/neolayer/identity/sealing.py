@@ -17,8 +17,3 @@ class Sealer(Protocol):
 def seed_binding(tenant: UUID | None, user_id: UUID) -> dict[str, str]:
     """Where the seed of a second factor belongs."""
     return {"purpose": "mfa-seed", "tenant": str(tenant), "user": str(user_id)}
-
-
-def key_id_of(sealed: str) -> str:
-    """The key that a sealed text names before its first dot."""
-    return sealed.partition(".")[0]

@@ -49,6 +49,11 @@ async def make_keystore(key: PrivateKey, password: str, *, kdf: Kdf = "scrypt") 
     return await _derive(_encrypt, key, _password(password), kdf)
 
 
+def require_library() -> None:
+    """Raises NotSupported where the extra is not installed."""
+    _library()
+
+
 async def _derive(work: Any, *arguments: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(_derivations, work, *arguments)
 

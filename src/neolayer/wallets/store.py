@@ -275,6 +275,7 @@ class Wallets:
         """The key as a keystore v3, JSON text, under a password. EVM networks only."""
         wallet, sealed = await self._sealed(wallet_id)
         _require_evm(wallet.network, "a keystore v3")
+        keystores.require_library()
         key = await self._open(wallet, sealed, "export_keystore")
         made = await keystores.make_keystore(key, password, kdf=kdf)
         await self._used(wallet, "export_keystore", {"kdf": kdf}, action="READ")

@@ -37,6 +37,7 @@ COMMANDS = {
     "audit": "audit",
     "config": "config",
     "keys": "keys",
+    "wallets": "wallets",
 }
 _EVERYWHERE = Group("For every command", sort_key=100)
 

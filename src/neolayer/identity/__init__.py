@@ -17,7 +17,6 @@ from neolayer.identity.mfa import Enrolment, SecondFactor, SecondFactorConflict,
 from neolayer.identity.model import AlreadyRegistered, InvalidName, Status, User, UserNotFound
 from neolayer.identity.passwords import PasswordHasher, TooManyLogins, WeakPassword
 from neolayer.identity.roles import Explanation, Grant, Role, RoleNotFound, Roles
-from neolayer.identity.sealing import Sealer
 from neolayer.identity.services import Key, NewKey, Service, ServiceNotFound, Services
 from neolayer.identity.session_tokens import UnknownToken
 from neolayer.identity.sessions import (
@@ -60,7 +59,6 @@ __all__ = [
     "Role",
     "RoleNotFound",
     "Roles",
-    "Sealer",
     "SecondFactor",
     "SecondFactorConflict",
     "Service",

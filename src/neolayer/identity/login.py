@@ -25,9 +25,9 @@ from neolayer.identity import backoff
 from neolayer.identity.backoff import Counter, Kind
 from neolayer.identity.model import InvalidName, User, canonical_email, canonical_username
 from neolayer.identity.passwords import PasswordHasher
-from neolayer.identity.sealing import Sealer, seed_binding
 from neolayer.identity.tokens import new_token, token_hash
-from neolayer.identity.totp import matching_step, recovery_code_hash
+from neolayer.identity.totp import matching_step, recovery_code_hash, seed_binding
+from neolayer.keys import Keyring
 from neolayer.tenancy import Principal, Scope, Transaction
 
 QUERIES = load_queries(__name__, "people.sql")
@@ -133,7 +133,7 @@ class Login:
 
     scope: Scope
     hasher: PasswordHasher = field(repr=False)
-    keyring: Sealer = field(repr=False)
+    keyring: Keyring = field(repr=False)
 
     async def check(self, name: str, offered: Credentials, client: Client) -> Authenticated:
         """Who it is, by e-mail address or user name.

@@ -14,7 +14,7 @@ from neolayer.errors import AccessDenied, Conflict, InvalidInput
 from neolayer.identity.login import Client, Credentials, Login
 from neolayer.identity.model import UserNotFound
 from neolayer.identity.passwords import PasswordHasher, acceptable
-from neolayer.identity.sealing import Sealer, seed_binding
+from neolayer.identity.sessions import end_sessions
 from neolayer.identity.totp import (
     matching_step,
     new_recovery_codes,
@@ -22,8 +22,9 @@ from neolayer.identity.totp import (
     provisioning_uri,
     recovery_code_hash,
     secret_text,
+    seed_binding,
 )
-from neolayer.keys import key_id_of
+from neolayer.keys import Keyring, key_id_of
 from neolayer.tenancy import Scope, Transaction
 from neolayer.tenancy.context import Kind
 
@@ -52,7 +53,7 @@ class SecondFactor:
 
     scope: Scope
     hasher: PasswordHasher = field(repr=False)
-    keyring: Sealer = field(repr=False)
+    keyring: Keyring = field(repr=False)
     issuer: str = "neolayer"
 
     async def begin(self, user_id: UUID) -> Enrolment:
@@ -133,7 +134,7 @@ class SecondFactor:
             if await tx.one(QUERIES.end_mfa, {"user_id": user_id}) is None:
                 raise UserNotFound
             tx.defer(QUERIES.drop_recovery_codes, {"user_id": user_id})
-            tx.defer(QUERIES.end_sessions, {"user_id": user_id})
+            await end_sessions(tx, user_id, reason="second factor ended")
             _note(tx, user_id, how)
 
 

@@ -80,11 +80,6 @@ UPDATE auth.users SET
 WHERE id = %(user_id)s
 RETURNING id;
 
--- end_sessions --
--- Log a user out everywhere.
-UPDATE auth.sessions SET revoked_at = clock_timestamp(), version = version + 1
-WHERE user_id = %(user_id)s AND revoked_at IS NULL;
-
 -- delete_sessions --
 -- Forget where a user was logged in from.
 DELETE FROM auth.sessions WHERE user_id = %(user_id)s;
@@ -294,14 +289,16 @@ SELECT extract(EPOCH FROM clock_timestamp())::float8;
 DELETE FROM auth.one_time_tokens WHERE id IN (
     SELECT t.id FROM auth.one_time_tokens AS t
     WHERE t.expires_at < clock_timestamp() LIMIT %(batch_size)s
-);
+)
+RETURNING id;
 
 -- sweep_devices --
 -- Some of the devices that were not seen for long.
 DELETE FROM auth.known_devices WHERE id IN (
     SELECT d.id FROM auth.known_devices AS d
     WHERE d.expires_at < clock_timestamp() LIMIT %(batch_size)s
-);
+)
+RETURNING id;
 
 -- sweep_failures --
 -- Some of the counters whose last failure is long ago; an account's own is kept.
@@ -310,4 +307,14 @@ DELETE FROM auth.login_failures WHERE subject IN (
     WHERE f.kind <> 'account' AND f.last_failed_at < clock_timestamp() - CASE
         WHEN f.kind IN ('pair', 'source') THEN interval '1 day' ELSE interval '30 days'
     END LIMIT %(batch_size)s
-);
+)
+RETURNING subject;
+
+-- tenants_with_leftovers --
+-- Which tenants have something of this to sweep (asked as an operator).
+SELECT t.tenant_id FROM auth.one_time_tokens AS t WHERE t.expires_at < clock_timestamp()
+UNION
+SELECT d.tenant_id FROM auth.known_devices AS d WHERE d.expires_at < clock_timestamp()
+UNION
+SELECT f.tenant_id FROM auth.login_failures AS f
+WHERE f.kind <> 'account' AND f.last_failed_at < clock_timestamp() - interval '1 day';

@@ -22,6 +22,7 @@ from neolayer.errors import Unauthenticated
 from neolayer.identity.backoff import account_subject
 from neolayer.identity.model import InvalidName, User, canonical_email
 from neolayer.identity.passwords import SERVICE_NAME, PasswordHasher, acceptable, personal_words
+from neolayer.identity.sessions import end_sessions
 from neolayer.tenancy import Scope, Transaction
 
 QUERIES = load_queries(__name__, "people.sql")
@@ -115,7 +116,8 @@ class EmailTokens:
             )
             if row is None:
                 raise BadToken
-            for query in (QUERIES.end_sessions, QUERIES.forget_devices, QUERIES.drop_letters):
+            await end_sessions(tx, user_id, reason="password reset")
+            for query in (QUERIES.forget_devices, QUERIES.drop_letters):
                 tx.defer(query, {"user_id": user_id})
             tx.defer(QUERIES.forget_failures, {"subjects": [account_subject(user_id)]})
             _note(tx, "UPDATE", user_id, {"fields": ["password_hash"], "by": "reset"})

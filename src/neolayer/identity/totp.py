@@ -50,6 +50,11 @@ def matching_step(seed: bytes, code: str, *, at: float) -> int | None:
     return found
 
 
+def seed_binding(tenant: UUID | None, user_id: UUID) -> dict[str, str]:
+    """Where a sealed seed belongs; `catalogue.py` says the same of the table."""
+    return {"purpose": "mfa-seed", "tenant": str(tenant), "user": str(user_id)}
+
+
 def new_recovery_codes() -> tuple[str, ...]:
     """Codes to print and keep, shown once."""
     return tuple("-".join(_groups()) for _ in range(RECOVERY_CODES))

@@ -6,17 +6,21 @@ who somebody is never leaves this room: a `User` has no field for it.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
+import psycopg
 from psycopg.errors import UniqueViolation
 
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput
 from neolayer.identity.backoff import account_subject
+from neolayer.identity.guarded import refusal
 from neolayer.identity.mfa import SecondFactor
 from neolayer.identity.model import (
     AlreadyRegistered,
@@ -27,7 +31,8 @@ from neolayer.identity.model import (
     canonical_username,
 )
 from neolayer.identity.passwords import SERVICE_NAME, PasswordHasher, acceptable, personal_words
-from neolayer.identity.sealing import Sealer
+from neolayer.identity.sessions import end_sessions
+from neolayer.keys import Keyring
 from neolayer.tenancy import Scope, Transaction
 
 QUERIES = load_queries(__name__, "people.sql")
@@ -40,7 +45,7 @@ class Users:
 
     scope: Scope
     hasher: PasswordHasher = field(repr=False)
-    keyring: Sealer = field(repr=False)
+    keyring: Keyring = field(repr=False)
 
     @property
     def mfa(self) -> SecondFactor:
@@ -109,15 +114,17 @@ class Users:
     ) -> User:
         """Let a user in again, or keep them out; who is kept out is logged out everywhere.
 
-        `until` ends a lock by itself. Raises UserNotFound, InvalidInput.
+        `until` ends a lock by itself. Raises UserNotFound, InvalidInput, LastOwner.
         """
         if until is not None and (status is not Status.LOCKED or until.tzinfo is None):
             raise InvalidInput("only a lock has an end, given with its time zone")
         active = status is Status.ACTIVE
-        also = () if active else (QUERIES.end_sessions,)
-        values = {"status": status, "until": until}
         return await self._change(
-            QUERIES.set_status, user_id, values, *also, forget_failures=active
+            QUERIES.set_status,
+            user_id,
+            {"status": status, "until": until},
+            ending=None if active else f"user is {status}",
+            forget_failures=active,
         )
 
     async def set_password(self, user_id: UUID, *, password: str) -> User:
@@ -133,16 +140,18 @@ class Users:
             QUERIES.set_password,
             user_id,
             {"password_hash": hashed},
-            *(QUERIES.end_sessions, QUERIES.forget_devices, QUERIES.drop_letters),
+            *(QUERIES.forget_devices, QUERIES.drop_letters),
+            ending="new password",
             forget_failures=True,
         )
 
     async def delete(self, user_id: UUID) -> None:
-        """Take a user away; the address and the name are free again. Raises UserNotFound."""
-        async with self.scope.transaction() as tx:
+        """Take a user away; the address and the name are free again. Raises UserNotFound,
+        LastOwner."""
+        async with self._changing() as tx:
             _found(await tx.one(QUERIES.delete_user, {"user_id": user_id}))
+            await end_sessions(tx, user_id, reason="user deleted")
             _drop_proofs(tx, user_id)
-            tx.defer(QUERIES.end_sessions, {"user_id": user_id})
             _note(tx, "DELETE", user_id)
 
     async def anonymise(self, user_id: UUID) -> None:
@@ -150,7 +159,7 @@ class Users:
 
         Raises UserNotFound.
         """
-        async with self.scope.transaction() as tx:
+        async with self._changing() as tx:
             if await tx.one(QUERIES.anonymise_user, {"user_id": user_id}) is None:
                 raise UserNotFound
             _drop_proofs(tx, user_id)
@@ -162,19 +171,33 @@ class Users:
         personal = personal_words(email, username, SERVICE_NAME)
         return await self.hasher.hash(acceptable(password, mfa=mfa, personal=personal))
 
+    @asynccontextmanager
+    async def _changing(self) -> AsyncGenerator[Transaction]:
+        """A transaction in which the database's rules are our errors."""
+        try:
+            async with self.scope.transaction() as tx:
+                yield tx
+        except UniqueViolation:
+            raise AlreadyRegistered from None
+        except psycopg.Error as exc:
+            error = refusal(exc)
+            if error is None:
+                raise
+            raise error from exc
+
     async def _change(
         self,
         query: LiteralString,
         user_id: UUID,
         values: dict[str, Any],
         *also: LiteralString,
+        ending: str | None = None,
         forget_failures: bool = False,
     ) -> User:
-        async with self.scope.transaction() as tx:
-            try:
-                user = _found(await tx.one(query, values | {"user_id": user_id}))
-            except UniqueViolation:
-                raise AlreadyRegistered from None
+        async with self._changing() as tx:
+            user = _found(await tx.one(query, values | {"user_id": user_id}))
+            if ending is not None:
+                await end_sessions(tx, user_id, reason=ending)
             for statement in also:
                 tx.defer(statement, {"user_id": user_id})
             if forget_failures:

@@ -163,7 +163,10 @@ def told_by_uniques(field: Field, table: Table) -> list[str]:
         rest = [c for c in columns if c != table.tenant and c in theirs and c != "scope_id"]
         if not rest or (table.name, tuple(rest)) in PUBLIC_NAMES or table.name == "core.tenants":
             continue
-        fresh = seeds.row(table, B, own=uuid4()) | {column: theirs[column] for column in rest}
+        copied = [*rest]
+        for column in rest:
+            copied += seeds.TOGETHER.get(f"{table.name}.{column}", ())
+        fresh = seeds.row(table, B, own=uuid4()) | {column: theirs[column] for column in copied}
         try:
             with field.admin.transaction():
                 field.admin.execute("SET LOCAL session_replication_role = replica")
@@ -247,6 +250,9 @@ def test_E1_no_function_or_view_reaches_another_tenant(field: Field) -> None:
 SHADOWED = {
     "audit.entries: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
     "audit.heads: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
+    "enclave.attestation_policies: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
+    "enclave.verifications: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
+    "enclave.computations: computations_attestation_fkey": "the state machine refuses it first",
     "public.events: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
 }
 

@@ -854,6 +854,190 @@ $function$
     GRANT neolayer_operator=X
     GRANT neolayer_relay=X
 
+CREATE OR REPLACE FUNCTION enclave.admit_operators()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF core.current_principal() ~ '^(operator|system):' THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION 'adding to enclave.% is refused', TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege', HINT = 'an operator adds collateral';
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION enclave.guard_attestation()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF (NEW.tenant_id, NEW.id, NEW.enclave_id, NEW.signed_digest, NEW.created_at)
+        IS DISTINCT FROM (OLD.tenant_id, OLD.id, OLD.enclave_id, OLD.signed_digest, OLD.created_at)
+        OR OLD.attested_at IS NOT NULL
+        AND (NEW.quote, NEW.attested_at, NEW.nonce, NEW.fmspc, NEW.ca)
+        IS DISTINCT FROM (OLD.quote, OLD.attested_at, OLD.nonce, OLD.fmspc, OLD.ca)
+    THEN
+        RAISE EXCEPTION 'UPDATE of enclave.attestations is refused'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'evidence does not change';
+    END IF;
+    IF OLD.status IN ('revoked', 'unverifiable') AND NEW.status <> OLD.status THEN
+        RAISE EXCEPTION 'an attestation that is % stays so', OLD.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'attestations_status_final';
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION enclave.guard_computation()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    unnamed enclave.computations := NEW;
+    broken text;
+BEGIN
+    IF NEW.tenant_id IS DISTINCT FROM core.current_tenant() THEN
+        RETURN NEW;
+    ELSIF TG_OP = 'INSERT' THEN
+        IF NEW.status <> 'pending' OR NEW.attempt <> 0 OR coalesce(NEW.gas_used, 0) <> 0
+            OR num_nonnulls(NEW.started_at, NEW.completed_at, NEW.output_hash, NEW.result,
+                NEW.error_message, NEW.worker, NEW.lease_until, NEW.heartbeat_at,
+                NEW.attestation_id) > 0
+        THEN
+            broken := 'a computation begins as pending';
+        END IF;
+    ELSIF OLD.status IN ('completed', 'failed', 'cancelled') THEN
+        unnamed.user_id := OLD.user_id;
+        IF unnamed IS DISTINCT FROM OLD OR NEW.user_id IS NOT NULL
+            AND NEW.user_id IS DISTINCT FROM OLD.user_id
+        THEN
+            broken := format('it is %s already', OLD.status);
+        END IF;
+    ELSIF (NEW.id, NEW.enclave_id, NEW.operation_type, NEW.input_hash, NEW.gas_limit,
+            NEW.max_attempts, NEW.created_at)
+        IS DISTINCT FROM (OLD.id, OLD.enclave_id, OLD.operation_type, OLD.input_hash,
+            OLD.gas_limit, OLD.max_attempts, OLD.created_at)
+    THEN
+        broken := 'what was asked does not change';
+    ELSIF OLD.status = 'pending' AND NEW.status = 'completed'
+        OR OLD.status = 'running' AND NEW.status = 'pending'
+    THEN
+        broken := format('from %s it does not become %s', OLD.status, NEW.status);
+    ELSIF NEW.attempt <> OLD.attempt AND NOT (
+        NEW.status = 'running' AND NEW.attempt = OLD.attempt + 1
+        AND (OLD.status = 'pending' OR OLD.lease_until <= NEW.heartbeat_at)
+    ) OR OLD.status = 'pending' AND NEW.status = 'running' AND NEW.attempt = OLD.attempt THEN
+        broken := 'it is claimed once, and again when its lease is over';
+    ELSIF NEW.attempt = OLD.attempt
+        AND (NEW.worker, NEW.attestation_id, NEW.started_at)
+        IS DISTINCT FROM (OLD.worker, OLD.attestation_id, OLD.started_at)
+    THEN
+        broken := 'only a claim changes the worker';
+    ELSIF coalesce(NEW.gas_used, 0) < coalesce(OLD.gas_used, 0) THEN
+        broken := 'gas is used, never given back';
+    ELSIF NEW.heartbeat_at < OLD.heartbeat_at THEN
+        broken := 'a heart does not beat in the past';
+    ELSIF (NEW.attempt <> OLD.attempt OR NEW.status = 'completed') AND NOT EXISTS (
+        SELECT FROM enclave.attestations a
+        WHERE a.tenant_id = NEW.tenant_id AND a.id = NEW.attestation_id
+            AND a.enclave_id = NEW.enclave_id AND a.status = 'verified'
+            AND a.attested_at <= NEW.heartbeat_at AND a.expires_at > NEW.heartbeat_at
+            AND (NEW.status <> 'completed' OR a.expires_at > NEW.completed_at)
+        FOR SHARE
+    ) THEN
+        RAISE EXCEPTION 'the enclave is not attested'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'computations_attested';
+    END IF;
+    IF broken IS NOT NULL THEN
+        RAISE EXCEPTION 'a computation cannot change so: %', broken
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'computations_transition';
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION enclave.guard_nonce()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF OLD.used_at IS NOT NULL OR to_jsonb(NEW) - 'used_at' <> to_jsonb(OLD) - 'used_at' THEN
+        RAISE EXCEPTION 'UPDATE of enclave.nonces is refused'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'a nonce is used once';
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION enclave.guard_sealed_data()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    unowned enclave.sealed_data := NEW;
+BEGIN
+    unowned.owner_id := OLD.owner_id;
+    unowned.updated_at := OLD.updated_at;
+    IF (NEW.tenant_id, NEW.id, NEW.data_key, NEW.created_at)
+        IS DISTINCT FROM (OLD.tenant_id, OLD.id, OLD.data_key, OLD.created_at)
+    THEN
+        RAISE EXCEPTION 'UPDATE of enclave.sealed_data is refused'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'a name stays with its blob';
+    END IF;
+    IF NEW.version <> OLD.version + 1 AND unowned IS DISTINCT FROM OLD THEN
+        RAISE EXCEPTION 'sealed data changes under its next version only'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'sealed_data_version_next';
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION enclave.is_of_quote(quote bytea, quote_version integer, tee text, signed_size integer, signed_digest text, mr_enclave text, mr_signer text, isv_prod_id integer, isv_svn integer, report_data text, is_debug boolean)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ IMMUTABLE PARALLEL SAFE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    body int := CASE WHEN quote_version = 5 THEN 54 ELSE 48 END;
+BEGIN
+    IF octet_length(quote) < signed_size OR signed_size < body + 384
+        OR quote_version <> get_byte(quote, 0) + 256 * get_byte(quote, 1)
+        OR signed_digest <> encode(sha256(substr(quote, 1, signed_size)), 'hex')
+    THEN
+        RETURN FALSE;
+    END IF;
+    IF tee = 'TDX' THEN
+        RETURN signed_size >= body + 584
+            AND get_byte(quote, 4) = 129
+            AND mr_enclave = encode(substr(quote, body + 137, 48), 'hex')
+            AND num_nonnulls(mr_signer, isv_prod_id, isv_svn) = 0
+            AND report_data = encode(substr(quote, body + 521, 64), 'hex')
+            AND is_debug = (get_byte(quote, body + 120) & 1 = 1);
+    END IF;
+    RETURN signed_size = body + 384
+        AND mr_enclave = encode(substr(quote, body + 65, 32), 'hex')
+        AND mr_signer = encode(substr(quote, body + 129, 32), 'hex')
+        AND isv_prod_id = get_byte(quote, body + 256) + 256 * get_byte(quote, body + 257)
+        AND isv_svn = get_byte(quote, body + 258) + 256 * get_byte(quote, body + 259)
+        AND report_data = encode(substr(quote, body + 321, 64), 'hex')
+        AND is_debug = (get_byte(quote, body + 48) & 2 = 2);
+END
+$function$
+    OWNER neolayer_owner
+    GRANT =X
+
 TABLE audit.anchors
     COLUMN anchor_number bigint NOT NULL
     COLUMN object_key text NOT NULL
@@ -1798,31 +1982,131 @@ TABLE core.usage_slots
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
 
-TABLE enclave.attestations
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN enclave_id character varying(255) NOT NULL
-    COLUMN mr_enclave character varying(64) COLLATE "C" NOT NULL
-    COLUMN mr_signer character varying(64) COLLATE "C" NOT NULL
-    COLUMN isv_prod_id integer NOT NULL
-    COLUMN isv_svn integer NOT NULL
-    COLUMN report_data character varying(128) COLLATE "C"
-    COLUMN quote bytea NOT NULL
-    COLUMN attestation_type character varying(50) NOT NULL
-    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying
-    COLUMN verified_at timestamp with time zone
-    COLUMN expires_at timestamp with time zone NOT NULL
+TABLE enclave.attestation_policies
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN version integer NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN tcb_statuses text[] NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN rejected_advisories text[] NOT NULL DEFAULT '{}'::text[] RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN min_tcb_evaluation integer NOT NULL DEFAULT 0 RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN nonce_required boolean NOT NULL DEFAULT true RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN max_collateral_age interval NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN max_lifetime interval NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN allow_smt boolean NOT NULL DEFAULT false RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN allow_dynamic_platform boolean NOT NULL DEFAULT false RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN allow_cached_keys boolean NOT NULL DEFAULT false RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN enclaves jsonb NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN created_by character varying(255) NOT NULL DEFAULT COALESCE(core.current_principal(), (SESSION_USER)::text)
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    CONSTRAINT attestations_isv_prod_id_check CHECK (((isv_prod_id >= 0) AND (isv_prod_id <= 65535)))
-    CONSTRAINT attestations_isv_svn_check CHECK (((isv_svn >= 0) AND (isv_svn <= 65535)))
-    CONSTRAINT attestations_mr_enclave_check CHECK (core.is_hex((mr_enclave)::text, 64))
-    CONSTRAINT attestations_mr_signer_check CHECK (core.is_hex((mr_signer)::text, 64))
-    CONSTRAINT attestations_pkey PRIMARY KEY (id)
+    CONSTRAINT attestation_policies_enclaves_check CHECK (((jsonb_typeof(enclaves) = 'array'::text) AND (octet_length((enclaves)::text) <= 262144)))
+    CONSTRAINT attestation_policies_max_collateral_age_check CHECK ((max_collateral_age > '00:00:00'::interval))
+    CONSTRAINT attestation_policies_max_lifetime_check CHECK ((max_lifetime > '00:00:00'::interval))
+    CONSTRAINT attestation_policies_min_tcb_evaluation_check CHECK ((min_tcb_evaluation >= 0))
+    CONSTRAINT attestation_policies_pkey PRIMARY KEY (tenant_id, version)
+    CONSTRAINT attestation_policies_statuses_check CHECK ((('UpToDate'::text = ANY (tcb_statuses)) AND (tcb_statuses <@ ARRAY['UpToDate'::text, 'SWHardeningNeeded'::text, 'ConfigurationNeeded'::text, 'ConfigurationAndSWHardeningNeeded'::text, 'OutOfDate'::text, 'OutOfDateConfigurationNeeded'::text])))
+    CONSTRAINT attestation_policies_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT attestation_policies_version_check CHECK ((version > 0))
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_policies BEFORE DELETE OR UPDATE OR TRUNCATE ON enclave.attestation_policies FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('a policy is replaced by a new version')
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE enclave.attestations
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN enclave_id character varying(255) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN mr_enclave character varying(96) COLLATE "C" NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN mr_signer character varying(64) COLLATE "C" RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN isv_prod_id integer RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN isv_svn integer RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN report_data character varying(128) COLLATE "C" NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN quote bytea NOT NULL RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN attestation_type character varying(50) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN verified_at timestamp with time zone RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN tee character varying(10) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN quote_version smallint NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN signed_size integer NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN signed_digest character varying(64) COLLATE "C" NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN is_debug boolean NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN cpu_svn character varying(32) COLLATE "C" RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN nonce bytea RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN reason character varying(50) NOT NULL RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN tcb_status character varying(50) RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN advisories text[] NOT NULL DEFAULT '{}'::text[] RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN fmspc character varying(12) COLLATE "C" RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN ca character varying(20) RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN platform_id character varying(32) COLLATE "C" RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN collateral_id character varying(64) COLLATE "C" RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN policy_version integer RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN verifier character varying(100) RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN attested_at timestamp with time zone RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN expires_because character varying(50) RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN claims jsonb RIGHTS {neolayer_app=aw/neolayer_owner}
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT attestations_collateral_id_fkey FOREIGN KEY (collateral_id) REFERENCES enclave.collateral(id)
+    CONSTRAINT attestations_cpu_svn_check CHECK (core.is_hex((cpu_svn)::text, 32))
+    CONSTRAINT attestations_epid_check CHECK (((((attestation_type)::text = 'EPID'::text) = ((status)::text = 'unverifiable'::text)) AND (((attestation_type)::text = 'EPID'::text) = (quote_version < 3))))
+    CONSTRAINT attestations_evidence_check CHECK ((enclave.is_of_quote(quote, (quote_version)::integer, (tee)::text, signed_size, (signed_digest)::text, (mr_enclave)::text, (mr_signer)::text, isv_prod_id, isv_svn, (report_data)::text, is_debug) IS TRUE))
+    CONSTRAINT attestations_fmspc_check CHECK (core.is_hex((fmspc)::text, 12))
+    CONSTRAINT attestations_nonce_fkey FOREIGN KEY (tenant_id, nonce) REFERENCES enclave.nonces(tenant_id, nonce)
+    CONSTRAINT attestations_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT attestations_platform_id_check CHECK (core.is_hex((platform_id)::text, 32))
+    CONSTRAINT attestations_policy_fkey FOREIGN KEY (tenant_id, policy_version) REFERENCES enclave.attestation_policies(tenant_id, version)
     CONSTRAINT attestations_quote_check CHECK (((octet_length(quote) >= 1) AND (octet_length(quote) <= 65536)))
-    CONSTRAINT attestations_report_data_check CHECK (core.is_hex((report_data)::text, 128))
-    CONSTRAINT attestations_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'verified'::character varying, 'rejected'::character varying, 'expired'::character varying, 'revoked'::character varying])::text[])))
+    CONSTRAINT attestations_signed_unique UNIQUE (tenant_id, signed_digest)
+    CONSTRAINT attestations_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'verified'::character varying, 'rejected'::character varying, 'unverifiable'::character varying, 'expired'::character varying, 'revoked'::character varying])::text[])))
+    CONSTRAINT attestations_tee_check CHECK (((tee)::text = ANY ((ARRAY['SGX'::character varying, 'TDX'::character varying])::text[])))
+    CONSTRAINT attestations_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT attestations_type_check CHECK (((attestation_type)::text = ANY ((ARRAY['EPID'::character varying, 'DCAP'::character varying])::text[])))
-    CONSTRAINT attestations_verified_check CHECK ((((status)::text <> 'verified'::text) OR (verified_at IS NOT NULL)))
-    CREATE INDEX idx_attestations_enclave ON enclave.attestations USING btree (enclave_id, created_at DESC)
+    CONSTRAINT attestations_verified_check CHECK ((((status)::text <> 'verified'::text) OR ((num_nulls(verified_at, attested_at, tcb_status, fmspc, ca, collateral_id, policy_version, verifier, expires_because, claims) = 0) AND ((reason)::text = 'accepted'::text) AND (NOT is_debug) AND (expires_at > verified_at) AND (verified_at >= attested_at))))
+    CREATE INDEX idx_attestations_collateral ON enclave.attestations USING btree (collateral_id)
+    CREATE INDEX idx_attestations_enclave ON enclave.attestations USING btree (tenant_id, enclave_id, created_at DESC)
+    CREATE INDEX idx_attestations_live ON enclave.attestations USING btree (tee, fmspc, ca) WHERE ((status)::text = 'verified'::text)
+    CREATE INDEX idx_attestations_policy ON enclave.attestations USING btree (tenant_id, policy_version)
+    CREATE UNIQUE INDEX attestations_nonce_unique ON enclave.attestations USING btree (tenant_id, nonce)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER guard_attestation BEFORE UPDATE ON enclave.attestations FOR EACH ROW EXECUTE FUNCTION enclave.guard_attestation()
+    CREATE TRIGGER touch BEFORE UPDATE ON enclave.attestations FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE enclave.collateral
+    COLUMN id character varying(64) COLLATE "C" NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN tee character varying(10) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN fmspc character varying(12) COLLATE "C" NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN ca character varying(20) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN tcb_evaluation_number integer NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN issued_at timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN oldest_part_at timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN tcb_info_until timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN qe_identity_until timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN root_ca_crl_until timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN pck_crl_until timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN certificates_until timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN document bytea NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN added_by character varying(255) NOT NULL DEFAULT COALESCE(core.current_principal(), (SESSION_USER)::text)
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT collateral_ca_check CHECK (((ca)::text = ANY ((ARRAY['processor'::character varying, 'platform'::character varying])::text[])))
+    CONSTRAINT collateral_document_check CHECK (((octet_length(document) >= 1) AND (octet_length(document) <= 1048576)))
+    CONSTRAINT collateral_fmspc_check CHECK (core.is_hex((fmspc)::text, 12))
+    CONSTRAINT collateral_id_check CHECK (((id)::text = encode(sha256(document), 'hex'::text)))
+    CONSTRAINT collateral_pkey PRIMARY KEY (id)
+    CONSTRAINT collateral_tcb_evaluation_number_check CHECK ((tcb_evaluation_number >= 0))
+    CONSTRAINT collateral_tee_check CHECK (((tee)::text = ANY ((ARRAY['SGX'::character varying, 'TDX'::character varying])::text[])))
+    CONSTRAINT collateral_time_check CHECK (((oldest_part_at <= issued_at) AND (issued_at < LEAST(tcb_info_until, qe_identity_until, root_ca_crl_until, pck_crl_until, certificates_until))))
+    CREATE INDEX idx_collateral_platform ON enclave.collateral USING btree (tee, fmspc, ca, issued_at DESC)
+    CREATE TRIGGER admit_operators BEFORE INSERT ON enclave.collateral FOR EACH ROW EXECUTE FUNCTION enclave.admit_operators()
+    CREATE TRIGGER keep_collateral BEFORE UPDATE OR TRUNCATE ON enclave.collateral FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('collateral is added, never changed')
     OWNER neolayer_owner
     GRANT neolayer_app=r
     GRANT neolayer_backup=r
@@ -1831,31 +2115,72 @@ TABLE enclave.attestations
 TABLE enclave.computations
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN user_id uuid
-    COLUMN enclave_id character varying(255) NOT NULL
-    COLUMN operation_type character varying(100) NOT NULL
-    COLUMN input_hash character varying(64) COLLATE "C" NOT NULL
-    COLUMN output_hash character varying(64) COLLATE "C"
-    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying
-    COLUMN started_at timestamp with time zone
-    COLUMN completed_at timestamp with time zone
-    COLUMN error_message text
-    COLUMN gas_used bigint
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_app=a/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_app=a/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN user_id uuid RIGHTS {neolayer_app=aw/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN enclave_id character varying(255) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN operation_type character varying(100) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN input_hash character varying(64) COLLATE "C" NOT NULL RIGHTS {neolayer_app=a/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN output_hash character varying(64) COLLATE "C" RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN started_at timestamp with time zone RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN completed_at timestamp with time zone RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN error_message text RIGHTS {neolayer_app=w/neolayer_owner}
+    COLUMN gas_used bigint RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN attestation_id uuid RIGHTS {neolayer_app=aw/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN attempt integer NOT NULL DEFAULT 0 RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN max_attempts integer NOT NULL DEFAULT 5 RIGHTS {neolayer_app=a/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN worker character varying(255) RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN heartbeat_at timestamp with time zone RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN lease_until timestamp with time zone RIGHTS {neolayer_app=w/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN gas_limit bigint NOT NULL DEFAULT '9223372036854775807'::bigint RIGHTS {neolayer_app=a/neolayer_owner,neolayer_operator=r/neolayer_owner}
+    COLUMN result bytea RIGHTS {neolayer_app=w/neolayer_owner}
+    CONSTRAINT computations_attempts_check CHECK (((attempt >= 0) AND (attempt <= max_attempts)))
+    CONSTRAINT computations_attestation_fkey FOREIGN KEY (tenant_id, attestation_id) REFERENCES enclave.attestations(tenant_id, id)
+    CONSTRAINT computations_ended_check CHECK ((((completed_at IS NOT NULL) = ((status)::text = ANY ((ARRAY['completed'::character varying, 'failed'::character varying, 'cancelled'::character varying])::text[]))) AND (((status)::text <> 'completed'::text) OR (num_nulls(output_hash, attestation_id, started_at) = 0)) AND (((status)::text <> 'failed'::text) OR (error_message IS NOT NULL))))
+    CONSTRAINT computations_gas_limit_check CHECK ((gas_limit > 0))
     CONSTRAINT computations_gas_used_check CHECK ((gas_used >= 0))
+    CONSTRAINT computations_gas_within_check CHECK ((gas_used <= gas_limit))
     CONSTRAINT computations_input_hash_check CHECK (core.is_hex((input_hash)::text, 64))
+    CONSTRAINT computations_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 100)))
+    CONSTRAINT computations_output_check CHECK ((((result IS NULL) OR ((output_hash)::text = encode(sha256(result), 'hex'::text))) AND ((output_hash IS NULL) OR ((status)::text = 'completed'::text))))
     CONSTRAINT computations_output_hash_check CHECK (core.is_hex((output_hash)::text, 64))
     CONSTRAINT computations_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT computations_result_check CHECK ((octet_length(result) <= 1048576))
+    CONSTRAINT computations_running_check CHECK ((((status)::text <> 'running'::text) OR ((num_nulls(attestation_id, worker, started_at, heartbeat_at, lease_until) = 0) AND (lease_until > heartbeat_at) AND (attempt > 0))))
     CONSTRAINT computations_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying, 'completed'::character varying, 'failed'::character varying, 'cancelled'::character varying])::text[])))
     CONSTRAINT computations_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT computations_time_check CHECK ((completed_at >= started_at))
     CONSTRAINT computations_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE SET NULL (user_id)
+    CREATE INDEX idx_computations_attestation ON enclave.computations USING btree (tenant_id, attestation_id)
+    CREATE INDEX idx_computations_queue ON enclave.computations USING btree (tenant_id, enclave_id, created_at) WHERE ((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying])::text[]))
     CREATE INDEX idx_computations_user ON enclave.computations USING btree (tenant_id, user_id, created_at DESC)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER guard_computation BEFORE INSERT OR UPDATE ON enclave.computations FOR EACH ROW EXECUTE FUNCTION enclave.guard_computation()
     OWNER neolayer_owner
-    GRANT neolayer_app=arwd
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+
+TABLE enclave.nonces
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN nonce bytea NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN enclave_id character varying(255) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN issued_at timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN used_at timestamp with time zone RIGHTS {neolayer_app=w/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT nonces_nonce_check CHECK ((octet_length(nonce) = 32))
+    CONSTRAINT nonces_pkey PRIMARY KEY (tenant_id, nonce)
+    CONSTRAINT nonces_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT nonces_time_check CHECK (((expires_at > issued_at) AND (used_at >= issued_at) AND (used_at < expires_at)))
+    CREATE INDEX idx_nonces_unused ON enclave.nonces USING btree (tenant_id, expires_at) WHERE (used_at IS NULL)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER guard_nonce BEFORE UPDATE ON enclave.nonces FOR EACH ROW EXECUTE FUNCTION enclave.guard_nonce()
+    OWNER neolayer_owner
+    GRANT neolayer_app=rd
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
 
@@ -1866,27 +2191,89 @@ TABLE enclave.sealed_data
     COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN owner_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN enclave_id character varying(255) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN data_key character varying(255) NOT NULL
+    COLUMN data_key character varying(255) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN sealed_blob bytea NOT NULL
     COLUMN mac character varying(64) COLLATE "C" NOT NULL
     COLUMN policy character varying(50) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN version integer NOT NULL DEFAULT 1 RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN mr_enclave character varying(64) COLLATE "C" RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN mr_signer character varying(64) COLLATE "C" RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN isv_prod_id integer RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN isv_svn integer RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN cpu_svn character varying(32) COLLATE "C"
+    COLUMN key_id character varying(64) COLLATE "C"
+    COLUMN platform_id character varying(32) COLLATE "C"
+    COLUMN is_debug boolean NOT NULL DEFAULT false RIGHTS {neolayer_operator=r/neolayer_owner}
+    CONSTRAINT sealed_data_cpu_svn_check CHECK (core.is_hex((cpu_svn)::text, 32))
+    CONSTRAINT sealed_data_identity_check CHECK (
+    CASE policy
+    WHEN 'MRENCLAVE'::text THEN ((mr_enclave IS NOT NULL) AND (num_nonnulls(mr_signer, isv_prod_id, isv_svn) = 0))
+    WHEN 'MRSIGNER'::text THEN ((mr_enclave IS NULL) AND (num_nulls(mr_signer, isv_prod_id, isv_svn) = 0))
+    ELSE (num_nonnulls(mr_enclave, mr_signer, isv_prod_id, isv_svn) = 0)
+    END)
+    CONSTRAINT sealed_data_isv_prod_id_check CHECK (((isv_prod_id >= 0) AND (isv_prod_id <= 65535)))
+    CONSTRAINT sealed_data_isv_svn_check CHECK (((isv_svn >= 0) AND (isv_svn <= 65535)))
+    CONSTRAINT sealed_data_key_id_check CHECK (core.is_hex((key_id)::text, 64))
     CONSTRAINT sealed_data_key_unique UNIQUE (tenant_id, data_key)
     CONSTRAINT sealed_data_mac_check CHECK ((core.is_hex((mac)::text, 32) OR core.is_hex((mac)::text, 64)))
+    CONSTRAINT sealed_data_mr_enclave_check CHECK (core.is_hex((mr_enclave)::text, 64))
+    CONSTRAINT sealed_data_mr_signer_check CHECK (core.is_hex((mr_signer)::text, 64))
     CONSTRAINT sealed_data_owner_fkey FOREIGN KEY (tenant_id, owner_id) REFERENCES auth.users(tenant_id, id)
     CONSTRAINT sealed_data_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT sealed_data_platform_id_check CHECK (core.is_hex((platform_id)::text, 32))
     CONSTRAINT sealed_data_policy_check CHECK (((policy)::text = ANY ((ARRAY['MRENCLAVE'::character varying, 'MRSIGNER'::character varying, 'USER_DEFINED'::character varying])::text[])))
     CONSTRAINT sealed_data_sealed_blob_check CHECK ((octet_length(sealed_blob) > 0))
+    CONSTRAINT sealed_data_size_limit_check CHECK ((octet_length(sealed_blob) <= 16777216))
     CONSTRAINT sealed_data_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT sealed_data_version_check CHECK ((version > 0))
+    CREATE INDEX idx_sealed_data_enclave ON enclave.sealed_data USING btree (tenant_id, enclave_id, data_key)
     CREATE INDEX idx_sealed_data_owner ON enclave.sealed_data USING btree (tenant_id, owner_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER guard_sealed_data BEFORE UPDATE ON enclave.sealed_data FOR EACH ROW EXECUTE FUNCTION enclave.guard_sealed_data()
     CREATE TRIGGER touch BEFORE UPDATE ON enclave.sealed_data FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
+
+TABLE enclave.verifications
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN attestation_id uuid RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN enclave_id character varying(255) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN quote_digest character varying(64) COLLATE "C" NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN quote_size integer NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN occasion character varying(20) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN status character varying(50) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN reason character varying(50) NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN detail character varying(500) RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN tcb_status character varying(50) RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN advisories text[] NOT NULL DEFAULT '{}'::text[] RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN collateral_id character varying(64) COLLATE "C" RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN policy_version integer RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN verified_at timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
+    COLUMN verified_by character varying(255) NOT NULL DEFAULT COALESCE(core.current_principal(), (SESSION_USER)::text)
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT verifications_attestation_fkey FOREIGN KEY (tenant_id, attestation_id) REFERENCES enclave.attestations(tenant_id, id)
+    CONSTRAINT verifications_collateral_id_fkey FOREIGN KEY (collateral_id) REFERENCES enclave.collateral(id)
+    CONSTRAINT verifications_occasion_check CHECK (((occasion)::text = ANY ((ARRAY['submitted'::character varying, 'reverified'::character varying, 'expired'::character varying, 'revoked'::character varying])::text[])))
+    CONSTRAINT verifications_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT verifications_quote_digest_check CHECK (core.is_hex((quote_digest)::text, 64))
+    CONSTRAINT verifications_quote_size_check CHECK ((quote_size >= 0))
+    CONSTRAINT verifications_status_check CHECK ((((status)::text = ANY ((ARRAY['verified'::character varying, 'rejected'::character varying, 'unverifiable'::character varying, 'expired'::character varying, 'revoked'::character varying])::text[])) AND (((status)::text = 'verified'::text) = ((reason)::text = 'accepted'::text))))
+    CONSTRAINT verifications_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CREATE INDEX idx_verifications_attestation ON enclave.verifications USING btree (tenant_id, attestation_id, created_at DESC)
+    CREATE INDEX idx_verifications_collateral ON enclave.verifications USING btree (collateral_id)
+    CREATE INDEX idx_verifications_time ON enclave.verifications USING btree (tenant_id, created_at DESC)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_verifications BEFORE DELETE OR UPDATE OR TRUNCATE ON enclave.verifications FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('judgements are only added')
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
 
 VIEW blockchain.default_partition_rows
     REPLICA IDENTITY NOTHING

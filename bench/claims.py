@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUBJECTS = ("ingest", "memory", "start", "relay")  # one file of this folder each
+SUBJECTS = ("ingest", "memory", "start", "relay", "session")  # one file of this folder each
 
 EXPORTER = "ethereum-etl exporter (pg8000)"
 EXPORTER_FAST = "ethereum-etl exporter (psycopg2)"
@@ -141,6 +141,25 @@ _ALL = (
         "rows/s",
         "From rows committed in PostgreSQL to rows visible in ClickHouse, through the running "
         "layer's relay.",
+    ),
+    Claim(
+        "session-check",
+        "checks/s",
+        "Token to principal with permissions, 200 sessions in turn by 16 at once, answers kept "
+        "for under a second; the peer sends the three joins each time, through the same pool.",
+        bar=3.0,
+    ),
+    Claim(
+        "session-check-cold",
+        "checks/s",
+        "The same where no answer is ever known: one statement, which also notes the use.",
+    ),
+    Claim(
+        "session-check-round-trips",
+        "round trips",
+        "On the wire, of a check that is not known and one that is, together; at most one.",
+        bar=1.0,
+        less_is_better=True,
     ),
     Claim(
         "relay-decoder",

@@ -193,9 +193,13 @@ def data_classes() -> tuple[DataClass, ...]:
 async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[BoundTask, ...]]:
     """Every room's periodic work, with what it needs open for the length of the block."""
     from neolayer.audit.tasks import tasks as audit_tasks
+    from neolayer.identity.tasks import tasks as identity_tasks
 
     async with AsyncExitStack() as needs:
-        yield (*await needs.enter_async_context(audit_tasks(at, settings.audit)),)
+        yield (
+            *await needs.enter_async_context(audit_tasks(at, settings.audit)),
+            *await needs.enter_async_context(identity_tasks(at)),
+        )
 
 
 @asynccontextmanager

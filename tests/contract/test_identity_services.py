@@ -10,7 +10,7 @@ from tests.fixtures.fix_access import HERE, Company, NewCompany
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.errors import Conflict, InvalidInput, NotFound, Unauthenticated
-from neolayer.identity.sweeping import sweep
+from neolayer.identity.sweeping import AccessSweeper
 from neolayer.tenancy import CoreDatabase, Principal
 
 
@@ -149,7 +149,7 @@ async def test_what_ended_long_ago_is_swept(
                 f"UPDATE auth.{table} SET revoked_at = now() - interval '29 days'"  # type: ignore[arg-type]
                 f" WHERE id = (SELECT max(id::text)::uuid FROM auth.{table}) RETURNING id"
             )
-    swept = await sweep(module_databases, access_core)
+    swept = await AccessSweeper(module_databases, access_core).sweep()
     assert (swept.sessions, swept.keys) == (2, 2)
     for company in companies:
         for table in ("sessions", "refresh_tokens", "api_keys"):

@@ -38,6 +38,9 @@ COMMANDS = {
     "config": "config",
     "keys": "keys",
     "wallets": "wallets",
+    "roles": "roles",
+    "services": "services",
+    "sessions": "sessions",
 }
 _EVERYWHERE = Group("For every command", sort_key=100)
 

@@ -16,6 +16,7 @@ from neolayer.identity.login import Login as Login
 from neolayer.identity.mfa import Enrolment, SecondFactor, SecondFactorConflict, WrongCode
 from neolayer.identity.model import AlreadyRegistered, InvalidName, Status, User, UserNotFound
 from neolayer.identity.passwords import PasswordHasher, TooManyLogins, WeakPassword
+from neolayer.identity.principals import person_named, service_named
 from neolayer.identity.roles import Explanation, Grant, Role, RoleNotFound, Roles
 from neolayer.identity.services import Key, NewKey, Service, ServiceNotFound, Services
 from neolayer.identity.session_tokens import UnknownToken
@@ -78,5 +79,7 @@ __all__ = [
     "WeakPassword",
     "WrongCode",
     "end_sessions",
+    "person_named",
     "refusal",
+    "service_named",
 ]

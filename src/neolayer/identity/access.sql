@@ -1,8 +1,9 @@
 -- check_session --
 -- Who bears an access token, what they may do and for how many seconds that holds at most; no row
 -- where the token is unknown or ended, or the person or tenant is gone. The time of the last use
--- moves once a minute, and never waits for whoever is changing the session.
-WITH session AS (
+-- moves once a minute, and never waits for whoever is changing the session. Each step looks rows up
+-- by the key the step before gave: the plan does not depend on statistics.
+WITH living AS MATERIALIZED (
     SELECT
         s.tenant_id,
         s.id,
@@ -10,94 +11,93 @@ WITH session AS (
         s.last_seen_at + least(interval '1 minute', s.idle_timeout / 4) AS touch_at,
         least(s.access_expires_at, s.expires_at, s.last_seen_at + s.idle_timeout) AS ends_at
     FROM auth.sessions s
-    JOIN auth.users u ON (u.tenant_id, u.id) = (s.tenant_id, s.user_id)
-    JOIN core.tenants t ON t.id = s.tenant_id
-    WHERE s.tenant_id = (SELECT core.current_tenant()) AND s.token_hash = %(token_hash)s
-        AND s.revoked_at IS NULL
-        AND u.status = 'active' AND u.deleted_at IS NULL AND t.deleted_at IS NULL
-),
-living AS (
-    SELECT * FROM session WHERE ends_at > clock_timestamp()
+    WHERE s.tenant_id = %(tenant_id)s AND s.token_hash = %(token_hash)s
+        AND least(
+            s.access_expires_at, s.expires_at, s.last_seen_at + s.idle_timeout, s.revoked_at
+        ) > clock_timestamp()
+        AND (
+            SELECT u.status = 'active' AND u.deleted_at IS NULL FROM auth.users u
+            WHERE u.tenant_id = s.tenant_id AND u.id = s.user_id
+        )
+        AND (SELECT t.deleted_at IS NULL FROM core.tenants t WHERE t.id = s.tenant_id)
 ),
 touched AS (
     UPDATE auth.sessions
     SET
         last_seen_at = clock_timestamp(),
         last_ip_address = coalesce(%(ip_address)s::inet, last_ip_address)
-    WHERE (tenant_id, id) IN (
-        SELECT s.tenant_id, s.id
-        FROM auth.sessions s
-        JOIN living l ON (l.tenant_id, l.id) = (s.tenant_id, s.id)
-        WHERE l.touch_at < clock_timestamp()
-        FOR NO KEY UPDATE OF s SKIP LOCKED
-    ) AND revoked_at IS NULL
-),
-held AS (
-    SELECT
-        p.name,
-        g.expires_at
-    FROM living l
-    JOIN auth.user_roles g ON (g.tenant_id, g.user_id) = (l.tenant_id, l.user_id)
-    JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
-    JOIN auth.permissions p ON p.id = rp.permission_id
-    WHERE g.expires_at IS NULL OR g.expires_at > clock_timestamp()
+    WHERE tenant_id = %(tenant_id)s AND id = (
+        SELECT s.id FROM auth.sessions s
+        WHERE s.tenant_id = %(tenant_id)s AND s.id = (
+            SELECT l.id FROM living l WHERE l.touch_at < clock_timestamp()
+        )
+        FOR NO KEY UPDATE SKIP LOCKED
+    )
 )
 SELECT
     l.id,
     l.user_id,
-    extract(
-        EPOCH FROM least(l.ends_at, (SELECT min(expires_at) FROM held)) - clock_timestamp()
-    )::float8,
-    (SELECT coalesce(array_agg(DISTINCT name), '{}') FROM held)
-FROM living l;
+    extract(EPOCH FROM least(l.ends_at, held.ends_at) - clock_timestamp())::float8,
+    coalesce(held.permissions, '{}')
+FROM living l
+CROSS JOIN LATERAL (
+    SELECT
+        array_agg(DISTINCT p.name) AS permissions,
+        min(g.expires_at) AS ends_at
+    FROM auth.user_roles g
+    JOIN auth.role_permissions rp ON rp.scope_id = g.role_scope_id AND rp.role_id = g.role_id
+    JOIN auth.permissions p ON p.id = rp.permission_id
+    WHERE g.tenant_id = l.tenant_id AND g.user_id = l.user_id
+        AND (g.expires_at IS NULL OR g.expires_at > clock_timestamp())
+) held;
 
 -- check_api_key --
 -- The same for a key of a service; the first column is NULL because there is no session.
-WITH living AS (
+WITH living AS MATERIALIZED (
     SELECT
         k.tenant_id,
         k.id,
         k.service_id,
-        k.last_used_at,
+        coalesce(k.last_used_at, '-infinity') + interval '1 minute' AS touch_at,
         least(k.expires_at, k.revoked_at) AS ends_at
     FROM auth.api_keys k
-    JOIN auth.service_principals s ON (s.tenant_id, s.id) = (k.tenant_id, k.service_id)
-    JOIN core.tenants t ON t.id = k.tenant_id
-    WHERE k.tenant_id = (SELECT core.current_tenant()) AND k.key_hash = %(token_hash)s
+    WHERE k.tenant_id = %(tenant_id)s AND k.key_hash = %(token_hash)s
         AND least(k.expires_at, k.revoked_at) > clock_timestamp()
-        AND s.status = 'active' AND t.deleted_at IS NULL
+        AND (
+            SELECT s.status = 'active' FROM auth.service_principals s
+            WHERE s.tenant_id = k.tenant_id AND s.id = k.service_id
+        )
+        AND (SELECT t.deleted_at IS NULL FROM core.tenants t WHERE t.id = k.tenant_id)
 ),
 touched AS (
     UPDATE auth.api_keys
     SET
         last_used_at = clock_timestamp(),
         last_ip_address = coalesce(%(ip_address)s::inet, last_ip_address)
-    WHERE (tenant_id, id) IN (
-        SELECT k.tenant_id, k.id
-        FROM auth.api_keys k
-        JOIN living l ON (l.tenant_id, l.id) = (k.tenant_id, k.id)
-        WHERE coalesce(l.last_used_at, '-infinity') < clock_timestamp() - interval '1 minute'
-        FOR NO KEY UPDATE OF k SKIP LOCKED
+    WHERE tenant_id = %(tenant_id)s AND id = (
+        SELECT k.id FROM auth.api_keys k
+        WHERE k.tenant_id = %(tenant_id)s AND k.id = (
+            SELECT l.id FROM living l WHERE l.touch_at < clock_timestamp()
+        )
+        FOR NO KEY UPDATE SKIP LOCKED
     )
-),
-held AS (
-    SELECT
-        p.name,
-        g.expires_at
-    FROM living l
-    JOIN auth.service_roles g ON (g.tenant_id, g.service_id) = (l.tenant_id, l.service_id)
-    JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
-    JOIN auth.permissions p ON p.id = rp.permission_id
-    WHERE g.expires_at IS NULL OR g.expires_at > clock_timestamp()
 )
 SELECT
     NULL::uuid,
     l.service_id,
-    extract(
-        EPOCH FROM least(l.ends_at, (SELECT min(expires_at) FROM held)) - clock_timestamp()
-    )::float8,
-    (SELECT coalesce(array_agg(DISTINCT name), '{}') FROM held)
-FROM living l;
+    extract(EPOCH FROM least(l.ends_at, held.ends_at) - clock_timestamp())::float8,
+    coalesce(held.permissions, '{}')
+FROM living l
+CROSS JOIN LATERAL (
+    SELECT
+        array_agg(DISTINCT p.name) AS permissions,
+        min(g.expires_at) AS ends_at
+    FROM auth.service_roles g
+    JOIN auth.role_permissions rp ON rp.scope_id = g.role_scope_id AND rp.role_id = g.role_id
+    JOIN auth.permissions p ON p.id = rp.permission_id
+    WHERE g.tenant_id = l.tenant_id AND g.service_id = l.service_id
+        AND (g.expires_at IS NULL OR g.expires_at > clock_timestamp())
+) held;
 
 -- start_session --
 -- A session of an active person, with its first two tokens; no row where there is no such person.
@@ -541,3 +541,11 @@ WHERE (tenant_id, id) IN (
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 RETURNING id;
+
+-- person_named --
+-- A living person by address, user name or id.
+SELECT id FROM auth.users
+WHERE tenant_id = (SELECT core.current_tenant()) AND deleted_at IS NULL
+    AND (email = %(name)s OR username = %(name)s OR id = %(id)s::uuid)
+ORDER BY id = %(id)s::uuid DESC NULLS LAST, email = %(name)s DESC
+LIMIT 1;

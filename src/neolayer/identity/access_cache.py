@@ -132,9 +132,12 @@ class AccessCache:
         self.statements += 1
         scope = self._core.scope(token.tenant, by=Principal.system("access"))
         query = QUERIES.check_session if token.kind is Kind.ACCESS else QUERIES.check_api_key
-        row = await scope.one(
-            query, {"token_hash": token.hash, "ip_address": source_address(ip_address)}
-        )
+        asked = {
+            "tenant_id": token.tenant,
+            "token_hash": token.hash,
+            "ip_address": source_address(ip_address),
+        }
+        row = await scope.one(query, asked)
         if row is None:
             raise UnknownToken
         session_id, principal_id, seconds_left, permissions = row

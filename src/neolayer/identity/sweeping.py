@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import LiteralString
 from uuid import UUID
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
@@ -28,26 +29,32 @@ class Swept:
     keys: int
 
 
-async def sweep(endpoints: Endpoints, core: CoreDatabase, *, keep: timedelta = KEEP) -> Swept:
-    """Delete what ended more than `keep` ago, in batches. Raises EngineError."""
-    before = datetime.now(UTC) - keep
-    sessions = keys = 0
-    for tenant in await _tenants(endpoints, before):
-        sessions += await _drain(core, tenant, QUERIES.sweep_sessions, before)
-        keys += await _drain(core, tenant, QUERIES.sweep_keys, before)
-    return Swept(sessions, keys)
+@dataclass(frozen=True, slots=True)
+class AccessSweeper:
+    """Sweeps every tenant of a layer."""
 
+    endpoints: Endpoints
+    core: CoreDatabase
+    keep: timedelta = KEEP
 
-async def _tenants(endpoints: Endpoints, before: datetime) -> list[UUID]:
-    dsn = endpoints.cluster(Database.CORE).dsn(Role.OPERATOR, Database.CORE)
-    async with await connect(dsn, autocommit=True, application_name="sweep") as operator:
-        rows = await operator.execute(QUERIES.tenants_to_sweep, {"before": before})
-        return [row[0] for row in await rows.fetchall()]
+    async def sweep(self) -> Swept:
+        """Delete what ended more than `keep` ago, in batches. Raises EngineError."""
+        before = datetime.now(UTC) - self.keep
+        sessions = keys = 0
+        for tenant in await self._tenants(before):
+            sessions += await self._drain(tenant, QUERIES.sweep_sessions, before)
+            keys += await self._drain(tenant, QUERIES.sweep_keys, before)
+        return Swept(sessions, keys)
 
+    async def _tenants(self, before: datetime) -> list[UUID]:
+        dsn = self.endpoints.cluster(Database.CORE).dsn(Role.OPERATOR, Database.CORE)
+        async with await connect(dsn, autocommit=True, application_name="sweep") as operator:
+            rows = await operator.execute(QUERIES.tenants_to_sweep, {"before": before})
+            return [row[0] for row in await rows.fetchall()]
 
-async def _drain(core: CoreDatabase, tenant: UUID, query: str, before: datetime) -> int:
-    scope = core.scope(tenant, by=Principal.system("sweeper"))
-    swept = 0
-    while rows := await scope.fetch(query, {"before": before, "limit": _BATCH}):  # pyright: ignore[reportArgumentType]
-        swept += len(rows)
-    return swept
+    async def _drain(self, tenant: UUID, query: LiteralString, before: datetime) -> int:
+        scope = self.core.scope(tenant, by=Principal.system("sweeper"))
+        swept = 0
+        while rows := await scope.fetch(query, {"before": before, "limit": _BATCH}):
+            swept += len(rows)
+        return swept

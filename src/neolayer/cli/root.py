@@ -35,6 +35,7 @@ COMMANDS = {
     "query": "query",
     "migrate": "migrate",
     "audit": "audit",
+    "tenants": "tenants",
     "config": "config",
     "keys": "keys",
     "wallets": "wallets",

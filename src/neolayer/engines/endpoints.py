@@ -24,7 +24,7 @@ class Database(StrEnum):
 
 
 class Role(StrEnum):
-    """The roles of every database. Only `OWNER` cannot log in; `ADMIN` is the DSN's own user."""
+    """The roles of every database. `OWNER` and `SEARCH` never log in; `ADMIN` is the DSN's user."""
 
     ADMIN = "admin"
     OWNER = "neolayer_owner"
@@ -34,6 +34,7 @@ class Role(StrEnum):
     RELAY = "neolayer_relay"
     BACKUP = "neolayer_backup"
     OPERATOR = "neolayer_operator"
+    SEARCH = "neolayer_search"
     AUDITOR = "neolayer_auditor"
 
 

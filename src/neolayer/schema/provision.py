@@ -40,8 +40,13 @@ class RoleRule:
 # tenant; who copies, backs up, backfills, operates or seals therefore has it, and nobody else.
 RULES: dict[Role, RoleRule] = {
     Role.OWNER: RoleRule("NOLOGIN NOBYPASSRLS NOREPLICATION"),
+    # Owns the search functions and nothing else: an operator such as @> is not leakproof, so an
+    # index behind it is dead for whoever a policy holds. It may read what is searched.
+    Role.SEARCH: RoleRule("NOLOGIN BYPASSRLS NOREPLICATION"),
     Role.MIGRATOR: RoleRule(
-        "LOGIN BYPASSRLS NOREPLICATION", member_of=(Role.OWNER, "pg_monitor"), temporary=True
+        "LOGIN BYPASSRLS NOREPLICATION",
+        member_of=(Role.OWNER, Role.SEARCH, "pg_monitor"),
+        temporary=True,
     ),
     Role.APP: RoleRule("LOGIN NOBYPASSRLS NOREPLICATION", temporary=True),
     Role.INGEST: RoleRule("LOGIN NOBYPASSRLS NOREPLICATION", temporary=True),

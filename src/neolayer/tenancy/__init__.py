@@ -13,16 +13,20 @@ from neolayer.tenancy.model import (
     TenantNotFound,
     Tier,
 )
+from neolayer.tenancy.searching import FoundDocument, FoundUser, Search
 from neolayer.tenancy.tenants import Tenants
 
 __all__ = [
     "Allowance",
     "CoreDatabase",
+    "FoundDocument",
+    "FoundUser",
     "IdentifierTaken",
     "Kind",
     "Limit",
     "Principal",
     "Scope",
+    "Search",
     "Tenant",
     "TenantLimitExceeded",
     "TenantNotFound",

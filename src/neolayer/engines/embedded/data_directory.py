@@ -34,6 +34,9 @@ LEAST_FREE_BYTES = 200 * 2**20
 _LOCK_PATIENCE_S = 1.0
 
 
+_NEVER_LOG_IN = (Role.OWNER, Role.SEARCH)
+
+
 class Secrets(msgspec.Struct, frozen=True):
     """Generated passwords; `roles` are those of PostgreSQL's roles."""
 
@@ -43,8 +46,8 @@ class Secrets(msgspec.Struct, frozen=True):
     clickhouse_reader: str
 
     def passwords(self) -> dict[Role, str]:
-        """By role; neither the superuser, nor the owner, who never logs in."""
-        never = (Role.ADMIN, Role.OWNER)
+        """By role; neither the superuser, nor those who never log in."""
+        never = (Role.ADMIN, *_NEVER_LOG_IN)
         return {role: self.roles[role] for role in Role if role not in never}
 
 
@@ -209,7 +212,7 @@ def _complete(known: dict[str, object]) -> Secrets:
     """What is known, with a fresh password for whatever a newer release has added."""
     roles = known.get("roles")
     kept = {str(key): str(value) for key, value in roles.items()} if isinstance(roles, dict) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    made = {str(role): secrets.token_urlsafe(24) for role in Role if role is not Role.OWNER}
+    made = {str(role): secrets.token_urlsafe(24) for role in Role if role not in _NEVER_LOG_IN}
     others = {
         name: str(known.get(name) or secrets.token_urlsafe(24))
         for name in ("redis", "clickhouse", "clickhouse_reader")

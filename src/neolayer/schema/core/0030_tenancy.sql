@@ -418,6 +418,124 @@ GRANT EXECUTE ON FUNCTION
 core.session_state(), core.has_temporary_objects(), core.refuse_session(text), core.enter(text, text)
 TO neolayer_app;
 
+-- Searching. A policy on a table keeps every operator that is not leakproof (LIKE, @>, trigrams) from
+-- the indexes, for the owner too. So the search functions run as a role that no policy holds and
+-- that may read what is searched, ask for the tenant themselves, and are the only way to that role.
+-- Their indexes need no extension and begin with the tenant: each key is made of tenant and text,
+-- so what others have makes a search neither slower nor longer.
+GRANT USAGE ON SCHEMA core, auth TO neolayer_search;
+GRANT EXECUTE ON FUNCTION core.current_tenant(), core.verified_context() TO neolayer_search;
+
+-- All runs of three letters in a text, each bound to the tenant; two marks before the text make its
+-- first one and two letters runs as well.
+CREATE FUNCTION core.search_keys(tenant uuid, words text, opened boolean) RETURNS bigint []
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (
+    SELECT array_agg(DISTINCT hashtextextended(tenant::text || substr(w.word, p.place, 3), 0))
+    FROM (SELECT CASE WHEN opened THEN E'\x01\x01' ELSE '' END || words AS word) AS w
+    CROSS JOIN LATERAL generate_series(1, length(w.word) - 2) AS p (place)
+);
+CREATE FUNCTION auth.name_keys(tenant uuid, email text, username text) RETURNS bigint []
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN core.search_keys(tenant, email, true) || core.search_keys(tenant, username, true);
+CREATE INDEX idx_users_search ON auth.users
+USING gin (auth.name_keys(tenant_id, email, username)) WHERE deleted_at IS NULL;
+GRANT SELECT (tenant_id, id, email, username, status, created_at, last_login_at, deleted_at)
+ON auth.users TO neolayer_search;
+
+-- A document below its tenant's id: jsonb_path_ops hashes the whole path, which now begins with it.
+CREATE FUNCTION core.below_tenant(tenant uuid, document jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN jsonb_build_object(tenant::text, document);
+CREATE INDEX idx_tenant_data_search ON core.tenant_data
+USING gin (core.below_tenant(tenant_id, data) jsonb_path_ops);
+GRANT SELECT (tenant_id, data_id, data, created_at, updated_at)
+ON core.tenant_data TO neolayer_search;
+GRANT EXECUTE ON FUNCTION
+core.search_keys(uuid, text, boolean), auth.name_keys(uuid, text, text),
+core.below_tenant(uuid, jsonb)
+TO neolayer_app, neolayer_migrator, neolayer_search;
+
+-- People of the asking tenant whose email or username contains the term; of a term shorter than
+-- three letters: begins with it. By email, so many at most; nobody where no tenant asks.
+CREATE FUNCTION auth.search_users(term text, most int)
+RETURNS TABLE (
+    id uuid, email text, username text, status text,
+    created_at timestamptz, last_login_at timestamptz
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    asking uuid := core.current_tenant();
+    sought text := lower(normalize(term));
+    keys bigint[] := core.search_keys(
+        asking,
+        CASE WHEN length(sought) < 3 THEN rpad('', 3 - length(sought), E'\x01') ELSE '' END || sought,
+        false
+    );
+BEGIN
+    IF asking IS NULL OR sought = '' THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT
+        u.id, u.email::text, u.username::text, u.status::text, u.created_at, u.last_login_at
+    FROM auth.users u
+    WHERE u.tenant_id = asking AND u.deleted_at IS NULL
+        AND auth.name_keys(u.tenant_id, u.email, u.username) @> keys
+        AND CASE WHEN length(sought) < 3
+            THEN starts_with(u.email, sought) OR starts_with(u.username, sought)
+            ELSE strpos(u.email, sought) > 0 OR strpos(u.username, sought) > 0 END
+    ORDER BY u.email
+    LIMIT least(greatest(most, 0), 1000);
+END
+$$;
+
+-- Documents of the asking tenant that contain `part`, by id, after one, so many at most.
+CREATE FUNCTION core.search_documents(part jsonb, after_id uuid, most int)
+RETURNS TABLE (data_id uuid, data jsonb, created_at timestamptz, updated_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    asking uuid := core.current_tenant();
+BEGIN
+    IF asking IS NULL THEN
+        RETURN;
+    END IF;
+    -- A part without any value has no key in the index, which would then be read as a whole.
+    IF NOT jsonb_path_exists(part, '$.** ? (@.type() != "object" && @.type() != "array")') THEN
+        RETURN QUERY
+        SELECT d.data_id, d.data, d.created_at, d.updated_at FROM core.tenant_data d
+        WHERE d.tenant_id = asking AND d.data @> part
+            AND (after_id IS NULL OR d.data_id > after_id)
+        ORDER BY d.data_id LIMIT least(greatest(most, 0), 1000);
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT f.data_id, f.data, f.created_at, f.updated_at FROM (
+        SELECT d.data_id, d.data, d.created_at, d.updated_at FROM core.tenant_data d
+        WHERE d.tenant_id = asking
+            AND core.below_tenant(d.tenant_id, d.data) @> core.below_tenant(asking, part)
+        OFFSET 0  -- found by the index first, and put in order then
+    ) f
+    WHERE after_id IS NULL OR f.data_id > after_id
+    ORDER BY f.data_id LIMIT least(greatest(most, 0), 1000);
+END
+$$;
+GRANT EXECUTE ON FUNCTION auth.search_users(text, int), core.search_documents(jsonb, uuid, int)
+TO neolayer_app;
+
+-- Only who belongs to both roles can hand the functions over; the new owner must be allowed to make
+-- something here for just that long.
+GRANT CREATE ON SCHEMA core, auth TO neolayer_search;
+RESET ROLE;
+ALTER FUNCTION auth.search_users(text, int) OWNER TO neolayer_search;
+ALTER FUNCTION core.search_documents(jsonb, uuid, int) OWNER TO neolayer_search;
+SET ROLE neolayer_owner;
+REVOKE CREATE ON SCHEMA core, auth FROM neolayer_search;
+
 -- migrate:down
 -- What this takes away is derived from what stays, but for changed tiers: they are configuration.
 CREATE OR REPLACE FUNCTION core.current_tenant() RETURNS uuid
@@ -451,6 +569,16 @@ BEGIN
     RETURN parts[1:2];
 END
 $$;
+DROP FUNCTION core.search_documents(jsonb, uuid, int);
+DROP FUNCTION auth.search_users(text, int);
+DROP INDEX core.idx_tenant_data_search;
+DROP INDEX auth.idx_users_search;
+DROP FUNCTION core.below_tenant(uuid, jsonb);
+DROP FUNCTION auth.name_keys(uuid, text, text);
+DROP FUNCTION core.search_keys(uuid, text, boolean);
+REVOKE ALL ON core.tenant_data, auth.users FROM neolayer_search;
+REVOKE EXECUTE ON FUNCTION core.current_tenant(), core.verified_context() FROM neolayer_search;
+REVOKE USAGE ON SCHEMA core, auth FROM neolayer_search;
 DROP FUNCTION core.enter(text, text);
 DROP FUNCTION core.refuse_session(text);
 DROP FUNCTION core.has_temporary_objects();

@@ -16,6 +16,7 @@ SCHEMA auth
     GRANT neolayer_backup=U
     GRANT neolayer_operator=U
     GRANT neolayer_relay=U
+    GRANT neolayer_search=U
 
 SCHEMA blockchain
     OWNER neolayer_owner
@@ -32,6 +33,7 @@ SCHEMA core
     GRANT neolayer_ingest=U
     GRANT neolayer_operator=U
     GRANT neolayer_relay=U
+    GRANT neolayer_search=U
 
 SCHEMA enclave
     OWNER neolayer_owner
@@ -260,6 +262,16 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION auth.name_keys(tenant uuid, email text, username text)
+ RETURNS bigint[]
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (core.search_keys(tenant, email, true) || core.search_keys(tenant, username, true))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_migrator=X
+    GRANT neolayer_search=X
+
 CREATE OR REPLACE FUNCTION auth.refuse_escalation(missing text)
  RETURNS void
  LANGUAGE plpgsql
@@ -298,6 +310,40 @@ BEGIN
 END
 $function$
     OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION auth.search_users(term text, most integer)
+ RETURNS TABLE(id uuid, email text, username text, status text, created_at timestamp with time zone, last_login_at timestamp with time zone)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    asking uuid := core.current_tenant();
+    sought text := lower(normalize(term));
+    keys bigint[] := core.search_keys(
+        asking,
+        CASE WHEN length(sought) < 3 THEN rpad('', 3 - length(sought), E'\x01') ELSE '' END || sought,
+        false
+    );
+BEGIN
+    IF asking IS NULL OR sought = '' THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT
+        u.id, u.email::text, u.username::text, u.status::text, u.created_at, u.last_login_at
+    FROM auth.users u
+    WHERE u.tenant_id = asking AND u.deleted_at IS NULL
+        AND auth.name_keys(u.tenant_id, u.email, u.username) @> keys
+        AND CASE WHEN length(sought) < 3
+            THEN starts_with(u.email, sought) OR starts_with(u.username, sought)
+            ELSE strpos(u.email, sought) > 0 OR strpos(u.username, sought) > 0 END
+    ORDER BY u.email
+    LIMIT least(greatest(most, 0), 1000);
+END
+$function$
+    OWNER neolayer_search
     GRANT neolayer_app=X
 
 CREATE OR REPLACE FUNCTION blockchain.claim_transaction_keys()
@@ -462,6 +508,16 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION core.below_tenant(tenant uuid, document jsonb)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN jsonb_build_object((tenant)::text, document)
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_migrator=X
+    GRANT neolayer_search=X
+
 CREATE OR REPLACE FUNCTION core.count_living()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -576,6 +632,7 @@ RETURN (NULLIF((core.verified_context())[1], '00000000-0000-0000-0000-0000000000
     GRANT neolayer_ingest=X
     GRANT neolayer_operator=X
     GRANT neolayer_relay=X
+    GRANT neolayer_search=X
 
 CREATE OR REPLACE FUNCTION core.deal_quotas(of_tenant uuid, of_resource text, into_slot integer, more bigint)
  RETURNS boolean
@@ -799,6 +856,51 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION core.search_documents(part jsonb, after_id uuid, most integer)
+ RETURNS TABLE(data_id uuid, data jsonb, created_at timestamp with time zone, updated_at timestamp with time zone)
+ LANGUAGE plpgsql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    asking uuid := core.current_tenant();
+BEGIN
+    IF asking IS NULL THEN
+        RETURN;
+    END IF;
+    
+    IF NOT jsonb_path_exists(part, '$.** ? (@.type() != "object" && @.type() != "array")') THEN
+        RETURN QUERY
+        SELECT d.data_id, d.data, d.created_at, d.updated_at FROM core.tenant_data d
+        WHERE d.tenant_id = asking AND d.data @> part
+            AND (after_id IS NULL OR d.data_id > after_id)
+        ORDER BY d.data_id LIMIT least(greatest(most, 0), 1000);
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT f.data_id, f.data, f.created_at, f.updated_at FROM (
+        SELECT d.data_id, d.data, d.created_at, d.updated_at FROM core.tenant_data d
+        WHERE d.tenant_id = asking
+            AND core.below_tenant(d.tenant_id, d.data) @> core.below_tenant(asking, part)
+        OFFSET 0  
+    ) f
+    WHERE after_id IS NULL OR f.data_id > after_id
+    ORDER BY f.data_id LIMIT least(greatest(most, 0), 1000);
+END
+$function$
+    OWNER neolayer_search
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.search_keys(tenant uuid, words text, opened boolean)
+ RETURNS bigint[]
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (SELECT array_agg(DISTINCT hashtextextended(((search_keys.tenant)::text || substr(w.word, p.place, 3)), (0)::bigint)) AS array_agg FROM ((SELECT (CASE WHEN search_keys.opened THEN ''::text ELSE ''::text END || search_keys.words) AS word) w CROSS JOIN LATERAL generate_series(1, (length(w.word) - 2)) p(place)))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_migrator=X
+    GRANT neolayer_search=X
+
 CREATE OR REPLACE FUNCTION core.session_state()
  RETURNS text
  LANGUAGE sql
@@ -853,6 +955,7 @@ $function$
     GRANT neolayer_ingest=X
     GRANT neolayer_operator=X
     GRANT neolayer_relay=X
+    GRANT neolayer_search=X
 
 CREATE OR REPLACE FUNCTION enclave.admit_operators()
  RETURNS trigger
@@ -1407,21 +1510,21 @@ TABLE auth.user_roles
 TABLE auth.users
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN email character varying(255) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN username character varying(100) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner,neolayer_search=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner,neolayer_search=r/neolayer_owner}
+    COLUMN email character varying(255) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner,neolayer_search=r/neolayer_owner}
+    COLUMN username character varying(100) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner,neolayer_search=r/neolayer_owner}
     COLUMN password_hash character varying(255) NOT NULL
     COLUMN mfa_secret character varying(255)
     COLUMN mfa_enabled boolean NOT NULL DEFAULT false RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN email_verified boolean NOT NULL DEFAULT false RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN last_login_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying RIGHTS {neolayer_operator=r/neolayer_owner,neolayer_search=r/neolayer_owner}
+    COLUMN last_login_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner,neolayer_search=r/neolayer_owner}
     COLUMN failed_login_attempts integer NOT NULL DEFAULT 0 RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN locked_until timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner,neolayer_search=r/neolayer_owner}
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
-    COLUMN deleted_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN deleted_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner,neolayer_search=r/neolayer_owner}
     COLUMN mfa_key_id character varying(100) RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN mfa_last_step bigint
     CONSTRAINT users_attempts_check CHECK ((failed_login_attempts >= 0))
@@ -1432,6 +1535,7 @@ TABLE auth.users
     CONSTRAINT users_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT users_username_check CHECK (core.is_canonical((username)::text))
     CONSTRAINT users_username_no_address_check CHECK (((username)::text !~ '@'::text))
+    CREATE INDEX idx_users_search ON auth.users USING gin (auth.name_keys(tenant_id, (email)::text, (username)::text)) WHERE (deleted_at IS NULL)
     CREATE UNIQUE INDEX users_email_unique ON auth.users USING btree (tenant_id, email) WHERE (deleted_at IS NULL)
     CREATE UNIQUE INDEX users_username_unique ON auth.users USING btree (tenant_id, username) WHERE (deleted_at IS NULL)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
@@ -1852,13 +1956,14 @@ TABLE core.tenant_data
     PARTITION BY HASH (tenant_id)
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
-    COLUMN tenant_id uuid NOT NULL
-    COLUMN data_id uuid NOT NULL
-    COLUMN data jsonb NOT NULL
-    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_search=r/neolayer_owner}
+    COLUMN data_id uuid NOT NULL RIGHTS {neolayer_search=r/neolayer_owner}
+    COLUMN data jsonb NOT NULL RIGHTS {neolayer_search=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_search=r/neolayer_owner}
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_search=r/neolayer_owner}
     CONSTRAINT tenant_data_pkey PRIMARY KEY (tenant_id, data_id)
     CONSTRAINT tenant_data_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CREATE INDEX idx_tenant_data_search ON ONLY core.tenant_data USING gin (core.below_tenant(tenant_id, data) jsonb_path_ops)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER count_added AFTER INSERT ON core.tenant_data REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('documents')
     CREATE TRIGGER count_removed AFTER DELETE ON core.tenant_data REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('documents')

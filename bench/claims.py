@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUBJECTS = ("ingest", "memory", "start", "relay", "session")  # one file of this folder each
+SUBJECTS = ("ingest", "memory", "start", "relay", "session", "keys")  # one file of this folder each
 
 EXPORTER = "ethereum-etl exporter (pg8000)"
 EXPORTER_FAST = "ethereum-etl exporter (psycopg2)"
 CSV = "ethereum-etl CSV + COPY"
 FLOOR = "floor"
 AIM = "aim"
+BY_HAND = "cryptography by hand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,18 @@ _ALL = (
         "relay-decoder",
         "rows/s",
         "The pgoutput decoder alone, on the bytes PostgreSQL sent.",
+    ),
+    Claim(
+        "keys-seal-and-open",
+        "secrets/s",
+        "A secret sealed and opened again with keys of a file, against the same ciphers called by "
+        "hand, without text, names and binding.",
+    ),
+    Claim(
+        "keys-rewrap",
+        "rows/s",
+        "`keys rewrap` after a rotation: rows read, checked, re-wrapped and written, with their "
+        "audit entries.",
     ),
 )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SUBJECTS = ("ingest", "memory", "start", "relay", "session", "keys")  # one file of this folder each
+# One file of this folder each.
+SUBJECTS = ("ingest", "memory", "start", "relay", "session", "keys")
 
 EXPORTER = "ethereum-etl exporter (pg8000)"
 EXPORTER_FAST = "ethereum-etl exporter (psycopg2)"

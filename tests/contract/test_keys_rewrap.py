@@ -151,6 +151,18 @@ async def test_E16_a_row_that_was_moved_or_lost_its_key_is_left_and_named(
     assert sum(int(str(rows)) for (rows,) in failed) == 2
 
 
+async def test_a_deleted_tenants_rows_move_too(
+    people: SealedPeople, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """It may come back, and until it is erased its rows would hold an old key for ever."""
+    scope = await new_tenant()
+    await people.settle(scope, keyring, users=2, wallets=1)
+    people.as_admin("UPDATE core.tenants SET deleted_at = now() WHERE id = %s", scope.tenant)
+    await keyring.provider.rotate()
+    assert (await people.rewrap(keyring)).rows == 3
+    await people.all_open(keyring)
+
+
 async def test_a_wrong_key_id_beside_a_right_text_is_put_right(
     people: SealedPeople, new_tenant: NewTenant, keyring: Keyring
 ) -> None:

@@ -114,3 +114,20 @@ async def test_the_embedded_clickhouse_has_a_limit_of_its_own(
         async with ask(at, Target.ANALYTICS, ENDLESS["analytics"], time_limit=timedelta(0)):
             pytest.fail("it answered")
     assert caught.value.hint == "the embedded ClickHouse gives no query more"
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        ("", "the statement is empty"),
+        ("COPY blockchain.blocks TO STDOUT", "the statement returns no rows"),
+        ("SELECT '\udcff'", r"'SELECT '\udcff'' cannot be written as utf-8"),
+    ],
+)
+def test_what_is_no_query(layer: Layer, statement: str, sentence: str) -> None:
+    """One error and nothing else on stderr, whatever a driver would add."""
+    run = layer.run("query", "core", statement)
+    assert run.returncode != 0
+    first, *rest = run.stderr.splitlines()
+    assert first == f"error: {sentence}"
+    assert all(line.startswith("hint: ") for line in rest)

@@ -150,6 +150,24 @@ def test_a_file_in_the_way(traversable_tmp: Path) -> None:
             DataDirectory(path).prepare(None)
 
 
+def test_a_folder_that_is_another_s(traversable_tmp: Path) -> None:
+    """A folder with other things in it is refused and left as it is; an empty one is taken, and one
+    that was begun, or served before, is taken again."""
+    home = traversable_tmp / "home"
+    home.mkdir(mode=0o755)
+    (home / "letters").mkdir()
+    with pytest.raises(DataDirectoryError, match="holds other things, such as letters"):
+        DataDirectory(home).prepare(None)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o755
+    assert [each.name for each in home.iterdir()] == ["letters"]
+    (home / "letters").rmdir()
+    for _ in range(2):
+        DataDirectory(home).prepare(None)
+    DataDirectory(home).secrets()
+    (home / "objects").mkdir()
+    DataDirectory(home).prepare(None)
+
+
 def test_a_disk_without_room(small_disk: Path) -> None:
     """A disk with too little room is refused before anything is written that needs it."""
     with pytest.raises(DataDirectoryError, match=r"has \d MiB left, 200 MiB are needed"):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from neolayer.cli import main
 from neolayer.cli.config import describe
-from neolayer.cli.output import plain
+from neolayer.cli.output import plain, write_table
 from neolayer.settings import Settings, load_settings, variables
 
 
@@ -89,3 +91,56 @@ def test_numbers_no_reader_may_round_are_strings() -> None:
     """64-bit integers stay numbers, wider ones become strings, also inside lists and objects."""
     assert plain([2**63 - 1, -(2**63), 2**64 - 1]) == [2**63 - 1, -(2**63), 2**64 - 1]
     assert plain({"value": [2**64, True, None]}) == {"value": [str(2**64), True, None]}
+
+
+def run_by_shell(redirection: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = f'exec "$0" -m neolayer "$@" {redirection}'
+    words = ["bash", "-c", command, sys.executable, *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+def test_a_stdout_that_takes_nothing(json_too: tuple[str, ...]) -> None:
+    """A full disk behind stdout is one error; a closed one is as good as /dev/null, and a closed
+    stderr does not send words to stdout."""
+    show = ("config", "show", *json_too)
+    full = run_by_shell("> /dev/full", *show)
+    assert (full.returncode, full.stderr) == (1, "error: stdout: No space left on device\n")
+    closed = run_by_shell(">&-", *show)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    silent = run_by_shell("2>&-", "query", "core", "SELECT 1", "--data-dir", "/nowhere")
+    assert (silent.returncode, silent.stdout) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence", "hint"),
+    [
+        (("ingest", "--nonsense"), "Unknown option", "neolayer ingest --help"),
+        (("migrate", "up", "--nonsense"), "Unknown option", "neolayer migrate up --help"),
+        (("frobnicate",), "Unknown command", "neolayer --help"),
+        (
+            ("ingest", "--rpc", "http://x", "--from", "-1", "--network", "ethereum"),
+            "--from -1 is below 0",
+            "",
+        ),
+        (("demo", "--blocks", "nowhere"), "nowhere: no such file or folder", ""),
+    ],
+)
+def test_words_that_make_no_command(
+    arguments: tuple[str, ...], sentence: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before anything is started, with where to look."""
+    assert run(*arguments) != 0
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert hint in said
+    assert not Path(".neolayer").exists()
+
+
+def test_a_cell_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What others wrote is shown as text, its lines as lines."""
+    write_table(("\x1b[2J",), [("\x1b[31mred\n\u202eblue",)])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\u202e" not in shown
+    assert [line for line in shown.splitlines() if "blue" in line] != []
+    assert r"\x1b[31mred" in shown

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from neolayer.chain.ingest import IngestReport
 from neolayer.chain.registry import find_network
+from neolayer.chain.sources.files import find_files
 from neolayer.cli.output import say, words, write_json, write_table
 from neolayer.cli.refusals import told
 from neolayer.cli.retries import say_retries
@@ -41,6 +42,8 @@ async def demo(
     say_retries()
     if blocks is not None and rpc is not None:
         raise SettingsError("give --blocks or --rpc, not both")
+    if blocks is not None:
+        find_files([blocks])  # before anything is started
     async with _layer() as at:
         outcome = await _show(at, blocks, rpc, network, chain_id)
         _answer(outcome, json)

@@ -104,6 +104,9 @@ def _check(
         raise SettingsError("give block files, or --rpc URL", hint="neolayer ingest --help")
     if rpc is None and (first is not None or last is not None or follows):
         raise SettingsError("--from, --to and --follow go with --rpc")
+    for option, number in (("--from", first), ("--to", last)):
+        if number is not None and number < 0:
+            raise SettingsError(f"{option} {number} is below 0")
     if first is not None and last is not None and last < first:
         raise SettingsError(f"--to {last} is below --from {first}")
 

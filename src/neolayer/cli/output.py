@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from neolayer.errors import visible
 from neolayer.telemetry import mask
 
 _INT64 = range(-(2**63), 2**64)
@@ -73,13 +74,18 @@ def write_table(
     """A table on stdout for people; cut to the terminal's width, so never for scripts."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(visible(column), overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else _shown(str(cell))) for cell in row))
     console = Console()
     if title:
         console.print(Text(title))
     console.print(table)
+
+
+def _shown(cell: str) -> str:
+    """The cell's lines with what a terminal would obey as escapes: others may have written them."""
+    return "\n".join(map(visible, cell.split("\n")))
 
 
 def write_line(text: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import sys
 from contextvars import ContextVar
@@ -14,7 +16,7 @@ from typing import Annotated, Any, cast
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from neolayer import __version__
-from neolayer.errors import NeolayerError
+from neolayer.errors import NeolayerError, visible
 from neolayer.settings import DEFAULT_DATA_DIR, Settings, forget_libpq_variables, load_settings
 from neolayer.telemetry import mask
 
@@ -43,6 +45,8 @@ COMMANDS = {
     "services": "services",
     "sessions": "sessions",
 }
+# What a write to stdout can meet beside a reader that has gone.
+_STDOUT_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _EVERYWHERE = Group("For every command", sort_key=100)
 
 
@@ -90,26 +94,50 @@ app.meta.suppress_keyboard_interrupt = False  # `run` answers it
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return the exit code: 0, or what the error says."""
+    _open_closed_streams()
     forget_libpq_variables()
     _register(arguments)
     try:
         result = app.meta(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
+        sys.stdout.flush()
     except CycloptsError as exc:
-        return fail(f"{exc}", hint="neolayer --help lists the commands.", code=2)
+        return fail(f"{exc}", hint=_where_to_look(exc), code=2)
     except NeolayerError as exc:
         return fail(exc.message, hint=exc.hint, code=exc.exit_code)
     except KeyboardInterrupt as exc:
         number = exc.args[0] if exc.args else signal.SIGINT  # a bare one is Ctrl-C
-        return fail("interrupted", hint=None, code=128 + number)
+        return fail("interrupted", code=128 + number)
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except UnicodeEncodeError as exc:
+        return fail(f"'{visible(exc.object[:80])}' cannot be written as {exc.encoding}", code=2)
+    except OSError as exc:
+        if exc.filename is None and exc.errno not in _STDOUT_FAILED:
+            raise
+        if exc.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be written goes there
+        return fail(f"{exc.filename or 'stdout'}: {exc.strerror}", code=1)
     return result if isinstance(result, int) else 0
 
 
-def fail(message: str, *, hint: str | None, code: int) -> int:
+def _open_closed_streams() -> None:
+    """A stream that the caller closed leads nowhere, rather than to the next file we open."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+
+
+def _where_to_look(exc: CycloptsError) -> str:
+    chain = exc.command_chain or ()
+    if chain and chain[0] in COMMANDS:
+        return f"neolayer {' '.join(chain)} --help shows what it takes."
+    return "neolayer --help lists the commands."
+
+
+def fail(message: str, *, code: int, hint: str | None = None) -> int:
     """Say why on stderr, secrets masked, and give the exit code back."""
     print(f"error: {mask(message)}", file=sys.stderr)
     if hint:

@@ -22,6 +22,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.conninfo import make_conninfo
 from psycopg.generators import execute
+from psycopg.pq import TransactionStatus
 from psycopg.types.datetime import DateLoader, TimeLoader, TimestampLoader, TimestamptzLoader
 
 from neolayer.engines.clickhouse.client import connect_reader, translate
@@ -160,6 +161,8 @@ async def _postgres_blocks(
         if not named:
             yield [await _described(connection, statement)]
     except psycopg.Error as exc:
+        if connection.info.transaction_status is TransactionStatus.ACTIVE:
+            await connection.close()  # a COPY that was begun: nothing else ends it
         raise _refusal(exc, time_limit) from exc
 
 
@@ -197,6 +200,8 @@ def _reason(exc: psycopg.Error) -> str:
     if exc.sqlstate is None and isinstance(exc, psycopg.ProgrammingError):
         return "the statement returns no rows"
     message = exc.diag.message_primary or str(exc).strip()
+    if "EMPTY_QUERY" in message:
+        return "the statement is empty"
     return f"{message} (SQLSTATE {exc.sqlstate})" if exc.sqlstate else message
 
 

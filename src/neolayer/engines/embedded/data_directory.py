@@ -32,6 +32,9 @@ from neolayer.errors import AlreadyRunning, DataDirectoryError
 
 LEAST_FREE_BYTES = 200 * 2**20
 _LOCK_PATIENCE_S = 1.0
+# A folder with one of these is a data directory; beside nothing but the others it may become one.
+_MARKS = ("layer.lock", "layer.json", "secrets.json")
+_HARMLESS = ("logs", "layer.probe", "keys", "lost+found")
 
 
 _NEVER_LOG_IN = (Role.OWNER, Role.SEARCH)
@@ -88,8 +91,11 @@ class DataDirectory:
         return self.path / "logs"
 
     def prepare(self, account: Account | None) -> None:
-        """Make the folder, closed to all others. Raises DataDirectoryError in one sentence."""
+        """Make the folder, closed to all others. Raises DataDirectoryError in one sentence, also
+        where it holds what is not ours: closing a home folder, or /tmp, would break what uses it.
+        """
         try:
+            self._require_ours()
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             let_through(self.path, account)
             self.logs.mkdir(mode=0o700, exist_ok=True)
@@ -98,6 +104,16 @@ class DataDirectory:
             (self.path / "layer.probe").unlink()
         except OSError as exc:
             raise unusable(self.path, exc) from exc
+
+    def _require_ours(self) -> None:
+        if not self.path.exists() or any((self.path / name).exists() for name in _MARKS):
+            return
+        others = (each.name for each in self.path.iterdir())
+        if other := next((name for name in others if not name.startswith(_HARMLESS)), None):
+            raise DataDirectoryError(
+                f"data directory {self.path} holds other things, such as {other}",
+                hint="name a new or an empty folder with --data-dir",
+            )
 
     def _require_space(self) -> None:
         free = shutil.disk_usage(self.path).free

@@ -35,7 +35,8 @@ from neolayer.position import format_lsn, parse_lsn
 # Values arrive as text: the same text whatever the server's own settings are.
 _SESSION = (
     "-c TimeZone=UTC -c DateStyle=ISO,YMD -c IntervalStyle=iso_8601 "
-    "-c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8"
+    "-c extra_float_digits=1 -c bytea_output=hex -c client_encoding=UTF8 "
+    "-c client_min_messages=warning"
 )
 _POSTGRES_EPOCH_S = 946_684_800
 _STATUS = struct.Struct(">cQQQqB")
@@ -63,10 +64,11 @@ class PublicationMissing(EngineUnavailable):
     """The publication was not there when what the slot reads next was written."""
 
 
+_MIGRATE = "run: neolayer migrate up"
 # SQLSTATE, a word of the message -> what it means, and the way out.
 _REFUSALS: tuple[tuple[str, str, type[EngineError], str | None], ...] = (
     ("42704", "replication slot", SlotMissing, None),
-    ("42704", "publication", PublicationMissing, "run: neolayer migrate up"),
+    ("42704", "publication", PublicationMissing, _MIGRATE),
     ("55006", "slot", SlotActive, "another relay is running; this one takes over when that ends"),
     ("55000", "wal_level", EngineUnavailable, "set wal_level = logical and restart the server"),
     ("55000", "slot", SlotLost, "raise max_slot_wal_keep_size, or keep the relay running"),
@@ -92,6 +94,9 @@ class ReplicationConnection:
     def __init__(self, connection: pq.abc.PGconn, dsn: str) -> None:
         self._connection = connection
         self._dsn = dsn
+        self._publication = ""
+        self._skipped: str | None = None
+        connection.notice_handler = self._notice
 
     @classmethod
     async def connect(cls, dsn: str, *, application_name: str) -> ReplicationConnection:
@@ -140,13 +145,15 @@ class ReplicationConnection:
             sql.SQL(format_lsn(lsn)),  # pyright: ignore[reportArgumentType]
             sql.Literal(f'"{publication}"'),
         )
+        self._publication = publication
         await self._run(statement, expected=pq.ExecStatus.COPY_BOTH)
         self._connection.nonblocking = 1
 
     def receive(self, handle: Handler, *, limit: int) -> int:
         """Hand over up to `limit` messages that have arrived, and say how many; never waits.
 
-        Stops early where `handle` returns true. Raises EngineUnavailable when the stream has ended.
+        Stops early where `handle` returns true. Raises EngineUnavailable when the stream has ended,
+        and PublicationMissing where changes were left out of it.
         """
         get, received, pulled = self._connection.get_copy_data, 0, False
         try:
@@ -166,7 +173,17 @@ class ReplicationConnection:
                     pulled = True
         except psycopg.Error as exc:
             raise self._lost(exc) from exc
+        if self._skipped is not None:
+            raise PublicationMissing("postgres", self._skipped, hint=_MIGRATE)
         return received
+
+    def _notice(self, result: pq.abc.PGresult) -> None:
+        """From 18 on a publication that is not there ends nothing: the server warns, and skips."""
+        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode()
+        if state == "55000" and self._publication and f'"{self._publication}"' in text:
+            name = f'publication "{self._publication}"'
+            self._skipped = f"{address_of(self._dsn)}: {name} does not exist, or did not then"
 
     async def wait(self, timeout_s: float) -> None:
         """Return when something may have arrived, or after `timeout_s`."""

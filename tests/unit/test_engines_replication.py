@@ -1,0 +1,64 @@
+"""What a replication connection makes of the server's warnings, played on a libpq connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from psycopg import pq
+
+from neolayer.engines.postgres.replication import PublicationMissing, ReplicationConnection
+
+FIELD = pq.DiagnosticField
+
+
+class Warned:
+    """A warning as libpq hands it over."""
+
+    def __init__(self, state: str, text: str) -> None:
+        self._fields = {FIELD.SQLSTATE: state.encode(), FIELD.MESSAGE_PRIMARY: text.encode()}
+
+    def error_field(self, field: pq.DiagnosticField) -> bytes | None:
+        return self._fields.get(field)
+
+
+class Idle:
+    """A libpq connection in a stream on which nothing arrives but warnings."""
+
+    notice_handler: Any = None
+
+    def __init__(self, *warnings: Warned) -> None:
+        self._warnings = warnings
+
+    def consume_input(self) -> None:
+        for warning in self._warnings:
+            self.notice_handler(warning)
+
+    def get_copy_data(self, _: int) -> tuple[int, memoryview]:
+        return 0, memoryview(b"")
+
+    def exec_(self, _: bytes) -> Any:
+        return type("Result", (), {"status": pq.ExecStatus.COPY_BOTH, "ntuples": 0})()
+
+
+async def receive(*warnings: Warned) -> int:
+    connection: Any = Idle(*warnings)
+    stream = ReplicationConnection(connection, "host=127.0.0.1 port=1")
+    await stream.start("slot", publication="ours")
+    return stream.receive(lambda message: None, limit=10)
+
+
+@pytest.mark.parametrize(
+    "words", ['skipped loading publication "ours"', 'Publikation "ours" fehlt']
+)
+async def test_a_publication_that_the_server_skips(words: str) -> None:
+    """PostgreSQL 18 leaves out what a missing publication would have brought, and only warns: that
+    ends the stream before anything behind it is confirmed, in whatever language."""
+    with pytest.raises(PublicationMissing, match='publication "ours" does not exist') as caught:
+        await receive(Warned("55000", words))
+    assert caught.value.hint == "run: neolayer migrate up"
+
+
+async def test_other_warnings() -> None:
+    """Anything else the server warns of ends nothing."""
+    assert await receive(Warned("01000", 'about "ours"'), Warned("55000", "about others")) == 0

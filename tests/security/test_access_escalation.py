@@ -175,6 +175,34 @@ async def test_E10_who_cannot_give_cannot_take_away(company: Company) -> None:
     assert await company.acting_as(paul).roles.revoke("owner", of=paul)
 
 
+async def test_E10_nobody_comes_in_as_somebody_stronger(company: Company) -> None:
+    """By setting their password, address or second factor, or by starting a session for them."""
+    olga = await company.user("olga", "owner")
+    admin = await _as(company, "adam", "admin")
+    mona = await company.user("mona", "member")
+    robot = await company.services.create("robot")
+    await company.roles.grant("service", to=Principal.service(robot.id))
+    changes: list[LiteralString] = [
+        "UPDATE auth.users SET password_hash = 'y' WHERE id = %s RETURNING id",
+        "UPDATE auth.users SET email = 'adam@evil.example' WHERE id = %s RETURNING id",
+        "UPDATE auth.users SET mfa_secret = 'x', mfa_key_id = 'k' WHERE id = %s RETURNING id",
+    ]
+    weak = company.acting_as(Principal.service(robot.id))
+    for change in changes:
+        for by in (admin, weak):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+                await by.scope.fetch(change, (olga,))
+            assert refused.value.diag.constraint_name == "no_escalation"
+        for by in (company.acting_as(Principal.user(olga)), company):
+            async with by.scope.transaction() as tx:
+                assert await tx.fetch(change, (olga,))
+    assert await admin.scope.fetch(changes[0], (mona,))
+    for by in (admin, weak):
+        with pytest.raises(AccessDenied):
+            await by.sessions.start(olga, ip_address=HERE)
+    await company.acting_as(Principal.user(olga)).sessions.start(olga, ip_address=HERE)
+
+
 async def test_E10_a_role_of_another_tenant_is_never_granted(new_company: NewCompany) -> None:
     """By every spelling of the reference, to people and services: refused by key or check."""
     ours, theirs = await new_company(), await new_company()

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import NotFound
+from neolayer.errors import AccessDenied, NotFound
 from neolayer.identity.access import Access
 from neolayer.identity.access_cache import AccessCache
 from neolayer.identity.guarded import source_address
@@ -33,10 +33,12 @@ from neolayer.identity.session_tokens import (
     new_token,
     parse_token,
 )
-from neolayer.tenancy import Scope, Transaction
+from neolayer.tenancy import Principal, Scope, Transaction
+from neolayer.tenancy.context import Kind as Acting
 
 QUERIES = load_queries(__name__, "access.sql")
 _MOST_SHOWN = 1000
+_BOUND = (Acting.USER, Acting.SERVICE)
 
 
 class SessionNotFound(NotFound):
@@ -108,8 +110,11 @@ class Sessions:
     ) -> Tokens:
         """A new session of a person who has just proved who they are.
 
-        Raises SessionNotFound where the person is absent, suspended or deleted.
+        Raises SessionNotFound where the person is absent, suspended or deleted, and AccessDenied
+        where another user or a service asks for it.
         """
+        if self.scope.by.kind in _BOUND and self.scope.by != Principal.user(user_id):
+            raise AccessDenied("a session is started by whoever it is for")
         tenant, ip_address = _tenant(self.scope), source_address(ip_address)
         access, refresh = new_token(Kind.ACCESS, tenant), new_token(Kind.REFRESH, tenant)
         async with self.scope.transaction() as tx:

@@ -231,6 +231,42 @@ CREATE TRIGGER admit_key
 BEFORE INSERT OR UPDATE OF service_id, key_hash, expires_at ON auth.api_keys
 FOR EACH ROW EXECUTE FUNCTION auth.admit_key();
 
+-- Whoever sets another's password, address or second factor can come in as them, so that too is a
+-- grant of all they hold. Letters and logins act as nobody or as the person, and prove it elsewhere.
+CREATE FUNCTION auth.admit_credentials() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    actor text := core.current_principal();
+    missing text;
+BEGIN
+    IF actor = 'user:' || NEW.id OR actor LIKE 'anonymous:%' THEN
+        RETURN NEW;
+    END IF;
+    SELECT p.name INTO missing
+    FROM auth.user_roles g
+    JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
+    JOIN auth.permissions p ON p.id = rp.permission_id
+    WHERE g.tenant_id = NEW.tenant_id AND g.user_id = NEW.id
+        AND coalesce(g.expires_at, 'infinity') > clock_timestamp()
+        AND auth.actor_lacks(p.resource, p.action, g.expires_at)
+    ORDER BY p.name LIMIT 1;
+    IF missing IS NOT NULL THEN
+        PERFORM auth.refuse_escalation(missing);
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER admit_credentials
+BEFORE UPDATE OF email, password_hash, mfa_secret, mfa_enabled ON auth.users
+FOR EACH ROW WHEN (
+    NEW.deleted_at IS NULL AND (
+        OLD.email <> NEW.email OR OLD.password_hash <> NEW.password_hash
+        OR OLD.mfa_secret IS DISTINCT FROM NEW.mfa_secret OR OLD.mfa_enabled <> NEW.mfa_enabled
+    )
+) EXECUTE FUNCTION auth.admit_credentials();
+
 -- A tenant's own role may not pass for one of the platform's.
 CREATE FUNCTION auth.keep_names_apart() RETURNS trigger
 LANGUAGE plpgsql
@@ -446,6 +482,7 @@ SET LOCAL ROLE neolayer_owner;
 SELECT neolayer_schema.refuse_to_lose('auth.roles');
 DELETE FROM auth.permissions;
 DROP TRIGGER keep_an_active_owner ON auth.users;
+DROP TRIGGER admit_credentials ON auth.users;
 DROP TRIGGER keep_an_owner ON auth.user_roles;
 DROP TRIGGER keep_names_apart ON auth.roles;
 DROP TRIGGER admit_permission ON auth.role_permissions;
@@ -457,6 +494,7 @@ DROP FUNCTION auth.keep_an_active_owner();
 DROP FUNCTION auth.keep_an_owner();
 DROP FUNCTION auth.require_an_owner(uuid);
 DROP FUNCTION auth.keep_names_apart();
+DROP FUNCTION auth.admit_credentials();
 DROP FUNCTION auth.admit_key();
 DROP FUNCTION auth.admit_permission();
 DROP FUNCTION auth.admit_grant();

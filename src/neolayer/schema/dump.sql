@@ -148,6 +148,34 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION auth.admit_credentials()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    actor text := core.current_principal();
+    missing text;
+BEGIN
+    IF actor = 'user:' || NEW.id OR actor LIKE 'anonymous:%' THEN
+        RETURN NEW;
+    END IF;
+    SELECT p.name INTO missing
+    FROM auth.user_roles g
+    JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
+    JOIN auth.permissions p ON p.id = rp.permission_id
+    WHERE g.tenant_id = NEW.tenant_id AND g.user_id = NEW.id
+        AND coalesce(g.expires_at, 'infinity') > clock_timestamp()
+        AND auth.actor_lacks(p.resource, p.action, g.expires_at)
+    ORDER BY p.name LIMIT 1;
+    IF missing IS NOT NULL THEN
+        PERFORM auth.refuse_escalation(missing);
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION auth.admit_grant()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1539,6 +1567,7 @@ TABLE auth.users
     CREATE UNIQUE INDEX users_email_unique ON auth.users USING btree (tenant_id, email) WHERE (deleted_at IS NULL)
     CREATE UNIQUE INDEX users_username_unique ON auth.users USING btree (tenant_id, username) WHERE (deleted_at IS NULL)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_credentials BEFORE UPDATE OF email, password_hash, mfa_secret, mfa_enabled ON auth.users FOR EACH ROW WHEN (((new.deleted_at IS NULL) AND (((old.email)::text <> (new.email)::text) OR ((old.password_hash)::text <> (new.password_hash)::text) OR ((old.mfa_secret)::text IS DISTINCT FROM (new.mfa_secret)::text) OR (old.mfa_enabled <> new.mfa_enabled)))) EXECUTE FUNCTION auth.admit_credentials()
     CREATE TRIGGER count_added AFTER INSERT ON auth.users REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_removed AFTER DELETE ON auth.users REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_returned AFTER UPDATE OF deleted_at ON auth.users FOR EACH ROW WHEN (((old.deleted_at IS NULL) <> (new.deleted_at IS NULL))) EXECUTE FUNCTION core.count_return('users')

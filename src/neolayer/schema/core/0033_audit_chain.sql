@@ -15,11 +15,15 @@ GRANT INSERT (
 ) ON audit.entries TO neolayer_app;
 
 -- Tenant and principal of the signed context in one text. Verifying the signature is what costs
--- (60 us), so the policy below asks for both at once.
+-- (40 us), so the policy below asks for both at once.
 CREATE FUNCTION audit.writer() RETURNS text
-LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-RETURN array_to_string(core.verified_context(), '.');
+AS $$
+BEGIN
+    RETURN array_to_string(core.verified_context(), '.');
+END
+$$;
 GRANT EXECUTE ON FUNCTION audit.writer() TO neolayer_app;
 
 -- An entry bears the tenant and the principal of its transaction; without a context there is none.

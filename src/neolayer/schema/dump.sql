@@ -100,10 +100,14 @@ RETURN (SELECT sha256(string_agg(COALESCE((int4send(octet_length(convert_to(f.va
 
 CREATE OR REPLACE FUNCTION audit.writer()
  RETURNS text
- LANGUAGE sql
+ LANGUAGE plpgsql
  STABLE PARALLEL RESTRICTED SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
-RETURN array_to_string(core.verified_context(), '.'::text)
+AS $function$
+BEGIN
+    RETURN array_to_string(core.verified_context(), '.');
+END
+$function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 

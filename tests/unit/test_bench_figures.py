@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bench.claims import AIM, CLAIMS
+from bench.claims import AIM, CLAIMS, SUBJECTS
 from bench.harness import against_aim, alone, compare, read_lines, record, rounds
 from bench.interval import summarise, t_quantile
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "tenants": "tenants",
     "config": "config",
     "keys": "keys",
+    "users": "users",
     "wallets": "wallets",
     "roles": "roles",
     "services": "services",

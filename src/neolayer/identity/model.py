@@ -106,10 +106,17 @@ def _composed(text: str, what: str) -> str:
 
 
 def _ascii_domain(domain: str) -> str:
-    try:
-        encoded = idna.encode(domain, uts46=True, std3_rules=True).decode()
-    except (idna.IDNAError, UnicodeError):
-        raise InvalidName("not an e-mail address: what stands after the @ is no domain") from None
+    encoded = _idna(domain)
+    if encoded is None:
+        raise InvalidName("not an e-mail address: what stands after the @ is no domain")
     if "." not in encoded or encoded.endswith("."):
         raise InvalidName("not an e-mail address: the domain is not complete")
     return encoded
+
+
+def _idna(domain: str) -> str | None:
+    """None instead of an error, which would carry what was typed along."""
+    try:
+        return idna.encode(domain, uts46=True, std3_rules=True).decode()
+    except (idna.IDNAError, UnicodeError):
+        return None

@@ -1,24 +1,51 @@
 """The Python face: one object, opened and closed once, with the verbs of the command line.
 
 async with neolayer.open(data_dir=".neolayer") as platform:
+    tenant = await platform.tenants.create(name="Acme", identifier="acme", tier="pro")
+    async with platform.as_tenant(tenant.id) as acme:
+        user = await acme.users.create(email="ann@example.com", username="ann", password=password)
     transaction = await platform.chain.transaction("ethereum", transaction_hash)
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
+from neolayer import audit
 from neolayer.chain import reading
 from neolayer.chain.cache import TransactionCache
 from neolayer.chain.reading import Block, Coverage, Transaction
-from neolayer.engines.endpoints import Role
+from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.connections import Pool, open_pool
 from neolayer.engines.redis.client import connect as connect_redis
-from neolayer.platform import endpoints
-from neolayer.settings import load_settings
+from neolayer.identity import (
+    AccessCache,
+    BadCredentials,
+    Client,
+    Credentials,
+    EmailTokens,
+    Login,
+    Mailer,
+    PasswordHasher,
+    Roles,
+    Services,
+    Sessions,
+    Tokens,
+    User,
+    Users,
+)
+from neolayer.identity.pickup import PickupFolder
+from neolayer.identity.session_tokens import Kind, parse_token
+from neolayer.keys import Keyring
+from neolayer.platform import endpoints, keyring
+from neolayer.settings import Settings, load_settings
+from neolayer.tenancy import CoreDatabase, Principal, Scope, Tenant, TenantNotFound, Tenants, open_core
+from neolayer.tenancy.directory import open_directory
+from neolayer.wallets import Wallets
 
 
 class ChainReads:
@@ -44,32 +71,163 @@ class ChainReads:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """A person, their new session, and what their device shows next time."""
+
+    user: User
+    tokens: Tokens
+    device: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantView:
+    """One tenant's data for one principal: every room below is bound to both."""
+
+    scope: Scope
+    tenants: Tenants
+    users: Users
+    login: Login
+    letters: EmailTokens
+    sessions: Sessions
+    roles: Roles
+    services: Services
+    wallets: Wallets
+
+
+@dataclass(frozen=True, slots=True)
 class Platform:
     """An opened layer; made by `open_platform`. Each room is a field."""
 
     chain: ChainReads
+    tenants: Tenants
+    access: AccessCache
+    core: CoreDatabase = field(repr=False)
+    _endpoints: Endpoints = field(repr=False)
+    _hasher: PasswordHasher = field(repr=False)
+    _keyring: Keyring = field(repr=False)
+    _mailer: Mailer = field(repr=False)
+
+    @asynccontextmanager
+    async def as_tenant(
+        self, tenant: UUID, *, by: Principal | None = None
+    ) -> AsyncGenerator[TenantView]:
+        """One tenant's data, acting as `by` (default: an operator named python).
+
+        Raises TenantNotFound.
+        """
+        found = await self.tenants.get(tenant)
+        yield self.view(found.id, by=by or self.tenants.scope.by)
+
+    def view(self, tenant: UUID, *, by: Principal) -> TenantView:
+        """The same of a tenant that is known to be there, such as from a token."""
+        scope = self.core.scope(tenant, by=by)
+        return TenantView(
+            scope=scope,
+            tenants=Tenants(scope),
+            users=Users(scope, self._hasher, self._keyring),
+            login=Login(scope, self._hasher, self._keyring),
+            letters=EmailTokens(scope, self._hasher, self._mailer),
+            sessions=Sessions(scope, self.access),
+            roles=Roles(scope),
+            services=Services(scope, self.access),
+            wallets=Wallets(scope, self._keyring),
+        )
+
+    async def visitor(self, tenant: str) -> TenantView:
+        """A tenant as somebody sees it who has not logged in. Raises TenantNotFound."""
+        nobody = Principal.anonymous()
+        found = await Tenants(self.core.platform(by=nobody)).id_of(tenant)
+        return self.view(found, by=nobody)
+
+    async def log_in(
+        self, tenant: str, name: str, offered: Credentials, client: Client
+    ) -> LoggedIn:
+        """A new session of whoever it is. Raises as `Login.check`; alike for an absent tenant."""
+        try:
+            view = await self.visitor(tenant)
+        except TenantNotFound:
+            await self._hasher.verify(None, offered.password)
+            await self._note_stray_login(client)
+            raise BadCredentials from None
+        authenticated = await view.login.check(name, offered, client)
+        user = authenticated.user
+        sessions = Sessions(view.scope.acting_as(Principal.user(user.id)), self.access)
+        tokens = await sessions.start(
+            user.id, ip_address=client.ip, user_agent=client.user_agent
+        )
+        return LoggedIn(user, tokens, authenticated.device)
+
+    async def _note_stray_login(self, client: Client) -> None:
+        entry = audit.Entry(
+            "LOGIN",
+            "tenant",
+            success=False,
+            error_message="a login to a tenant that is not there",
+            ip_address=client.ip,
+            user_agent=client.user_agent,
+        )
+        async with self.core.platform(by=Principal.anonymous()).transaction() as tx:
+            audit.append(tx, entry)
+
+    async def refresh(
+        self, refresh_token: str, *, ip_address: str, user_agent: str | None = None
+    ) -> Tokens:
+        """The next tokens of a session, in the tenant that the token names. Raises UnknownToken."""
+        tenant = parse_token(refresh_token, Kind.REFRESH).tenant
+        sessions = self.view(tenant, by=Principal.anonymous()).sessions
+        return await sessions.refresh(
+            refresh_token, ip_address=ip_address, user_agent=user_agent
+        )
+
+    async def list_tenants(self, *, after: str = "", limit: int = 100) -> list[Tenant]:
+        """All tenants by identifier, those that come after `after`."""
+        async with open_directory(self._endpoints) as directory:
+            return await directory.list(after=after, limit=limit)
 
 
 @asynccontextmanager
 async def open_platform(
-    config: str | Path | None = None, *, data_dir: str | Path | None = None
+    config: str | Path | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    mailer: Mailer | None = None,
 ) -> AsyncGenerator[Platform]:
     """A running layer, for the length of the block; everything is closed in reverse order.
 
     `config` is a configuration file (default: `neolayer.toml`, if there is one), `data_dir` beats
-    it. Raises SettingsError, NotRunning where an embedded layer is not up, and EngineUnavailable.
+    it. `mailer` posts the letters that verify addresses and reset passwords (default: they are put
+    into the folder `letters` of the data directory, for a mail server to pick up). Raises SettingsError,
+    NotRunning where an embedded layer is not up, and EngineUnavailable.
     """
     settings = load_settings(
         None if config is None else Path(config),
         data_dir=None if data_dir is None else Path(data_dir),
     )
-    at = endpoints(settings)
-    dsn = at.postgres.dsn(Role.APP)
+    async with open_at(settings, endpoints(settings), mailer=mailer) as platform:
+        yield platform
+
+
+@asynccontextmanager
+async def open_at(
+    settings: Settings, at: Endpoints, *, mailer: Mailer | None = None
+) -> AsyncGenerator[Platform]:
+    """The same, where it is known where the engines answer."""
     size = settings.postgres.pool_size
-    async with open_pool(dsn, size=size, autocommit=True, application_name="api") as pool:
+    async with AsyncExitStack() as stack:
+        core = await stack.enter_async_context(open_core(at, size=size))
+        pool = await stack.enter_async_context(
+            open_pool(at.postgres.dsn(Role.APP), size=size, autocommit=True, application_name="api")
+        )
         redis = connect_redis(at.redis)
-        try:
-            async with pool.connection() as connection:
-                yield Platform(chain=ChainReads(pool, TransactionCache(connection, redis)))
-        finally:
-            await redis.aclose()
+        stack.push_async_callback(redis.aclose)
+        connection = await stack.enter_async_context(pool.connection())
+        yield Platform(
+            chain=ChainReads(pool, TransactionCache(connection, redis)),
+            tenants=Tenants(core.platform(by=Principal.operator("python"))),
+            access=AccessCache(core),
+            core=core,
+            _endpoints=at,
+            _hasher=stack.enter_context(PasswordHasher()),
+            _keyring=await stack.enter_async_context(keyring(settings)),
+            _mailer=mailer or PickupFolder(settings.data_dir / "letters"),
+        )

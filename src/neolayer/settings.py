@@ -71,6 +71,14 @@ class ServeSettings(_Section):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=0, ge=0, le=65535, description="port; 0: any free one")
+    proxy_depth: int = Field(
+        default=0, ge=0, le=16, description="proxies of yours in front, each adding X-Forwarded-For"
+    )
+    operator_token: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="bearer token of operators' routes; unset: operators use the command line",
+    )
 
 
 class RelaySettings(_Section):

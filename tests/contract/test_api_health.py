@@ -6,11 +6,12 @@ from litestar.testing import AsyncTestClient
 
 from neolayer.api.app import make_app
 from neolayer.engines.endpoints import Endpoints
+from neolayer.settings import Settings
 
 
 async def test_not_ready_names_what_does_not_answer(layer_databases: Endpoints) -> None:
     """Readiness is 503 with each engine that fails and why; liveness and metrics still answer."""
-    async with AsyncTestClient(make_app(layer_databases)) as client:
+    async with AsyncTestClient(make_app(Settings(), layer_databases)) as client:
         ready = await client.get("/health/ready")
         assert ready.status_code == 503
         told = ready.json()
@@ -25,6 +26,6 @@ async def test_not_ready_names_what_does_not_answer(layer_databases: Endpoints) 
 
 async def test_not_ready_before_the_migrations(no_databases: Endpoints) -> None:
     """A server that answers but was never set up is not ready, and the way out is named."""
-    async with AsyncTestClient(make_app(no_databases)) as client:
+    async with AsyncTestClient(make_app(Settings(), no_databases)) as client:
         told = (await client.get("/health/ready")).json()
         assert "neolayer migrate up" in told["failing"]["postgres"]

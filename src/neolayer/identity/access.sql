@@ -211,8 +211,18 @@ WHERE tenant_id = (SELECT core.current_tenant()) AND user_id = %(user_id)s
 RETURNING id;
 
 -- session_exists --
--- Whether the tenant has that session, living or not.
-SELECT id FROM auth.sessions WHERE tenant_id = (SELECT core.current_tenant()) AND id = %(id)s;
+-- Whether the tenant, or one person in it, has that session, living or not.
+SELECT id FROM auth.sessions
+WHERE tenant_id = (SELECT core.current_tenant()) AND id = %(id)s
+    AND user_id = coalesce(%(of)s::uuid, user_id);
+
+-- revoke_own_session --
+-- The same as revoke_session, of one person only.
+UPDATE auth.sessions
+SET revoked_at = clock_timestamp(), revoked_reason = %(reason)s, version = version + 1
+WHERE tenant_id = (SELECT core.current_tenant()) AND id = %(id)s AND user_id = %(of)s
+    AND revoked_at IS NULL
+RETURNING user_id;
 
 -- session_of_token --
 -- The session behind an access token, whether or not it has ended.

@@ -215,13 +215,20 @@ class Sessions:
         query = QUERIES.list_sessions if user_id is None else QUERIES.list_sessions_of
         return [Session(*row) for row in await self.scope.fetch(query, asked)]
 
-    async def revoke(self, session_id: UUID, *, reason: str = "revoked") -> None:
-        """End one session, everywhere within a second. Raises SessionNotFound."""
+    async def revoke(
+        self, session_id: UUID, *, of: UUID | None = None, reason: str = "revoked"
+    ) -> None:
+        """End one session, everywhere within a second; with `of` only one of that person.
+
+        Raises SessionNotFound.
+        """
+        query = QUERIES.revoke_session if of is None else QUERIES.revoke_own_session
+        asked = {"id": session_id, "of": of, "reason": reason}
         async with self.scope.transaction() as tx:
-            row = await tx.one(QUERIES.revoke_session, {"id": session_id, "reason": reason})
+            row = await tx.one(query, asked)
             if row is not None:
                 _audit(tx, "DELETE", session_id, {"reason": reason, "user_id": str(row[0])})
-            elif await tx.one(QUERIES.session_exists, {"id": session_id}) is None:
+            elif await tx.one(QUERIES.session_exists, asked) is None:
                 raise SessionNotFound
         self._forget()
 

@@ -25,6 +25,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     logging.getLogger("_granian").setLevel(logging.WARNING)
     server = Server(
         make_app(
+            settings,
             endpoints(settings),
             relay_state=state_path(settings.data_dir),
             tasks_state=tasks_path(settings.data_dir),

@@ -1,0 +1,151 @@
+"""The opened layer behind the routes, and who asks it: what handlers are given.
+
+The layer is opened by the first request that needs it, so that the server starts, and says that it
+is not ready, while PostgreSQL is away or not migrated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from hmac import compare_digest
+from typing import Any
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
+from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
+from litestar.types import Guard
+
+from neolayer.api.callers import bearer_token, source_address, user_agent
+from neolayer.errors import AccessDenied
+from neolayer.face import Platform, TenantView
+from neolayer.identity import Access, Client
+from neolayer.settings import ServeSettings
+from neolayer.tenancy import Principal
+
+# In a handler's `opt`: which permission it asks for, for the document and the tests.
+PERMISSION = "permission"
+Asking = Request[Principal, Access, State]
+
+
+class Layer:
+    """One platform for all requests, opened when it is first needed and closed with the server."""
+
+    def __init__(
+        self,
+        opening: Callable[[], AbstractAsyncContextManager[Platform]],
+        settings: ServeSettings,
+    ) -> None:
+        self.proxy_depth = settings.proxy_depth
+        self._operator_token = settings.operator_token
+        self._opening = opening
+        self._stack = AsyncExitStack()
+        self._platform: Platform | None = None
+        self._lock = asyncio.Lock()
+
+    async def platform(self) -> Platform:
+        """The platform. Raises EngineUnavailable or MigrationError; the next request asks again."""
+        async with self._lock:
+            if self._platform is None:
+                self._platform = await self._stack.enter_async_context(self._opening())
+            return self._platform
+
+    def is_operators(self, token: str) -> bool:
+        """Whether this is the operators' token; never where none is set."""
+        known = self._operator_token
+        return known is not None and compare_digest(token, known.get_secret_value())
+
+    async def close(self) -> None:
+        """Release everything, in reverse order."""
+        await self._stack.aclose()
+
+
+def layer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Layer:
+    """The layer of the application that serves this connection."""
+    return connection.app.state["layer"]
+
+
+def client_of(connection: ASGIConnection[Any, Any, Any, Any], device: str | None = None) -> Client:
+    """Where the request comes from. Raises InvalidInput."""
+    peer = connection.client.host if connection.client else None
+    depth = layer_of(connection).proxy_depth
+    return Client(
+        ip=source_address(connection.headers, peer, proxy_depth=depth),
+        user_agent=user_agent(connection.headers),
+        device=device,
+    )
+
+
+class Authentication(AbstractAuthenticationMiddleware):
+    """Binds a request to the tenant and principal of its token, and counts it for the tenant."""
+
+    async def authenticate_request(
+        self, connection: ASGIConnection[Any, Any, Any, Any]
+    ) -> AuthenticationResult:
+        token = bearer_token(connection.headers)
+        layer = layer_of(connection)
+        if layer.is_operators(token):
+            return AuthenticationResult(user=Principal.operator("api"), auth=None)
+        platform = await layer.platform()
+        access = await platform.access.check(token, ip_address=client_of(connection).ip)
+        return AuthenticationResult(user=access.principal, auth=access)
+
+
+def requires(permission: str) -> dict[str, Any]:
+    """Keywords of a route that asks for a permission."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        _access(connection).require(permission)
+
+    guards: list[Guard] = [guard]
+    return {"guards": guards, PERMISSION: permission}
+
+
+def own_only() -> dict[str, Any]:
+    """Keywords of a route on which people reach what is theirs, and services nothing."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        if _access(connection).principal.user_id is None:
+            raise AccessDenied("this is for people, not for services")
+
+    guards: list[Guard] = [guard]
+    return {"guards": guards, PERMISSION: "one's own"}
+
+
+def operators_only() -> dict[str, Any]:
+    """Keywords of a route for those who run the layer."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        if connection.auth is not None:
+            raise AccessDenied("this is for operators", hint="neolayer tenants --help")
+
+    guards: list[Guard] = [guard]
+    return {"guards": guards, PERMISSION: "operators"}
+
+
+def _access(connection: ASGIConnection[Any, Any, Any, Any]) -> Access:
+    access: Access | None = connection.auth
+    if access is None:
+        raise AccessDenied("an operator's token is of no tenant")
+    return access
+
+
+async def provide_platform(request: Asking) -> Platform:
+    """The platform, for routes before authentication."""
+    return await layer_of(request).platform()
+
+
+async def provide_tenant(request: Asking) -> TenantView:
+    """The tenant of the token, acting as whoever bears it."""
+    platform = await layer_of(request).platform()
+    return platform.view(request.auth.tenant, by=request.auth.principal)
+
+
+DEPENDENCIES = {
+    "platform": Provide(provide_platform),
+    "acme": Provide(provide_tenant),
+}

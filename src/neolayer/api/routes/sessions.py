@@ -1,0 +1,141 @@
+"""Logging in, staying in, and getting out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from litestar import Request, Response, Router, delete, get, post
+from litestar.datastructures import Cookie
+from msgspec import Struct
+
+from neolayer.api.fields import Body, Code, Line, Secret, Token
+from neolayer.api.layer import DEPENDENCIES, Asking, client_of, own_only, requires
+from neolayer.face import Platform, TenantView
+from neolayer.identity import Credentials, Session, Tokens
+
+DEVICE_COOKIE = "neolayer_device"
+_DEVICE_SECONDS = 400 * 86_400  # as long as browsers keep one
+
+
+class LoginBody(Body, kw_only=True):
+    """Who logs in where. One of `code` and `recovery_code` where a second factor is on."""
+
+    tenant: Line
+    name: Line
+    password: Secret
+    code: Code | None = None
+    recovery_code: Code | None = None
+
+
+class RefreshBody(Body, kw_only=True):
+    refresh_token: Token
+
+
+class TokensAnswer(Struct):
+    """The tokens of a session; nobody can read them again."""
+
+    session_id: UUID
+    access_token: str
+    refresh_token: str
+    access_expires_at: datetime
+    expires_at: datetime
+    token_type: str = "Bearer"  # noqa: S105
+
+
+@post("/", exclude_from_auth=True)
+async def log_in(
+    request: Request[Any, Any, Any], platform: Platform, data: LoginBody
+) -> Response[TokensAnswer]:
+    """Start a session. The device cookie keeps strangers' failures from locking its owner out."""
+    client = client_of(request, device=request.cookies.get(DEVICE_COOKIE))
+    offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
+    logged_in = await platform.log_in(data.tenant, data.name, offered, client)
+    cookie = Cookie(
+        DEVICE_COOKIE,
+        value=logged_in.device,
+        max_age=_DEVICE_SECONDS,
+        path="/v1/sessions",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return Response(_told(logged_in.tokens), cookies=[cookie])
+
+
+@post("/refresh", exclude_from_auth=True)
+async def refresh(
+    request: Request[Any, Any, Any], platform: Platform, data: RefreshBody
+) -> TokensAnswer:
+    """The next pair of tokens; a token that comes back later than it may ends the session."""
+    client = client_of(request)
+    return _told(
+        await platform.refresh(
+            data.refresh_token, ip_address=client.ip, user_agent=client.user_agent
+        )
+    )
+
+
+@get("/", **own_only())
+async def my_sessions(request: Asking, acme: TenantView) -> Sequence[Session]:
+    """Where I am logged in, the last used first."""
+    return await acme.sessions.list(_me(request))
+
+
+@delete("/", **own_only())
+async def end_others(request: Asking, acme: TenantView) -> None:
+    """End all my sessions but this one."""
+    await acme.sessions.revoke_all(_me(request), but=request.auth.session_id)
+
+
+@delete("/current", **own_only())
+async def log_out(request: Asking, acme: TenantView) -> None:
+    """End this session."""
+    assert request.auth.session_id is not None
+    await acme.sessions.revoke(request.auth.session_id, reason="logout")
+
+
+@delete("/{session_id:uuid}", **own_only())
+async def end_one(request: Asking, acme: TenantView, session_id: UUID) -> None:
+    """End one of my sessions."""
+    await acme.sessions.revoke(session_id, of=_me(request))
+
+
+@get("/of/{user_id:uuid}", **requires("sessions:read"))
+async def sessions_of(acme: TenantView, user_id: UUID) -> Sequence[Session]:
+    """Where a person is logged in."""
+    return await acme.sessions.list(user_id)
+
+
+@delete("/of/{user_id:uuid}", **requires("sessions:revoke"))
+async def end_all_of(acme: TenantView, user_id: UUID) -> None:
+    """End all sessions of a person."""
+    await acme.sessions.revoke_all(user_id)
+
+
+def _me(request: Asking) -> UUID:
+    user_id = request.user.user_id
+    assert user_id is not None  # own_only lets nobody else in
+    return user_id
+
+
+def _told(tokens: Tokens) -> TokensAnswer:
+    return TokensAnswer(
+        session_id=tokens.session_id,
+        access_token=tokens.access_token,
+        refresh_token=tokens.refresh_token,
+        access_expires_at=tokens.access_expires_at,
+        expires_at=tokens.expires_at,
+    )
+
+
+router = Router(
+    "/v1/sessions",
+    route_handlers=[
+        log_in, refresh, my_sessions, end_others, log_out, end_one, sessions_of, end_all_of,
+    ],
+    dependencies=DEPENDENCIES,
+    tags=["sessions"],
+)

@@ -1,0 +1,229 @@
+"""People of a tenant, and what each may change of themselves."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Response, Router, delete, get, patch, post, put
+from litestar.params import Parameter
+from msgspec import UNSET, Struct, UnsetType
+
+from neolayer.api.fields import Body, Code, Line, Secret, Token
+from neolayer.api.layer import DEPENDENCIES, Asking, client_of, own_only, requires
+from neolayer.face import Platform, TenantView
+from neolayer.identity import BadToken, Credentials, Status, User
+from neolayer.tenancy import TenantNotFound
+
+
+class NewUser(Body, kw_only=True):
+    email: Line
+    username: Line
+    password: Secret
+
+
+class UserPatch(Body, kw_only=True):
+    """What an administrator changes; a new address is unverified."""
+
+    email: Line | UnsetType = UNSET
+    username: Line | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+
+
+class PasswordBody(Body, kw_only=True):
+    """A new password, and the proof that it is asked for by its owner."""
+
+    password: Secret
+    new_password: Secret
+    code: Code | None = None
+    recovery_code: Code | None = None
+
+
+class ProofBody(Body, kw_only=True):
+    """The proof of a person who is logged in already."""
+
+    password: Secret
+    code: Code | None = None
+    recovery_code: Code | None = None
+
+
+class CodeBody(Body, kw_only=True):
+    code: Code
+
+
+class ResetRequest(Body, kw_only=True):
+    tenant: Line
+    email: Line
+
+
+class ResetBody(Body, kw_only=True):
+    tenant: Line
+    token: Token
+    password: Secret
+
+
+class VerifyBody(Body, kw_only=True):
+    tenant: Line
+    token: Token
+
+
+class EnrolmentAnswer(Struct):
+    """What the authenticator needs; shown once."""
+
+    uri: str
+    secret: str
+
+
+class RecoveryCodes(Struct):
+    """Each opens once; shown once."""
+
+    codes: tuple[str, ...]
+
+
+@post("/", **requires("users:create"))
+async def create(acme: TenantView, data: NewUser) -> User:
+    """Add a person: active, with an address that is not verified yet."""
+    return await acme.users.create(
+        email=data.email, username=data.username, password=data.password
+    )
+
+
+@get("/", **requires("users:read"))
+async def list_users(
+    acme: TenantView,
+    after: Annotated[str, Parameter(max_length=255)] = "",
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    status: Status | None = None,
+) -> list[User]:
+    """People by user name; the last one's is the next page's `after`."""
+    return await acme.users.list(after=after, limit=limit, status=status)
+
+
+@get("/{user_id:uuid}", **requires("users:read"))
+async def show(acme: TenantView, user_id: UUID) -> User:
+    """One person."""
+    return await acme.users.get(user_id)
+
+
+@patch("/{user_id:uuid}", **requires("users:update"))
+async def change(acme: TenantView, user_id: UUID, data: UserPatch) -> User:
+    """Another name, address or status."""
+    if not isinstance(data.username, UnsetType):
+        await acme.users.rename(user_id, username=data.username)
+    if not isinstance(data.email, UnsetType):
+        await acme.users.change_email(user_id, email=data.email)
+    if not isinstance(data.status, UnsetType):
+        await acme.users.set_status(user_id, status=data.status)
+    return await acme.users.get(user_id)
+
+
+@delete("/{user_id:uuid}", **requires("users:delete"))
+async def remove(acme: TenantView, user_id: UUID) -> None:
+    """Take a person away; the address and the name are free again."""
+    await acme.users.delete(user_id)
+
+
+@get("/me", **own_only())
+async def me(request: Asking, acme: TenantView) -> User:
+    """Who I am."""
+    return await acme.users.get(_me(request))
+
+
+@put("/me/password", **own_only())
+async def change_password(request: Asking, acme: TenantView, data: PasswordBody) -> None:
+    """Another password: every session ends, this one too."""
+    offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
+    await acme.login.change_password(
+        _me(request), offered, client_of(request), password=data.new_password
+    )
+
+
+@post("/me/mfa", **own_only())
+async def begin_mfa(request: Asking, acme: TenantView) -> EnrolmentAnswer:
+    """A seed for an authenticator; it counts from its first code on."""
+    enrolment = await acme.users.mfa.begin(_me(request))
+    return EnrolmentAnswer(enrolment.uri, enrolment.secret)
+
+
+@post("/me/mfa/confirm", **own_only())
+async def confirm_mfa(request: Asking, acme: TenantView, data: CodeBody) -> RecoveryCodes:
+    """The first code: from now on one is asked for."""
+    return RecoveryCodes(await acme.users.mfa.confirm(_me(request), code=data.code))
+
+
+@post("/me/mfa/recovery-codes", **own_only())
+async def renew_codes(request: Asking, acme: TenantView, data: ProofBody) -> RecoveryCodes:
+    """New recovery codes; the old ones are void."""
+    offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
+    return RecoveryCodes(
+        await acme.users.mfa.renew_recovery_codes(_me(request), offered, client_of(request))
+    )
+
+
+@post("/me/mfa/disable", **own_only())
+async def disable_mfa(request: Asking, acme: TenantView, data: ProofBody) -> Response[None]:
+    """Ask for no codes any more."""
+    offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
+    await acme.users.mfa.disable(_me(request), offered, client_of(request))
+    return Response(None, status_code=204)
+
+
+router = Router(
+    "/v1/users",
+    route_handlers=[
+        create, list_users, show, change, remove,
+        me, change_password, begin_mfa, confirm_mfa, renew_codes, disable_mfa,
+    ],
+    dependencies=DEPENDENCIES,
+    tags=["users"],
+)
+
+
+@post("/password-resets", exclude_from_auth=True, status_code=202)
+async def request_reset(platform: Platform, data: ResetRequest) -> None:
+    """Have a letter sent, if there is somebody to get it: the answer does not tell."""
+    with suppress(TenantNotFound):
+        visitor = await platform.visitor(data.tenant)
+        await visitor.letters.request_reset(data.email)
+
+
+@post("/password-resets/redeem", exclude_from_auth=True, status_code=204)
+async def reset_password(platform: Platform, data: ResetBody) -> None:
+    """A new password for the token of the letter; every session ends."""
+    visitor = await _visitor(platform, data.tenant)
+    await visitor.letters.reset_password(data.token, password=data.password)
+
+
+@post("/email-verifications/redeem", exclude_from_auth=True, status_code=204)
+async def verify_email(platform: Platform, data: VerifyBody) -> None:
+    """The token of the letter proves the address."""
+    visitor = await _visitor(platform, data.tenant)
+    await visitor.letters.verify_email(data.token)
+
+
+@post("/email-verifications", status_code=202, **own_only())
+async def request_verification(request: Asking, acme: TenantView) -> None:
+    """Have a letter sent to my address."""
+    await acme.letters.request_verification(_me(request))
+
+
+async def _visitor(platform: Platform, tenant: str) -> TenantView:
+    try:
+        return await platform.visitor(tenant)
+    except TenantNotFound:
+        raise BadToken from None
+
+
+def _me(request: Asking) -> UUID:
+    user_id = request.user.user_id
+    assert user_id is not None  # own_only lets nobody else in
+    return user_id
+
+
+letters = Router(
+    "/v1",
+    route_handlers=[request_reset, reset_password, verify_email, request_verification],
+    dependencies=DEPENDENCIES,
+    tags=["users"],
+)

@@ -19,6 +19,7 @@ from neolayer import audit
 from neolayer.chain import reading
 from neolayer.chain.cache import TransactionCache
 from neolayer.chain.reading import Block, Coverage, Transaction
+from neolayer.enclave import Attestations
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.connections import Pool, open_pool
 from neolayer.engines.redis.client import connect as connect_redis
@@ -43,7 +44,15 @@ from neolayer.identity.session_tokens import Kind, parse_token
 from neolayer.keys import Keyring
 from neolayer.platform import endpoints, keyring
 from neolayer.settings import Settings, load_settings
-from neolayer.tenancy import CoreDatabase, Principal, Scope, Tenant, TenantNotFound, Tenants, open_core
+from neolayer.tenancy import (
+    CoreDatabase,
+    Principal,
+    Scope,
+    Tenant,
+    TenantNotFound,
+    Tenants,
+    open_core,
+)
 from neolayer.tenancy.directory import open_directory
 from neolayer.wallets import Wallets
 
@@ -92,6 +101,7 @@ class TenantView:
     roles: Roles
     services: Services
     wallets: Wallets
+    attestations: Attestations
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,7 @@ class Platform:
             roles=Roles(scope),
             services=Services(scope, self.access),
             wallets=Wallets(scope, self._keyring),
+            attestations=Attestations(scope),
         )
 
     async def visitor(self, tenant: str) -> TenantView:
@@ -152,9 +163,7 @@ class Platform:
         authenticated = await view.login.check(name, offered, client)
         user = authenticated.user
         sessions = Sessions(view.scope.acting_as(Principal.user(user.id)), self.access)
-        tokens = await sessions.start(
-            user.id, ip_address=client.ip, user_agent=client.user_agent
-        )
+        tokens = await sessions.start(user.id, ip_address=client.ip, user_agent=client.user_agent)
         return LoggedIn(user, tokens, authenticated.device)
 
     async def _note_stray_login(self, client: Client) -> None:
@@ -175,9 +184,7 @@ class Platform:
         """The next tokens of a session, in the tenant that the token names. Raises UnknownToken."""
         tenant = parse_token(refresh_token, Kind.REFRESH).tenant
         sessions = self.view(tenant, by=Principal.anonymous()).sessions
-        return await sessions.refresh(
-            refresh_token, ip_address=ip_address, user_agent=user_agent
-        )
+        return await sessions.refresh(refresh_token, ip_address=ip_address, user_agent=user_agent)
 
     async def list_tenants(self, *, after: str = "", limit: int = 100) -> list[Tenant]:
         """All tenants by identifier, those that come after `after`."""
@@ -196,8 +203,9 @@ async def open_platform(
 
     `config` is a configuration file (default: `neolayer.toml`, if there is one), `data_dir` beats
     it. `mailer` posts the letters that verify addresses and reset passwords (default: they are put
-    into the folder `letters` of the data directory, for a mail server to pick up). Raises SettingsError,
-    NotRunning where an embedded layer is not up, and EngineUnavailable.
+    into the folder `letters` of the data directory, for a mail server to pick up).
+
+    Raises SettingsError, NotRunning where an embedded layer is not up, and EngineUnavailable.
     """
     settings = load_settings(
         None if config is None else Path(config),

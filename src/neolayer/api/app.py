@@ -23,7 +23,7 @@ from neolayer.api import problems
 from neolayer.api.health import live, ready
 from neolayer.api.layer import Authentication, Layer
 from neolayer.api.metrics import metrics
-from neolayer.api.routes import roles, services, sessions, tenants, users, wallets
+from neolayer.api.routes import attestations, roles, services, sessions, tenants, users, wallets
 from neolayer.api.watch import Watch
 from neolayer.engines.endpoints import Endpoints
 from neolayer.face import open_at
@@ -39,10 +39,10 @@ ROUTERS = (
     tenants.mine,
     tenants.everybodys,
     wallets.router,
+    attestations.router,
 )
 LARGEST_BODY = 1024 * 1024
 _OPEN = ("^/health/", "^/metrics$", "^/schema")
-_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
 def make_app(
@@ -74,7 +74,7 @@ def make_app(
         lifespan=[lifespan],
         middleware=[DefineMiddleware(Authentication, exclude=list(_OPEN))],
         exception_handlers=problems.HANDLERS,
-        response_headers=_HEADERS,
+        response_headers=problems.HEADERS,
         request_max_body_size=LARGEST_BODY,
         openapi_config=_openapi(),
         logging_config=None,

@@ -14,6 +14,7 @@ from neolayer.errors import InvalidInput, Unauthenticated
 
 _LONGEST_TOKEN = 512
 _LONGEST_AGENT = 512
+_NOWHERE = "0.0.0.0"  # noqa: S104  a Unix socket has no address
 
 
 def bearer_token(headers: Mapping[str, str]) -> str:
@@ -31,12 +32,11 @@ def source_address(headers: Mapping[str, str], peer: str | None, *, proxy_depth:
     Each proxy appends the address it saw to X-Forwarded-For; what stands further left was written
     by the caller and proves nothing. Raises InvalidInput where the entry is no address.
     """
-    claimed = peer or "0.0.0.0"  # noqa: S104  nobody's address: a Unix socket has none
-    if proxy_depth:
-        entries = headers.get("x-forwarded-for", claimed).split(",")
-        claimed = entries[-min(proxy_depth, len(entries))].strip()
+    if not proxy_depth or "x-forwarded-for" not in headers:
+        return _NOWHERE if peer is None else peer
+    entries = headers["x-forwarded-for"].split(",")
     try:
-        return str(ip_address(claimed))
+        return str(ip_address(entries[-min(proxy_depth, len(entries))].strip()))
     except ValueError:
         raise InvalidInput("X-Forwarded-For holds something that is no address") from None
 

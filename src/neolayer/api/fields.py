@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
+from litestar.params import FromPath
 from msgspec import Meta, Struct
 
 # No control characters, no lone surrogates, no byte order marks.
@@ -15,7 +17,9 @@ Secret = Annotated[str, Meta(min_length=1, max_length=4096)]
 Token = Annotated[str, Meta(min_length=1, max_length=512)]
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
 Hex = Annotated[str, Meta(pattern="^(0x)?([0-9a-fA-F]{2})*$", max_length=140_000)]
-Limit = Annotated[int, Meta(ge=1, le=1000)]
+
+# Path and query.
+Id = FromPath[UUID]
 
 
 class Body(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -15,10 +15,9 @@ from typing import Any
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
-from litestar.types import Guard
 
 from neolayer.api.callers import bearer_token, source_address, user_agent
 from neolayer.errors import AccessDenied
@@ -101,8 +100,7 @@ def requires(permission: str) -> dict[str, Any]:
     def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         _access(connection).require(permission)
 
-    guards: list[Guard] = [guard]
-    return {"guards": guards, PERMISSION: permission}
+    return {"guards": [guard], PERMISSION: permission}
 
 
 def own_only() -> dict[str, Any]:
@@ -112,8 +110,7 @@ def own_only() -> dict[str, Any]:
         if _access(connection).principal.user_id is None:
             raise AccessDenied("this is for people, not for services")
 
-    guards: list[Guard] = [guard]
-    return {"guards": guards, PERMISSION: "one's own"}
+    return {"guards": [guard], PERMISSION: "one's own"}
 
 
 def operators_only() -> dict[str, Any]:
@@ -123,8 +120,7 @@ def operators_only() -> dict[str, Any]:
         if connection.auth is not None:
             raise AccessDenied("this is for operators", hint="neolayer tenants --help")
 
-    guards: list[Guard] = [guard]
-    return {"guards": guards, PERMISSION: "operators"}
+    return {"guards": [guard], PERMISSION: "operators"}
 
 
 def _access(connection: ASGIConnection[Any, Any, Any, Any]) -> Access:
@@ -145,6 +141,9 @@ async def provide_tenant(request: Asking) -> TenantView:
     return platform.view(request.auth.tenant, by=request.auth.principal)
 
 
+# What handlers declare: `acme: Acme`, `platform: Opened`.
+Acme = NamedDependency[TenantView]
+Opened = NamedDependency[Platform]
 DEPENDENCIES = {
     "platform": Provide(provide_platform),
     "acme": Provide(provide_tenant),

@@ -29,6 +29,8 @@ from neolayer.errors import (
 from neolayer.telemetry import mask
 
 MEDIA_TYPE = "application/problem+json"
+# On every answer, good or bad: nothing here is for a cache, nor for a browser to guess at.
+HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 # The first that fits counts, so what is special stands before what is general.
 STATUS: tuple[tuple[type[NeolayerError], HTTPStatus], ...] = (
@@ -101,7 +103,9 @@ def problem(
     }
     if hint:
         body["hint"] = mask(visible(hint))
-    return Response(body, status_code=status.value, media_type=MEDIA_TYPE, headers=headers or {})
+    return Response(
+        body, status_code=status.value, media_type=MEDIA_TYPE, headers=HEADERS | (headers or {})
+    )
 
 
 HANDLERS: dict[Any, Any] = {

@@ -21,6 +21,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput
 from neolayer.identity.backoff import account_subject
 from neolayer.identity.guarded import refusal
+from neolayer.identity.login import Client, Credentials, Login
 from neolayer.identity.mfa import SecondFactor
 from neolayer.identity.model import (
     AlreadyRegistered,
@@ -144,6 +145,16 @@ class Users:
             ending="new password",
             forget_failures=True,
         )
+
+    async def change_password(
+        self, user_id: UUID, offered: Credentials, client: Client, *, password: str
+    ) -> User:
+        """A person's own new password, proved with the old one; every session ends.
+
+        Raises as `Login.prove` and `set_password`.
+        """
+        await Login(self.scope, self.hasher, self.keyring).prove(user_id, offered, client)
+        return await self.set_password(user_id, password=password)
 
     async def delete(self, user_id: UUID) -> None:
         """Take a user away; the address and the name are free again. Raises UserNotFound,

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
-from uuid import UUID
 
 from litestar import Router, delete, get, post, put
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter
 from msgspec import Meta, Struct
 
-from neolayer.api.fields import Body, Line, Note
-from neolayer.api.layer import DEPENDENCIES, requires
-from neolayer.face import TenantView
+from neolayer.api.fields import Body, Id, Line, Note
+from neolayer.api.layer import DEPENDENCIES, Acme, requires
 from neolayer.identity import Grant, Role
 from neolayer.tenancy import Principal
 
 Permissions = Annotated[tuple[Line, ...], Meta(max_length=200)]
-Name = Annotated[str, Parameter(max_length=100)]
+Name = Annotated[str, PathParameter(max_length=100)]
 
 
 class NewRole(Body, kw_only=True):
@@ -47,31 +45,31 @@ class ExplanationAnswer(Struct):
 
 
 @get("/", **requires("roles:read"))
-async def list_roles(acme: TenantView) -> Sequence[Role]:
+async def list_roles(acme: Acme) -> Sequence[Role]:
     """The platform's roles, then the tenant's own."""
     return await acme.roles.list()
 
 
 @get("/permissions", **requires("roles:read"))
-async def list_permissions(acme: TenantView) -> dict[str, str]:
+async def list_permissions(acme: Acme) -> dict[str, str]:
     """Every permission and wildcard, and what it is for."""
     return dict(await acme.roles.permissions())
 
 
 @post("/", **requires("roles:create"))
-async def create(acme: TenantView, data: NewRole) -> Role:
+async def create(acme: Acme, data: JSONBody[NewRole]) -> Role:
     """A role of the tenant's own."""
     return await acme.roles.create(data.name, data.permissions, description=data.description)
 
 
 @put("/{name:str}", **requires("roles:update"))
-async def change(acme: TenantView, name: Name, data: RoleBody) -> Role:
+async def change(acme: Acme, name: Name, data: JSONBody[RoleBody]) -> Role:
     """Replace what a role allows."""
     return await acme.roles.update(name, data.permissions, description=data.description)
 
 
 @delete("/{name:str}", **requires("roles:delete"))
-async def remove(acme: TenantView, name: Name) -> None:
+async def remove(acme: Acme, name: Name) -> None:
     """Delete a role, with its grants."""
     await acme.roles.delete(name)
 
@@ -85,40 +83,38 @@ router = Router(
 
 
 @get("/users/{user_id:uuid}/roles", **requires("roles:read"))
-async def grants_of_user(acme: TenantView, user_id: UUID) -> Sequence[Grant]:
+async def grants_of_user(acme: Acme, user_id: Id) -> Sequence[Grant]:
     """What a person was granted, ended grants too."""
     return await acme.roles.grants(Principal.user(user_id))
 
 
 @put("/users/{user_id:uuid}/roles/{name:str}", status_code=204, **requires("roles:grant"))
-async def grant_user(acme: TenantView, user_id: UUID, name: Name, data: GrantBody) -> None:
+async def grant_user(acme: Acme, user_id: Id, name: Name, data: JSONBody[GrantBody]) -> None:
     """Grant a role, or give the grant another end."""
     await acme.roles.grant(name, to=Principal.user(user_id), expires_at=data.expires_at)
 
 
 @delete("/users/{user_id:uuid}/roles/{name:str}", **requires("roles:grant"))
-async def revoke_user(acme: TenantView, user_id: UUID, name: Name) -> None:
+async def revoke_user(acme: Acme, user_id: Id, name: Name) -> None:
     """Take a role back."""
     await acme.roles.revoke(name, of=Principal.user(user_id))
 
 
 @get("/users/{user_id:uuid}/access/{permission:str}", **requires("roles:read"))
-async def explain_user(
-    acme: TenantView, user_id: UUID, permission: Name
-) -> ExplanationAnswer:
+async def explain_user(acme: Acme, user_id: Id, permission: Name) -> ExplanationAnswer:
     """Why a person may or may not do something."""
     found = await acme.roles.explain(Principal.user(user_id), permission)
     return ExplanationAnswer(permission, found.is_allowed, found.sentences())
 
 
 @put("/services/{service_id:uuid}/roles/{name:str}", status_code=204, **requires("roles:grant"))
-async def grant_service(acme: TenantView, service_id: UUID, name: Name, data: GrantBody) -> None:
+async def grant_service(acme: Acme, service_id: Id, name: Name, data: JSONBody[GrantBody]) -> None:
     """Grant a role to a service."""
     await acme.roles.grant(name, to=Principal.service(service_id), expires_at=data.expires_at)
 
 
 @delete("/services/{service_id:uuid}/roles/{name:str}", **requires("roles:grant"))
-async def revoke_service(acme: TenantView, service_id: UUID, name: Name) -> None:
+async def revoke_service(acme: Acme, service_id: Id, name: Name) -> None:
     """Take a role back from a service."""
     await acme.roles.revoke(name, of=Principal.service(service_id))
 
@@ -126,7 +122,12 @@ async def revoke_service(acme: TenantView, service_id: UUID, name: Name) -> None
 grants = Router(
     "/v1",
     route_handlers=[
-        grants_of_user, grant_user, revoke_user, explain_user, grant_service, revoke_service,
+        grants_of_user,
+        grant_user,
+        revoke_user,
+        explain_user,
+        grant_service,
+        revoke_service,
     ],
     dependencies=DEPENDENCIES,
     tags=["roles"],

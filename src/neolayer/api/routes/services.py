@@ -8,11 +8,11 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Router, delete, get, post
+from litestar.params import JSONBody
 from msgspec import Meta, Struct
 
-from neolayer.api.fields import Body, Line, Note
-from neolayer.api.layer import DEPENDENCIES, requires
-from neolayer.face import TenantView
+from neolayer.api.fields import Body, Id, Line, Note
+from neolayer.api.layer import DEPENDENCIES, Acme, requires
 from neolayer.identity import Key, Service
 
 Days = Annotated[int, Meta(ge=1, le=366)]
@@ -40,43 +40,43 @@ class KeyAnswer(Struct):
 
 
 @get("/", **requires("services:read"))
-async def list_services(acme: TenantView) -> Sequence[Service]:
+async def list_services(acme: Acme) -> Sequence[Service]:
     """The tenant's services by name."""
     return await acme.services.list()
 
 
 @post("/", **requires("services:create"))
-async def create(acme: TenantView, data: NewService) -> Service:
+async def create(acme: Acme, data: JSONBody[NewService]) -> Service:
     """A service without roles and keys."""
     return await acme.services.create(data.name, description=data.description)
 
 
 @post("/{service_id:uuid}/disable", status_code=204, **requires("services:update"))
-async def disable(acme: TenantView, service_id: UUID) -> None:
+async def disable(acme: Acme, service_id: Id) -> None:
     """Stop a service, everywhere within a second."""
     await acme.services.disable(service_id)
 
 
 @post("/{service_id:uuid}/enable", status_code=204, **requires("services:update"))
-async def enable(acme: TenantView, service_id: UUID) -> None:
+async def enable(acme: Acme, service_id: Id) -> None:
     """Let a disabled service work again."""
     await acme.services.enable(service_id)
 
 
 @delete("/{service_id:uuid}", **requires("services:delete"))
-async def remove(acme: TenantView, service_id: UUID) -> None:
+async def remove(acme: Acme, service_id: Id) -> None:
     """Delete a service with its keys and grants."""
     await acme.services.delete(service_id)
 
 
 @get("/{service_id:uuid}/keys", **requires("services:read"))
-async def list_keys(acme: TenantView, service_id: UUID) -> Sequence[Key]:
+async def list_keys(acme: Acme, service_id: Id) -> Sequence[Key]:
     """A service's keys, the newest first; never the keys themselves."""
     return await acme.services.keys(service_id)
 
 
 @post("/{service_id:uuid}/keys", **requires("services:update"))
-async def make_key(acme: TenantView, service_id: UUID, data: NewKeyBody) -> KeyAnswer:
+async def make_key(acme: Acme, service_id: Id, data: JSONBody[NewKeyBody]) -> KeyAnswer:
     """A new key, shown once."""
     lifetime = timedelta(days=data.days)
     if data.overlap_days is None:
@@ -88,7 +88,7 @@ async def make_key(acme: TenantView, service_id: UUID, data: NewKeyBody) -> KeyA
 
 
 @delete("/keys/{key_id:uuid}", **requires("services:update"))
-async def revoke_key(acme: TenantView, key_id: UUID) -> None:
+async def revoke_key(acme: Acme, key_id: Id) -> None:
     """End one key, everywhere within a second."""
     await acme.services.revoke_key(key_id)
 
@@ -96,7 +96,14 @@ async def revoke_key(acme: TenantView, key_id: UUID) -> None:
 router = Router(
     "/v1/services",
     route_handlers=[
-        list_services, create, disable, enable, remove, list_keys, make_key, revoke_key,
+        list_services,
+        create,
+        disable,
+        enable,
+        remove,
+        list_keys,
+        make_key,
+        revoke_key,
     ],
     dependencies=DEPENDENCIES,
     tags=["services"],

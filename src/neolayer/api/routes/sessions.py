@@ -9,11 +9,11 @@ from uuid import UUID
 
 from litestar import Request, Response, Router, delete, get, post
 from litestar.datastructures import Cookie
+from litestar.params import JSONBody
 from msgspec import Struct
 
-from neolayer.api.fields import Body, Code, Line, Secret, Token
-from neolayer.api.layer import DEPENDENCIES, Asking, client_of, own_only, requires
-from neolayer.face import Platform, TenantView
+from neolayer.api.fields import Body, Code, Id, Line, Secret, Token
+from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, client_of, own_only, requires
 from neolayer.identity import Credentials, Session, Tokens
 
 DEVICE_COOKIE = "neolayer_device"
@@ -47,7 +47,7 @@ class TokensAnswer(Struct):
 
 @post("/", exclude_from_auth=True)
 async def log_in(
-    request: Request[Any, Any, Any], platform: Platform, data: LoginBody
+    request: Request[Any, Any, Any], platform: Opened, data: JSONBody[LoginBody]
 ) -> Response[TokensAnswer]:
     """Start a session. The device cookie keeps strangers' failures from locking its owner out."""
     client = client_of(request, device=request.cookies.get(DEVICE_COOKIE))
@@ -67,7 +67,7 @@ async def log_in(
 
 @post("/refresh", exclude_from_auth=True)
 async def refresh(
-    request: Request[Any, Any, Any], platform: Platform, data: RefreshBody
+    request: Request[Any, Any, Any], platform: Opened, data: JSONBody[RefreshBody]
 ) -> TokensAnswer:
     """The next pair of tokens; a token that comes back later than it may ends the session."""
     client = client_of(request)
@@ -79,38 +79,38 @@ async def refresh(
 
 
 @get("/", **own_only())
-async def my_sessions(request: Asking, acme: TenantView) -> Sequence[Session]:
+async def my_sessions(request: Asking, acme: Acme) -> Sequence[Session]:
     """Where I am logged in, the last used first."""
     return await acme.sessions.list(_me(request))
 
 
 @delete("/", **own_only())
-async def end_others(request: Asking, acme: TenantView) -> None:
+async def end_others(request: Asking, acme: Acme) -> None:
     """End all my sessions but this one."""
     await acme.sessions.revoke_all(_me(request), but=request.auth.session_id)
 
 
 @delete("/current", **own_only())
-async def log_out(request: Asking, acme: TenantView) -> None:
+async def log_out(request: Asking, acme: Acme) -> None:
     """End this session."""
     assert request.auth.session_id is not None
     await acme.sessions.revoke(request.auth.session_id, reason="logout")
 
 
 @delete("/{session_id:uuid}", **own_only())
-async def end_one(request: Asking, acme: TenantView, session_id: UUID) -> None:
+async def end_one(request: Asking, acme: Acme, session_id: Id) -> None:
     """End one of my sessions."""
     await acme.sessions.revoke(session_id, of=_me(request))
 
 
 @get("/of/{user_id:uuid}", **requires("sessions:read"))
-async def sessions_of(acme: TenantView, user_id: UUID) -> Sequence[Session]:
+async def sessions_of(acme: Acme, user_id: Id) -> Sequence[Session]:
     """Where a person is logged in."""
     return await acme.sessions.list(user_id)
 
 
 @delete("/of/{user_id:uuid}", **requires("sessions:revoke"))
-async def end_all_of(acme: TenantView, user_id: UUID) -> None:
+async def end_all_of(acme: Acme, user_id: Id) -> None:
     """End all sessions of a person."""
     await acme.sessions.revoke_all(user_id)
 
@@ -134,7 +134,14 @@ def _told(tokens: Tokens) -> TokensAnswer:
 router = Router(
     "/v1/sessions",
     route_handlers=[
-        log_in, refresh, my_sessions, end_others, log_out, end_one, sessions_of, end_all_of,
+        log_in,
+        refresh,
+        my_sessions,
+        end_others,
+        log_out,
+        end_one,
+        sessions_of,
+        end_all_of,
     ],
     dependencies=DEPENDENCIES,
     tags=["sessions"],

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-from uuid import UUID
+from typing import Annotated, Any
 
 from litestar import Router, delete, get, patch, post
+from litestar.params import JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType, field
 
-from neolayer.api.fields import Body, Line
-from neolayer.api.layer import DEPENDENCIES, Asking, operators_only, requires
-from neolayer.face import Platform, TenantView
+from neolayer.api.fields import Body, Id, Line
+from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, operators_only, requires
 from neolayer.tenancy import Allowance, Tenant
 from neolayer.tenancy.model import Limit, Tier
+
+After = Annotated[str, QueryParameter(max_length=100)]
+PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class TenantPatch(Body, kw_only=True):
@@ -38,19 +40,19 @@ class OperatorPatch(Body, kw_only=True):
 
 
 @get("/", **requires("tenants:read"))
-async def my_tenant(request: Asking, acme: TenantView) -> Tenant:
+async def my_tenant(request: Asking, acme: Acme) -> Tenant:
     """The tenant of the token."""
     return await acme.tenants.get(request.auth.tenant)
 
 
 @get("/limits", **requires("tenants:read"))
-async def my_limits(request: Asking, acme: TenantView) -> list[Allowance]:
+async def my_limits(request: Asking, acme: Acme) -> list[Allowance]:
     """Every limit, and what is used of it."""
     return await acme.tenants.allowances(request.auth.tenant)
 
 
 @patch("/", **requires("tenants:update"))
-async def change_my_tenant(request: Asking, acme: TenantView, data: TenantPatch) -> Tenant:
+async def change_my_tenant(request: Asking, acme: Acme, data: JSONBody[TenantPatch]) -> Tenant:
     """Another name, other settings."""
     tenant = request.auth.tenant
     if not isinstance(data.name, UnsetType):
@@ -69,7 +71,7 @@ mine = Router(
 
 
 @post("/", **operators_only())
-async def create(platform: Platform, data: NewTenant) -> Tenant:
+async def create(platform: Opened, data: JSONBody[NewTenant]) -> Tenant:
     """A new tenant."""
     return await platform.tenants.create(
         name=data.name, identifier=data.identifier, tier=data.tier, limits=_plain(data.limits)
@@ -77,19 +79,19 @@ async def create(platform: Platform, data: NewTenant) -> Tenant:
 
 
 @get("/", **operators_only())
-async def list_all(platform: Platform, after: str = "", limit: int = 100) -> list[Tenant]:
+async def list_all(platform: Opened, after: After = "", limit: PageSize = 100) -> list[Tenant]:
     """Tenants by identifier; the last one's is the next page's `after`."""
     return await platform.list_tenants(after=after, limit=limit)
 
 
 @get("/{tenant_id:uuid}", **operators_only())
-async def show(platform: Platform, tenant_id: UUID) -> Tenant:
+async def show(platform: Opened, tenant_id: Id) -> Tenant:
     """One tenant, deleted ones too."""
     return await platform.tenants.get(tenant_id)
 
 
 @patch("/{tenant_id:uuid}", **operators_only())
-async def change(platform: Platform, tenant_id: UUID, data: OperatorPatch) -> Tenant:
+async def change(platform: Opened, tenant_id: Id, data: JSONBody[OperatorPatch]) -> Tenant:
     """Another name, tier or limits."""
     if not isinstance(data.name, UnsetType):
         await platform.tenants.rename(tenant_id, data.name)
@@ -101,13 +103,13 @@ async def change(platform: Platform, tenant_id: UUID, data: OperatorPatch) -> Te
 
 
 @delete("/{tenant_id:uuid}", **operators_only())
-async def remove(platform: Platform, tenant_id: UUID) -> None:
+async def remove(platform: Opened, tenant_id: Id) -> None:
     """Close a tenant: nobody but operators sees a row of it from now on."""
     await platform.tenants.delete(tenant_id)
 
 
 @post("/{tenant_id:uuid}/restore", **operators_only())
-async def restore(platform: Platform, tenant_id: UUID) -> Tenant:
+async def restore(platform: Opened, tenant_id: Id) -> Tenant:
     """Open a deleted tenant again."""
     return await platform.tenants.restore(tenant_id)
 

@@ -7,11 +7,11 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Response, Router, delete, get, patch, post, put
-from litestar.params import Parameter
+from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
-from neolayer.api.fields import Body, Code, Line, Secret, Token
-from neolayer.api.layer import DEPENDENCIES, Asking, client_of, own_only, requires
+from neolayer.api.fields import Body, Code, Id, Line, Secret, Token
+from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, client_of, own_only, requires
 from neolayer.face import Platform, TenantView
 from neolayer.identity import BadToken, Credentials, Status, User
 from neolayer.tenancy import TenantNotFound
@@ -82,32 +82,30 @@ class RecoveryCodes(Struct):
 
 
 @post("/", **requires("users:create"))
-async def create(acme: TenantView, data: NewUser) -> User:
+async def create(acme: Acme, data: JSONBody[NewUser]) -> User:
     """Add a person: active, with an address that is not verified yet."""
-    return await acme.users.create(
-        email=data.email, username=data.username, password=data.password
-    )
+    return await acme.users.create(email=data.email, username=data.username, password=data.password)
 
 
 @get("/", **requires("users:read"))
 async def list_users(
-    acme: TenantView,
-    after: Annotated[str, Parameter(max_length=255)] = "",
-    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
-    status: Status | None = None,
+    acme: Acme,
+    after: Annotated[str, QueryParameter(max_length=255)] = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    status: FromQuery[Status | None] = None,
 ) -> list[User]:
     """People by user name; the last one's is the next page's `after`."""
     return await acme.users.list(after=after, limit=limit, status=status)
 
 
 @get("/{user_id:uuid}", **requires("users:read"))
-async def show(acme: TenantView, user_id: UUID) -> User:
+async def show(acme: Acme, user_id: Id) -> User:
     """One person."""
     return await acme.users.get(user_id)
 
 
 @patch("/{user_id:uuid}", **requires("users:update"))
-async def change(acme: TenantView, user_id: UUID, data: UserPatch) -> User:
+async def change(acme: Acme, user_id: Id, data: JSONBody[UserPatch]) -> User:
     """Another name, address or status."""
     if not isinstance(data.username, UnsetType):
         await acme.users.rename(user_id, username=data.username)
@@ -119,41 +117,41 @@ async def change(acme: TenantView, user_id: UUID, data: UserPatch) -> User:
 
 
 @delete("/{user_id:uuid}", **requires("users:delete"))
-async def remove(acme: TenantView, user_id: UUID) -> None:
+async def remove(acme: Acme, user_id: Id) -> None:
     """Take a person away; the address and the name are free again."""
     await acme.users.delete(user_id)
 
 
 @get("/me", **own_only())
-async def me(request: Asking, acme: TenantView) -> User:
+async def me(request: Asking, acme: Acme) -> User:
     """Who I am."""
     return await acme.users.get(_me(request))
 
 
 @put("/me/password", **own_only())
-async def change_password(request: Asking, acme: TenantView, data: PasswordBody) -> None:
+async def change_password(request: Asking, acme: Acme, data: JSONBody[PasswordBody]) -> None:
     """Another password: every session ends, this one too."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
-    await acme.login.change_password(
+    await acme.users.change_password(
         _me(request), offered, client_of(request), password=data.new_password
     )
 
 
 @post("/me/mfa", **own_only())
-async def begin_mfa(request: Asking, acme: TenantView) -> EnrolmentAnswer:
+async def begin_mfa(request: Asking, acme: Acme) -> EnrolmentAnswer:
     """A seed for an authenticator; it counts from its first code on."""
     enrolment = await acme.users.mfa.begin(_me(request))
     return EnrolmentAnswer(enrolment.uri, enrolment.secret)
 
 
 @post("/me/mfa/confirm", **own_only())
-async def confirm_mfa(request: Asking, acme: TenantView, data: CodeBody) -> RecoveryCodes:
+async def confirm_mfa(request: Asking, acme: Acme, data: JSONBody[CodeBody]) -> RecoveryCodes:
     """The first code: from now on one is asked for."""
     return RecoveryCodes(await acme.users.mfa.confirm(_me(request), code=data.code))
 
 
 @post("/me/mfa/recovery-codes", **own_only())
-async def renew_codes(request: Asking, acme: TenantView, data: ProofBody) -> RecoveryCodes:
+async def renew_codes(request: Asking, acme: Acme, data: JSONBody[ProofBody]) -> RecoveryCodes:
     """New recovery codes; the old ones are void."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
     return RecoveryCodes(
@@ -162,7 +160,7 @@ async def renew_codes(request: Asking, acme: TenantView, data: ProofBody) -> Rec
 
 
 @post("/me/mfa/disable", **own_only())
-async def disable_mfa(request: Asking, acme: TenantView, data: ProofBody) -> Response[None]:
+async def disable_mfa(request: Asking, acme: Acme, data: JSONBody[ProofBody]) -> Response[None]:
     """Ask for no codes any more."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
     await acme.users.mfa.disable(_me(request), offered, client_of(request))
@@ -172,8 +170,17 @@ async def disable_mfa(request: Asking, acme: TenantView, data: ProofBody) -> Res
 router = Router(
     "/v1/users",
     route_handlers=[
-        create, list_users, show, change, remove,
-        me, change_password, begin_mfa, confirm_mfa, renew_codes, disable_mfa,
+        create,
+        list_users,
+        show,
+        change,
+        remove,
+        me,
+        change_password,
+        begin_mfa,
+        confirm_mfa,
+        renew_codes,
+        disable_mfa,
     ],
     dependencies=DEPENDENCIES,
     tags=["users"],
@@ -181,7 +188,7 @@ router = Router(
 
 
 @post("/password-resets", exclude_from_auth=True, status_code=202)
-async def request_reset(platform: Platform, data: ResetRequest) -> None:
+async def request_reset(platform: Opened, data: JSONBody[ResetRequest]) -> None:
     """Have a letter sent, if there is somebody to get it: the answer does not tell."""
     with suppress(TenantNotFound):
         visitor = await platform.visitor(data.tenant)
@@ -189,21 +196,21 @@ async def request_reset(platform: Platform, data: ResetRequest) -> None:
 
 
 @post("/password-resets/redeem", exclude_from_auth=True, status_code=204)
-async def reset_password(platform: Platform, data: ResetBody) -> None:
+async def reset_password(platform: Opened, data: JSONBody[ResetBody]) -> None:
     """A new password for the token of the letter; every session ends."""
     visitor = await _visitor(platform, data.tenant)
     await visitor.letters.reset_password(data.token, password=data.password)
 
 
 @post("/email-verifications/redeem", exclude_from_auth=True, status_code=204)
-async def verify_email(platform: Platform, data: VerifyBody) -> None:
+async def verify_email(platform: Opened, data: JSONBody[VerifyBody]) -> None:
     """The token of the letter proves the address."""
     visitor = await _visitor(platform, data.tenant)
     await visitor.letters.verify_email(data.token)
 
 
 @post("/email-verifications", status_code=202, **own_only())
-async def request_verification(request: Asking, acme: TenantView) -> None:
+async def request_verification(request: Asking, acme: Acme) -> None:
     """Have a letter sent to my address."""
     await acme.letters.request_verification(_me(request))
 

@@ -7,16 +7,15 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Router, delete, get, patch, post
-from litestar.params import Parameter
+from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from neolayer.api.fields import Body, Hex, Line, Secret
-from neolayer.api.layer import DEPENDENCIES, requires
-from neolayer.face import TenantView
+from neolayer.api.fields import Body, Hex, Id, Line, Secret
+from neolayer.api.layer import DEPENDENCIES, Acme, requires
 from neolayer.wallets import UNCHANGED, Balance, Movement, Page, Wallet
 
-After = Annotated[str | None, Parameter(max_length=500)]
-Limit = Annotated[int, Parameter(ge=1, le=1000)]
+After = Annotated[str | None, QueryParameter(max_length=500)]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class _Labels(Body, kw_only=True):
@@ -144,7 +143,7 @@ class KeystoreAnswer(Struct):
 
 @get("/", **requires("wallets:read"))
 async def list_wallets(
-    acme: TenantView, network: str | None = None, after: After = None, limit: Limit = 100
+    acme: Acme, network: FromQuery[str | None] = None, after: After = None, limit: Limit = 100
 ) -> Wallets:
     """Wallets, oldest first."""
     page = await acme.wallets.list(network=network, after=after, limit=limit)
@@ -152,23 +151,21 @@ async def list_wallets(
 
 
 @post("/", **requires("wallets:create"))
-async def create(acme: TenantView, data: NewWallet) -> WalletAnswer:
+async def create(acme: Acme, data: JSONBody[NewWallet]) -> WalletAnswer:
     """A wallet with a new key that never leaves."""
     return _told(await acme.wallets.create(**_labels(data)))
 
 
 @post("/watched", **requires("wallets:create"))
-async def watch(acme: TenantView, data: WatchedWallet) -> WalletAnswer:
+async def watch(acme: Acme, data: JSONBody[WatchedWallet]) -> WalletAnswer:
     """A wallet that is only looked at."""
     return _told(
-        await acme.wallets.watch(
-            address=data.address, public_key=data.public_key, **_labels(data)
-        )
+        await acme.wallets.watch(address=data.address, public_key=data.public_key, **_labels(data))
     )
 
 
 @post("/hardware", **requires("wallets:create"))
-async def add_hardware(acme: TenantView, data: HardwareWallet) -> WalletAnswer:
+async def add_hardware(acme: Acme, data: JSONBody[HardwareWallet]) -> WalletAnswer:
     """A wallet whose key is in a device."""
     return _told(
         await acme.wallets.add_hardware(
@@ -178,13 +175,13 @@ async def add_hardware(acme: TenantView, data: HardwareWallet) -> WalletAnswer:
 
 
 @post("/imported", **requires("wallets:create"))
-async def import_key(acme: TenantView, data: ImportedWallet) -> WalletAnswer:
+async def import_key(acme: Acme, data: JSONBody[ImportedWallet]) -> WalletAnswer:
     """A wallet whose key is given."""
     return _told(await acme.wallets.import_key(private_key=data.private_key, **_labels(data)))
 
 
 @post("/keystores", **requires("wallets:create"))
-async def import_keystore(acme: TenantView, data: ImportedKeystore) -> WalletAnswer:
+async def import_keystore(acme: Acme, data: JSONBody[ImportedKeystore]) -> WalletAnswer:
     """A wallet whose key is in a keystore v3."""
     return _told(
         await acme.wallets.import_keystore(
@@ -194,13 +191,13 @@ async def import_keystore(acme: TenantView, data: ImportedKeystore) -> WalletAns
 
 
 @get("/{wallet_id:uuid}", **requires("wallets:read"))
-async def show(acme: TenantView, wallet_id: UUID) -> WalletAnswer:
+async def show(acme: Acme, wallet_id: Id) -> WalletAnswer:
     """One wallet."""
     return _told(await acme.wallets.get(wallet_id))
 
 
 @patch("/{wallet_id:uuid}", **requires("wallets:update"))
-async def change(acme: TenantView, wallet_id: UUID, data: WalletPatch) -> WalletAnswer:
+async def change(acme: Acme, wallet_id: Id, data: JSONBody[WalletPatch]) -> WalletAnswer:
     """Another name, type or owner (null: nobody)."""
     changed = await acme.wallets.update(
         wallet_id,
@@ -212,14 +209,14 @@ async def change(acme: TenantView, wallet_id: UUID, data: WalletPatch) -> Wallet
 
 
 @delete("/{wallet_id:uuid}", **requires("wallets:delete"))
-async def remove(acme: TenantView, wallet_id: UUID, destroy_key: bool = False) -> None:
+async def remove(acme: Acme, wallet_id: Id, destroy_key: FromQuery[bool] = False) -> None:
     """Take a wallet away; one whose key is held here only where its key may be destroyed."""
     await acme.wallets.delete(wallet_id, destroy_key=destroy_key)
 
 
 @get("/{wallet_id:uuid}/transactions", **requires("wallets:read"))
 async def transactions(
-    acme: TenantView, wallet_id: UUID, after: After = None, limit: Limit = 50
+    acme: Acme, wallet_id: Id, after: After = None, limit: Limit = 50
 ) -> Movements:
     """What came in and went out, newest first."""
     page: Page[Movement] = await acme.wallets.transactions(wallet_id, after=after, limit=limit)
@@ -228,30 +225,30 @@ async def transactions(
 
 @get("/{wallet_id:uuid}/balance", **requires("wallets:read"))
 async def balance(
-    acme: TenantView,
-    wallet_id: UUID,
-    as_of_block: Annotated[int | None, Parameter(ge=0, le=2**63 - 1)] = None,
+    acme: Acme,
+    wallet_id: Id,
+    as_of_block: Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)] = None,
 ) -> BalanceAnswer:
     """What the stored transactions moved, up to a block."""
     return _balance(await acme.wallets.balance(wallet_id, as_of_block=as_of_block))
 
 
 @post("/{wallet_id:uuid}/transactions", **requires("wallets:sign"))
-async def sign(acme: TenantView, wallet_id: UUID, data: TransactionBody) -> SignedAnswer:
+async def sign(acme: Acme, wallet_id: Id, data: JSONBody[TransactionBody]) -> SignedAnswer:
     """Sign a transaction; nothing is sent anywhere."""
     signed = await acme.wallets.sign_transaction(wallet_id, data.transaction)
     return SignedAnswer(signed.transaction_hash, signed.raw, signed.witness)
 
 
 @post("/{wallet_id:uuid}/messages", **requires("wallets:sign"))
-async def sign_message(acme: TenantView, wallet_id: UUID, data: MessageBody) -> SignatureAnswer:
+async def sign_message(acme: Acme, wallet_id: Id, data: JSONBody[MessageBody]) -> SignatureAnswer:
     """Sign a message as EIP-191 says."""
     signed = await acme.wallets.sign_message(wallet_id, data.message)
     return SignatureAnswer(signed.message_hash, signed.signature)
 
 
 @post("/{wallet_id:uuid}/keystore", **requires("wallets:export"))
-async def export(acme: TenantView, wallet_id: UUID, data: ExportBody) -> KeystoreAnswer:
+async def export(acme: Acme, wallet_id: Id, data: JSONBody[ExportBody]) -> KeystoreAnswer:
     """The key as a keystore v3 under a password."""
     made = await acme.wallets.export_keystore(wallet_id, password=data.password)
     return KeystoreAnswer(made)
@@ -313,8 +310,20 @@ def _balance(found: Balance) -> BalanceAnswer:
 router = Router(
     "/v1/wallets",
     route_handlers=[
-        list_wallets, create, watch, add_hardware, import_key, import_keystore, show, change,
-        remove, transactions, balance, sign, sign_message, export,
+        list_wallets,
+        create,
+        watch,
+        add_hardware,
+        import_key,
+        import_keystore,
+        show,
+        change,
+        remove,
+        transactions,
+        balance,
+        sign,
+        sign_message,
+        export,
     ],
     dependencies=DEPENDENCIES,
     tags=["wallets"],

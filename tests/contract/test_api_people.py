@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import pyotp
 import pytest
+from tests.fixtures import quotes
 from tests.fixtures.fix_api import PASSWORD, Api, until
 
 from neolayer.api.app import ROUTERS
 from neolayer.api.layer import PERMISSION
+from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.settings import Settings
 
 LOGIN = {"tenant": "acme", "name": "ann", "password": PASSWORD}
@@ -198,3 +201,31 @@ async def test_D_a_source_behind_proxies_is_what_they_say(api: Api, tmp_path: Pa
     assert (await api.client.post("/v1/sessions", json=LOGIN, headers=headers)).status_code == 201
     shown = {session["ip_address"] for session in (await ann.ask("GET", "/v1/sessions")).json()}
     assert "198.51.100.7" not in shown
+
+
+async def test_wallets_and_attestations_are_bound_to_the_tenant_of_the_token(
+    api: Api, layer_databases: Endpoints
+) -> None:
+    """A wallet is made, shown and signs; a quote without a policy is refused with a reason."""
+    ann = await api.person(await api.tenant("acme"), "ann", "owner")
+    bob = await api.person(await api.tenant("other"), "bob", "owner")
+    with psycopg.connect(layer_databases.postgres.dsn(Role.INGEST)) as ingest:
+        ingest.execute(
+            "INSERT INTO blockchain.networks (name, chain_id, network_type)"
+            " VALUES ('ethereum', 1, 'evm')"
+        )
+    made = await ann.ask("POST", "/v1/wallets", json={"network": "ethereum", "name": "till"})
+    assert made.status_code == 201, made.text
+    path = f"/v1/wallets/{made.json()['id']}"
+    assert (await ann.ask("GET", path)).json() == made.json()
+    signed = await ann.ask("POST", f"{path}/messages", json={"message": "hello"})
+    assert signed.status_code == 201, signed.text
+    absent = await bob.ask("GET", f"/v1/wallets/{ann.user_id}")
+    foreign = await bob.ask("GET", path)
+    assert (foreign.status_code, foreign.text) == (404, absent.text)
+    body = {"quote": quotes.quote("phala/sgx_quote").hex(), "enclave_id": "oracle"}
+    judged = await ann.ask("POST", "/v1/attestations", json=body)
+    assert (judged.status_code, judged.json()["status"]) == (201, "rejected"), judged.text
+    shown = f"/v1/attestations/{judged.json()['attestation_id']}"
+    assert (await ann.ask("GET", shown)).status_code == 200
+    assert (await bob.ask("GET", shown)).status_code == 404

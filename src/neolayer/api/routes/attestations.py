@@ -124,7 +124,9 @@ async def revoke(acme: Acme, attestation_id: Id, data: JSONBody[RevokeBody]) -> 
 async def issue_nonce(acme: Acme, data: JSONBody[NonceBody]) -> NonceAnswer:
     """Bytes for a quote's report data, good once and not for long."""
     nonce = await acme.attestations.issue_nonce(
-        data.enclave_id, at=datetime.now(UTC), lifetime=timedelta(seconds=data.lifetime_seconds)
+        enclave_id=data.enclave_id,
+        at=datetime.now(UTC),
+        lifetime=timedelta(seconds=data.lifetime_seconds),
     )
     return NonceAnswer(nonce.value.hex(), nonce.enclave_id, nonce.expires_at)
 

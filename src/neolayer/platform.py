@@ -181,11 +181,12 @@ def _clickhouse_engine(at: ClickHouseEndpoint) -> Engine:
 def data_classes() -> tuple[DataClass, ...]:
     """Every class of data, as the rooms' catalogues declare them."""
     # Rooms that load cryptography and password hashing: not for every process.
+    from neolayer.enclave import catalogue as enclave
     from neolayer.identity import catalogue as identity
     from neolayer.keys import catalogue as keys
     from neolayer.wallets import catalogue as wallets
 
-    rooms = (chain, audit, keys, identity, wallets)
+    rooms = (chain, audit, keys, identity, wallets, enclave)
     return tuple(one for room in rooms for one in room.CLASSES)
 
 
@@ -193,12 +194,14 @@ def data_classes() -> tuple[DataClass, ...]:
 async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[BoundTask, ...]]:
     """Every room's periodic work, with what it needs open for the length of the block."""
     from neolayer.audit.tasks import tasks as audit_tasks
+    from neolayer.enclave.tasks import tasks as enclave_tasks
     from neolayer.identity.tasks import tasks as identity_tasks
 
     async with AsyncExitStack() as needs:
         yield (
             *await needs.enter_async_context(audit_tasks(at, settings.audit)),
             *await needs.enter_async_context(identity_tasks(at)),
+            *await needs.enter_async_context(enclave_tasks(at)),
         )
 
 

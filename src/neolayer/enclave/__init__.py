@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from neolayer.enclave.attestations import Attestations, CollateralStore
 from neolayer.enclave.collateral import BadCollateral, Collateral
+from neolayer.enclave.computations import (
+    Claim,
+    Computation,
+    Computations,
+    ComputationStatus,
+    OutOfGas,
+    Result,
+)
 from neolayer.enclave.model import (
     Attestation,
     AttestationNotFound,
@@ -19,26 +27,44 @@ from neolayer.enclave.model import (
 )
 from neolayer.enclave.policies import AllowedEnclave, Policy
 from neolayer.enclave.reasons import Reason
+from neolayer.enclave.results import ResultCache
+from neolayer.enclave.sealed import SealedBlob, SealedDataStore
+from neolayer.enclave.sealing import Answer, Opening, SealedData, Sealing, SealingPolicy, Upgrade
 from neolayer.enclave.verifying import Status
 
 __all__ = [
     "AllowedEnclave",
+    "Answer",
     "Attestation",
     "AttestationNotFound",
     "Attestations",
     "BadCollateral",
+    "Claim",
     "Collateral",
     "CollateralStore",
+    "Computation",
     "ComputationEnded",
     "ComputationNotFound",
+    "ComputationStatus",
+    "Computations",
     "LeaseLost",
     "Nonce",
     "NotAttested",
+    "Opening",
+    "OutOfGas",
     "Outcome",
     "Policy",
     "Reason",
+    "Result",
+    "ResultCache",
+    "SealedBlob",
+    "SealedData",
     "SealedDataNotFound",
+    "SealedDataStore",
+    "Sealing",
+    "SealingPolicy",
     "Status",
+    "Upgrade",
     "Verification",
     "VersionConflict",
 ]

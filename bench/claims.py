@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # One file of this folder each.
-SUBJECTS = ("ingest", "memory", "start", "relay", "session", "keys", "audit")
+SUBJECTS = ("ingest", "memory", "start", "relay", "session", "keys", "audit", "wallet")
 
 EXPORTER = "ethereum-etl exporter (pg8000)"
 EXPORTER_FAST = "ethereum-etl exporter (psycopg2)"
@@ -205,6 +205,36 @@ _ALL = (
         "99th percentile of an entry's wait for its seal while eight writers write as fast as they "
         "can, sealed as `neolayer up` does by default; it must stay below 1000.",
     ),
+    Claim(
+        "wallet-page",
+        "pages/s",
+        "The newest 50 transactions in and out of one of a tenant's wallets, among 240,000 "
+        "transactions in three years and 5,000 wallets of 50 tenants, under row-level security; "
+        "the peer is the same join and code as a superuser in autocommit.",
+        bar=0.7,
+    ),
+    Claim("wallet-page-p99", "ms", "The slowest of a hundred of these pages."),
+    Claim(
+        "wallet-balance",
+        "balances/s",
+        "The balance of movements of such a wallet as of the head.",
+        bar=0.7,
+    ),
+    Claim("wallet-balance-p99", "ms", "The slowest of a hundred of these balances."),
+    Claim(
+        "wallet-busy-page",
+        "pages/s",
+        "The page of a wallet that received a tenth of all transactions.",
+        bar=0.7,
+    ),
+    Claim("wallet-busy-page-p99", "ms", "The slowest of a hundred of these pages."),
+    Claim(
+        "wallet-busy-balance",
+        "balances/s",
+        "The balance of that wallet: 24,000 movements added up.",
+        bar=0.7,
+    ),
+    Claim("wallet-busy-balance-p99", "ms", "The slowest of a hundred of these balances."),
 )
 
 CLAIMS = {claim.bench: claim for claim in _ALL}

@@ -303,3 +303,41 @@ async def test_D_ids_and_pages(new_wallets: NewWallets) -> None:
     for block in (-1, 2**63):
         with pytest.raises(InvalidInput):
             await ann.balance(wallet_id, as_of_block=block)
+
+
+async def test_a_busy_wallet_reads_only_the_page(
+    new_wallets: NewWallets, chain_admin: Connection
+) -> None:
+    """Among quiet addresses, a page of one with 10,000 movements reads a few hundred blocks."""
+    busy = account("busy")
+    await chain_admin.execute(
+        "SELECT blockchain.ensure_partitions('2024-01-01+00', '2025-12-31+00')"
+    )
+    await chain_admin.execute(
+        "INSERT INTO blockchain.transactions (network_id, transaction_hash, from_address,"
+        " to_address, value, nonce, status, block_number, block_timestamp, transaction_index)"
+        " SELECT w.id, '0x' || h, '0x' || left(h, 40),"
+        " CASE WHEN n %% 2 = 0 THEN %s ELSE '0x' || right(h, 40) END,"
+        " n, n, 'confirmed', n / 20, '2024-01-01+00'::timestamptz + n / 20 * interval '6 hours',"
+        " n %% 20 FROM blockchain.networks AS w, generate_series(1, 20000) AS n,"
+        " LATERAL (SELECT encode(sha256(n::text::bytea), 'hex') AS h) AS hashed"
+        " WHERE w.name = 'sepolia'",
+        (busy,),
+    )
+    await chain_admin.execute("ANALYZE blockchain.transactions")
+    wallets = await new_wallets()
+    mine = await watched(wallets, busy, "sepolia")
+    explain = (
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM"
+        " blockchain.wallet_transactions(%s, %s, 2147483647, '~', 50)"
+    )
+    for before in ("2262-01-01+00", "2024-08-01+00"):
+        async with wallets.scope.transaction() as tx:
+            await tx.fetch(explain, (mine, before))  # the plan is made
+            ((plan,),) = await tx.fetch(explain, (mine, before))
+        top = plan[0]["Plan"]
+        assert top["Actual Rows"] == 50
+        assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < 300, top
+    first, second = [(await wallets.transactions(mine, limit=limit)).items for limit in (20, 10)]
+    assert [m.value for m in first] == [*range(20000, 19960, -2)]
+    assert first[:10] == second

@@ -1,65 +1,12 @@
 -- wallet_transactions --
 -- A page of what a wallet sent and received, newest first; one empty row where there is nothing,
--- no row where there is no such wallet. Each way is read by its own index, up to the page's length.
+-- no row where there is no such wallet.
 SELECT
-    w.id, m.direction, m.transaction_hash, m.from_address, m.to_address, m.value, m.fee, m.status,
-    m.nonce, m.block_number, m.block_timestamp, m.transaction_index,
-    CASE
-        WHEN m.block_number IS NULL THEN 0
-        ELSE greatest(h.head_number - m.block_number + 1, 0)
-    END AS confirmation_count
-FROM blockchain.wallets AS w
-LEFT JOIN blockchain.chain_heads AS h ON h.network_id = w.network_id
-LEFT JOIN LATERAL (
-    (
-        SELECT
-            CASE WHEN t.to_address = w.address THEN 'self' ELSE 'out' END AS direction,
-            t.transaction_hash, t.from_address, t.to_address, t.value,
-            t.gas_used * coalesce(t.effective_gas_price, t.gas_price, 1)
-            + coalesce((t.envelope ->> 'netfee')::numeric, 0) AS fee,
-            t.status, t.nonce, t.block_number, t.block_timestamp, t.transaction_index
-        FROM blockchain.transactions AS t
-        WHERE
-            t.from_address = w.address
-            AND t.network_id = w.network_id
-            AND t.block_timestamp <= %(time)s
-            AND (t.block_timestamp, coalesce(t.transaction_index, 2147483647), t.transaction_hash)
-            < (%(time)s, %(index)s, %(hash)s)
-        ORDER BY
-            t.block_timestamp DESC,
-            coalesce(t.transaction_index, 2147483647) DESC,
-            t.transaction_hash DESC
-        LIMIT %(limit)s
-    )
-    UNION ALL
-    (
-        SELECT
-            'in' AS direction,
-            t.transaction_hash, t.from_address, t.to_address, t.value,
-            t.gas_used * coalesce(t.effective_gas_price, t.gas_price, 1)
-            + coalesce((t.envelope ->> 'netfee')::numeric, 0) AS fee,
-            t.status, t.nonce, t.block_number, t.block_timestamp, t.transaction_index
-        FROM blockchain.transactions AS t
-        WHERE
-            t.to_address = w.address
-            AND t.from_address <> w.address
-            AND t.network_id = w.network_id
-            AND t.block_timestamp <= %(time)s
-            AND (t.block_timestamp, coalesce(t.transaction_index, 2147483647), t.transaction_hash)
-            < (%(time)s, %(index)s, %(hash)s)
-        ORDER BY
-            t.block_timestamp DESC,
-            coalesce(t.transaction_index, 2147483647) DESC,
-            t.transaction_hash DESC
-        LIMIT %(limit)s
-    )
-) AS m ON TRUE
-WHERE w.id = %(wallet_id)s
-ORDER BY
-    m.block_timestamp DESC,
-    coalesce(m.transaction_index, 2147483647) DESC,
-    m.transaction_hash DESC
-LIMIT %(limit)s;
+    m.wallet_id, m.direction, m.transaction_hash, m.from_address, m.to_address, m.value, m.fee,
+    m.status, m.nonce, m.block_number, m.block_timestamp, m.transaction_index, m.confirmation_count
+FROM blockchain.wallet_transactions(
+    %(wallet_id)s, %(time)s, %(index)s, %(hash)s, %(limit)s
+) AS m;
 
 -- wallet_balance --
 -- What a wallet's transactions moved, up to a block (the head where none is named).

@@ -54,9 +54,105 @@ DROP INDEX blockchain.idx_transactions_to;
 CREATE INDEX idx_transactions_to
 ON blockchain.transactions (to_address, block_timestamp DESC) WHERE to_address IS NOT NULL;
 
+-- A page of what a wallet sent and received, newest first: one row without a transaction where there
+-- is nothing, no row where there is no such wallet. Each way is read in the order of its own index
+-- and only as far as the page goes. The settings are the reason for a function: the planner knows
+-- how busy the average address is, not how busy this one, and would rather sort all it ever received
+-- (24,000 rows: 100 ms, not 0.6). As its caller, so that the wallets' policy holds.
+CREATE FUNCTION blockchain.wallet_transactions(
+    of_wallet uuid, before_time timestamptz, before_index int, before_hash text, at_most int
+)
+RETURNS TABLE (
+    wallet_id uuid,
+    direction text,
+    transaction_hash varchar,
+    from_address varchar,
+    to_address varchar,
+    value numeric,
+    fee numeric,
+    status varchar,
+    nonce bigint,
+    block_number bigint,
+    block_timestamp timestamptz,
+    transaction_index int,
+    confirmation_count bigint
+)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_sort = off
+SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT
+        w.id, m.direction, m.transaction_hash, m.from_address, m.to_address, m.value, m.fee,
+        m.status, m.nonce, m.block_number, m.block_timestamp, m.transaction_index,
+        CASE
+            WHEN m.block_number IS NULL THEN 0
+            ELSE greatest(h.head_number - m.block_number + 1, 0)
+        END
+    FROM blockchain.wallets w
+    LEFT JOIN blockchain.chain_heads h ON h.network_id = w.network_id
+    LEFT JOIN LATERAL (
+        (
+            SELECT
+                CASE WHEN t.to_address = w.address THEN 'self' ELSE 'out' END AS direction,
+                t.transaction_hash, t.from_address, t.to_address, t.value,
+                t.gas_used * coalesce(t.effective_gas_price, t.gas_price, 1)
+                + coalesce((t.envelope ->> 'netfee')::numeric, 0) AS fee,
+                t.status, t.nonce, t.block_number, t.block_timestamp, t.transaction_index,
+                coalesce(t.transaction_index, 2147483647) AS place
+            FROM blockchain.transactions t
+            WHERE t.from_address = w.address
+                AND t.network_id = w.network_id
+                AND t.block_timestamp <= before_time
+                AND (
+                    t.block_timestamp, coalesce(t.transaction_index, 2147483647), t.transaction_hash
+                ) < (before_time, before_index, before_hash)
+            ORDER BY
+                t.block_timestamp DESC,
+                coalesce(t.transaction_index, 2147483647) DESC,
+                t.transaction_hash DESC
+            LIMIT at_most
+        )
+        UNION ALL
+        (
+            SELECT
+                'in',
+                t.transaction_hash, t.from_address, t.to_address, t.value,
+                t.gas_used * coalesce(t.effective_gas_price, t.gas_price, 1)
+                + coalesce((t.envelope ->> 'netfee')::numeric, 0),
+                t.status, t.nonce, t.block_number, t.block_timestamp, t.transaction_index,
+                coalesce(t.transaction_index, 2147483647)
+            FROM blockchain.transactions t
+            WHERE t.to_address = w.address
+                AND t.from_address <> w.address
+                AND t.network_id = w.network_id
+                AND t.block_timestamp <= before_time
+                AND (
+                    t.block_timestamp, coalesce(t.transaction_index, 2147483647), t.transaction_hash
+                ) < (before_time, before_index, before_hash)
+            ORDER BY
+                t.block_timestamp DESC,
+                coalesce(t.transaction_index, 2147483647) DESC,
+                t.transaction_hash DESC
+            LIMIT at_most
+        )
+    ) m ON TRUE
+    WHERE w.id = of_wallet
+    ORDER BY m.block_timestamp DESC, m.place DESC, m.transaction_hash DESC
+    LIMIT at_most;
+END
+$$;
+GRANT EXECUTE ON FUNCTION
+blockchain.wallet_transactions(uuid, timestamptz, int, text, int) TO neolayer_app;
+
 -- migrate:down
 -- Names are the only thing that could be lost.
 SELECT neolayer_schema.refuse_to_lose('blockchain.wallets');
+DROP FUNCTION blockchain.wallet_transactions(uuid, timestamptz, int, text, int);
 DROP INDEX blockchain.idx_transactions_to;
 CREATE INDEX idx_transactions_to ON blockchain.transactions (to_address);
 DROP TRIGGER keep_wallet ON blockchain.wallets;

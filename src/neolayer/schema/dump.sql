@@ -540,6 +540,81 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION blockchain.wallet_transactions(of_wallet uuid, before_time timestamp with time zone, before_index integer, before_hash text, at_most integer)
+ RETURNS TABLE(wallet_id uuid, direction text, transaction_hash character varying, from_address character varying, to_address character varying, value numeric, fee numeric, status character varying, nonce bigint, block_number bigint, block_timestamp timestamp with time zone, transaction_index integer, confirmation_count bigint)
+ LANGUAGE plpgsql
+ STABLE PARALLEL RESTRICTED
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_sort TO 'off'
+ SET enable_bitmapscan TO 'off'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT
+        w.id, m.direction, m.transaction_hash, m.from_address, m.to_address, m.value, m.fee,
+        m.status, m.nonce, m.block_number, m.block_timestamp, m.transaction_index,
+        CASE
+            WHEN m.block_number IS NULL THEN 0
+            ELSE greatest(h.head_number - m.block_number + 1, 0)
+        END
+    FROM blockchain.wallets w
+    LEFT JOIN blockchain.chain_heads h ON h.network_id = w.network_id
+    LEFT JOIN LATERAL (
+        (
+            SELECT
+                CASE WHEN t.to_address = w.address THEN 'self' ELSE 'out' END AS direction,
+                t.transaction_hash, t.from_address, t.to_address, t.value,
+                t.gas_used * coalesce(t.effective_gas_price, t.gas_price, 1)
+                + coalesce((t.envelope ->> 'netfee')::numeric, 0) AS fee,
+                t.status, t.nonce, t.block_number, t.block_timestamp, t.transaction_index,
+                coalesce(t.transaction_index, 2147483647) AS place
+            FROM blockchain.transactions t
+            WHERE t.from_address = w.address
+                AND t.network_id = w.network_id
+                AND t.block_timestamp <= before_time
+                AND (
+                    t.block_timestamp, coalesce(t.transaction_index, 2147483647), t.transaction_hash
+                ) < (before_time, before_index, before_hash)
+            ORDER BY
+                t.block_timestamp DESC,
+                coalesce(t.transaction_index, 2147483647) DESC,
+                t.transaction_hash DESC
+            LIMIT at_most
+        )
+        UNION ALL
+        (
+            SELECT
+                'in',
+                t.transaction_hash, t.from_address, t.to_address, t.value,
+                t.gas_used * coalesce(t.effective_gas_price, t.gas_price, 1)
+                + coalesce((t.envelope ->> 'netfee')::numeric, 0),
+                t.status, t.nonce, t.block_number, t.block_timestamp, t.transaction_index,
+                coalesce(t.transaction_index, 2147483647)
+            FROM blockchain.transactions t
+            WHERE t.to_address = w.address
+                AND t.from_address <> w.address
+                AND t.network_id = w.network_id
+                AND t.block_timestamp <= before_time
+                AND (
+                    t.block_timestamp, coalesce(t.transaction_index, 2147483647), t.transaction_hash
+                ) < (before_time, before_index, before_hash)
+            ORDER BY
+                t.block_timestamp DESC,
+                coalesce(t.transaction_index, 2147483647) DESC,
+                t.transaction_hash DESC
+            LIMIT at_most
+        )
+    ) m ON TRUE
+    WHERE w.id = of_wallet
+    ORDER BY m.block_timestamp DESC, m.place DESC, m.transaction_hash DESC
+    LIMIT at_most;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION core.below_tenant(tenant uuid, document jsonb)
  RETURNS jsonb
  LANGUAGE sql

@@ -117,10 +117,16 @@ async def test_E6_replay_after_ten_seconds_ends_the_family(company: Company) -> 
 
 
 async def test_E6_replay_of_a_grandparent_ends_the_family(company: Company) -> None:
-    """Its child was used, so this is no lost answer, however soon it comes."""
+    """Its child was used, so this is no lost answer, however soon it comes; also if a restored
+    row still had its salt.
+    """
     first = await company.sessions.start(await company.user(), ip_address=HERE)
     second = await _refresh(company, first)
     third = await _refresh(company, second)
+    await company.scope.fetch(
+        "UPDATE auth.refresh_tokens SET child_salt = %s WHERE used_at IS NOT NULL RETURNING id",
+        (b"s" * 32,),
+    )
     assert not await _is_alive(company, first)
     assert not await _is_alive(company, third)
 

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf
 from uuid import UUID
 
 from neolayer.engines.postgres.queries import load_queries
@@ -62,7 +63,7 @@ class AccessCache:
         self._clock = clock
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._flights: dict[bytes, _Flight] = {}
-        self._forgotten_at: dict[UUID, float] = {}
+        self._changed_at: dict[UUID | Principal, float] = {}  # tenants and principals
         self.statements = 0  # sent so far, for whoever counts
 
     def __len__(self) -> int:
@@ -78,7 +79,7 @@ class AccessCache:
         key = sha256(bearer.encode()).digest()
         now = self._clock()
         answer = self._answers.get(key)
-        if answer is not None and now < answer.until and self._holds(answer.access.tenant, answer):
+        if answer is not None and self._is_usable(answer, now):
             return answer.access
         flight = self._flights.get(key)
         if flight is None or not self._is_joinable(flight, now):
@@ -86,22 +87,24 @@ class AccessCache:
             flight = self._depart(key, token, ip_address, now)
         return (await asyncio.shield(flight.task)).access
 
-    def forget(self, tenant: UUID) -> None:
-        """Let go of what is known of a tenant: a change made here is seen here at once."""
+    def forget(self, tenant: UUID, principal: Principal) -> None:
+        """Let go of what is known of a principal: a change made here is seen here at once."""
         now = self._clock()
-        if len(self._forgotten_at) >= self._capacity:
-            recent = {t: at for t, at in self._forgotten_at.items() if at + self._lifetime_s > now}
-            self._forgotten_at = recent
-        self._forgotten_at[tenant] = now
+        if len(self._changed_at) >= self._capacity:
+            recent = {
+                who: at for who, at in self._changed_at.items() if at + self._lifetime_s > now
+            }
+            self._changed_at = recent
+        self._changed_at[principal] = now
+        self._changed_at[tenant] = now  # a statement on its way does not say yet whom it is about
 
-    def _holds(self, tenant: UUID, asked: _Answer | _Flight) -> bool:
-        """Whether this was asked after the tenant's last change made here."""
-        forgotten_at = self._forgotten_at.get(tenant)
-        return forgotten_at is None or asked.asked_at > forgotten_at
+    def _is_usable(self, answer: _Answer, now: float) -> bool:
+        changed_at = self._changed_at.get(answer.access.principal, -inf)
+        return now < answer.until and answer.asked_at > changed_at
 
     def _is_joinable(self, flight: _Flight, now: float) -> bool:
-        is_young = now < flight.asked_at + self._lifetime_s
-        return is_young and self._holds(flight.tenant, flight)
+        changed_at = self._changed_at.get(flight.tenant, -inf)
+        return now < flight.asked_at + self._lifetime_s and flight.asked_at > changed_at
 
     def _depart(self, key: bytes, token: Token, ip_address: str | None, now: float) -> _Flight:
         task = asyncio.create_task(self._ask(token, ip_address, now))

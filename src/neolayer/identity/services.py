@@ -19,7 +19,7 @@ from neolayer.identity.access import Access
 from neolayer.identity.access_cache import AccessCache
 from neolayer.identity.guarded import guarded
 from neolayer.identity.session_tokens import Kind, UnknownToken, new_token
-from neolayer.tenancy import Scope
+from neolayer.tenancy import Principal, Scope
 
 QUERIES = load_queries(__name__, "access.sql")
 LONGEST = timedelta(days=366)
@@ -99,7 +99,7 @@ class Services:
         async with guarded(self.scope, entry) as tx:
             if await tx.one(QUERIES.delete_service, {"id": service_id}) is None:
                 raise ServiceNotFound
-        self._forget()
+        self._forget(service_id)
 
     async def make_key(
         self, service_id: UUID, *, lifetime: timedelta = timedelta(days=90)
@@ -139,15 +139,16 @@ class Services:
             if overlap is not None:
                 retired = {"service_id": service_id, "overlap": overlap, "but": row[0]}
                 await tx.execute(QUERIES.retire_keys, retired)
-        self._forget()
+        self._forget(service_id)
         return NewKey(row[0], token.text, row[1])
 
     async def revoke_key(self, key_id: UUID) -> None:
         """End one key, everywhere within a second. Raises ServiceNotFound."""
         async with guarded(self.scope, audit.Entry("DELETE", "api_key", str(key_id))) as tx:
-            if await tx.one(QUERIES.revoke_key, {"id": key_id}) is None:
+            row = await tx.one(QUERIES.revoke_key, {"id": key_id})
+            if row is None:
                 raise ServiceNotFound
-        self._forget()
+        self._forget(row[0])
 
     async def keys(self, service_id: UUID) -> Sequence[Key]:
         """The keys of a service, the newest first, ended ones too; none of an absent one."""
@@ -167,11 +168,11 @@ class Services:
             asked = {"id": service_id, "status": status}
             if await tx.one(QUERIES.set_service_status, asked) is None:
                 raise ServiceNotFound
-        self._forget()
+        self._forget(service_id)
 
-    def _forget(self) -> None:
+    def _forget(self, service_id: UUID) -> None:
         if self.scope.tenant is not None:
-            self.cache.forget(self.scope.tenant)
+            self.cache.forget(self.scope.tenant, Principal.service(service_id))
 
 
 def _service(row: Sequence[object] | None) -> Service:

@@ -151,8 +151,6 @@ class Sessions:
         Replay ends the session: both whoever stole the token and whoever lost it must log in.
         """
         token = parse_token(refresh_token, Kind.REFRESH)
-        if token.tenant != self.scope.tenant:
-            raise UnknownToken
         ip_address = source_address(ip_address)
         asked = {
             "token_hash": token.hash,
@@ -168,7 +166,8 @@ class Sessions:
                 tokens = self._answer(tx, token, state, ip_address)
                 if tokens is None:
                     await _end_family(tx, state, ip_address, user_agent)
-        self._forget()
+        if state is not None:
+            self._forget(state.user_id)
         if tokens is None:
             raise UnknownToken
         return tokens
@@ -230,7 +229,8 @@ class Sessions:
                 _audit(tx, "DELETE", session_id, {"reason": reason, "user_id": str(row[0])})
             elif await tx.one(QUERIES.session_exists, asked) is None:
                 raise SessionNotFound
-        self._forget()
+        if row is not None:
+            self._forget(row[0])
 
     async def revoke_all(
         self, user_id: UUID, *, but: UUID | None = None, reason: str = "revoked"
@@ -238,7 +238,7 @@ class Sessions:
         """End every session of a person, or all but one; the number of those ended."""
         async with self.scope.transaction() as tx:
             ended = await end_sessions(tx, user_id, but=but, reason=reason)
-        self._forget()
+        self._forget(user_id)
         return len(ended)
 
     async def log_out(self, access_token: str) -> None:
@@ -247,8 +247,6 @@ class Sessions:
         Raises UnknownToken.
         """
         token = parse_token(access_token, Kind.ACCESS)
-        if token.tenant != self.scope.tenant:
-            raise UnknownToken
         async with self.scope.transaction() as tx:
             found = await tx.one(QUERIES.session_of_token, {"token_hash": token.hash})
             if found is None:
@@ -256,10 +254,11 @@ class Sessions:
             asked = {"id": found[0], "reason": "logout"}
             if (row := await tx.one(QUERIES.revoke_session, asked)) is not None:
                 _audit(tx, "LOGOUT", found[0], {"user_id": str(row[0])})
-        self._forget()
+        if row is not None:
+            self._forget(row[0])
 
-    def _forget(self) -> None:
-        self.cache.forget(_tenant(self.scope))
+    def _forget(self, user_id: UUID) -> None:
+        self.cache.forget(_tenant(self.scope), Principal.user(user_id))
 
 
 async def end_sessions(

@@ -25,7 +25,12 @@ from neolayer.enclave.model import (
     Verification,
     VersionConflict,
 )
-from neolayer.enclave.policies import AllowedEnclave, Policy
+from neolayer.enclave.policies import (
+    AllowedEnclave,
+    Policy,
+    policy_from_json,
+    policy_to_json,
+)
 from neolayer.enclave.reasons import Reason
 from neolayer.enclave.results import ResultCache
 from neolayer.enclave.sealed import SealedBlob, SealedDataStore
@@ -67,4 +72,6 @@ __all__ = [
     "Upgrade",
     "Verification",
     "VersionConflict",
+    "policy_from_json",
+    "policy_to_json",
 ]

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+import msgspec
 
 from neolayer.enclave.quotes import Quote
 from neolayer.enclave.reasons import Reason
@@ -155,6 +157,58 @@ def enclave_from_json(value: object) -> AllowedEnclave:
         min_isv_svn=fields.get("min_isv_svn", 0),
         rt_mr=tuple(str(register) for register in registers),
     )
+
+
+class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A policy as people write it; durations are in seconds."""
+
+    enclaves: list[dict[str, Any]]
+    tcb_statuses: tuple[str, ...] = (UP_TO_DATE,)
+    rejected_advisories: tuple[str, ...] = ()
+    min_tcb_evaluation: int = 0
+    nonce_required: bool = True
+    max_collateral_age_s: Annotated[int, msgspec.Meta(gt=0, le=315_360_000)] = 30 * 86_400
+    max_lifetime_s: Annotated[int, msgspec.Meta(gt=0, le=315_360_000)] = 86_400
+    allow_smt: bool = False
+    allow_dynamic_platform: bool = False
+    allow_cached_keys: bool = False
+
+
+def policy_from_json(document: bytes) -> Policy:
+    """A policy from its JSON form; what is left out is strict. Raises InvalidInput."""
+    try:
+        written = msgspec.json.decode(document, type=_Written)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidInput(f"no policy: {exc}") from exc
+    return Policy(
+        enclaves=tuple(enclave_from_json(one) for one in written.enclaves),
+        tcb_statuses=written.tcb_statuses,
+        rejected_advisories=written.rejected_advisories,
+        min_tcb_evaluation=written.min_tcb_evaluation,
+        nonce_required=written.nonce_required,
+        max_collateral_age=timedelta(seconds=written.max_collateral_age_s),
+        max_lifetime=timedelta(seconds=written.max_lifetime_s),
+        allow_smt=written.allow_smt,
+        allow_dynamic_platform=written.allow_dynamic_platform,
+        allow_cached_keys=written.allow_cached_keys,
+    )
+
+
+def policy_to_json(policy: Policy) -> dict[str, Any]:
+    """The JSON form of a policy."""
+    written = _Written(
+        enclaves=[enclave_to_json(allowed) for allowed in policy.enclaves],
+        tcb_statuses=policy.tcb_statuses,
+        rejected_advisories=policy.rejected_advisories,
+        min_tcb_evaluation=policy.min_tcb_evaluation,
+        nonce_required=policy.nonce_required,
+        max_collateral_age_s=int(policy.max_collateral_age.total_seconds()),
+        max_lifetime_s=int(policy.max_lifetime.total_seconds()),
+        allow_smt=policy.allow_smt,
+        allow_dynamic_platform=policy.allow_dynamic_platform,
+        allow_cached_keys=policy.allow_cached_keys,
+    )
+    return cast("dict[str, Any]", msgspec.to_builtins(written))
 
 
 def _require_hex(name: str, text: str, *lengths: int) -> None:

@@ -173,3 +173,24 @@ def test_unknown_words_of_the_verifier_are_a_failure() -> None:
     """A text nobody foresaw is never an acceptance."""
     assert reason_of("Verification failed: something new") is Reason.VERIFIER_FAILED
     assert reason_of("") is Reason.VERIFIER_FAILED
+
+
+def test_the_cause_behind_a_broken_chain_is_told() -> None:
+    """Revoked and expired certificates are not just bad ones."""
+    broken = "Verification failed: Failed to verify certificate chain\n\nCaused by:\n    "
+    assert reason_of(broken + "CertRevoked") is Reason.CERTIFICATE_REVOKED
+    assert reason_of(broken + "CertExpired { time: 1 }") is Reason.COLLATERAL_EXPIRED
+    assert reason_of(broken + "UnknownIssuer") is Reason.BAD_CERTIFICATE
+
+
+def test_D_a_quote_stuffed_with_certificates_costs_no_time(sgx: Collateral) -> None:
+    """64 KiB of certificates are refused for their number, not tried in every order."""
+    raw = quote(SGX)
+    start = raw.index(b"-----BEGIN")
+    end = b"-----END CERTIFICATE-----\n"
+    leaf, issuer, root = (part + end for part in raw[start:].split(end)[:3])
+    for chain in (leaf * 38, leaf + issuer * 60, leaf + root * 60, leaf + (issuer + root) * 30):
+        signed = raw[436 : start - 4] + len(chain).to_bytes(4, "little") + chain
+        stuffed = raw[:432] + len(signed).to_bytes(4, "little") + signed
+        assert len(stuffed) <= MAX_QUOTE_BYTES
+        assert judged(stuffed, sgx) is Reason.BAD_CERTIFICATE

@@ -37,13 +37,10 @@ COMMANDS = {
     "query": "query",
     "migrate": "migrate",
     "audit": "audit",
-<<<<<<< HEAD
     "tenants": "tenants",
-=======
     "attestations": "attestations",
     "sealed": "sealed",
     "computations": "computations",
->>>>>>> cc435e9 (neolayer attestations, sealed, computations; how to attest an enclave)
     "config": "config",
     "keys": "keys",
     "users": "users",

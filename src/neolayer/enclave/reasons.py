@@ -79,6 +79,7 @@ _TEXTS: tuple[tuple[str, Reason], ...] = (
     ("Failed to parse PCK", Reason.BAD_CERTIFICATE),
     ("Failed to verify certificate chain", Reason.BAD_CERTIFICATE),
     ("Certificate chain is too short in quote", Reason.BAD_CERTIFICATE),
+    ("Too many intermediate certificates", Reason.BAD_CERTIFICATE),
     ("UnknownIssuer", Reason.BAD_CERTIFICATE),
     ("CertRevoked", Reason.CERTIFICATE_REVOKED),
     ("CrlExpired", Reason.COLLATERAL_EXPIRED),
@@ -116,6 +117,15 @@ _TEXTS: tuple[tuple[str, Reason], ...] = (
     ("SGX type", Reason.PLATFORM_NOT_ACCEPTED),
 )
 
+# What may stand behind "Failed to verify certificate chain".
+_CAUSES: tuple[tuple[str, Reason], ...] = (
+    ("CertRevoked", Reason.CERTIFICATE_REVOKED),
+    ("CertExpired", Reason.COLLATERAL_EXPIRED),
+    ("CrlExpired", Reason.COLLATERAL_EXPIRED),
+    ("CertNotValidYet", Reason.COLLATERAL_OF_THE_FUTURE),
+    ("UnknownRevocationStatus", Reason.WRONG_COLLATERAL),
+)
+
 _HINTS = {
     Reason.EPID: "Intel has ended the service that vouched for EPID quotes: attest with DCAP",
     Reason.NO_COLLATERAL: "add it: neolayer attestations collateral add FILE",
@@ -133,10 +143,11 @@ _HINTS = {
 def reason_of(text: str) -> Reason:
     """The code for what dcap-qvl says."""
     told = text.removeprefix("Verification failed: ")
-    for beginning, reason in _TEXTS:
-        if told.startswith(beginning):
-            return reason
-    return Reason.VERIFIER_FAILED
+    known = (reason for beginning, reason in _TEXTS if told.startswith(beginning))
+    reason = next(known, Reason.VERIFIER_FAILED)
+    if reason is Reason.BAD_CERTIFICATE:
+        return next((cause for word, cause in _CAUSES if word in told), reason)
+    return reason
 
 
 def hint_of(reason: Reason) -> str | None:

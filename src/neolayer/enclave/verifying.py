@@ -71,7 +71,7 @@ class Verdict:
 class _Refused(Exception):
     def __init__(self, text: str, reason: Reason) -> None:
         super().__init__(text)
-        self.verdict = Verdict(reason, text[:_LONGEST_DETAIL])
+        self.verdict = Verdict(reason, " ".join(text.split())[:_LONGEST_DETAIL])
 
 
 def identify(raw: bytes) -> tuple[Quote, Platform | None, Verdict | None]:

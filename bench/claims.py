@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # One file of this folder each.
-SUBJECTS = ("ingest", "memory", "start", "relay", "session", "keys", "audit", "wallet")
+SUBJECTS = ("ingest", "memory", "start", "relay", "rls", "session", "keys", "audit", "wallet")
 
 EXPORTER = "ethereum-etl exporter (pg8000)"
 EXPORTER_FAST = "ethereum-etl exporter (psycopg2)"
@@ -143,6 +143,34 @@ _ALL = (
         "rows/s",
         "From rows committed in PostgreSQL to rows visible in ClickHouse, through the running "
         "layer's relay.",
+    ),
+    Claim(
+        "rls-point-read-vs-transaction",
+        "reads/s",
+        "A point read under row security through a tenant's scope, context signed and session "
+        "checked, against the same read in a transaction of psycopg's default pool without row "
+        "security.",
+        bar=0.8,
+    ),
+    Claim(
+        "rls-point-read-vs-autocommit",
+        "reads/s",
+        "The same against an autocommit pool: one statement, no transaction, no row security (the "
+        "aim beyond the bar is 0.7).",
+        bar=0.5,
+    ),
+    Claim(
+        "rls-point-read-p99",
+        "ms",
+        "The slowest hundredth of these reads, eight at once, against the autocommit pool's.",
+        less_is_better=True,
+    ),
+    Claim(
+        "rls-copy-in",
+        "rows/s",
+        "Documents of one tenant in bulk, under its policy and counted against its limit, against "
+        "COPY by a superuser into the same table without either.",
+        bar=0.65,
     ),
     Claim(
         "session-check",

@@ -73,3 +73,7 @@ WHERE
     AND (%(deleted)s::boolean OR deleted_at IS NULL)
 ORDER BY identifier
 LIMIT %(limit)s::int;
+
+-- requests_per_minute --
+-- The rate in force; no row where no open tenant asks, NULL without a limit.
+SELECT allowed FROM core.my_limits() WHERE resource = 'requests_per_minute';

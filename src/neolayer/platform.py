@@ -184,9 +184,10 @@ def data_classes() -> tuple[DataClass, ...]:
     from neolayer.enclave import catalogue as enclave
     from neolayer.identity import catalogue as identity
     from neolayer.keys import catalogue as keys
+    from neolayer.tenancy import catalogue as tenancy
     from neolayer.wallets import catalogue as wallets
 
-    rooms = (chain, audit, keys, identity, wallets, enclave)
+    rooms = (chain, audit, keys, tenancy, identity, wallets, enclave)
     return tuple(one for room in rooms for one in room.CLASSES)
 
 

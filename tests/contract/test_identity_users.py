@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -12,10 +13,13 @@ from neolayer.errors import InvalidInput
 from neolayer.identity import (
     AlreadyRegistered,
     BadCredentials,
+    EscalationRefused,
+    LastOwner,
     Status,
     UserNotFound,
     WeakPassword,
 )
+from neolayer.tenancy import Principal
 
 SESSION = """
     INSERT INTO auth.sessions (tenant_id, user_id, token_hash, ip_address, expires_at)
@@ -190,3 +194,35 @@ async def test_E9_a_caller_sets_nothing_else(people: People, extra: str) -> None
     body = {"email": "ann@example.com", "username": "ann", "password": PASSWORD, extra: "x"}
     with pytest.raises(TypeError):
         await people.users.create(**body)  # type: ignore[arg-type]
+
+
+async def test_E9_nobody_takes_over_who_holds_more(people: People) -> None:
+    """A user without rights cannot set an owner's password, address or second factor; each try is
+    in the audit. The last owner cannot be deleted or suspended."""
+    owner, helper = await people.add("owner"), await people.add("helper")
+    await people.scope.fetch(
+        "INSERT INTO auth.user_roles (tenant_id, user_id, role_id, role_scope_id)"
+        " SELECT %s, %s, id, scope_id FROM auth.roles WHERE name = 'owner' AND is_system"
+        " RETURNING role_id",
+        (people.scope.tenant, owner.id),
+    )
+    own = replace(people, scope=people.scope.acting_as(Principal.user(helper.id)))
+    for refused in (
+        own.users.set_password(owner.id, password="another quiet lamp"),
+        own.users.change_email(owner.id, email="helper@example.org"),
+        own.users.mfa.begin(owner.id),
+    ):
+        with pytest.raises(EscalationRefused):
+            await refused
+    noted = await people.scope.fetch(
+        "SELECT count(*) FROM audit.entries WHERE NOT success AND resource_id = %s",
+        (str(owner.id),),
+    )
+    assert noted == [(3,)]
+    for refused in (
+        people.users.delete(owner.id),
+        people.users.set_status(owner.id, status=Status.SUSPENDED),
+    ):
+        with pytest.raises(LastOwner):
+            await refused
+    assert await people.try_login("owner")

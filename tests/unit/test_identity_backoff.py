@@ -56,7 +56,7 @@ def test_C9_a_clock_that_steps_back_does_not_open_a_source() -> None:
 
 
 def test_E8_a_line_is_one_source() -> None:
-    """An IPv6 line has 2^64 addresses to itself; an IPv4 address in IPv6 clothes is that address."""
+    """An IPv6 line has 2^64 addresses to itself; an IPv4 address within IPv6 is that one."""
     assert source_of("2001:db8::1") == source_of("2001:db8::ffff:1") != source_of("2001:db8:1::1")
     assert source_of("::ffff:192.0.2.1") == source_of("192.0.2.1") == "192.0.2.1"
     assert source_of("fe80::1%eth0") == source_of("fe80::2")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import string
+
 import pytest
 
 from neolayer.identity import InvalidName, PasswordHasher, WeakPassword
+from neolayer.identity.common_passwords import common_words, is_common
 from neolayer.identity.model import canonical_email, canonical_username
 from neolayer.identity.passwords import acceptable
 
@@ -93,3 +97,19 @@ async def test_D_passwords_are_composed(hasher: PasswordHasher) -> None:
     """The same letters typed on another keyboard are the same password."""
     stored = await hasher.hash("zwo\u0308lf Boxka\u0308mpfer jagen")
     assert (await hasher.verify(stored, "zw\u00f6lf Boxk\u00e4mpfer jagen")).matches
+
+
+def test_D_thousands_of_common_passwords_are_refused() -> None:
+    """Every listed word as people vary it; and hardly ever what is random."""
+    varied = {
+        text
+        for word in common_words()
+        for text in (word, f"{word}1", f"{word.title()}123!", f"{word}2024", word + word)
+        if len(text) >= 8
+    }
+    assert len(varied) > 3000
+    assert [text for text in varied if not is_common(text)] == []
+    chance = random.Random(20)
+    letters = string.ascii_letters + string.digits
+    by_chance = ["".join(chance.choices(letters, k=12)) for _ in range(1000)]
+    assert not any(map(is_common, by_chance))

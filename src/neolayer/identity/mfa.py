@@ -5,12 +5,14 @@ The seed is encrypted and bound to its tenant and user: copied into another row 
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, Conflict, InvalidInput
+from neolayer.identity.guarded import guarded
 from neolayer.identity.login import Client, Credentials, Login
 from neolayer.identity.model import UserNotFound
 from neolayer.identity.passwords import PasswordHasher, acceptable
@@ -63,13 +65,12 @@ class SecondFactor:
         """
         seed = new_seed()
         sealed = await self.keyring.seal(seed, bound_to=seed_binding(self.scope.tenant, user_id))
-        async with self.scope.transaction() as tx:
+        async with self._changing(user_id, "begun") as tx:
             values = {"user_id": user_id, "secret": sealed, "key_id": key_id_of(sealed)}
             row = await tx.one(QUERIES.begin_mfa, values)
             if row is None:
                 await _require_user(tx, user_id)
                 raise SecondFactorConflict
-            _note(tx, user_id, "begun")
         uri = provisioning_uri(seed, account=row[0], issuer=self.issuer)
         return Enrolment(uri, secret_text(seed))
 
@@ -87,23 +88,19 @@ class SecondFactor:
         step = matching_step(await self.keyring.open(sealed, bound_to=binding), code, at=now)
         if step is None:
             raise WrongCode
-        async with self.scope.transaction() as tx:
+        async with self._changing(user_id, "on") as tx:
             values = {"user_id": user_id, "step": step, "secret": sealed}
             if await tx.one(QUERIES.confirm_mfa, values) is None:
                 raise SecondFactorConflict
-            codes = _renew_codes(tx, user_id)
-            _note(tx, user_id, "on")
-        return codes
+            return _renew_codes(tx, user_id)
 
     async def renew_recovery_codes(
         self, user_id: UUID, offered: Credentials, client: Client
     ) -> tuple[str, ...]:
         """New recovery codes; the old ones are void. Raises as `Login.prove`."""
         await self._login.prove(user_id, offered, client)
-        async with self.scope.transaction() as tx:
-            codes = _renew_codes(tx, user_id)
-            _note(tx, user_id, "recovery codes renewed")
-        return codes
+        async with self._changing(user_id, "recovery codes renewed") as tx:
+            return _renew_codes(tx, user_id)
 
     async def recovery_codes_left(self, user_id: UUID) -> int:
         """How many recovery codes are not used yet."""
@@ -129,13 +126,16 @@ class SecondFactor:
     def _login(self) -> Login:
         return Login(self.scope, self.hasher, self.keyring)
 
+    def _changing(self, user_id: UUID, what: str) -> AbstractAsyncContextManager[Transaction]:
+        entry = audit.Entry("UPDATE", "user", str(user_id), {"second_factor": what})
+        return guarded(self.scope, entry)
+
     async def _end(self, user_id: UUID, how: str) -> None:
-        async with self.scope.transaction() as tx:
+        async with self._changing(user_id, how) as tx:
             if await tx.one(QUERIES.end_mfa, {"user_id": user_id}) is None:
                 raise UserNotFound
             tx.defer(QUERIES.drop_recovery_codes, {"user_id": user_id})
             await end_sessions(tx, user_id, reason="second factor ended")
-            _note(tx, user_id, how)
 
 
 async def _require_user(tx: Transaction | Scope, user_id: UUID) -> None:
@@ -150,8 +150,3 @@ def _renew_codes(tx: Transaction, user_id: UUID) -> tuple[str, ...]:
     values = {"tenant_id": tx.tenant, "user_id": user_id, "hashes": hashes}
     tx.defer(QUERIES.add_recovery_codes, values)
     return codes
-
-
-def _note(tx: Transaction, user_id: UUID, what: str) -> None:
-    changes = {"second_factor": what}
-    audit.append(tx, audit.Entry("UPDATE", "user", str(user_id), changes))

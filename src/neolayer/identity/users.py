@@ -13,14 +13,13 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
-import psycopg
 from psycopg.errors import UniqueViolation
 
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput
 from neolayer.identity.backoff import account_subject
-from neolayer.identity.guarded import refusal
+from neolayer.identity.guarded import guarded
 from neolayer.identity.login import Client, Credentials, Login
 from neolayer.identity.mfa import SecondFactor
 from neolayer.identity.model import (
@@ -73,7 +72,7 @@ class Users:
             if row is None:
                 raise AlreadyRegistered
             user = User.of_row(row)
-            _note(tx, "CREATE", user.id, {"status": user.status})
+            audit.append(tx, _entry("CREATE", user.id, {"status": user.status}))
         return user
 
     async def get(self, user_id: UUID) -> User:
@@ -159,23 +158,21 @@ class Users:
     async def delete(self, user_id: UUID) -> None:
         """Take a user away; the address and the name are free again. Raises UserNotFound,
         LastOwner."""
-        async with self._changing() as tx:
+        async with self._changing(_entry("DELETE", user_id)) as tx:
             _found(await tx.one(QUERIES.delete_user, {"user_id": user_id}))
             await end_sessions(tx, user_id, reason="user deleted")
             _drop_proofs(tx, user_id)
-            _note(tx, "DELETE", user_id)
 
     async def anonymise(self, user_id: UUID) -> None:
         """Erase what names a person, also one deleted before; what refers to them stays.
 
         Raises UserNotFound.
         """
-        async with self._changing() as tx:
+        async with self._changing(_entry("DELETE", user_id, {"anonymised": True})) as tx:
             if await tx.one(QUERIES.anonymise_user, {"user_id": user_id}) is None:
                 raise UserNotFound
             _drop_proofs(tx, user_id)
             tx.defer(QUERIES.delete_sessions, {"user_id": user_id})
-            _note(tx, "DELETE", user_id, {"anonymised": True})
 
     async def hashed(self, password: str, *, email: str, username: str, mfa: bool) -> str:
         """The hash of a password that may be taken. Raises WeakPassword."""
@@ -183,18 +180,13 @@ class Users:
         return await self.hasher.hash(acceptable(password, mfa=mfa, personal=personal))
 
     @asynccontextmanager
-    async def _changing(self) -> AsyncGenerator[Transaction]:
-        """A transaction in which the database's rules are our errors."""
+    async def _changing(self, entry: audit.Entry) -> AsyncGenerator[Transaction]:
+        """A transaction with its audit entry, in which the database's rules are our errors."""
         try:
-            async with self.scope.transaction() as tx:
+            async with guarded(self.scope, entry) as tx:
                 yield tx
         except UniqueViolation:
             raise AlreadyRegistered from None
-        except psycopg.Error as exc:
-            error = refusal(exc)
-            if error is None:
-                raise
-            raise error from exc
 
     async def _change(
         self,
@@ -205,7 +197,8 @@ class Users:
         ending: str | None = None,
         forget_failures: bool = False,
     ) -> User:
-        async with self._changing() as tx:
+        entry = _entry("UPDATE", user_id, {"fields": sorted(values)})
+        async with self._changing(entry) as tx:
             user = _found(await tx.one(query, values | {"user_id": user_id}))
             if ending is not None:
                 await end_sessions(tx, user_id, reason=ending)
@@ -213,7 +206,6 @@ class Users:
                 tx.defer(statement, {"user_id": user_id})
             if forget_failures:
                 tx.defer(QUERIES.forget_failures, {"subjects": [account_subject(user_id)]})
-            _note(tx, "UPDATE", user_id, {"fields": sorted(values)})
         return user
 
 
@@ -229,7 +221,7 @@ def _drop_proofs(tx: Transaction, user_id: UUID) -> None:
     tx.defer(QUERIES.forget_failures, {"subjects": [account_subject(user_id)]})
 
 
-def _note(
-    tx: Transaction, action: audit.Action, user_id: UUID, changes: dict[str, Any] | None = None
-) -> None:
-    audit.append(tx, audit.Entry(action, "user", str(user_id), changes))
+def _entry(
+    action: audit.Action, user_id: UUID, changes: dict[str, Any] | None = None
+) -> audit.Entry:
+    return audit.Entry(action, "user", str(user_id), changes)

@@ -92,6 +92,9 @@ def test_a_wallet_from_its_making_to_its_end(run: Run) -> None:
     assert "signed 0x" in err
     piped = answer(run, "sign", made["id"], typed=json.dumps(transaction))
     assert piped["raw"] == out.strip()
+    for typed in ('{"nonce": 1, "nonce": 2}', "[]", "not JSON", '{"a":' * 9999, "1e999"):
+        code, out, err = run("sign", made["id"], typed=typed)
+        assert (code, out) == (2, "") and "the transaction is not" in err
     code, _, err = run("delete", made["id"])
     assert code == 1 and "destroys its private key" in err
     assert run("delete", made["id"], "--destroy-key")[0] == 0

@@ -20,6 +20,8 @@ from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.postgres.connections import Connection
 from neolayer.errors import LimitExceeded, NeolayerError, NotSupported
 from neolayer.keys import Keyring, KeyringError
+from neolayer.keys.rewrapping import rewrap
+from neolayer.keys.sealed_rows import key_usage, sealed_columns
 from neolayer.tenancy import Principal, open_core
 from neolayer.wallets import (
     KeystoreError,
@@ -30,6 +32,7 @@ from neolayer.wallets import (
     private_keys,
 )
 from neolayer.wallets.addresses import base58check
+from neolayer.wallets.catalogue import CLASSES
 from tests.fixtures.fix_wallets import NewWallets
 from tests.unit.test_wallets_keystores import keystore_of
 
@@ -161,6 +164,31 @@ async def test_E1_a_ciphertext_that_was_moved_does_not_open(
         )
         operations = ("sign_transaction", "sign_message", "export_keystore")
         assert failures == [(operation, "BrokenSeal") for operation in operations]
+
+
+async def test_E16_wallets_sign_before_and_after_a_rotation(
+    new_wallets: NewWallets, chain_admin: Connection
+) -> None:
+    """Re-wrapped under a new key the ciphertext is the same, and the old key is not needed."""
+    wallets = await new_wallets()
+    made = [await wallets.create(network=name) for name in ("ethereum", "ethereum", "neo-n3")]
+    before = {wallet.id: await sealed_of(chain_admin, wallet.id) for wallet in made}
+    await wallets.keyring.provider.rotate()
+    await wallets.sign_message(made[0].id, "between")
+    columns = sealed_columns(CLASSES)
+    usage = [
+        use for use in await key_usage(chain_admin, columns) if use.tenant == wallets.scope.tenant
+    ]
+    done = await rewrap(wallets.keyring, usage, scope_of=lambda tenant: wallets.scope)
+    assert (done.rows, done.refused.total()) == (3, 0)
+    current = str(await wallets.keyring.current())
+    for wallet in made:
+        sealed, key_id = await sealed_of(chain_admin, wallet.id)
+        old_sealed, old_key_id = before[wallet.id]
+        assert sealed.split(".")[4:] == old_sealed.split(".")[4:]
+        assert (key_id, sealed != old_sealed) == (current, True)
+        assert old_key_id != current
+    await wallets.sign_message(made[1].id, "after")
 
 
 class Meddling(Keyring):

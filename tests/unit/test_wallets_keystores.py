@@ -227,6 +227,8 @@ async def test_D_hostile_rounds_cost_nothing(rounds: Any) -> None:
         b"\xff\xfe",
         "9" * 5000,
         json.dumps(SCRYPT) + " " * 20_000,
+        json.dumps(PBKDF2)[:-1] + ', "Version": 3}',
+        json.dumps(PBKDF2)[:-1] + ', "Crypto": {}}',
     ],
 )
 async def test_D_what_is_no_keystore(text: str | bytes) -> None:

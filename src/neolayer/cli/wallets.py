@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO, cast
 from uuid import UUID
 
 import msgspec
@@ -414,10 +415,21 @@ def _document(file: Path | None) -> bytes:
 
 
 def _fields(document: bytes) -> dict[str, Any]:
+    """A JSON object in which no name stands twice: what is signed must be what was read."""
     try:
-        return msgspec.json.decode(document, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        raise InvalidInput("the transaction is not a JSON object") from None
+        fields: Any = json.loads(document, object_pairs_hook=_members)
+    except (ValueError, RecursionError):
+        raise InvalidInput("the transaction is not JSON, or names stand twice in it") from None
+    if not isinstance(fields, dict):
+        raise InvalidInput("the transaction is not a JSON object")
+    return cast("dict[str, Any]", fields)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
 
 
 def _answer(wallet: Wallet, *, as_json: bool) -> None:

@@ -108,9 +108,14 @@ def _read(text: str | bytes) -> dict[str, Any]:
     if len(text) > MAX_FILE_BYTES:
         raise KeystoreError(f"a keystore is no longer than {MAX_FILE_BYTES} bytes")
     try:
-        document = _lower(json.loads(text))
+        document: Any = json.loads(text, object_pairs_hook=_members)
     except (ValueError, RecursionError):
-        raise KeystoreError("this is not a keystore: it is not JSON") from None
+        raise KeystoreError(
+            "this is not a keystore: it is not JSON, or names stand twice"
+        ) from None
+    if not isinstance(document, dict):
+        raise KeystoreError("this is not a keystore: it is not a JSON object")
+    document = cast("dict[str, Any]", document)
     if _integer(document, "version", 3, 3) != 3:
         raise KeystoreError("only version 3 keystores are read")
     crypto = _object(document, "crypto")
@@ -151,12 +156,12 @@ def _scrypt(asked: dict[str, Any]) -> dict[str, int]:
     return {"n": n, "r": r, "p": p}
 
 
-def _lower(value: Any) -> dict[str, Any]:
-    """An object with its keys in lower case, all the way down (some clients write "Crypto")."""
-    if not isinstance(value, dict):
-        raise KeystoreError("this is not a keystore: it is not a JSON object")
-    pairs = cast("dict[str, Any]", value).items()
-    return {key.lower(): _lower(item) if isinstance(item, dict) else item for key, item in pairs}
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object with its names in lower case (some clients write "Crypto"), each once."""
+    found = {name.lower(): value for name, value in pairs}
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
 
 
 def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:

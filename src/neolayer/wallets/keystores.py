@@ -3,7 +3,7 @@
 The file says how much work its key derivation is, so a hostile one could ask for a terabyte. What
 it asks for is therefore checked against bounds first, and derivations run in two threads of their
 own, so that any number of imports takes no more than twice the memory of one. The bounds admit what
-geth, Parity, MetaMask and the specification's own examples write.
+geth, Parity and the specification's own examples write.
 """
 
 from __future__ import annotations

@@ -299,6 +299,26 @@ async def test_newer_collateral_makes_live_attestations_due(
     assert (stored.expires_at, stored.expires_because) == (later + timedelta(days=2), "tcb_info")
 
 
+async def test_C9_a_record_is_not_judged_backwards(attesting: Attesting) -> None:
+    """A repetition for an earlier time is answered and logged; the newest judgement stands."""
+    attestations = await attesting()
+    day = timedelta(days=1)
+    outcome = await attestations.verify(quote(SGX), enclave_id="vault", at=THEN + 2 * day)
+    assert outcome.attestation_id
+    for at in (THEN, THEN + day):
+        earlier = await attestations.verify(quote(SGX), enclave_id="vault", at=at)
+        assert (earlier.attestation_id, earlier.is_accepted) == (outcome.attestation_id, True)
+    await attestations.set_policy(replace(TOLERANT, tcb_statuses=("UpToDate",)))
+    await attestations.reverify(at=THEN + 3 * day)
+    await attestations.set_policy(TOLERANT)
+    await attestations.verify(quote(SGX), enclave_id="vault", at=THEN + 2 * day)
+    stored = await attestations.attestation(outcome.attestation_id)
+    assert (stored.status, stored.attested_at) == (Status.REJECTED, THEN + 2 * day)
+    await attestations.revoke(outcome.attestation_id, at=THEN, because="late news")
+    stored = await attestations.attestation(outcome.attestation_id)
+    assert (stored.status, stored.verified_at) == (Status.REVOKED, THEN + 3 * day)
+
+
 async def test_revoked_is_for_good(attesting: Attesting) -> None:
     """Neither a repetition nor raw SQL brings a revoked attestation back."""
     attestations = await attesting()
@@ -352,6 +372,11 @@ FORGERIES = {
     "measurement": (
         "UPDATE enclave.attestations SET mr_enclave = mr_signer",
         psycopg.errors.InsufficientPrivilege,
+    ),
+    "backwards": (
+        "UPDATE enclave.attestations SET verified_at = verified_at - interval '1 day'"
+        " WHERE status = 'verified'",
+        psycopg.errors.CheckViolation,
     ),
     "first time": (
         "UPDATE enclave.attestations SET attested_at = now() WHERE status = 'verified'",

@@ -168,10 +168,10 @@ class Attestations:
             row = await tx.one(sql.lock_attestation, names)
             if row is None:
                 raise AttestationNotFound
-            _, enclave_id, quote, _, _, attested_at = row
+            _, enclave_id, quote, _, verified_at, _ = row
             verdict = Verdict(Reason.REVOKED, because)
             record = _Record(attestation_id, enclave_id, quote, "revoked", Status.REVOKED)
-            at = max(at, attested_at or at)
+            at = max(at, verified_at or at)
             await _write_judgement(tx, record, verdict, _Basis(None, None), at, None)
 
     # Reading
@@ -289,7 +289,8 @@ async def _store(
 ) -> Outcome:
     """Store the outcome of a quote that could be read: in its record, in the history, in the audit.
 
-    Only what is accepted, or was never accepted before, changes a record.
+    Only what is accepted, or was never accepted before, changes a record; and what was accepted is
+    not judged for a time before its newest judgement.
     """
     evidence = {"tenant_id": tx.tenant, "signed_digest": quote.signed_digest}
     known = await tx.one(sql.lock_by_evidence, evidence)
@@ -311,7 +312,9 @@ async def _store(
         if verdict.reason is Reason.ACCEPTED:
             verdict = _judge_repetition(known, verdict, basis, enclave_id)
     record = _Record(known[0], enclave_id, quote.raw, "submitted", verdict.status)
-    if verdict.reason is Reason.ACCEPTED or known[3] is None:
+    *_, attested_at, verified_at = known
+    is_news = verdict.reason is Reason.ACCEPTED and at >= verified_at
+    if is_news or attested_at is None:
         if verdict.reason is Reason.ACCEPTED:
             names = _columns(tx, quote, platform, verdict, basis, enclave_id, at)
             await tx.execute(sql.accept_evidence, names | {"id": record.id, "nonce": nonce})
@@ -327,7 +330,7 @@ def _judge_repetition(
     """A good quote that was here before: a repetition proves nothing where nonces are asked for."""
     if known is None:
         return verdict
-    _, known_enclave, status, attested_at = known
+    _, known_enclave, status, attested_at, _ = known
     if status == Status.REVOKED:
         return verdict.but(Reason.REVOKED)
     if known_enclave != enclave_id:

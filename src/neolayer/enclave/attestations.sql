@@ -88,7 +88,7 @@ RETURNING 1;
 
 -- lock_by_evidence --
 -- The record of what was signed, held until the end of the transaction.
-SELECT id, enclave_id, status, attested_at
+SELECT id, enclave_id, status, attested_at, verified_at
 FROM enclave.attestations
 WHERE tenant_id = %(tenant_id)s AND signed_digest = %(signed_digest)s
 FOR UPDATE;

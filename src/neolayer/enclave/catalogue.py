@@ -6,8 +6,6 @@ tenant; nonces nobody answered go with the daily work (`tasks.py`).
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from neolayer.catalogue import DataClass
 
 _DATABASE = "neolayer"
@@ -22,13 +20,7 @@ CLASSES: tuple[DataClass, ...] = (
     DataClass(
         "attestation_policies", _DATABASE, "enclave.attestation_policies", tenant_key=_TENANT
     ),
-    DataClass(
-        "attestation_nonces",
-        _DATABASE,
-        "enclave.nonces",
-        retention=timedelta(days=1),
-        tenant_key=_TENANT,
-    ),
+    DataClass("attestation_nonces", _DATABASE, "enclave.nonces", tenant_key=_TENANT),
     DataClass("attestations", _DATABASE, "enclave.attestations", tenant_key=_TENANT),
     DataClass("attestation_history", _DATABASE, "enclave.verifications", tenant_key=_TENANT),
     DataClass(

@@ -1094,6 +1094,10 @@ BEGIN
         RAISE EXCEPTION 'UPDATE of enclave.attestations is refused'
             USING ERRCODE = 'insufficient_privilege', HINT = 'evidence does not change';
     END IF;
+    IF OLD.attested_at IS NOT NULL AND NEW.verified_at < OLD.verified_at THEN
+        RAISE EXCEPTION 'an attestation is not judged for a time before its newest judgement'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'attestations_time_forward';
+    END IF;
     IF OLD.status IN ('revoked', 'unverifiable') AND NEW.status <> OLD.status THEN
         RAISE EXCEPTION 'an attestation that is % stays so', OLD.status
             USING ERRCODE = 'check_violation', CONSTRAINT = 'attestations_status_final';

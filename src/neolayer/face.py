@@ -19,7 +19,7 @@ from neolayer import audit
 from neolayer.chain import reading
 from neolayer.chain.cache import TransactionCache
 from neolayer.chain.reading import Block, Coverage, Transaction
-from neolayer.enclave import Attestations
+from neolayer.enclave import Attestations, CollateralStore
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.connections import Pool, open_pool
 from neolayer.engines.redis.client import connect as connect_redis
@@ -110,6 +110,7 @@ class Platform:
 
     chain: ChainReads
     tenants: Tenants
+    collateral: CollateralStore
     access: AccessCache
     core: CoreDatabase = field(repr=False)
     _endpoints: Endpoints = field(repr=False)
@@ -220,7 +221,7 @@ async def open_at(
     settings: Settings, at: Endpoints, *, mailer: Mailer | None = None
 ) -> AsyncGenerator[Platform]:
     """The same, where it is known where the engines answer."""
-    size = settings.postgres.pool_size
+    size, operator = settings.postgres.pool_size, Principal.operator("python")
     async with AsyncExitStack() as stack:
         core = await stack.enter_async_context(open_core(at, size=size))
         pool = await stack.enter_async_context(
@@ -231,7 +232,8 @@ async def open_at(
         connection = await stack.enter_async_context(pool.connection())
         yield Platform(
             chain=ChainReads(pool, TransactionCache(connection, redis)),
-            tenants=Tenants(core.platform(by=Principal.operator("python"))),
+            tenants=Tenants(core.platform(by=operator)),
+            collateral=CollateralStore(core.platform(by=operator)),
             access=AccessCache(core),
             core=core,
             _endpoints=at,

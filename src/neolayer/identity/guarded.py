@@ -57,18 +57,19 @@ async def guarded(scope: Scope, entry: audit.Entry) -> AsyncGenerator[Transactio
             yield tx
             audit.append(tx, entry)
     except EscalationRefused as refused:
-        await _note(scope, entry, refused)
+        await note_refusal(scope, entry, refused)
         raise
     except psycopg.Error as exc:
         error = refusal(exc)
         if error is None:
             raise
         if isinstance(error, EscalationRefused):
-            await _note(scope, entry, error)
+            await note_refusal(scope, entry, error)
         raise error from exc
 
 
-async def _note(scope: Scope, entry: audit.Entry, refused: EscalationRefused) -> None:
+async def note_refusal(scope: Scope, entry: audit.Entry, refused: EscalationRefused) -> None:
+    """Write down that the change of `entry` was refused; the change itself was rolled back."""
     async with scope.transaction() as tx:
         audit.append(tx, replace(entry, success=False, error_message=refused.message))
 

@@ -57,18 +57,18 @@ async def guarded(scope: Scope, entry: audit.Entry) -> AsyncGenerator[Transactio
             yield tx
             audit.append(tx, entry)
     except EscalationRefused as refused:
-        await note_refusal(scope, entry, refused)
+        await _note(scope, entry, refused)
         raise
     except psycopg.Error as exc:
         error = refusal(exc)
         if error is None:
             raise
         if isinstance(error, EscalationRefused):
-            await note_refusal(scope, entry, error)
+            await _note(scope, entry, error)
         raise error from exc
 
 
-async def note_refusal(scope: Scope, entry: audit.Entry, refused: EscalationRefused) -> None:
+async def _note(scope: Scope, entry: audit.Entry, refused: EscalationRefused) -> None:
     """Write down that the change of `entry` was refused; the change itself was rolled back."""
     async with scope.transaction() as tx:
         audit.append(tx, replace(entry, success=False, error_message=refused.message))

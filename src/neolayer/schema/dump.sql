@@ -144,7 +144,6 @@ BEGIN
             ON (rp.scope_id, rp.role_id) = (held.role_scope_id, held.role_id)
         JOIN auth.permissions p ON p.id = rp.permission_id
         WHERE p.resource IN ('*', needed_resource) AND p.action IN ('*', needed_action)
-            AND coalesce(held.expires_at, 'infinity') > clock_timestamp()
             AND coalesce(held.expires_at, 'infinity') >= coalesce(needed_until, 'infinity')
     );
 END

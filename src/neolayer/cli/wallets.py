@@ -66,7 +66,8 @@ async def create(
 @app.command(name="import")
 async def import_(
     keystore: Annotated[
-        Path | None, Parameter(help="A keystore v3; without it a private key is asked for.")
+        Path | None,
+        Parameter(help="A keystore v3, or NEP-2 text on Neo N3; without it a key is asked for."),
     ] = None,
     /,
     *,
@@ -109,7 +110,9 @@ async def export(
     ] = "scrypt",
     password_file: PasswordFile = None,
 ) -> None:
-    """Write a wallet's key to a keystore v3 that only you can read, under a password.
+    """Write a wallet's key to a file that only you can read, under a password.
+
+    It is a keystore v3, or on Neo N3 NEP-2 text.
 
     Example: neolayer wallets export 0x9d8A...5A4F keystore.json --tenant acme --network ethereum
     """

@@ -33,20 +33,25 @@ _derivations = ThreadPoolExecutor(2, thread_name_prefix="keystore")
 async def open_keystore(text: str | bytes, password: str) -> PrivateKey:
     """The private key in a keystore. Raises KeystoreError for a wrong password and a bad file."""
     document = _read(text)
-    secret = _password(password)
-    return await _derive(_decrypt, document, secret)
+    secret = password_bytes(password)
+    return await derive(_decrypt, document, secret)
 
 
 async def make_keystore(key: PrivateKey, password: str, *, kdf: Kdf = "scrypt") -> str:
     """A keystore of the key, as JSON text. Raises InvalidInput for a password that is too short."""
+    export_password(password)
+    if kdf not in ("scrypt", "pbkdf2"):
+        raise InvalidInput(f"{str(kdf)[:40]!r} is neither scrypt nor pbkdf2")
+    return await derive(_encrypt, key, password_bytes(password), kdf)
+
+
+def export_password(password: str) -> None:
+    """Raises InvalidInput where a password is too short for a file that may go anywhere."""
     if len(password) < MIN_EXPORT_PASSWORD:
         raise InvalidInput(
             f"a keystore's password has at least {MIN_EXPORT_PASSWORD} characters",
             hint="whoever has the file can try passwords for ever",
         )
-    if kdf not in ("scrypt", "pbkdf2"):
-        raise InvalidInput(f"{str(kdf)[:40]!r} is neither scrypt nor pbkdf2")
-    return await _derive(_encrypt, key, _password(password), kdf)
 
 
 def require_library() -> None:
@@ -54,7 +59,8 @@ def require_library() -> None:
     _library()
 
 
-async def _derive(work: Any, *arguments: Any) -> Any:
+async def derive(work: Any, *arguments: Any) -> Any:
+    """Do expensive work beside the event loop, two at a time in all."""
     return await asyncio.get_running_loop().run_in_executor(_derivations, work, *arguments)
 
 
@@ -93,7 +99,8 @@ def _library() -> Any:
     return eth_keyfile
 
 
-def _password(text: str) -> bytes:
+def password_bytes(text: str) -> bytes:
+    """A password's exact bytes. Raises InvalidInput where it is empty or too long."""
     secret = text.encode("utf-8", "surrogatepass")
     if not 0 < len(secret) <= MAX_PASSWORD_BYTES:
         raise InvalidInput(f"a keystore's password has 1 to {MAX_PASSWORD_BYTES} bytes")

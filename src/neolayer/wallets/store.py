@@ -27,7 +27,14 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NotSupported
 from neolayer.keys import Keyring, KeyringError, key_id_of
 from neolayer.tenancy import Scope, Transaction
-from neolayer.wallets import evm_signing, keystores, movements, neo_signing, private_keys
+from neolayer.wallets import (
+    evm_signing,
+    keystores,
+    movements,
+    neo_signing,
+    nep2,
+    private_keys,
+)
 from neolayer.wallets.addresses import EVM, address_of, canonical, canonical_public_key, shown
 from neolayer.wallets.model import (
     MAX_NAME,
@@ -107,10 +114,13 @@ class Wallets:
         wallet_type: str | None = None,
         user_id: UUID | None = None,
     ) -> Wallet:
-        """A wallet whose key is in a keystore v3. Raises KeystoreError, WalletExists."""
+        """A wallet whose key is in a keystore v3 (JSON), or on Neo N3 in NEP-2 text.
+
+        Raises KeystoreError, WalletExists.
+        """
         chain = await self._network(network)
-        _require_evm(chain, "a keystore v3")
-        key = await keystores.open_keystore(keystore, password)
+        opening: Any = keystores if chain.kind == EVM else nep2
+        key = await opening.open_keystore(keystore, password)
         return await self._hold(chain, key, _labels(name, wallet_type, user_id))
 
     async def watch(
@@ -272,13 +282,19 @@ class Wallets:
     async def export_keystore(
         self, wallet_id: UUID, *, password: str, kdf: keystores.Kdf = "scrypt"
     ) -> str:
-        """The key as a keystore v3, JSON text, under a password. EVM networks only."""
+        """The key under a password: a keystore v3 as JSON text, or on Neo N3 as NEP-2 text.
+
+        `kdf` is of a keystore v3; NEP-2 has its own. Raises InvalidInput for a short password.
+        """
         wallet, sealed = await self._sealed(wallet_id)
-        _require_evm(wallet.network, "a keystore v3")
-        keystores.require_library()
+        if wallet.network.kind == EVM:
+            keystores.require_library()
         key = await self._open(wallet, sealed, "export_keystore")
-        made = await keystores.make_keystore(key, password, kdf=kdf)
-        await self._used(wallet, "export_keystore", {"kdf": kdf}, action="READ")
+        if wallet.network.kind == EVM:
+            form, made = kdf, await keystores.make_keystore(key, password, kdf=kdf)
+        else:
+            form, made = "nep2", await nep2.make_keystore(key, password)
+        await self._used(wallet, "export_keystore", {"kdf": form}, action="READ")
         return made
 
     # Within

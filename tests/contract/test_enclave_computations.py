@@ -204,6 +204,10 @@ async def test_only_an_attested_enclave_claims(new_room: NewRoom) -> None:
     for at in (AT + timedelta(hours=1), AT - S):
         with pytest.raises(NotAttested):
             await room.claim(at)
+    ahead = await stand_in(scope, enclave_id=ENCLAVE, at=AT)
+    await Attestations(scope).revoke(ahead, at=AT + 60 * S, because="by a clock that is ahead")
+    with pytest.raises(NotAttested):
+        await replace(room, attestation=ahead).claim(AT + S)
     assert await room.claim(AT) is not None
 
 

@@ -387,16 +387,22 @@ async def test_writers_of_one_tenant_do_not_wait_for_each_other(new_tenant: NewT
 
 
 async def test_near_the_limit_the_last_place_goes_to_one_that_commits(
-    new_tenant: NewTenant,
+    new_tenant: NewTenant, layer_databases: Endpoints
 ) -> None:
     """A second writer waits for the first; it gets the place where that one rolls back."""
     scope = acts_as_user(await new_tenant(tier="free"))
     await add_documents(scope, 999)
-    with pytest.raises(RuntimeError):
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with (
+        psycopg.connect(layer_databases.postgres.dsn(Role.ADMIN), autocommit=True) as admin,
+        pytest.raises(RuntimeError),
+    ):
         async with scope.transaction() as tx:
             await tx.execute(ADD, (tx.tenant, uuid4()))
             second = asyncio.create_task(add_documents(scope, 1))
-            await asyncio.sleep(0)
+            async with asyncio.timeout(30):
+                while admin.execute(waiting).fetchone() == (0,):
+                    await asyncio.sleep(0.01)
             raise RuntimeError
     await second
     assert await used(scope, "documents") == 1000

@@ -51,10 +51,13 @@ class Transaction:
 
     async def execute(self, query: Statement, params: Params | None = None) -> Rows:
         """Run one statement. Psycopg's errors pass through."""
+        return (await self._send((query, params)))[-1]
+
+    async def _send(self, *statements: tuple[Statement, Params | None]) -> list[Rows]:
         if self._begun:
-            return (await self._connection.round_trip([(query, params)]))[-1]
+            return await self._connection.round_trip(statements)
         self._begun = True
-        return (await self._connection.enter_and(self._context, (query, params), begin=True))[-1]
+        return await self._connection.enter_and(self._context, *statements, begin=True)
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
         """All rows of one statement."""
@@ -84,11 +87,10 @@ class Transaction:
         """
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         target = sql.Identifier(*table.split("."))
-        await self.execute(QUERIES.forget_staging)
         stage = sql.SQL(
             "CREATE TEMPORARY TABLE staging ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA"
         )
-        await self.execute(stage.format(names, target))
+        await self._send((QUERIES.forget_staging, None), (stage.format(names, target), None))
         cursor = self._connection.cursor()
         copy = sql.SQL("COPY pg_temp.staging ({}) FROM STDIN (FORMAT BINARY)").format(names)
         await copy_rows(cursor, copy, types, rows)
@@ -104,11 +106,7 @@ class Transaction:
         """
         if not self._begun and not self._deferred:
             return
-        statements = [*self._deferred, _COMMIT]
-        if self._begun:
-            results = await self._connection.round_trip(statements)
-        else:
-            results = await self._connection.enter_and(self._context, *statements, begin=True)
+        results = await self._send(*self._deferred, _COMMIT)
         if results[-1].statusmessage != "COMMIT":
             raise psycopg.errors.InFailedSqlTransaction("a statement had failed: nothing is stored")
 

@@ -19,7 +19,13 @@ from neolayer import audit
 from neolayer.chain import reading
 from neolayer.chain.cache import TransactionCache
 from neolayer.chain.reading import Block, Coverage, Transaction
-from neolayer.enclave import Attestations, CollateralStore
+from neolayer.enclave import (
+    Attestations,
+    CollateralStore,
+    Computations,
+    ResultCache,
+    SealedDataStore,
+)
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.connections import Pool, open_pool
 from neolayer.engines.redis.client import connect as connect_redis
@@ -102,6 +108,8 @@ class TenantView:
     services: Services
     wallets: Wallets
     attestations: Attestations
+    sealed_data: SealedDataStore
+    computations: Computations
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,7 @@ class Platform:
     _hasher: PasswordHasher = field(repr=False)
     _keyring: Keyring = field(repr=False)
     _mailer: Mailer = field(repr=False)
+    _results: ResultCache = field(repr=False)
 
     @asynccontextmanager
     async def as_tenant(
@@ -143,6 +152,8 @@ class Platform:
             services=Services(scope, self.access),
             wallets=Wallets(scope, self._keyring),
             attestations=Attestations(scope),
+            sealed_data=SealedDataStore(scope),
+            computations=Computations(scope, self._results),
         )
 
     async def visitor(self, tenant: str) -> TenantView:
@@ -239,5 +250,6 @@ async def open_at(
             _endpoints=at,
             _hasher=stack.enter_context(PasswordHasher()),
             _keyring=await stack.enter_async_context(keyring(settings)),
+            _results=ResultCache(redis),
             _mailer=mailer or PickupFolder(settings.data_dir / "letters"),
         )

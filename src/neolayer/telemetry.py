@@ -48,3 +48,17 @@ def configure_logging(*, level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def log_warning(event: str, **values: object) -> None:
+    """Log for rooms that seldom do: structlog is loaded with the first line, not with the room."""
+    import structlog
+
+    structlog.get_logger().warning(event, **values)
+
+
+def log_error(event: str, **values: object) -> None:
+    """The same for what went wrong."""
+    import structlog
+
+    structlog.get_logger().error(event, **values)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, cast
 
-import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
@@ -26,7 +25,8 @@ from neolayer.errors import (
     Unauthenticated,
     visible,
 )
-from neolayer.telemetry import mask
+from neolayer.keys import KeysUnavailable
+from neolayer.telemetry import log_error, mask
 
 MEDIA_TYPE = "application/problem+json"
 # On every answer, good or bad: nothing here is for a cache, nor for a browser to guess at.
@@ -42,6 +42,7 @@ STATUS: tuple[tuple[type[NeolayerError], HTTPStatus], ...] = (
     (LimitExceeded, HTTPStatus.TOO_MANY_REQUESTS),
     (NotSupported, HTTPStatus.NOT_IMPLEMENTED),
     (EngineUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (KeysUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
 _Request = Request[Any, Any, Any]
@@ -81,7 +82,7 @@ def _told(error: ValidationException) -> str:
 
 def from_anything(request: _Request, error: Exception) -> Response[dict[str, Any]]:
     """A fault of ours: logged with its cause, answered without it."""
-    structlog.get_logger().error(
+    log_error(
         "request failed", path=request.url.path, error=f"{type(error).__name__}: {mask(str(error))}"
     )
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; the reason is in its log")

@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import psycopg
-import structlog
 from psycopg import pq
 from psycopg.abc import Params
 
@@ -25,12 +24,12 @@ from neolayer.engines.postgres.connections import connect_as
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import RoundTripConnection, Rows, Statement
 from neolayer.errors import EngineUnavailable
+from neolayer.telemetry import log_warning
 
 QUERIES = load_queries(__name__)
 _BEGIN: tuple[Statement, Params | None] = (QUERIES.begin, None)
 _CLEANING_TIMEOUT_S = 2
 _PATIENCE_S = 10.0
-_log = structlog.get_logger(__name__)
 
 
 class CoreConnection(RoundTripConnection):
@@ -51,7 +50,7 @@ class CoreConnection(RoundTripConnection):
                 raise
             # Nothing was done but to notice: core.enter() says so, or is out of reach (SET ROLE).
             found = exc.diag.message_detail or exc.diag.message_primary
-            _log.warning("a session was left changed and is wiped", found=found)
+            log_warning("a session was left changed and is wiped", found=found)
         await self.wipe()
         return await self.round_trip([*before, *statements])
 

@@ -21,13 +21,13 @@ from datetime import timedelta
 from time import monotonic
 from uuid import UUID
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.redis.scripts import load_script
 from neolayer.errors import InvalidInput
+from neolayer.telemetry import log_warning
 from neolayer.tenancy.context import Principal
 from neolayer.tenancy.database import CoreDatabase
 from neolayer.tenancy.model import TenantNotFound
@@ -40,7 +40,6 @@ _LIMIT_FRESH_S = 1.0  # how late a changed limit is noticed at most
 _REDIS_TIMEOUT_S = 0.25
 _LEAVE_ALONE_S = 1.0  # after Redis did not answer
 _MOST_KEPT = 50_000
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ class RequestLimiter:
                 )
         except (RedisError, TimeoutError, OSError) as exc:
             self._ask_again_at = monotonic() + _LEAVE_ALONE_S
-            _log.warning("requests are limited by each process alone", reason=type(exc).__name__)
+            log_warning("requests are limited by each process alone", reason=type(exc).__name__)
             return None
         return tuple(answer)  # pyright: ignore[reportReturnType]
 

@@ -56,6 +56,11 @@ async def test_an_address_is_verified_by_its_letter(people: People) -> None:
     assert len(people.mailbox.letters) == 1
     await people.users.change_email(user.id, email="anna@example.com")
     await people.mail.request_verification(user.id)
+    renamed = "UPDATE auth.users SET email = %s WHERE id = %s RETURNING id"
+    await people.scope.one(renamed, ("other@example.com", user.id))
+    with pytest.raises(BadToken):
+        await people.mail.verify_email(last(people).token)
+    await people.scope.one(renamed, ("anna@example.com", user.id))
     await age(people, "one_time_tokens", timedelta(days=3))
     with pytest.raises(BadToken):
         await people.mail.verify_email(last(people).token)
@@ -133,7 +138,7 @@ async def test_E3_a_reset_tells_nothing_of_who_exists(people: People) -> None:
     for email in ("ann@example.com", "nobody@example.com", gone.email, suspended.email, "\x00@"):
         start = clock()
         await people.mail.request_reset(email)
-        assert (clock() - start) * 10 % 1 < 0.5
+        assert clock() - start >= 0.1
     assert [letter.to for letter in people.mailbox.letters] == ["ann@example.com"]
     noted = await people.scope.fetch(
         "SELECT success, resource_id IS NULL, changes FROM audit.entries WHERE action = 'EXECUTE'"

@@ -164,12 +164,13 @@ async def test_E10_suspended_granters_give_nothing(company: Company) -> None:
 
 
 async def test_E10_who_cannot_give_cannot_take_away(company: Company) -> None:
-    """An admin does not unseat an owner; anybody may lay down what they hold."""
+    """An admin does not unseat an owner, and that is audited; one may lay down what one holds."""
     await company.user("olga", "owner")
     paul = Principal.user(await company.user("paul", "owner"))
     admin = await _as(company, "adam", "admin")
     with pytest.raises(EscalationRefused):
         await admin.roles.revoke("owner", of=paul)
+    assert (await company.audited("grant"))[-1] == ("DELETE", False)
     mona = await _as(company, "mona", "member")
     assert await mona.roles.revoke("member", of=mona.scope.by)
     assert await company.acting_as(paul).roles.revoke("owner", of=paul)

@@ -60,6 +60,7 @@ from neolayer.tenancy import (
     open_core,
 )
 from neolayer.tenancy.directory import open_directory
+from neolayer.tenancy.requests import RequestLimiter
 from neolayer.wallets import Wallets
 
 
@@ -120,6 +121,7 @@ class Platform:
     tenants: Tenants
     collateral: CollateralStore
     access: AccessCache
+    requests: RequestLimiter
     core: CoreDatabase = field(repr=False)
     _endpoints: Endpoints = field(repr=False)
     _hasher: PasswordHasher = field(repr=False)
@@ -246,6 +248,7 @@ async def open_at(
             tenants=Tenants(core.platform(by=operator)),
             collateral=CollateralStore(core.platform(by=operator)),
             access=AccessCache(core),
+            requests=RequestLimiter(core, redis),
             core=core,
             _endpoints=at,
             _hasher=stack.enter_context(PasswordHasher()),

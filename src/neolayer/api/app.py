@@ -16,10 +16,11 @@ from pathlib import Path
 from litestar import Litestar
 from litestar.middleware import DefineMiddleware
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from neolayer.api import problems
+from neolayer.api.bodies import check_body
+from neolayer.api.document import DocumentPlugin
 from neolayer.api.health import live, ready
 from neolayer.api.layer import Authentication, Layer
 from neolayer.api.metrics import metrics
@@ -73,6 +74,7 @@ def make_app(
         route_handlers=[live, ready, metrics, *ROUTERS],
         lifespan=[lifespan],
         middleware=[DefineMiddleware(Authentication, exclude=list(_OPEN))],
+        before_request=check_body,
         exception_handlers=problems.HANDLERS,
         response_headers=problems.HEADERS,
         request_max_body_size=LARGEST_BODY,
@@ -92,7 +94,7 @@ def _openapi() -> OpenAPIConfig:
         version=version("neolayer"),
         description="Tenants, people, roles, wallets and attestations.",
         path="/schema",
-        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        render_plugins=[DocumentPlugin()],
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],
         use_handler_docstrings=True,

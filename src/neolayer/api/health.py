@@ -6,6 +6,7 @@ from typing import Any
 
 from litestar import Response, get
 from litestar.datastructures import State
+from litestar.openapi import ResponseSpec
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 
 from neolayer.api.watch import Watch
@@ -17,7 +18,10 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@get("/health/ready")
+@get(
+    "/health/ready",
+    responses={HTTP_503_SERVICE_UNAVAILABLE: ResponseSpec(dict[str, Any], description="not ready")},
+)
 async def ready(state: State) -> Response[dict[str, Any]]:
     """200 when every engine answers, else 503; which one does not, and why."""
     watch: Watch = state["watch"]

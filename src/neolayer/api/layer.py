@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import timedelta
 from hmac import compare_digest
 from typing import Any
+from uuid import UUID
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -20,11 +22,11 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
 from neolayer.api.callers import bearer_token, source_address, user_agent
-from neolayer.errors import AccessDenied
+from neolayer.errors import AccessDenied, LimitExceeded
 from neolayer.face import Platform, TenantView
-from neolayer.identity import Access, Client
+from neolayer.identity import Access, Client, UnknownToken
 from neolayer.settings import ServeSettings
-from neolayer.tenancy import Principal
+from neolayer.tenancy import Principal, TenantNotFound
 
 # In a handler's `opt`: which permission it asks for, for the document and the tests.
 PERMISSION = "permission"
@@ -79,6 +81,14 @@ def client_of(connection: ASGIConnection[Any, Any, Any, Any], device: str | None
     )
 
 
+class TooManyRequests(LimitExceeded):
+    """The tenant's requests of this minute are used up."""
+
+    def __init__(self, retry_after: timedelta) -> None:
+        super().__init__(hint="GET /v1/tenant/limits")
+        self.retry_after = retry_after
+
+
 class Authentication(AbstractAuthenticationMiddleware):
     """Binds a request to the tenant and principal of its token, and counts it for the tenant."""
 
@@ -91,7 +101,18 @@ class Authentication(AbstractAuthenticationMiddleware):
             return AuthenticationResult(user=Principal.operator("api"), auth=None)
         platform = await layer.platform()
         access = await platform.access.check(token, ip_address=client_of(connection).ip)
+        await _count(platform, access.tenant)
         return AuthenticationResult(user=access.principal, auth=access)
+
+
+async def _count(platform: Platform, tenant: UUID) -> None:
+    """Take one of the tenant's requests. Raises TooManyRequests."""
+    try:
+        taken = await platform.requests.take(tenant)
+    except TenantNotFound:  # deleted since the token was looked up
+        raise UnknownToken from None
+    if not taken.allowed:
+        raise TooManyRequests(taken.retry_after)
 
 
 def requires(permission: str) -> dict[str, Any]:

@@ -7,9 +7,12 @@ What went wrong inside is logged and answered without a word about it.
 
 from __future__ import annotations
 
+import math
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, cast
 
+import psycopg
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
@@ -40,10 +43,11 @@ STATUS: tuple[tuple[type[NeolayerError], HTTPStatus], ...] = (
     (Conflict, HTTPStatus.CONFLICT),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY),
     (LimitExceeded, HTTPStatus.TOO_MANY_REQUESTS),
-    (NotSupported, HTTPStatus.NOT_IMPLEMENTED),
+    (NotSupported, HTTPStatus.UNPROCESSABLE_ENTITY),
     (EngineUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (KeysUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
+_SOON = timedelta(seconds=1)
 
 _Request = Request[Any, Any, Any]
 
@@ -57,10 +61,30 @@ def from_neolayer_error(_: _Request, error: NeolayerError) -> Response[dict[str,
 
 
 def _headers(error: NeolayerError) -> dict[str, str]:
-    if isinstance(error, Unauthenticated):
+    if isinstance(error, Unauthenticated):  # a wait would tell which tenants there are
         return {"WWW-Authenticate": "Bearer"}
     wait = getattr(error, "retry_after", None)  # a timedelta, where the room knows
-    return {} if wait is None else {"Retry-After": str(max(1, round(wait.total_seconds())))}
+    if wait is None and isinstance(error, EngineUnavailable | KeysUnavailable):
+        wait = _SOON
+    return {} if wait is None else _wait(wait)
+
+
+def _wait(wait: timedelta) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(wait.total_seconds())))}
+
+
+def from_data_error(request: _Request, error: psycopg.DataError) -> Response[dict[str, Any]]:
+    """A value that PostgreSQL cannot take and no room had refused before."""
+    _log(request, error)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "a value cannot be stored")
+
+
+def from_lost_database(request: _Request, error: Exception) -> Response[dict[str, Any]]:
+    """PostgreSQL is away, too busy, or took too long: another try may do."""
+    _log(request, error)
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, "the database does not answer now", headers=_wait(_SOON)
+    )
 
 
 def from_http_exception(_: _Request, error: HTTPException) -> Response[dict[str, Any]]:
@@ -82,10 +106,14 @@ def _told(error: ValidationException) -> str:
 
 def from_anything(request: _Request, error: Exception) -> Response[dict[str, Any]]:
     """A fault of ours: logged with its cause, answered without it."""
+    _log(request, error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; the reason is in its log")
+
+
+def _log(request: _Request, error: Exception) -> None:
     log_error(
         "request failed", path=request.url.path, error=f"{type(error).__name__}: {mask(str(error))}"
     )
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; the reason is in its log")
 
 
 def problem(
@@ -112,5 +140,7 @@ def problem(
 HANDLERS: dict[Any, Any] = {
     NeolayerError: from_neolayer_error,
     HTTPException: from_http_exception,
+    psycopg.DataError: from_data_error,
+    psycopg.OperationalError: from_lost_database,
     Exception: from_anything,
 }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated
 
 from litestar import Router, delete, get, post, put
 from litestar.params import JSONBody, PathParameter
 from msgspec import Meta, Struct
 
-from neolayer.api.fields import Body, Id, Line, Note
+from neolayer.api.fields import Body, Id, Instant, Line, Note
 from neolayer.api.layer import DEPENDENCIES, Acme, requires
 from neolayer.identity import Grant, Role
 from neolayer.tenancy import Principal
@@ -33,7 +32,7 @@ class RoleBody(Body, kw_only=True):
 class GrantBody(Body, kw_only=True):
     """Without an end the grant stays."""
 
-    expires_at: datetime | None = None
+    expires_at: Instant | None = None
 
 
 class ExplanationAnswer(Struct):

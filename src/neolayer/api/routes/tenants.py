@@ -8,12 +8,11 @@ from litestar import Router, delete, get, patch, post
 from litestar.params import JSONBody, QueryParameter
 from msgspec import UNSET, UnsetType, field
 
-from neolayer.api.fields import Body, Id, Line
+from neolayer.api.fields import Body, Id, Line, Mark
 from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, operators_only, requires
 from neolayer.tenancy import Allowance, Tenant
 from neolayer.tenancy.model import Limit, Tier
 
-After = Annotated[str, QueryParameter(max_length=100)]
 PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
@@ -79,7 +78,7 @@ async def create(platform: Opened, data: JSONBody[NewTenant]) -> Tenant:
 
 
 @get("/", **operators_only())
-async def list_all(platform: Opened, after: After = "", limit: PageSize = 100) -> list[Tenant]:
+async def list_all(platform: Opened, after: Mark = "", limit: PageSize = 100) -> list[Tenant]:
     """Tenants by identifier; the last one's is the next page's `after`."""
     return await platform.list_tenants(after=after, limit=limit)
 

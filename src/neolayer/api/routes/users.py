@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
-from litestar import Response, Router, delete, get, patch, post, put
+from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
-from neolayer.api.fields import Body, Code, Id, Line, Secret, Token
+from neolayer.api.fields import Body, Code, Id, Line, Mark, Secret, Token
 from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, client_of, own_only, requires
 from neolayer.face import Platform, TenantView
 from neolayer.identity import BadToken, Credentials, Status, User
@@ -90,7 +90,7 @@ async def create(acme: Acme, data: JSONBody[NewUser]) -> User:
 @get("/", **requires("users:read"))
 async def list_users(
     acme: Acme,
-    after: Annotated[str, QueryParameter(max_length=255)] = "",
+    after: Mark = "",
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
     status: FromQuery[Status | None] = None,
 ) -> list[User]:
@@ -159,12 +159,11 @@ async def renew_codes(request: Asking, acme: Acme, data: JSONBody[ProofBody]) ->
     )
 
 
-@post("/me/mfa/disable", **own_only())
-async def disable_mfa(request: Asking, acme: Acme, data: JSONBody[ProofBody]) -> Response[None]:
+@post("/me/mfa/disable", status_code=204, **own_only())
+async def disable_mfa(request: Asking, acme: Acme, data: JSONBody[ProofBody]) -> None:
     """Ask for no codes any more."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
     await acme.users.mfa.disable(_me(request), offered, client_of(request))
-    return Response(None, status_code=204)
 
 
 router = Router(

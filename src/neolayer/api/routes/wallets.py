@@ -227,7 +227,7 @@ async def transactions(
 async def balance(
     acme: Acme,
     wallet_id: Id,
-    as_of_block: Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)] = None,
+    as_of_block: Annotated[int | None, QueryParameter(ge=0, le=2**62)] = None,
 ) -> BalanceAnswer:
     """What the stored transactions moved, up to a block."""
     return _balance(await acme.wallets.balance(wallet_id, as_of_block=as_of_block))

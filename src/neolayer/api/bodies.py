@@ -1,0 +1,56 @@
+"""What a JSON body may not be, before a handler reads it: ambiguous, deep, or of other types.
+
+Two readers of `{"role": "member", "role": "owner"}` see two different bodies, so the one that
+checks and the one that acts can be made to disagree; ours is refused by whoever comes first. And
+the framework takes "5" for 5 and 0 for 1970, which is meant for query strings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.exceptions import ValidationException
+
+DEEPEST = 64
+_LITERAL = re.compile(rb'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+', re.DOTALL)
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+class BadBody(ValidationException):
+    """A body that cannot be taken as it is written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(extra=[{"key": "body", "message": message}])
+
+
+async def check_body(request: Request[Any, Any, Any]) -> None:
+    """Before each handler. Raises BadBody; an absent one is the handler's to miss."""
+    body = await request.body()
+    expected = request.route_handler.parsed_data_field
+    if not body or expected is None:
+        return
+    if depth(body) > DEEPEST:
+        raise BadBody(f"nested deeper than {DEEPEST}")
+    try:
+        msgspec.json.decode(body, type=expected.annotation)
+        json.loads(body, object_pairs_hook=_distinct, parse_int=str, parse_float=str)
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise BadBody(str(exc)) from None
+
+
+def depth(body: bytes) -> int:
+    """How many brackets are open at once, outside of strings."""
+    brackets = _LITERAL.sub(b"", body)
+    return max(accumulate(_STEP.get(char, 0) for char in brackets), default=0)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadBody("a key stands there twice")
+    return found

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from neolayer import audit
+from neolayer.audit import AuditTrail
 from neolayer.chain import reading
 from neolayer.chain.cache import TransactionCache
 from neolayer.chain.reading import Block, Coverage, Transaction
@@ -111,6 +112,7 @@ class TenantView:
     attestations: Attestations
     sealed_data: SealedDataStore
     computations: Computations
+    audit: AuditTrail
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class Platform:
             attestations=Attestations(scope),
             sealed_data=SealedDataStore(scope),
             computations=Computations(scope, self._results),
+            audit=AuditTrail(scope),
         )
 
     async def visitor(self, tenant: str) -> TenantView:

@@ -229,3 +229,6 @@ async def test_wallets_and_attestations_are_bound_to_the_tenant_of_the_token(
     shown = f"/v1/attestations/{judged.json()['attestation_id']}"
     assert (await ann.ask("GET", shown)).status_code == 200
     assert (await bob.ask("GET", shown)).status_code == 404
+    trail = (await ann.ask("GET", "/v1/audit", params={"resource": "wallet"})).json()
+    assert {entry["principal"] for entry in trail} == {f"user:{ann.user_id}"}
+    assert (await bob.ask("GET", "/v1/audit", params={"resource": "wallet"})).json() == []

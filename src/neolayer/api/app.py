@@ -24,7 +24,16 @@ from neolayer.api.document import DocumentPlugin
 from neolayer.api.health import live, ready
 from neolayer.api.layer import Authentication, Layer
 from neolayer.api.metrics import metrics
-from neolayer.api.routes import attestations, roles, services, sessions, tenants, users, wallets
+from neolayer.api.routes import (
+    attestations,
+    audit,
+    roles,
+    services,
+    sessions,
+    tenants,
+    users,
+    wallets,
+)
 from neolayer.api.watch import Watch
 from neolayer.engines.endpoints import Endpoints
 from neolayer.face import open_at
@@ -41,6 +50,7 @@ ROUTERS = (
     tenants.everybodys,
     wallets.router,
     attestations.router,
+    audit.router,
 )
 LARGEST_BODY = 1024 * 1024
 _OPEN = ("^/health/", "^/metrics$", "^/schema")

@@ -17,7 +17,8 @@ from litestar import Request
 from litestar.exceptions import ValidationException
 
 DEEPEST = 64
-_LITERAL = re.compile(rb'"(?:[^"\\]|\\.)*"|[^\[\]{}"]+', re.DOTALL)
+# A string without an end is taken to the end, so that no byte is looked at twice.
+_LITERAL = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[^\[\]{}"]++', re.DOTALL)
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_address
 
+from litestar.datastructures import Headers
+
 from neolayer.errors import InvalidInput, Unauthenticated
 
 _LONGEST_TOKEN = 512
@@ -26,15 +28,16 @@ def bearer_token(headers: Mapping[str, str]) -> str:
     return token
 
 
-def source_address(headers: Mapping[str, str], peer: str | None, *, proxy_depth: int) -> str:
+def source_address(headers: Headers, peer: str | None, *, proxy_depth: int) -> str:
     """The address of the caller behind `proxy_depth` proxies of ours.
 
-    Each proxy appends the address it saw to X-Forwarded-For; what stands further left was written
-    by the caller and proves nothing. Raises InvalidInput where the entry is no address.
+    Each proxy appends the address it saw to X-Forwarded-For, or adds a line; what stands further
+    left or above was written by the caller and proves nothing. Raises InvalidInput where the entry
+    is no address.
     """
     if not proxy_depth or "x-forwarded-for" not in headers:
         return _NOWHERE if peer is None else peer
-    entries = headers["x-forwarded-for"].split(",")
+    entries = ",".join(headers.getall("x-forwarded-for")).split(",")
     try:
         return str(ip_address(entries[-min(proxy_depth, len(entries))].strip()))
     except ValueError:

@@ -1,0 +1,47 @@
+"""What is done with a request before anybody knows who sent it: it must be cheap, and not fooled."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from litestar.datastructures import Headers
+
+from neolayer.api.bodies import depth
+from neolayer.api.callers import source_address
+
+FOREIGN, OURS = "203.0.113.66", "198.51.100.7"
+
+
+@pytest.mark.parametrize("shape", [b'"' + b'\\"' * 250_000, b'"a' * 250_001, b"\\" * 500_000])
+def test_D_a_body_costs_no_more_than_its_length(shape: bytes) -> None:
+    """Strings without an end are looked at once, not once from each of their quotes."""
+    start = time.process_time()
+    assert depth(shape) == 0
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"{}", 1),
+        (b'{"a": [{"b": 1}]}', 3),
+        (b'{"[[[[": "]]{{{\\"{{"}', 1),
+        (b'["a\\\\", [1]]', 2),
+        (b"[[]", 2),
+        (b'["[[[[', 1),
+    ],
+)
+def test_D_depth_counts_brackets_outside_of_strings(body: bytes, expected: int) -> None:
+    """A bracket in a string opens nothing, whatever is escaped before it."""
+    assert depth(body) == expected
+
+
+def test_E8_an_address_cannot_be_made_up_by_a_header_of_ones_own() -> None:
+    """Some proxies append to the header, some add a line below the caller's: the last entry of all
+    lines is the one that our proxy saw."""
+    lines = Headers([(b"x-forwarded-for", FOREIGN.encode()), (b"x-forwarded-for", OURS.encode())])
+    assert source_address(lines, "127.0.0.1", proxy_depth=1) == OURS
+    line = Headers([(b"x-forwarded-for", f"{FOREIGN}, {OURS}".encode())])
+    assert source_address(line, "127.0.0.1", proxy_depth=1) == OURS
+    assert source_address(line, "127.0.0.1", proxy_depth=0) == "127.0.0.1"

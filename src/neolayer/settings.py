@@ -19,7 +19,7 @@ from neolayer.errors import SettingsError
 
 DEFAULT_DATA_DIR = ".neolayer"
 DEFAULT_FILE = "neolayer.toml"
-_PREFIX = "NEOLAYER_"
+PREFIX = "NEOLAYER_"
 _NOT_SETTINGS = frozenset({"NEOLAYER_ENGINES"})  # where `make engines` puts servers for tests
 
 
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
     """All settings; each field has a default that works on a bare machine."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
         env_ignore_empty=True,
         extra="forbid",
@@ -235,7 +235,7 @@ def _read(file: Path | None) -> dict[str, Any]:
 def _refuse_unknown_variables() -> None:
     known = set(variables(Settings))
     for name in os.environ:
-        if name.startswith(_PREFIX) and name not in known | _NOT_SETTINGS:
+        if name.startswith(PREFIX) and name not in known | _NOT_SETTINGS:
             raise SettingsError(
                 f"{name} is no setting", hint="`neolayer config show` lists every variable."
             )
@@ -251,7 +251,7 @@ def forget_libpq_variables() -> None:
         del os.environ[name]
 
 
-def variables(section: type[BaseModel], prefix: str = _PREFIX) -> Iterator[str]:
+def variables(section: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
     """The environment variable of each setting, in the order of the fields."""
     for name, field in section.model_fields.items():
         kind = field.annotation

@@ -16,6 +16,7 @@ from tests.fixtures.layer_commands import alive
 
 from neolayer.engines.embedded.control import Found, stop_layer
 from neolayer.engines.embedded.data_directory import DataDirectory, LayerState, ServiceState
+from neolayer.engines.embedded.postgres import server_environment
 from neolayer.engines.embedded.processes import LAYER_VARIABLE, ProcessIdentity, strays
 from neolayer.engines.embedded.services import Service, Step
 from neolayer.engines.embedded.supervisor import Progress, Supervisor
@@ -185,6 +186,27 @@ def abandoned(directory: DataDirectory) -> subprocess.Popen[bytes]:
     """A process as a killed supervisor leaves it."""
     environment = {**os.environ, LAYER_VARIABLE: str(directory.resolved)}
     return subprocess.Popen(["sleep", "1000"], env=environment)
+
+
+async def test_E12_an_engine_is_not_started_with_the_layers_secrets(
+    directory: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys and tokens that settings hold reach the workers that are given settings, and nobody
+    else: whoever runs as an engine's account can read what it was started with."""
+    monkeypatch.setenv("NEOLAYER_KEYS__KEY", "canary")
+    monkeypatch.setenv("NOT_A_SECRET", "kept")
+    settings = {"NEOLAYER_DATA_DIR": "given"}
+    own = Service(name="worker", argv=("sleep", "1000"), ready=at_once, env=settings)
+    async with running(directory, [service("engine"), own], []):
+        told = [
+            Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            for name in ("engine", "worker")
+            if (process := state_of(directory, name).process)
+        ]
+    assert not any(b"canary" in variable for environment in told for variable in environment)
+    assert all(b"NOT_A_SECRET=kept" in environment for environment in told)
+    assert b"NEOLAYER_DATA_DIR=given" in told[1]
+    assert not any(b"canary" in value.encode() for value in server_environment().values())
 
 
 async def test_strays_are_ended_before_a_start(directory: DataDirectory) -> None:

@@ -1,4 +1,4 @@
-"""What is done with a request before anybody knows who sent it: it must be cheap, and not fooled."""
+"""What is done with a request before anybody knows who sent it: cheaply, and not to be fooled."""
 
 from __future__ import annotations
 

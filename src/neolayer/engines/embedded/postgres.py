@@ -8,7 +8,6 @@ connection for a SCRAM password.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,12 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 from neolayer.engines.embedded.privileges import Account, account_for, give, spawn_options
-from neolayer.engines.embedded.processes import await_end, dies_with_parent, running_in
+from neolayer.engines.embedded.processes import (
+    await_end,
+    dies_with_parent,
+    inherited,
+    running_in,
+)
 from neolayer.engines.endpoints import PostgresEndpoint, Role
 from neolayer.engines.engine import Level
 from neolayer.errors import EngineError, EngineUnavailable
@@ -185,5 +189,5 @@ def forget_killed_server(data: Path, *, patience_s: float = 0.0) -> None:
 
 def server_environment() -> dict[str, str]:
     """Our environment without the variables by which a shell would steer PostgreSQL elsewhere."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+    kept = {key: value for key, value in inherited().items() if not key.startswith("PG")}
     return {**kept, "LC_ALL": "C"}

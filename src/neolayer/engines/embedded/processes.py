@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from neolayer.settings import PREFIX
+
 LAYER_VARIABLE = "SUPERVISED_BY_NEOLAYER"  # names the data directory; no setting, so no prefix
 _POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
@@ -79,6 +81,12 @@ class Stray:
     def stop_signal(self) -> signal.Signals:
         """PostgreSQL takes SIGTERM as "when the last client has gone", and SIGINT as "now"."""
         return signal.SIGINT if self.postgres else signal.SIGTERM
+
+
+def inherited() -> dict[str, str]:
+    """Our environment without the layer's settings: an engine has no use for what they hold of
+    keys and tokens, and others of its account can read what it was started with."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def strays(data_directory: Path) -> list[Stray]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neolayer.engines.embedded.privileges import Account, spawn_options
-from neolayer.engines.embedded.processes import ProcessIdentity, dies_with_parent
+from neolayer.engines.embedded.processes import ProcessIdentity, dies_with_parent, inherited
 from neolayer.errors import EngineError, NeolayerError
 
 _LOG_LIMIT_BYTES = 16 * 2**20
@@ -80,7 +79,7 @@ class ChildProcess:
                     stdout=output,
                     stderr=output,
                     cwd=service.cwd,
-                    env={**os.environ, **environment, **service.env},
+                    env={**inherited(), **environment, **service.env},
                     preexec_fn=dies_with_parent(service.stop_signal),
                     start_new_session=True,  # Ctrl-C is for us; children are stopped in order
                     **spawn_options(service.user),

@@ -48,6 +48,7 @@ from neolayer.identity import (
 )
 from neolayer.identity.pickup import PickupFolder
 from neolayer.identity.session_tokens import Kind, parse_token
+from neolayer.identity.tokens import answering_evenly
 from neolayer.keys import Keyring
 from neolayer.platform import endpoints, keyring
 from neolayer.settings import Settings, load_settings
@@ -194,6 +195,18 @@ class Platform:
         )
         async with self.core.platform(by=Principal.anonymous()).transaction() as tx:
             audit.append(tx, entry)
+
+    async def request_reset(self, tenant: str, email: str) -> None:
+        """Have a letter sent that sets a new password, if there is somebody to get it.
+
+        Neither the answer nor its time says whether there is, nor whether there is the tenant.
+        """
+        try:
+            letters = (await self.visitor(tenant)).letters
+        except TenantNotFound:
+            async with answering_evenly():
+                return
+        await letters.request_reset(email)
 
     async def refresh(
         self, refresh_token: str, *, ip_address: str, user_agent: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import psycopg
@@ -55,7 +56,9 @@ async def test_a_session_from_login_to_logout(api: Api) -> None:
 async def test_a_second_factor_from_enrolment_to_login(api: Api) -> None:
     """From the first code on a login without one is refused, and a code opens once."""
     ann = await api.person(await api.tenant("acme"), "ann")
-    begun = (await ann.ask("POST", "/v1/users/me/mfa")).json()
+    unproved = await ann.ask("POST", "/v1/users/me/mfa", json={"password": "wrong"})
+    assert unproved.status_code == 401
+    begun = (await ann.ask("POST", "/v1/users/me/mfa", json={"password": PASSWORD})).json()
     totp = pyotp.TOTP(begun["secret"])
     confirmed = await ann.ask("POST", "/v1/users/me/mfa/confirm", json={"code": totp.now()})
     assert confirmed.status_code == 201, confirmed.text
@@ -79,6 +82,20 @@ async def test_E3_absent_tenant_absent_user_and_wrong_password_answer_alike(api:
     assert [answer.status_code for answer in answers] == [401] * 4
     assert len({answer.text for answer in answers}) == 1
     assert len({frozenset(answer.headers.items()) for answer in answers}) == 1
+
+
+async def test_E3_a_reset_tells_nothing_of_which_tenants_there_are(api: Api) -> None:
+    """The answer to an absent tenant is stretched as that to an absent person is."""
+    await api.person(await api.tenant("acme"), "ann")
+    clock = asyncio.get_running_loop().time
+    answers: list[tuple[int, str]] = []
+    for tenant in ("acme", "nowhere", "NOT an identifier"):
+        start = clock()
+        body = {"tenant": tenant, "email": "nobody@example.com"}
+        answer = await api.client.post("/v1/password-resets", json=body)
+        assert clock() - start >= 0.1, tenant
+        answers.append((answer.status_code, answer.text))
+    assert len(set(answers)) == 1
 
 
 async def test_a_password_reset_by_letter(api: Api, api_settings: Settings) -> None:

@@ -96,9 +96,13 @@ async def test_E7_it_is_on_after_a_correct_code(people: People) -> None:
 
 async def test_E7_a_code_enters_once(people: People) -> None:
     """So is the one that confirmed, and each earlier one."""
-    _, secret, _ = await enrolled(people)
+    user_id, secret, _ = await enrolled(people)
     with pytest.raises(CodeRequired):
         await people.try_login()
+    noted = await people.scope.fetch(
+        "SELECT resource_id, success, error_message FROM audit.entries WHERE action = 'LOGIN'"
+    )
+    assert noted == [(str(user_id), False, "a code is needed")]
     used = code(secret)
     assert (await enter(people, code=used)).second_factor
     for again in (used, code(secret, step=-1)):
@@ -154,6 +158,17 @@ async def test_E7_a_seed_opens_in_its_own_row_only(people: People) -> None:
     assert row[0] != row[1]
     with pytest.raises(KeyringError):
         await people.login.check("bob", Credentials(PASSWORD, code=code(secret)), HERE)
+
+
+async def test_E5_a_second_factor_is_enrolled_with_a_proof(people: People) -> None:
+    """Whoever has taken a session over cannot lock its owner out with an authenticator."""
+    user, mfa = await people.add(), people.users.mfa
+    with pytest.raises(BadCredentials):
+        await mfa.enrol(user.id, Credentials("wrong"), HERE)
+    with pytest.raises(SecondFactorConflict):
+        await mfa.confirm(user.id, code="123456")
+    enrolment = await mfa.enrol(user.id, Credentials(PASSWORD), HERE)
+    assert await mfa.confirm(user.id, code=code(enrolment.secret))
 
 
 async def test_recovery_codes_are_renewed_with_a_proof(people: People) -> None:

@@ -177,6 +177,7 @@ class Login:
             async with self.scope.transaction() as tx:
                 subjects = [counter.subject for counter in begun.counted]
                 await tx.execute(QUERIES.forgive_source, {"subjects": subjects})
+                _note(tx, account, client, "a code is needed")
             raise CodeRequired
         assert account.password_hash is not None
         if verdict.outdated:

@@ -74,6 +74,14 @@ class SecondFactor:
         uri = provisioning_uri(seed, account=row[0], issuer=self.issuer)
         return Enrolment(uri, secret_text(seed))
 
+    async def enrol(self, user_id: UUID, offered: Credentials, client: Client) -> Enrolment:
+        """The same, proved with the password: a stolen session must not lock its owner out.
+
+        Raises as `Login.prove`, SecondFactorConflict.
+        """
+        await self._login.prove(user_id, offered, client)
+        return await self.begin(user_id)
+
     async def confirm(self, user_id: UUID, *, code: str) -> tuple[str, ...]:
         """Ask for codes from now on, and give the recovery codes, which are shown once.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
@@ -138,9 +137,10 @@ async def change_password(request: Asking, acme: Acme, data: JSONBody[PasswordBo
 
 
 @post("/me/mfa", **own_only())
-async def begin_mfa(request: Asking, acme: Acme) -> EnrolmentAnswer:
+async def begin_mfa(request: Asking, acme: Acme, data: JSONBody[ProofBody]) -> EnrolmentAnswer:
     """A seed for an authenticator; it counts from its first code on."""
-    enrolment = await acme.users.mfa.begin(_me(request))
+    offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
+    enrolment = await acme.users.mfa.enrol(_me(request), offered, client_of(request))
     return EnrolmentAnswer(enrolment.uri, enrolment.secret)
 
 
@@ -189,9 +189,7 @@ router = Router(
 @post("/password-resets", exclude_from_auth=True, status_code=202)
 async def request_reset(platform: Opened, data: JSONBody[ResetRequest]) -> None:
     """Have a letter sent, if there is somebody to get it: the answer does not tell."""
-    with suppress(TenantNotFound):
-        visitor = await platform.visitor(data.tenant)
-        await visitor.letters.request_reset(data.email)
+    await platform.request_reset(data.tenant, data.email)
 
 
 @post("/password-resets/redeem", exclude_from_auth=True, status_code=204)

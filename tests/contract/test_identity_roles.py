@@ -84,6 +84,10 @@ async def test_grants_are_listed_extended_and_taken_back(company: Company) -> No
     assert (grant.role, grant.granted_by, grant.expires_at) == ("member", olga, until + SOON)
     assert await by_olga.roles.revoke("member", of=Principal.user(ann)) is True
     assert await by_olga.roles.revoke("member", of=Principal.user(ann)) is False
+    taken = await by_olga.scope.fetch(
+        "SELECT resource_id FROM audit.entries WHERE (action, resource) = ('DELETE', 'grant')"
+    )
+    assert taken == [(f"user:{ann}",)]  # what was not there was not taken
     with pytest.raises(InvalidInput):
         await by_olga.roles.grant(
             "member",

@@ -7,10 +7,8 @@ that tenant before the first row is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-
-from litestar.datastructures import Headers
 
 from neolayer.errors import InvalidInput, Unauthenticated
 
@@ -28,16 +26,16 @@ def bearer_token(headers: Mapping[str, str]) -> str:
     return token
 
 
-def source_address(headers: Headers, peer: str | None, *, proxy_depth: int) -> str:
+def source_address(forwarded: Sequence[str], peer: str | None, *, proxy_depth: int) -> str:
     """The address of the caller behind `proxy_depth` proxies of ours.
 
-    Each proxy appends the address it saw to X-Forwarded-For, or adds a line; what stands further
-    left or above was written by the caller and proves nothing. Raises InvalidInput where the entry
-    is no address.
+    Each proxy appends the address it saw to X-Forwarded-For; what stands further left was written
+    by the caller and proves nothing. `forwarded` are the header's lines in the order in which they
+    came, which are one list. Raises InvalidInput where the entry is no address.
     """
-    if not proxy_depth or "x-forwarded-for" not in headers:
+    if not proxy_depth or not forwarded:
         return _NOWHERE if peer is None else peer
-    entries = ",".join(headers.getall("x-forwarded-for")).split(",")
+    entries = ",".join(forwarded).split(",")
     try:
         return str(ip_address(entries[-min(proxy_depth, len(entries))].strip()))
     except ValueError:

@@ -74,8 +74,9 @@ def client_of(connection: ASGIConnection[Any, Any, Any, Any], device: str | None
     """Where the request comes from. Raises InvalidInput."""
     peer = connection.client.host if connection.client else None
     depth = layer_of(connection).proxy_depth
+    forwarded = connection.headers.getall("x-forwarded-for", [])
     return Client(
-        ip=source_address(connection.headers, peer, proxy_depth=depth),
+        ip=source_address(forwarded, peer, proxy_depth=depth),
         user_agent=user_agent(connection.headers),
         device=device,
     )

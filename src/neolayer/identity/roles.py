@@ -100,6 +100,10 @@ class _Found:
     is_system: bool
 
 
+class _NotGranted(Exception):
+    """Nothing was taken back, so the audit trail has nothing to tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class Roles:
     """The roles of one tenant and their grants."""
@@ -194,12 +198,17 @@ class Roles:
         """
         entry = audit.Entry("DELETE", "grant", str(of), {"role": role})
         query = _by_kind(of, QUERIES.revoke_from_user, QUERIES.revoke_from_service)
-        async with guarded(self.scope, entry) as tx:
-            found = await _find(tx, role)
-            asked = {"role_id": found.id, "scope_id": found.scope_id, "grantee": UUID(of.name)}
-            if of != tx.by and (missing := await tx.one(QUERIES.missing_to_revoke, asked)):
-                raise EscalationRefused(missing[0])
-            return await tx.one(query, asked) is not None
+        try:
+            async with guarded(self.scope, entry) as tx:
+                found = await _find(tx, role)
+                asked = {"role_id": found.id, "scope_id": found.scope_id, "grantee": UUID(of.name)}
+                if of != tx.by and (missing := await tx.one(QUERIES.missing_to_revoke, asked)):
+                    raise EscalationRefused(missing[0])
+                if await tx.one(query, asked) is None:
+                    raise _NotGranted
+        except _NotGranted:
+            return False
+        return True
 
     async def grants(self, of: Principal) -> Sequence[Grant]:
         """What a user or service was granted, ended grants too, by role."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request
-from litestar.exceptions import ValidationException
+from litestar.exceptions import InternalServerException, ValidationException
 
 DEEPEST = 64
 # A string without an end is taken to the end, so that no byte is looked at twice.
@@ -31,15 +31,22 @@ class BadBody(ValidationException):
 
 async def check_body(request: Request[Any, Any, Any]) -> None:
     """Before each handler. Raises BadBody; an absent one is the handler's to miss."""
-    body = await request.body()
     expected = request.route_handler.parsed_data_field
-    if not body or expected is None:
+    if expected is None:
+        return
+    try:
+        body = await request.body()
+    except InternalServerException:  # the framework's word for a caller who went away
+        raise BadBody("it ended early") from None
+    if not body:
         return
     if depth(body) > DEEPEST:
         raise BadBody(f"nested deeper than {DEEPEST}")
     try:
         msgspec.json.decode(body, type=expected.annotation)
         json.loads(body, object_pairs_hook=_distinct, parse_int=str, parse_float=str)
+    except BadBody:
+        raise
     except (msgspec.DecodeError, ValueError) as exc:
         raise BadBody(str(exc)) from None
 

@@ -9,7 +9,7 @@ from litestar import Router, delete, get, post, put
 from litestar.params import JSONBody, PathParameter
 from msgspec import Meta, Struct
 
-from neolayer.api.fields import Body, Id, Instant, Line, Note
+from neolayer.api.fields import Body, Id, Instant, Line, Note, require_in_range
 from neolayer.api.layer import DEPENDENCIES, Acme, requires
 from neolayer.identity import Grant, Role
 from neolayer.tenancy import Principal
@@ -33,6 +33,9 @@ class GrantBody(Body, kw_only=True):
     """Without an end the grant stays."""
 
     expires_at: Instant | None = None
+
+    def __post_init__(self) -> None:
+        require_in_range(self.expires_at)
 
 
 class ExplanationAnswer(Struct):

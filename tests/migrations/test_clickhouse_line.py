@@ -73,10 +73,11 @@ async def rows(client: AsyncClient, text: str) -> list[tuple[object, ...]]:
 async def test_up_down_and_up_again(layer: Endpoints) -> None:
     """The database is made, filled, emptied and filled, and equals the committed picture."""
     numbers = [m.number for m in load_migrations() if m.line is Line.CLICKHOUSE]
+    later = [m.number for m in load_migrations() if m.line in LINES and m.number >= numbers[0]]
     assert [step.number for step in await migrate_up(layer, lines=LINES)] == numbers
     assert await schema_version(layer, Line.CLICKHOUSE) == numbers[-1]
     steps = await migrate_down(layer, to=str(numbers[0] - 1), lines=LINES)
-    assert [step.number for step in steps] == numbers[::-1]
+    assert [step.number for step in steps] == later[::-1]  # one history: the core's later ones too
     assert await schema_version(layer, Line.CLICKHOUSE) is None
     await migrate_up(layer, lines=LINES)
     state = await status(layer, lines=LINES)

@@ -15,7 +15,7 @@ REGISTRY = CollectorRegistry()
 # Up to the last @ of the line: a password that should have been percent-encoded may hold anything.
 _URL_PASSWORD = re.compile(r"(?<=://)([^:@/\s]*):[^\n]*@")
 _KEY_VALUE = re.compile(
-    r"\b((?:\w*(?:password|passwd|secret|token|api_?key))\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)",
+    r"\b((?:\w*(?:password|passwd|secret|token|api_?key|private_?key))['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)",
     re.IGNORECASE,
 )
 # Bearer tokens say what they are: see identity/session_tokens.py.

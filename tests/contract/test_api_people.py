@@ -45,6 +45,8 @@ async def test_a_session_from_login_to_logout(api: Api) -> None:
     ann.tokens = renewed.json()
     assert len((await ann.ask("GET", "/v1/sessions")).json()) == 1
     assert (await ann.ask("DELETE", "/v1/sessions/current")).status_code == 204
+    (noted,) = await acme.audit.list(action="LOGOUT")
+    assert noted.principal == f"user:{ann.user_id}"
     gone = await ann.ask("GET", "/v1/users/me")
     assert gone.status_code == 401
     assert gone.headers["www-authenticate"] == "Bearer"

@@ -71,10 +71,12 @@ def test_E12_a_secret_is_refused_by_its_name(name: str) -> None:
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0xx.sig",
         "xprv9s21ZrQH143K3QTDL4LXw2F7HEK3wJUD2nW2nRk4stbPy6cq3jPPqjiChkVvvNKmPGJxWUtg6LnF5",
         "postgresql://ann:canary@host/db",
+        "nlk1." + "A" * 64,
     ],
 )
 def test_E12_an_unmistakable_secret_is_refused_under_any_name(value: str) -> None:
-    """A private key, a password hash, a JSON web token, an extended key, a URL with a password."""
+    """A private key, a password hash, a JSON web token, an extended key, a URL with a password, a
+    bearer token of ours."""
     with pytest.raises(audit.NotAuditable):
         append(changes={"note": value})
 

@@ -98,6 +98,8 @@ def test_a_named_file_that_is_absent_is_refused() -> None:
         "host=db password=hunter2 user=ann",
         "password='hunter2'",
         "API_KEY: hunter2",
+        '{"name": "ann", "new_password": "hunter2"}',
+        "{'private_key': 'hunter2'}",
     ],
 )
 def test_secrets_are_masked(text: str) -> None:

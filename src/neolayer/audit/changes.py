@@ -53,6 +53,7 @@ _SECRET_VALUE = re.compile(
     r"|\$argon2(id|i|d)\$"
     r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\."
     r"|\b[xyz]prv[1-9A-HJ-NP-Za-km-z]{50,}"
+    r"|\bnl[srk]1\.[\w-]{64}"
     r"|://[^/\s:@]+:[^/\s@]+@"
 )
 

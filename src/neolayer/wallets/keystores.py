@@ -13,7 +13,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, cast
 
-from neolayer.errors import InvalidInput
+from neolayer.errors import InvalidInput, LimitExceeded
 from neolayer.wallets.addresses import EVM
 from neolayer.wallets.model import KeystoreError, extra_missing
 from neolayer.wallets.private_keys import PrivateKey
@@ -27,7 +27,14 @@ MAX_SCRYPT_BYTES = 1 << 28  # 128 * n * r
 MAX_SCRYPT_WORK = 1 << 22  # n * r * p; SCRYPT_N at r = 8, p = 1 is half of it
 MAX_PBKDF2_C = 4_000_000
 
+MOST_WAITING = 32  # of derivations, those at work included; each takes most of a second
+
 _derivations = ThreadPoolExecutor(2, thread_name_prefix="keystore")
+_begun: set[object] = set()
+
+
+class TooManyDerivations(LimitExceeded):
+    """More keystores are waiting than can be opened in time; try again in a moment."""
 
 
 async def open_keystore(text: str | bytes, password: str) -> PrivateKey:
@@ -60,8 +67,13 @@ def require_library() -> None:
 
 
 async def derive(work: Any, *arguments: Any) -> Any:
-    """Do expensive work beside the event loop, two at a time in all."""
-    return await asyncio.get_running_loop().run_in_executor(_derivations, work, *arguments)
+    """Do expensive work beside the event loop, two at a time in all. Raises TooManyDerivations."""
+    if len(_begun) >= MOST_WAITING:
+        raise TooManyDerivations
+    derivation = _derivations.submit(work, *arguments)
+    _begun.add(derivation)  # until it has ended, also where nobody waits for it any more
+    derivation.add_done_callback(_begun.discard)
+    return await asyncio.wrap_future(derivation)
 
 
 def _encrypt(key: PrivateKey, password: bytes, kdf: Kdf) -> str:

@@ -12,6 +12,7 @@ from litestar.datastructures import Cookie
 from litestar.params import JSONBody
 from msgspec import Struct
 
+from neolayer.api.callers import bearer_token
 from neolayer.api.fields import Body, Code, Id, Line, Secret, Token
 from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, client_of, own_only, requires
 from neolayer.identity import Credentials, Session, Tokens
@@ -93,8 +94,7 @@ async def end_others(request: Asking, acme: Acme) -> None:
 @delete("/current", **own_only())
 async def log_out(request: Asking, acme: Acme) -> None:
     """End this session."""
-    assert request.auth.session_id is not None
-    await acme.sessions.revoke(request.auth.session_id, reason="logout")
+    await acme.sessions.log_out(bearer_token(request.headers))
 
 
 @delete("/{session_id:uuid}", **own_only())

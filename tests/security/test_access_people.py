@@ -67,25 +67,31 @@ async def test_E5_suspended_people_are_out_and_come_back_by_login_only(people: P
 
 
 async def test_E10_an_admin_does_not_take_an_owner_over(people: People) -> None:
-    """A new password or address for somebody who may do more is refused, and audited as such."""
+    """A new password or address for somebody who may do more is refused, and audited as such; so are
+    suspending and deleting them, however many owners there are."""
     adam, olga = await people.add("adam"), await people.add("olga")
-    mona = await people.add("mona")
+    mona, paul = await people.add("mona"), await people.add("paul")
     roles = Roles(people.scope)
-    for user, role in ((adam, "admin"), (olga, "owner"), (mona, "member")):
+    roles_of = ((adam, "admin"), (olga, "owner"), (mona, "member"), (paul, "owner"))
+    for user, role in roles_of:
         await roles.grant(role, to=Principal.user(user.id))
     as_adam = replace(people, scope=people.scope.acting_as(Principal.user(adam.id))).users
     for attempt in (
         as_adam.set_password(olga.id, password=ANOTHER),
         as_adam.change_email(olga.id, email="adam@evil.example"),
+        as_adam.set_status(olga.id, status=Status.SUSPENDED),
+        as_adam.delete(olga.id),
     ):
         with pytest.raises(EscalationRefused):
             await attempt
     refused = await people.scope.fetch(
         "SELECT principal, resource_id FROM audit.entries WHERE resource = 'user' AND NOT success"
     )
-    assert refused == [(f"user:{adam.id}", str(olga.id))] * 2
+    assert refused == [(f"user:{adam.id}", str(olga.id))] * 4
     await people.try_login("olga", PASSWORD)
     await as_adam.set_password(mona.id, password=ANOTHER)
+    await as_adam.set_status(mona.id, status=Status.SUSPENDED)
+    await as_adam.delete(mona.id)
 
 
 async def test_E10_the_last_owner_is_neither_suspended_nor_deleted(people: People) -> None:

@@ -231,7 +231,8 @@ BEFORE INSERT OR UPDATE OF service_id, key_hash, expires_at ON auth.api_keys
 FOR EACH ROW EXECUTE FUNCTION auth.admit_key();
 
 -- Whoever sets another's password, address or second factor can come in as them, so that too is a
--- grant of all they hold. Letters and logins act as nobody or as the person, and prove it elsewhere.
+-- grant of all they hold; and whoever suspends or deletes them takes all of it away. Letters and
+-- logins act as nobody or as the person, and prove it elsewhere.
 CREATE FUNCTION auth.admit_credentials() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -258,12 +259,11 @@ BEGIN
 END
 $$;
 CREATE TRIGGER admit_credentials
-BEFORE UPDATE OF email, password_hash, mfa_secret, mfa_enabled ON auth.users
+BEFORE UPDATE OF email, password_hash, mfa_secret, mfa_enabled, status, deleted_at ON auth.users
 FOR EACH ROW WHEN (
-    NEW.deleted_at IS NULL AND (
-        OLD.email <> NEW.email OR OLD.password_hash <> NEW.password_hash
-        OR OLD.mfa_secret IS DISTINCT FROM NEW.mfa_secret OR OLD.mfa_enabled <> NEW.mfa_enabled
-    )
+    OLD.email <> NEW.email OR OLD.password_hash <> NEW.password_hash
+    OR OLD.mfa_secret IS DISTINCT FROM NEW.mfa_secret OR OLD.mfa_enabled <> NEW.mfa_enabled
+    OR OLD.status <> NEW.status OR OLD.deleted_at IS DISTINCT FROM NEW.deleted_at
 ) EXECUTE FUNCTION auth.admit_credentials();
 
 -- A tenant's own role may not pass for one of the platform's.

@@ -94,7 +94,9 @@ def test_a_second_factor_on_and_away(run: Run) -> None:
     shown = answer(run, "mfa", "show", "ann")
     assert shown == {"mfa_enabled": True, "recovery_codes_left": 10}
     assert answer(run, "mfa", "remove", "ann")["mfa_enabled"] is False
-    assert run("mfa", "begin", "ann")[1].startswith("otpauth://totp/")
+    uri = run("mfa", "begin", "ann")[1]
+    assert uri.startswith("otpauth://totp/")
+    assert uri.count("\n") == 1  # however narrow the terminal is: it is copied or piped
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ async def test_E5_suspended_people_are_out_and_come_back_by_login_only(people: P
 
 
 async def test_E10_an_admin_does_not_take_an_owner_over(people: People) -> None:
-    """A new password or address for somebody who may do more is refused, and audited as such; so are
-    suspending and deleting them, however many owners there are."""
+    """A new password or address for somebody who may do more is refused, and audited as such; so
+    are suspending and deleting them, however many owners there are."""
     adam, olga = await people.add("adam"), await people.add("olga")
     mona, paul = await people.add("mona"), await people.add("paul")
     roles = Roles(people.scope)

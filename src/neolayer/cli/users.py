@@ -12,7 +12,7 @@ from uuid import UUID
 
 from cyclopts import App, Parameter
 
-from neolayer.cli.output import say, write_json, write_line, write_table
+from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.cli.secret_input import read_secret
@@ -194,7 +194,7 @@ async def begin(name: Name, /, *, tenant: TenantOption, as_json: AsJson = False)
     if as_json:
         write_json({"uri": enrolment.uri, "secret": enrolment.secret})
     else:
-        write_line(enrolment.uri)
+        print(enrolment.uri)  # as it is: it goes into a QR code
         say("add it to an authenticator, then: neolayer users mfa confirm")
 
 
@@ -212,7 +212,7 @@ async def confirm(name: Name, /, *, tenant: TenantOption, as_json: AsJson = Fals
         return
     say("these codes stand in for a lost authenticator, each once; they are not shown again:")
     for recovery_code in codes:
-        write_line(recovery_code)
+        print(recovery_code)
 
 
 @mfa.command(name="show")

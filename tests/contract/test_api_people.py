@@ -71,6 +71,20 @@ async def test_a_second_factor_from_enrolment_to_login(api: Api) -> None:
     assert (await api.client.post("/v1/sessions", json=with_code)).status_code == 401
 
 
+async def test_E5_ones_own_address_changes_with_a_proof(api: Api) -> None:
+    """Letters that reset the password go there, so a session alone does not move it."""
+    ann = await api.person(await api.tenant("acme"), "ann", "owner")
+    moved = {"email": "ann@elsewhere.example"}
+    without = await ann.ask("PATCH", f"/v1/users/{ann.user_id}", json=moved)
+    assert without.status_code == 403
+    wrong = await ann.ask("PUT", "/v1/users/me/email", json=moved | {"password": "wrong"})
+    assert wrong.status_code == 401
+    assert (await ann.ask("GET", "/v1/users/me")).json()["email"] == "ann@example.com"
+    proved = await ann.ask("PUT", "/v1/users/me/email", json=moved | {"password": PASSWORD})
+    assert (proved.status_code, proved.json()["email"]) == (200, "ann@elsewhere.example")
+    assert proved.json()["email_verified"] is False
+
+
 async def test_E3_absent_tenant_absent_user_and_wrong_password_answer_alike(api: Api) -> None:
     """The same status, body and headers, so that nobody learns who is here."""
     await api.person(await api.tenant("acme"), "ann")

@@ -17,7 +17,7 @@ from psycopg.errors import UniqueViolation
 
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import InvalidInput
+from neolayer.errors import AccessDenied, InvalidInput
 from neolayer.identity.backoff import account_subject
 from neolayer.identity.guarded import guarded
 from neolayer.identity.login import Client, Credentials, Login
@@ -33,7 +33,7 @@ from neolayer.identity.model import (
 from neolayer.identity.passwords import SERVICE_NAME, PasswordHasher, acceptable, personal_words
 from neolayer.identity.sessions import end_sessions
 from neolayer.keys import Keyring
-from neolayer.tenancy import Scope, Transaction
+from neolayer.tenancy import Principal, Scope, Transaction
 
 QUERIES = load_queries(__name__, "people.sql")
 MAX_PAGE = 1000
@@ -104,8 +104,27 @@ class Users:
     async def change_email(self, user_id: UUID, *, email: str) -> User:
         """Change the address, which is then unverified; letters to the old one are worthless.
 
-        Raises InvalidName, UserNotFound, AlreadyRegistered.
+        Raises InvalidName, UserNotFound, AlreadyRegistered, and AccessDenied to the person, who
+        changes their own with `move`.
         """
+        if self.scope.by == Principal.user(user_id):
+            raise AccessDenied(
+                "one's own address changes with a proof", hint="PUT /v1/users/me/email"
+            )
+        return await self._change_email(user_id, email)
+
+    async def move(
+        self, user_id: UUID, offered: Credentials, client: Client, *, email: str
+    ) -> User:
+        """A person's own new address, proved with the password: letters that set a new password
+        go there, so a stolen session must not be enough.
+
+        Raises as `Login.prove` and `change_email`.
+        """
+        await Login(self.scope, self.hasher, self.keyring).prove(user_id, offered, client)
+        return await self._change_email(user_id, email)
+
+    async def _change_email(self, user_id: UUID, email: str) -> User:
         values = {"email": canonical_email(email)}
         return await self._change(QUERIES.change_email, user_id, values, QUERIES.drop_letters)
 

@@ -23,7 +23,7 @@ class NewUser(Body, kw_only=True):
 
 
 class UserPatch(Body, kw_only=True):
-    """What an administrator changes; a new address is unverified."""
+    """What an administrator changes of others; a new address is unverified."""
 
     email: Line | UnsetType = UNSET
     username: Line | UnsetType = UNSET
@@ -45,6 +45,12 @@ class ProofBody(Body, kw_only=True):
     password: Secret
     code: Code | None = None
     recovery_code: Code | None = None
+
+
+class EmailBody(ProofBody, kw_only=True):
+    """A new address, and the proof that it is asked for by its owner."""
+
+    email: Line
 
 
 class CodeBody(Body, kw_only=True):
@@ -136,6 +142,13 @@ async def change_password(request: Asking, acme: Acme, data: JSONBody[PasswordBo
     )
 
 
+@put("/me/email", **own_only())
+async def change_email(request: Asking, acme: Acme, data: JSONBody[EmailBody]) -> User:
+    """Another address of mine, unverified at first."""
+    offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
+    return await acme.users.move(_me(request), offered, client_of(request), email=data.email)
+
+
 @post("/me/mfa", **own_only())
 async def begin_mfa(request: Asking, acme: Acme, data: JSONBody[ProofBody]) -> EnrolmentAnswer:
     """A seed for an authenticator; it counts from its first code on."""
@@ -176,6 +189,7 @@ router = Router(
         remove,
         me,
         change_password,
+        change_email,
         begin_mfa,
         confirm_mfa,
         renew_codes,

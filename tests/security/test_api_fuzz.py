@@ -103,6 +103,7 @@ def fuzz(
             "database": "none",
             "no-shrink": True,
             "deterministic": True,
+            "with-security-parameters": False,
         },
         "phases": {phase: {"enabled": phase in phases} for phase in PHASES},
         "checks": {"enabled": False} | {check: {"enabled": True} for check in CHECKS},

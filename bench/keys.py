@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap, aes_key_wrap
-from neolayer.identity.sealing import seed_binding
 
 from bench.claims import BY_HAND
 from bench.harness import Figure, Plan, alone, compare, rounds
@@ -20,6 +19,7 @@ from bench.server import open_folder, postgres
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.identity.catalogue import CLASSES
+from neolayer.identity.totp import seed_binding
 from neolayer.keys import Keyring, key_id_of
 from neolayer.keys.providers.file import FileKeys
 from neolayer.keys.rewrapping import rewrap

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 from bench.claims import AIM, CLAIMS, SUBJECTS
 from bench.harness import against_aim, alone, compare, read_lines, record, rounds
@@ -32,6 +34,12 @@ def test_the_bars_are_the_ones_we_set_out_to_reach() -> None:
         "wallet-busy-page": 0.7,
         "wallet-busy-balance": 0.7,
     }
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_every_subject_is_a_bench(subject: str) -> None:
+    """Each can be loaded: a bench that moved code broke is found here, not when it is wanted."""
+    assert callable(import_module(f"bench.{subject}").figures)
 
 
 def test_every_figure_begins_with_its_subject_and_has_a_meaning() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 from math import isfinite
 from typing import Any, Final
@@ -70,6 +71,7 @@ def checked(changes: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+@lru_cache(maxsize=4096)  # the same few names, in every entry
 def looks_secret(name: str) -> bool:
     """Whether a field of that name would hold a secret: `mfa_secret`, `apiKey`, `token_hash`.
 
@@ -86,6 +88,7 @@ def text(value: str | None, *, longest: int) -> str | None:
     return None if value is None else visible(value)[:longest]
 
 
+@lru_cache(maxsize=4096)
 def address(value: str | None) -> str | None:
     """An IP address as the database takes it, without a zone. Raises NotAuditable."""
     if not value:
@@ -110,6 +113,8 @@ def _value(value: Any, path: tuple[str, ...]) -> Any:
         )
     if len(path) > _MOST_DEPTH:
         raise NotAuditable("an entry's changes are nested too deep")
+    if type(value) is str:  # nearly all are: an Enum may be one too
+        return _scalar(value, path)
     match value:
         case Enum():
             return _value(value.value, path)

@@ -170,21 +170,36 @@ def _clickhouse_service(chdb: EmbeddedClickHouse, port: int) -> Service:
 
 def _workers(settings: Settings, at: Endpoints, ports: Mapping[str, int]) -> Iterator[Service]:
     environment = {**variables_of(settings), "NEOLAYER_SERVE__PORT": str(ports["serve"])}
-    for name, ready in (
-        ("relay", _relay_reads(at)),
-        ("tasks", _tasks_run(settings)),
-        ("serve", http_answers(settings.serve.host, ports["serve"], "/health/live")),
-    ):
-        module = f"neolayer.workers.{name}"
-        yield Service(
-            name=name,
-            argv=(sys.executable, "-m", module, "--data-dir", str(settings.data_dir), "--wait"),
-            loads_early=True,
-            ready=ready,
-            env=environment,
-            cwd=settings.data_dir,
-            depends_on=(_MIGRATED,),
-        )
+    answers = http_answers(settings.serve.host, ports["serve"], "/health/live")
+    after = (_MIGRATED,)
+    yield _worker(settings, environment, "relay", _relay_reads(at), after)
+    yield _worker(settings, environment, "serve", answers, after)
+    # What is done again and again can begin a moment later: a start is not to wait for it.
+    run, others = _tasks_run(settings), ("relay", "serve")
+    yield _worker(settings, environment, "tasks", run, others, in_background=True)
+
+
+def _worker(
+    settings: Settings,
+    environment: Mapping[str, str],
+    name: str,
+    ready: Callable[[], Awaitable[bool]],
+    after: tuple[str, ...],
+    *,
+    in_background: bool = False,
+) -> Service:
+    module = f"neolayer.workers.{name}"
+    argv = (sys.executable, "-m", module, "--data-dir", str(settings.data_dir))
+    return Service(
+        name=name,
+        argv=argv if in_background else (*argv, "--wait"),
+        loads_early=not in_background,
+        in_background=in_background,
+        ready=ready,
+        env=environment,
+        cwd=settings.data_dir,
+        depends_on=after,
+    )
 
 
 def _relay_reads(at: Endpoints) -> Callable[[], Awaitable[bool]]:

@@ -33,13 +33,14 @@ def layer() -> Iterator[Layer]:
         yield started
 
 
-def test_up_returns_when_everything_is_healthy(layer: Layer) -> None:
+def test_up_returns_when_the_layer_is_healthy(layer: Layer) -> None:
     """After `up --detach` every engine answers and every process runs, and `status` says so."""
+    supervisor = layer.pids()["supervisor"]
     run = layer.run("status", "--json")
     assert run.returncode == 0, run.stderr
     status = json.loads(run.stdout)
     assert status["running"]
-    assert status["pid"] == layer.pids()["supervisor"]
+    assert status["pid"] == supervisor
     assert {service["name"] for service in status["services"]} == PARTS
     assert all(service["state"] == "healthy" for service in status["services"])
     by_name = {engine["name"]: engine for engine in status["engines"]}

@@ -30,7 +30,8 @@ class Service:
     `prepare` runs before every start, in a thread. `ready` answers whether the process does its
     work; it is asked again and again until it does, and NeolayerError counts as "not yet".
     `loads_early`: the process is started at once, loads its programs, and goes on when it is told
-    so by a line on its stdin, once what it depends on is done.
+    so by a line on its stdin, once what it depends on is done. `in_background`: nobody waits for
+    its work, so the layer counts as healthy without it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Service:
     cwd: Path | None = None
     depends_on: tuple[str, ...] = ()
     loads_early: bool = False
+    in_background: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 20.0

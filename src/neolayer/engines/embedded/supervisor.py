@@ -92,8 +92,9 @@ class Supervisor:
             healthy.cancel()
 
     async def _all_done(self) -> None:
-        for event in self._done.values():
-            await event.wait()
+        for name, part in self._parts.items():
+            if not (isinstance(part, Service) and part.in_background):
+                await self._done[name].wait()
 
     async def _until(
         self,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 
 import pytest
+from pydantic import SecretStr
 
 from neolayer.api.bodies import depth
 from neolayer.api.callers import source_address
+from neolayer.api.layer import Layer
+from neolayer.settings import ServeSettings
 
 FOREIGN, OURS = "203.0.113.66", "198.51.100.7"
 
@@ -34,6 +38,15 @@ def test_D_a_body_costs_no_more_than_its_length(shape: bytes) -> None:
 def test_D_depth_counts_brackets_outside_of_strings(body: bytes, expected: int) -> None:
     """A bracket in a string opens nothing, whatever is escaped before it."""
     assert depth(body) == expected
+
+
+async def test_an_operators_token_may_be_any_text() -> None:
+    """Letters beyond ASCII are compared too, rather than failing every request that has a token."""
+    token = "schlüssel-der-betreiber-und-sonst-niemands"
+    layer = Layer(AsyncExitStack, ServeSettings(operator_token=SecretStr(token)))  # type: ignore[arg-type]
+    assert layer.is_operators(token)
+    assert not layer.is_operators("nls1.of-somebody-else")
+    await layer.close()
 
 
 def test_E8_an_address_cannot_be_made_up_by_a_header_of_ones_own() -> None:

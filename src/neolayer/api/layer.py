@@ -58,7 +58,9 @@ class Layer:
     def is_operators(self, token: str) -> bool:
         """Whether this is the operators' token; never where none is set."""
         known = self._operator_token
-        return known is not None and compare_digest(token, known.get_secret_value())
+        if known is None:
+            return False
+        return compare_digest(token.encode(), known.get_secret_value().encode())
 
     async def close(self) -> None:
         """Release everything, in reverse order."""

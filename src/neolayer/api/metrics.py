@@ -16,7 +16,7 @@ from neolayer.telemetry import REGISTRY
 
 @get("/metrics", media_type="text/plain")
 async def metrics(state: State) -> Response[bytes]:
-    """Engines, relay and chains as seen now, and what this process counted."""
+    """Engines, relay and chains as seen within a second, and what this process counted."""
     watch: Watch = state["watch"]
     text = generate_latest(gauges(await watch.health())) + generate_latest(REGISTRY)
     return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

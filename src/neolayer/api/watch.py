@@ -28,21 +28,23 @@ class Watch:
         self._relay_state = relay_state
         self._tasks_state = tasks_state
         self._engines = engines(endpoints)
-        self._asked_at = -_FRESH_S
-        self._last: list[EngineStatus] = []
+        self._asked_at = 0.0
+        self._last: Health | None = None
         self._lock = asyncio.Lock()
 
     async def statuses(self) -> list[EngineStatus]:
         """Every engine's status and whether its schema is ours; at most a second old."""
+        return [engine.status for engine in (await self.health()).engines]
+
+    async def health(self) -> Health:
+        """Everything an operator must know; at most a second old."""
         async with self._lock:
-            if time.monotonic() - self._asked_at >= _FRESH_S:
-                health = await self.health()
-                self._last = [engine.status for engine in health.engines]
+            if self._last is None or time.monotonic() - self._asked_at >= _FRESH_S:
+                self._last = await self._examine()
                 self._asked_at = time.monotonic()
             return self._last
 
-    async def health(self) -> Health:
-        """Everything an operator must know, asked now."""
+    async def _examine(self) -> Health:
         return await examine(
             self._endpoints,
             self._engines,

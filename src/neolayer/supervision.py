@@ -67,7 +67,10 @@ def plan(settings: Settings, directory: DataDirectory) -> Plan:
     What a killed layer left running is ended first: it would still hold the ports that the next one
     should keep. Raises EngineError on a port taken.
     """
+    from neolayer.insight.tasks import tasks_path
+
     stop_strays(directory.resolved)
+    tasks_path(settings.data_dir).unlink(missing_ok=True)  # of the last time, not of this
     ports = _ports(settings, directory)
     return Plan(tuple(services(settings, directory, ports)), ports)
 

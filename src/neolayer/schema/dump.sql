@@ -1291,7 +1291,6 @@ TABLE audit.entries
     CONSTRAINT entries_pkey PRIMARY KEY (id)
     CONSTRAINT entries_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT entries_user_check CHECK (((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))))
-    CREATE INDEX idx_entries_resource ON audit.entries USING btree (tenant_id, resource, resource_id)
     CREATE INDEX idx_entries_tenant_time ON audit.entries USING btree (tenant_id, occurred_at DESC)
     CREATE INDEX idx_entries_unsealed ON audit.entries USING btree (transaction_id) WHERE (chain_number IS NULL)
     CREATE UNIQUE INDEX entries_chain_unique ON audit.entries USING btree (tenant_id, chain_number) NULLS NOT DISTINCT WHERE (chain_number IS NOT NULL)

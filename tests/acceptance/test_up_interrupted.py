@@ -14,6 +14,10 @@ from tests.fixtures.layer_commands import Layer, all_pids, command_line, eventua
 from neolayer.engines.embedded.data_directory import DataDirectory
 
 Moment = Callable[[Layer], bool]
+# A shell starts what runs in its background with Ctrl-C ignored, and a command keeps to that.
+IN_BACKGROUND = pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="SIGINT is ignored here"
+)
 UNDER_NOHUP = pytest.mark.skipif(
     signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="SIGHUP is ignored here"
 )
@@ -60,7 +64,7 @@ def interrupted(layer: Layer, command: str, moment: Moment, number: int) -> tupl
     [
         (has_forked, signal.SIGTERM, 143),
         pytest.param(makes_its_cluster, signal.SIGHUP, 129, marks=UNDER_NOHUP),
-        (makes_its_cluster, signal.SIGINT, 130),
+        pytest.param(makes_its_cluster, signal.SIGINT, 130, marks=IN_BACKGROUND),
         (starts_its_engines, signal.SIGTERM, 143),
     ],
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from neolayer.enclave.attestations import Attestations, CollateralStore
+from neolayer.enclave.attestations import Attestations
 from neolayer.enclave.collateral import BadCollateral, Collateral
+from neolayer.enclave.collateral_store import CollateralStore
 from neolayer.enclave.computations import (
     Claim,
     Computation,

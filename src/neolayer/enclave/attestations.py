@@ -20,7 +20,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from neolayer import audit
-from neolayer.enclave.collateral import Collateral, read_collateral
+from neolayer.enclave.collateral import Collateral
+from neolayer.enclave.collateral_store import collateral_at
 from neolayer.enclave.model import (
     Attestation,
     AttestationNotFound,
@@ -221,7 +222,7 @@ class Attestations:
             version, policy = found or (None, None)
             if platform is None:
                 return _Basis(policy, version)
-            return _Basis(policy, version, await _collateral_at(tx, quote.tee, platform, at))
+            return _Basis(policy, version, await collateral_at(tx, quote.tee, platform, at))
 
     async def _refuse_unreadable(
         self, quote: bytes, why: Unreadable, enclave_id: str, at: datetime
@@ -231,31 +232,6 @@ class Attestations:
             record = _Record(None, enclave_id, quote, "submitted", verdict.status)
             await _log(tx, record, verdict, _Basis(None, None), at)
         return _outcome(record, verdict, _Basis(None, None))
-
-
-@dataclass(frozen=True, slots=True)
-class CollateralStore:
-    """Collateral of every platform, public to all tenants; operators add to it."""
-
-    scope: Scope
-
-    async def add(self, document: bytes) -> Collateral:
-        """Check collateral and keep it; adding the same twice changes nothing.
-
-        Raises BadCollateral, and psycopg's InsufficientPrivilege where no operator acts.
-        """
-        collateral = await asyncio.to_thread(read_collateral, document)
-        async with self.scope.transaction() as tx:
-            names = {field.name: getattr(collateral, field.name) for field in fields(collateral)}
-            if await tx.one(sql.add_collateral, names) is not None:
-                changes = {"tee": collateral.tee, "fmspc": collateral.fmspc}
-                _audit(tx, "CREATE", "collateral", collateral.id, changes)
-        return collateral
-
-    async def list(self, *, fmspc: str | None = None, limit: int = 100) -> list[Collateral]:
-        """What is known, the newest first, without the documents."""
-        names = {"fmspc": fmspc and fmspc.lower(), "limit": checked_limit(limit)}
-        return [_collateral(row) for row in await self.scope.fetch(sql.list_collateral, names)]
 
 
 # A judgement on its way into the tables
@@ -361,7 +337,7 @@ async def _judge_again(
     tx: Transaction, row: Sequence[Any], policy: Policy | None, version: int | None, at: datetime
 ) -> None:
     attestation_id, enclave_id, raw, tee, fmspc, ca, attested_at = row
-    collateral = await _collateral_at(tx, Tee(tee), Platform(fmspc, ca), at)
+    collateral = await collateral_at(tx, Tee(tee), Platform(fmspc, ca), at)
     basis = _Basis(policy, version, collateral)
     verdict = await asyncio.to_thread(_judge, read_quote(raw), basis, at, attested_at)
     status = Status.EXPIRED if verdict.reason in _STALE else verdict.status
@@ -495,18 +471,6 @@ def _audit(
 
 
 # Rows as values
-
-
-async def _collateral_at(
-    tx: Transaction, tee: Tee, platform: Platform, at: datetime
-) -> Collateral | None:
-    names = {"tee": tee, "fmspc": platform.fmspc, "ca": platform.ca, "at": at}
-    row = await tx.one(sql.collateral_at, names)
-    return None if row is None else _collateral(row)
-
-
-def _collateral(row: Sequence[Any]) -> Collateral:
-    return Collateral(row[0], Tee(row[1]), *row[2:])
 
 
 def _policy(row: Sequence[Any] | None) -> tuple[int, Policy] | None:

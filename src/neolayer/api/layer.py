@@ -154,6 +154,13 @@ def _access(connection: ASGIConnection[Any, Any, Any, Any]) -> Access:
     return access
 
 
+def person_of(request: Asking) -> UUID:
+    """Who asks, on a route that lets people in only."""
+    user_id = request.user.user_id
+    assert user_id is not None  # own_only lets nobody else in
+    return user_id
+
+
 async def provide_platform(request: Asking) -> Platform:
     """The platform, for routes before authentication."""
     return await layer_of(request).platform()

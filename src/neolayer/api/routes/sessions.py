@@ -14,7 +14,16 @@ from msgspec import Struct
 
 from neolayer.api.callers import bearer_token
 from neolayer.api.fields import Body, Code, Id, Line, Secret, Token
-from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, client_of, own_only, requires
+from neolayer.api.layer import (
+    DEPENDENCIES,
+    Acme,
+    Asking,
+    Opened,
+    client_of,
+    own_only,
+    person_of,
+    requires,
+)
 from neolayer.identity import Credentials, Session, Tokens
 
 DEVICE_COOKIE = "neolayer_device"
@@ -82,13 +91,13 @@ async def refresh(
 @get("/", **own_only())
 async def my_sessions(request: Asking, acme: Acme) -> Sequence[Session]:
     """Where I am logged in, the last used first."""
-    return await acme.sessions.list(_me(request))
+    return await acme.sessions.list(person_of(request))
 
 
 @delete("/", **own_only())
 async def end_others(request: Asking, acme: Acme) -> None:
     """End all my sessions but this one."""
-    await acme.sessions.revoke_all(_me(request), but=request.auth.session_id)
+    await acme.sessions.revoke_all(person_of(request), but=request.auth.session_id)
 
 
 @delete("/current", **own_only())
@@ -100,7 +109,7 @@ async def log_out(request: Asking, acme: Acme) -> None:
 @delete("/{session_id:uuid}", **own_only())
 async def end_one(request: Asking, acme: Acme, session_id: Id) -> None:
     """End one of my sessions."""
-    await acme.sessions.revoke(session_id, of=_me(request))
+    await acme.sessions.revoke(session_id, of=person_of(request))
 
 
 @get("/of/{user_id:uuid}", **requires("sessions:read"))
@@ -113,12 +122,6 @@ async def sessions_of(acme: Acme, user_id: Id) -> Sequence[Session]:
 async def end_all_of(acme: Acme, user_id: Id) -> None:
     """End all sessions of a person."""
     await acme.sessions.revoke_all(user_id)
-
-
-def _me(request: Asking) -> UUID:
-    user_id = request.user.user_id
-    assert user_id is not None  # own_only lets nobody else in
-    return user_id
 
 
 def _told(tokens: Tokens) -> TokensAnswer:

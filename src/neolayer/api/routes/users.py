@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
 from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
 from neolayer.api.fields import Body, Code, Id, Line, Mark, Secret, Token
-from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, client_of, own_only, requires
+from neolayer.api.layer import (
+    DEPENDENCIES,
+    Acme,
+    Asking,
+    Opened,
+    client_of,
+    own_only,
+    person_of,
+    requires,
+)
 from neolayer.face import Platform, TenantView
 from neolayer.identity import BadToken, Credentials, Status, User
 from neolayer.tenancy import TenantNotFound
@@ -130,7 +138,7 @@ async def remove(acme: Acme, user_id: Id) -> None:
 @get("/me", **own_only())
 async def me(request: Asking, acme: Acme) -> User:
     """Who I am."""
-    return await acme.users.get(_me(request))
+    return await acme.users.get(person_of(request))
 
 
 @put("/me/password", **own_only())
@@ -138,7 +146,7 @@ async def change_password(request: Asking, acme: Acme, data: JSONBody[PasswordBo
     """Another password: every session ends, this one too."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
     await acme.users.change_password(
-        _me(request), offered, client_of(request), password=data.new_password
+        person_of(request), offered, client_of(request), password=data.new_password
     )
 
 
@@ -146,21 +154,21 @@ async def change_password(request: Asking, acme: Acme, data: JSONBody[PasswordBo
 async def change_email(request: Asking, acme: Acme, data: JSONBody[EmailBody]) -> User:
     """Another address of mine, unverified at first."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
-    return await acme.users.move(_me(request), offered, client_of(request), email=data.email)
+    return await acme.users.move(person_of(request), offered, client_of(request), email=data.email)
 
 
 @post("/me/mfa", **own_only())
 async def begin_mfa(request: Asking, acme: Acme, data: JSONBody[ProofBody]) -> EnrolmentAnswer:
     """A seed for an authenticator; it counts from its first code on."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
-    enrolment = await acme.users.mfa.enrol(_me(request), offered, client_of(request))
+    enrolment = await acme.users.mfa.enrol(person_of(request), offered, client_of(request))
     return EnrolmentAnswer(enrolment.uri, enrolment.secret)
 
 
 @post("/me/mfa/confirm", **own_only())
 async def confirm_mfa(request: Asking, acme: Acme, data: JSONBody[CodeBody]) -> RecoveryCodes:
     """The first code: from now on one is asked for."""
-    return RecoveryCodes(await acme.users.mfa.confirm(_me(request), code=data.code))
+    return RecoveryCodes(await acme.users.mfa.confirm(person_of(request), code=data.code))
 
 
 @post("/me/mfa/recovery-codes", **own_only())
@@ -168,7 +176,7 @@ async def renew_codes(request: Asking, acme: Acme, data: JSONBody[ProofBody]) ->
     """New recovery codes; the old ones are void."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
     return RecoveryCodes(
-        await acme.users.mfa.renew_recovery_codes(_me(request), offered, client_of(request))
+        await acme.users.mfa.renew_recovery_codes(person_of(request), offered, client_of(request))
     )
 
 
@@ -176,7 +184,7 @@ async def renew_codes(request: Asking, acme: Acme, data: JSONBody[ProofBody]) ->
 async def disable_mfa(request: Asking, acme: Acme, data: JSONBody[ProofBody]) -> None:
     """Ask for no codes any more."""
     offered = Credentials(data.password, code=data.code, recovery_code=data.recovery_code)
-    await acme.users.mfa.disable(_me(request), offered, client_of(request))
+    await acme.users.mfa.disable(person_of(request), offered, client_of(request))
 
 
 router = Router(
@@ -223,7 +231,7 @@ async def verify_email(platform: Opened, data: JSONBody[VerifyBody]) -> None:
 @post("/email-verifications", status_code=202, **own_only())
 async def request_verification(request: Asking, acme: Acme) -> None:
     """Have a letter sent to my address."""
-    await acme.letters.request_verification(_me(request))
+    await acme.letters.request_verification(person_of(request))
 
 
 async def _visitor(platform: Platform, tenant: str) -> TenantView:
@@ -231,12 +239,6 @@ async def _visitor(platform: Platform, tenant: str) -> TenantView:
         return await platform.visitor(tenant)
     except TenantNotFound:
         raise BadToken from None
-
-
-def _me(request: Asking) -> UUID:
-    user_id = request.user.user_id
-    assert user_id is not None  # own_only lets nobody else in
-    return user_id
 
 
 letters = Router(

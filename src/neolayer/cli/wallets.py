@@ -402,7 +402,7 @@ def _new_private_file(file: Path) -> Generator[TextIO]:
             yield out
             out.flush()
             os.fsync(out.fileno())
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no half of a keystore stays
         file.unlink(missing_ok=True)
         raise
 

@@ -59,7 +59,7 @@ def _become_background(supervise: Callable[[], int], log: Path) -> NoReturn:
         os.dup2(output, 1)
         os.dup2(output, 2)
         code = supervise()
-    except BaseException:
+    except BaseException:  # the last frame of this process: told in the log, then the exit
         traceback.print_exc()
     finally:
         sys.stderr.flush()

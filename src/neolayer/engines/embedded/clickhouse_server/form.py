@@ -79,7 +79,7 @@ async def read_form(request: web.BaseRequest) -> Form:
     except ValueError as exc:
         form.close()
         raise ClickHouseFault.of(BAD_ARGUMENTS, f"The form is malformed: {exc}") from exc
-    except BaseException:
+    except BaseException:  # a caller who hangs up too: its files on disk go
         form.close()
         raise
     return form

@@ -82,7 +82,7 @@ class Links:
             overlay = lease.overlay
             if overlay is not None and not overlay.fits(wanted.settings, wanted.database):
                 await self._threads.call(overlay.lay, wanted.settings, wanted.database)
-        except BaseException:
+        except BaseException:  # cancelled too: the lease goes back whatever happens
             lease.spent = lease.session is None
             await self.release(lease)
             raise
@@ -142,7 +142,7 @@ class Links:
             refused = {n: v for n, v in wanted.settings.items() if n not in READER_SETTINGS}
             if refused:
                 link.run(set_statement(refused))
-        except BaseException:
+        except BaseException:  # whatever it was, nobody else will close this link
             link.close()
             raise
         return link

@@ -142,7 +142,7 @@ class Runner:
             while chunk := await pipe.read():
                 await reply.write(chunk)
             return await asyncio.shield(running)
-        except BaseException:
+        except BaseException:  # a caller who hangs up too: the statement ends with it
             pipe.close_reader()
             await settle(asyncio.ensure_future(self._stop(running, link.token, pipe.path)))
             raise
@@ -176,7 +176,7 @@ class Runner:
             async for piece in body.pieces(max(0, head.data_at - len(prefix))):
                 await self._threads.call(insert.append, piece)
             return await self._threads.call(insert.finish)
-        except BaseException:
+        except BaseException:  # a caller who hangs up too: half an insert is none
             await self._threads.call(insert.cancel)
             raise
 

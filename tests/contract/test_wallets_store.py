@@ -228,6 +228,14 @@ async def test_signing_is_audited_with_its_hash(new_wallets: NewWallets) -> None
     ]
 
 
+async def test_D_a_message_that_is_no_text_is_refused(new_wallets: NewWallets) -> None:
+    """A lone surrogate has no bytes to sign: one clear error, and nothing is signed."""
+    wallets = await new_wallets()
+    wallet = await wallets.create(network="ethereum")
+    with pytest.raises(InvalidInput, match="no encoding"):
+        await wallets.sign_message(wallet.id, "half \ud83d")
+
+
 async def test_signing_for_neo(new_wallets: NewWallets) -> None:
     """A transaction as nodes write it gets this wallet's witness; there is no EIP-191 there."""
     wallets = await new_wallets()

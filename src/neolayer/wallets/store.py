@@ -268,7 +268,12 @@ class Wallets:
 
     async def sign_message(self, wallet_id: UUID, message: str | bytes) -> SignedMessage:
         """A message signed as EIP-191 says (`personal_sign`). EVM networks only."""
-        raw = message.encode() if isinstance(message, str) else message
+        try:
+            raw = message.encode() if isinstance(message, str) else message
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                "the message holds half a character, which no encoding has"
+            ) from None
         if len(raw) > MAX_MESSAGE_BYTES:
             raise InvalidInput(f"a message has at most {MAX_MESSAGE_BYTES} bytes")
         wallet, sealed = await self._sealed(wallet_id)

@@ -15,6 +15,8 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from tests.fixtures.fix_clickhouse_process import (
+    OWNER,
+    OWNER_PASSWORD,
     ClickHouseProcess,
     server_arguments,
 )
@@ -87,6 +89,20 @@ def test_sigterm_stops_cleanly_in_the_middle_of_work(start_clickhouse: Start) ->
     again = start_clickhouse()
     assert again.send("SELECT count() FROM t").data == b"0\n"
     assert stop(again) == 0
+
+
+def test_sigterm_stops_cleanly_while_a_client_still_sends(start_clickhouse: Start) -> None:
+    """A statement that never came whole keeps nobody from leaving with 0."""
+    server = start_clickhouse()
+    head = (
+        "POST /?query_id=slow HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n"
+        f"X-ClickHouse-User: {OWNER}\r\nX-ClickHouse-Key: {OWNER_PASSWORD}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(head.encode() + b"SELECT 1")
+        while b"already running" not in server.send("SELECT 1", url="?query_id=slow").data:
+            pass
+        assert stop(server) == 0
 
 
 def refused(arguments: list[str]) -> str:

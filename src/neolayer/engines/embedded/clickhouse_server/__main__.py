@@ -80,7 +80,6 @@ async def _listen(app: App, arguments: argparse.Namespace, stop: asyncio.Event) 
     print(f"ClickHouse {app.engine.version} on {arguments.host}:{port}", file=sys.stderr)  # noqa: T201
     await stop.wait()
     listener.close()
-    server.pre_shutdown()
     expiry.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await expiry
@@ -88,6 +87,7 @@ async def _listen(app: App, arguments: argparse.Namespace, stop: asyncio.Event) 
     if not drained:  # nothing is lost: what was acknowledged is on disk
         print("a statement does not stop; leaving without it", file=sys.stderr)  # noqa: T201
         os._exit(1)
+    server.pre_shutdown()  # not before: from then on what a client still sends is not read
     await server.shutdown(1)
 
 

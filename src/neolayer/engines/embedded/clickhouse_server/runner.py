@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from neolayer.engines.embedded.clickhouse_server import faults, statement
 from neolayer.engines.embedded.clickhouse_server.body import Body
@@ -26,6 +27,7 @@ PEEK_BYTES = 1 << 20
 MAX_QUERY_BYTES = 64 << 20
 _KILL_SECONDS = 0.25
 _DRAIN_POLL_SECONDS = 0.05
+_CANCEL_AFTER_SECONDS = 2.0  # after the first kill
 _SHORT_SECONDS = 0.005  # most answers are whole by then, which saves waking up for parts
 _OUTPUT_WORDS = {
     "SELECT",
@@ -44,37 +46,55 @@ _KILL = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    token: str
+    task: asyncio.Task[object] | None
+
+
 class Runner:
     """Runs statements on leased links."""
 
     def __init__(self, engine: Engine, threads: Threads) -> None:
         self._engine = engine
         self._threads = threads
-        self._running: dict[str, str] = {}
+        self._running: dict[str, _Running] = {}
+        self._stopping = False
 
     async def run(
         self, wanted: Wanted, body: Body, lease: Lease, reply: Reply, *, may_write: bool
     ) -> Outcome:
         """Run the request's statement; its answer goes to `reply`, what it did comes back."""
+        if self._stopping:
+            raise ClickHouseFault.of(
+                faults.TOO_MANY_SIMULTANEOUS_QUERIES, "This server is stopping; try again"
+            )
         if wanted.query_id in self._running:
             raise ClickHouseFault.of(
                 faults.QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING,
                 f"Query with id = {wanted.query_id} is already running",
             )
-        self._running[wanted.query_id] = lease.link.token
+        self._running[wanted.query_id] = _Running(lease.link.token, asyncio.current_task())
         try:
             return await self._dispatch(wanted, body, lease, reply, may_write=may_write)
         finally:
             del self._running[wanted.query_id]
 
     async def drain(self, *, grace_seconds: float, limit_seconds: float) -> bool:
-        """Let statements end by themselves, then kill them; False if some would not stop."""
+        """Let statements end by themselves, then kill them; False if some would not stop.
+
+        What a kill does not reach has not come to the engine yet (its client still sends): that is
+        cancelled. New statements are refused from here on.
+        """
+        self._stopping = True
         loop = asyncio.get_running_loop()
         begun = loop.time()
         while self._running and loop.time() - begun < limit_seconds:
-            if loop.time() - begun > grace_seconds:
-                for token in list(self._running.values()):
-                    await self._threads.call(self._engine.kill, token)
+            waited = loop.time() - begun
+            for running in list(self._running.values()) if waited > grace_seconds else ():
+                await self._threads.call(self._engine.kill, running.token)
+                if running.task and waited > grace_seconds + _CANCEL_AFTER_SECONDS:
+                    running.task.cancel()
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         return not self._running
 
@@ -183,8 +203,8 @@ class Runner:
     async def _command(
         self, wanted: Wanted, sql: bytes, lease: Lease, reply: Reply, *, kind: Kind
     ) -> Outcome:
-        if (kill := _KILL.fullmatch(sql)) and (token := self._running.get(kill[1].decode())):
-            await self._threads.call(self._engine.kill, token)
+        if (kill := _KILL.fullmatch(sql)) and (running := self._running.get(kill[1].decode())):
+            await self._threads.call(self._engine.kill, running.token)
             return Outcome(b"", 0, 0, 0, 0, 0, 0.0)
         if kind is Kind.CONTROL:
             lease.spent = True

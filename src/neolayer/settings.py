@@ -20,7 +20,8 @@ from neolayer.errors import SettingsError
 DEFAULT_DATA_DIR = ".neolayer"
 DEFAULT_FILE = "neolayer.toml"
 PREFIX = "NEOLAYER_"
-_NOT_SETTINGS = frozenset({"NEOLAYER_ENGINES"})  # where `make engines` puts servers for tests
+# For tests: where `make engines` puts servers, and the point at which a process is to die.
+_NOT_SETTINGS = frozenset({"NEOLAYER_ENGINES", "NEOLAYER_CRASH_AT"})
 
 
 class _Section(BaseModel):

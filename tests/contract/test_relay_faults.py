@@ -21,6 +21,7 @@ from neolayer.freshness import Store
 from neolayer.relay import decoder, lane
 from neolayer.relay.changes import Batch
 from neolayer.relay.sinks.null import NullSink
+from neolayer.relay.sinks.sink import Rejected
 from neolayer.relay.status import read_state, slot_state
 
 HUNDRED = "INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 100) g"
@@ -37,12 +38,12 @@ class StubbornSink(NullSink):
         self.refused = 0
         self.batches: list[Batch] = []
 
-    async def write(self, batches: Sequence[Batch]) -> None:
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         if not self.willing.is_set():
             self.refused += 1
             raise EngineUnavailable("stubborn", "not now")
         self.batches += batches
-        await super().write(batches)
+        return await super().write(batches)
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 20) -> None:

@@ -27,10 +27,16 @@ def commit(lsn: int, end: int, *, time_us: int = 0) -> memoryview:
 
 
 def relation(
-    relation_id: int, columns: Sequence[str], *, schema: str = "public", name: str = "things"
+    relation_id: int,
+    columns: Sequence[str],
+    *,
+    schema: str = "public",
+    name: str = "things",
+    types: Sequence[int] = (),
 ) -> memoryview:
     described = b"".join(
-        b"\x01" + column.encode() + b"\0" + struct.pack(">Ii", 25, -1) for column in columns
+        b"\x01" + column.encode() + b"\0" + struct.pack(">Ii", oid, -1)
+        for column, oid in zip(columns, types or [25] * len(columns), strict=True)
     )
     head = struct.pack(">I", relation_id) + schema.encode() + b"\0" + name.encode() + b"\0d"
     return wal_data(b"R" + head + struct.pack(">H", len(columns)) + described)

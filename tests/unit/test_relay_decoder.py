@@ -19,6 +19,7 @@ from neolayer.relay.changes import (
     ROWS_PER_PAGE,
     UNCHANGED,
     UPDATE,
+    UPDATE_WITH_KEY,
     UPDATE_WITH_OLD,
     Batch,
     Change,
@@ -111,11 +112,27 @@ def test_unchanged_toast_comes_from_the_old_row() -> None:
         pg.relation(1, columns(3)),
         pg.update(1, [b"1", UNCHANGED, b"new"], old=[b"1", b"long", b"old"]),
         pg.update(1, [b"2", UNCHANGED, NULL]),
+        pg.update(1, [b"4", UNCHANGED, NULL], old=[b"3", NULL, NULL], mark=b"K"),
         pg.commit(5, 6),
     )
-    first, second = changes_of(batch)
+    first, second, third = changes_of(batch)
     assert first.row == [b"1", b"long", b"new"]
     assert second.row == [b"2", UNCHANGED, NULL]
+    # An old key says nothing of the other columns: null there is no value.
+    assert third == Change(
+        third.version, UPDATE_WITH_KEY, [b"4", UNCHANGED, NULL], [b"3", NULL, NULL]
+    )
+
+
+def test_a_table_is_described_with_its_columns_types() -> None:
+    """A relation knows the type of each column by the oid the server sent."""
+    (table,) = taken(
+        pg.begin(5),
+        pg.relation(1, ["id", "name"], types=[20, 25]),
+        pg.insert(1, [b"1", b"x"]),
+        pg.commit(5, 6),
+    ).changes
+    assert table.relation.columns == ("id", "name") and table.relation.types == (20, 25)
 
 
 def test_pages_hold_any_number_of_rows_and_each_its_version() -> None:

@@ -23,7 +23,8 @@ UNCHANGED = ord("u")
 Value: TypeAlias = bytes | int
 Row: TypeAlias = Sequence[Value]
 
-INSERT, UPDATE, UPDATE_WITH_OLD, DELETE = b"IUOD"
+# An update may bring the old row whole, or only the columns of its key (the others read as null).
+INSERT, UPDATE, UPDATE_WITH_OLD, UPDATE_WITH_KEY, DELETE = b"IUOKD"
 
 ROWS_PER_PAGE = 256
 _pages = msgspec.msgpack.Decoder(list[list[bytes | int]])
@@ -31,12 +32,13 @@ _pages = msgspec.msgpack.Decoder(list[list[bytes | int]])
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table as the log describes it at this point."""
+    """A table as the log describes it at this point. `types` are the columns' type oids."""
 
     id: int
     schema: str
     name: str
     columns: tuple[str, ...]
+    types: tuple[int, ...] = ()
 
     @property
     def table(self) -> str:
@@ -57,7 +59,8 @@ class Relation:
 class Change(NamedTuple):
     """One row's change. `row` is the new row, or the old one of a delete.
 
-    `old` is the row before an update where the table's replica identity sends it.
+    `old` is the row before an update where the table's replica identity sends it; of a kind
+    UPDATE_WITH_KEY only the key's columns.
     """
 
     version: int
@@ -105,8 +108,10 @@ class TableChanges:
         width = len(self.relation.columns)
         for kind, version, values in zip(self.kinds, versions, rows, strict=True):
             row, old = values, None
-            if kind == UPDATE_WITH_OLD:
+            if kind in (UPDATE_WITH_OLD, UPDATE_WITH_KEY):
                 old, row = _split(values, width, self.relation)
+                if kind == UPDATE_WITH_OLD:
+                    row = _completed(row, old)
             if len(row) != width:
                 raise _malformed(self.relation)
             yield Change(version, kind, row, old)
@@ -148,14 +153,18 @@ def _unpack(page: bytes, relation: Relation) -> list[list[Value]]:
 
 
 def _split(values: list[Value], width: int, relation: Relation) -> tuple[list[Value], list[Value]]:
-    """Old and new row of an update; what TOAST left out of the new one comes from the old one."""
+    """Old and new row of an update."""
     # Two bytes of column count, the old row, the mark 'N', two bytes again, the new row.
     if len(values) != 2 * width + 5 or values[width + 2] != ord("N"):
         raise _malformed(relation)
-    old, row = values[2 : width + 2], values[width + 5 :]
-    if UNCHANGED in row:
-        row = [before if now == UNCHANGED else now for before, now in zip(old, row, strict=True)]
-    return old, row
+    return values[2 : width + 2], values[width + 5 :]
+
+
+def _completed(row: list[Value], old: list[Value]) -> list[Value]:
+    """The new row; what TOAST left out of it is as it was."""
+    if UNCHANGED not in row:
+        return row
+    return [before if now == UNCHANGED else now for before, now in zip(old, row, strict=True)]
 
 
 def _malformed(relation: Relation) -> RelayError:

@@ -32,6 +32,7 @@ from neolayer.relay.changes import (
     INSERT,
     ROWS_PER_PAGE,
     UPDATE,
+    UPDATE_WITH_KEY,
     UPDATE_WITH_OLD,
     Batch,
     Relation,
@@ -189,11 +190,11 @@ class Decoder:
         elif tag == UPDATE and mark == _NEW:
             self._row(message, UPDATE)
         elif tag == UPDATE and mark in (_OLD, _OLD_KEY):
-            self._row_with_old(message)
+            self._row_with_old(message, UPDATE_WITH_OLD if mark == _OLD else UPDATE_WITH_KEY)
         else:
             raise ValueError(mark)
 
-    def _row_with_old(self, message: memoryview) -> None:
+    def _row_with_old(self, message: memoryview, kind: int) -> None:
         """Both rows become one array, which `changes.py` splits again."""
         relation_id = _u32(message, 26)[0]
         table = self._open.get(relation_id) or self._open_table(relation_id)
@@ -214,7 +215,7 @@ class Decoder:
             table.parts.append(head + message[31:])
             if len(table.parts) == ROWS_PER_PAGE:
                 table.close_page()
-        table.changes.kinds.append(UPDATE_WITH_OLD)
+        table.changes.kinds.append(kind)
         self.rows += 1
         self.size += len(message)
 
@@ -278,13 +279,15 @@ def _read_relation(body: bytes) -> Relation:
     count = _u16(body, position + 1)[0]  # before it: which columns identify an old row
     position += 3
     columns: list[str] = []
+    types: list[int] = []
     for _ in range(count):
         column, position = _text(body, position + 1)  # before it: whether it is one of those
         columns.append(column)
-        position += 8  # type and its modifier
+        types.append(_u32(body, position)[0])
+        position += 8  # behind the type: its modifier
     if position > len(body):
         raise ValueError("a table's description is cut short")
-    return Relation(relation_id, schema or "pg_catalog", name, tuple(columns))
+    return Relation(relation_id, schema or "pg_catalog", name, tuple(columns), tuple(types))
 
 
 def _text(body: bytes, start: int) -> tuple[str, int]:

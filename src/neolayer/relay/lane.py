@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
@@ -19,7 +19,7 @@ import structlog
 
 from neolayer.errors import NeolayerError
 from neolayer.relay.changes import Batch
-from neolayer.relay.sinks.sink import CopyLost, Sink, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Rejected, Sink, Snapshot
 from neolayer.relay.status import LaneState
 
 FULL_BYTES = 64 << 20
@@ -126,7 +126,7 @@ class Lane:
         # transaction in pieces it must not see the first piece again without the rest.
         fresh = [batch for batch in batches if not batch.contained_in(self.position)]
         if fresh:
-            await self.sink.write(fresh)
+            self._park(await self.sink.write(fresh))
             self.state.writes += 1
         for batch in batches:
             self.state.waiting_rows -= batch.rows
@@ -134,6 +134,11 @@ class Lane:
             self.state.written_rows += batch.rows
             self.state.committed_at = batch.committed_at or self.state.committed_at
         self._reached(batches[-1].position)
+
+    def _park(self, rejected: Sequence[Rejected]) -> None:
+        for one in rejected:
+            self.state.rejected += 1
+            self._log.error("a change is refused for ever", table=one.table, cause=one.cause)
 
     def _reached(self, position: int) -> None:
         self.position = max(self.position, position)

@@ -42,6 +42,7 @@ class LaneState(msgspec.Struct):
     error: str | None = None
     error_at: float | None = None
     failures: int = 0
+    rejected: int = 0
 
     def failed(self, exc: NeolayerError) -> None:
         self.error, self.error_at = exc.message, time.time()

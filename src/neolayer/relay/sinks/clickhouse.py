@@ -9,7 +9,7 @@ one key under one version are told apart only by the order of their inserts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
 import aiohttp
@@ -21,7 +21,7 @@ from neolayer.engines.clickhouse.client import connect, explain
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.relay.changes import Batch, TableChanges, Truncation
-from neolayer.relay.sinks.sink import CopyLost, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 from neolayer.relay.sinks.tabs import LIVE, encode
 
 _sql = load_queries(__name__, "clickhouse.sql")
@@ -38,6 +38,7 @@ class ClickHouseSink:
     """Copies the declared tables, and its own checkpoint, into one ClickHouse database."""
 
     name = "clickhouse"
+    database = "neolayer"
 
     def __init__(
         self, endpoint: ClickHouseEndpoint, classes: Iterable[DataClass], *, wait_s: float
@@ -49,6 +50,7 @@ class ClickHouseSink:
             for copy in one.copies
             if isinstance(copy, ClickHouseCopy)
         }
+        self.tables = frozenset(self._copies)
         self._client: AsyncClient | None = None
         self._left = 0
         self.wait_s = wait_s
@@ -73,7 +75,7 @@ class ClickHouseSink:
         if await self._checkpoint() < self._left:
             raise CopyLost(self.name)
 
-    async def write(self, batches: Sequence[Batch]) -> None:
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         await self._require_what_was_left()
         waiting: dict[str, list[bytes]] = {}
         last_version: dict[str, int] = {}
@@ -92,15 +94,19 @@ class ClickHouseSink:
             last_version[table] = changes.versions[-1]
         await self._insert_all(waiting)
         await self._store_checkpoint(batches[-1].position)
+        return ()
 
-    async def copy(self, snapshot: Snapshot) -> None:
-        self._left = 0
-        for table, copy in self._copies.items():
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        if tables is None:
+            self._left = 0
+        for table in self.tables if tables is None else tables:
+            copy = self._copies[table]
             tail = b"\t%d\t%s\n" % (snapshot.version, LIVE)
             async for block in _blocks(snapshot.rows(table, copy.columns), tail):
                 await self._insert(copy, block)
             await self._delete_below(copy, snapshot.version)
-        await self._store_checkpoint(snapshot.version)
+        if tables is None:
+            await self._store_checkpoint(snapshot.version)
 
     async def _insert_all(self, waiting: dict[str, list[bytes]]) -> None:
         for table, parts in waiting.items():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from neolayer.relay.changes import Batch, TableChanges
-from neolayer.relay.sinks.sink import Snapshot
+from neolayer.relay.sinks.sink import Rejected, Snapshot
 
 
 class NullSink:
     """Decodes every row, counts it and forgets it."""
 
     name = "null"
+    database = "neolayer"
+    tables: frozenset[str] = frozenset()
     wait_s = 0.0
 
     def __init__(self) -> None:
@@ -21,15 +23,17 @@ class NullSink:
     async def open(self, confirmed: int) -> int | None:
         return self.position or confirmed
 
-    async def copy(self, snapshot: Snapshot) -> None:
-        self.position = snapshot.version
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        if tables is None:
+            self.position = snapshot.version
 
-    async def write(self, batches: Sequence[Batch]) -> None:
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         for batch in batches:
             for changes in batch.changes:
                 if isinstance(changes, TableChanges):
                     self.rows += _count(changes)
             self.position = batch.position
+        return ()
 
     async def close(self) -> None:
         pass

@@ -11,7 +11,7 @@ TRUNCATE and after the server lost what it had been told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from string import Formatter
 
 from redis.asyncio import Redis
@@ -24,7 +24,7 @@ from neolayer.engines.redis.scripts import Script, load_script
 from neolayer.errors import RelayError
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY, FLOOR_KEY, TOMBSTONE_TTL, version_text
 from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, Truncation
-from neolayer.relay.sinks.sink import Snapshot
+from neolayer.relay.sinks.sink import Rejected, Snapshot
 
 _KEYS_PER_CALL = 256
 _TOMBSTONES = load_script(__name__, "lua/tombstones.lua")
@@ -36,6 +36,7 @@ class RedisSink:
     """Invalidates the declared cache keys; its checkpoint lies beside them."""
 
     name = "redis"
+    database = "neolayer"
     wait_s = 0.0
 
     def __init__(self, endpoint: RedisEndpoint, classes: Iterable[DataClass]) -> None:
@@ -46,6 +47,7 @@ class RedisSink:
             for copy in one.copies
             if isinstance(copy, CacheCopy)
         }
+        self.tables = frozenset(self._keys)
         self._client: Redis | None = None
         self._left = ""
 
@@ -68,16 +70,18 @@ class RedisSink:
         if client is not None:
             await client.aclose()
 
-    async def copy(self, snapshot: Snapshot) -> None:
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
         """A cache starts empty: nothing older than the snapshot is believed."""
         await self._raise_floor(snapshot.version)
-        await self._move_to(snapshot.version)
+        if tables is None:
+            await self._move_to(snapshot.version)
 
-    async def write(self, batches: Sequence[Batch]) -> None:
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         for batch in batches:
             for changes in batch.changes:
                 await self._apply(changes)
         await self._move_to(batches[-1].position)
+        return ()
 
     async def _apply(self, changes: TableChanges | Truncation) -> None:
         template = self._keys.get(changes.relation.table)

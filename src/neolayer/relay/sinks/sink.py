@@ -1,4 +1,4 @@
-"""The face of a sink: three verbs and how it likes its batches.
+"""The face of a sink: what it copies, and three verbs.
 
 A sink is idempotent by (key, version): given the same batch twice, or an old one late, it ends in
 the same state. It stores its checkpoint, the position it reflects, after the data and in the same
@@ -7,7 +7,8 @@ engine, so that the two are lost or kept together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from neolayer.errors import RelayError
@@ -19,6 +20,21 @@ class CopyLost(RelayError):
 
     def __init__(self, sink: str) -> None:
         super().__init__(f"{sink} no longer holds what was written to it")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A change the destination will never take: parked with its cause while its neighbours flow.
+
+    `row` holds the values as PostgreSQL's text, None for NULL; of a deleted row only its key.
+    """
+
+    table: str
+    key: tuple[str | None, ...]
+    version: int
+    deleted: bool
+    cause: str
+    row: dict[str, str | None]
 
 
 class Snapshot(Protocol):
@@ -33,10 +49,25 @@ class Snapshot(Protocol):
 
 
 class Sink(Protocol):
-    """One destination. Every failure is a NeolayerError; the lane that feeds it tries again."""
+    """One destination of one database's changes.
+
+    Every failure is a NeolayerError; the lane that feeds the sink tries again.
+    """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Unique, and the checkpoint's name: "clickhouse", "mongodb:event_store"."""
+        ...
+
+    @property
+    def database(self) -> str:
+        """The database whose log it reads."""
+        ...
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """What it copies, as `schema.table`."""
+        ...
 
     @property
     def wait_s(self) -> float:
@@ -44,19 +75,24 @@ class Sink(Protocol):
         ...
 
     async def open(self, confirmed: int) -> int | None:
-        """Connect and return the checkpoint; `confirmed` is where the stream starts.
+        """Connect, make what is missing, and return the checkpoint.
 
-        None means that changes are missing before `confirmed`, so that `copy` must come first.
+        `confirmed` is the version from which changes can still be had. None means that changes
+        before it are missing here, so that `copy` must come first.
         """
         ...
 
-    async def copy(self, snapshot: Snapshot) -> None:
-        """Make the sink reflect the snapshot, whatever it held, and store its checkpoint."""
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        """Make these tables reflect the snapshot, whatever they held.
+
+        Without `tables`: all of them, and then the snapshot's version is the checkpoint.
+        """
         ...
 
-    async def write(self, batches: Sequence[Batch]) -> None:
-        """Apply batches in order and store the last one's position as checkpoint.
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        """Apply batches in order, then store the last one's position as checkpoint.
 
+        Returns the changes that the destination refuses for ever; the checkpoint passes them.
         Raises CopyLost where the sink was emptied since it was last written to; then nothing is
         written, and `copy` must come first.
         """

@@ -19,6 +19,7 @@ from neolayer.engines.postgres.connections import Connection, connect, explain
 from neolayer.engines.postgres.replication import ReplicationConnection
 from neolayer.errors import RelayError
 from neolayer.position import pack_version
+from neolayer.relay.changes import Relation
 
 
 class ExportedSnapshot:
@@ -28,6 +29,31 @@ class ExportedSnapshot:
         self._connection = connection
         self._dsn = dsn
         self.version = version
+
+    async def describe(self, table: str, columns: Sequence[str]) -> Relation:
+        statement = sql.SQL(
+            "SELECT column_name, attrelid::int8, atttypid::int8"
+            " FROM unnest(%s::text[]) WITH ORDINALITY AS wanted (column_name, place)"
+            " JOIN pg_attribute ON attrelid = %s::regclass AND attname = column_name"
+            " AND attnum > 0 AND NOT attisdropped ORDER BY place"
+        )
+        try:
+            found = await self._connection.execute(statement, (list(columns), table))
+            rows = await found.fetchall()
+        except psycopg.OperationalError as exc:
+            raise explain(exc, self._dsn) from exc
+        except psycopg.Error as exc:
+            raise RelayError(f"cannot copy table {table}: {str(exc).splitlines()[0]}") from exc
+        schema, _, name = table.partition(".")
+        relation = Relation(
+            rows[0][1] if rows else 0,
+            schema,
+            name,
+            tuple(row[0] for row in rows),
+            tuple(row[2] for row in rows),
+        )
+        relation.places(columns)
+        return relation
 
     async def rows(self, table: str, columns: Sequence[str]) -> AsyncIterator[bytes]:
         statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
@@ -66,6 +92,9 @@ async def _adopt(connection: Connection, snapshot: str, dsn: str) -> None:
         sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)),
         sql.SQL("SET LOCAL TimeZone = 'UTC'"),
         sql.SQL("SET LOCAL DateStyle = 'ISO,YMD'"),
+        sql.SQL("SET LOCAL IntervalStyle = 'iso_8601'"),
+        sql.SQL("SET LOCAL bytea_output = 'hex'"),
+        sql.SQL("SET LOCAL extra_float_digits = 1"),
         sql.SQL("SET LOCAL statement_timeout = 0"),
         sql.SQL("SET LOCAL idle_in_transaction_session_timeout = 0"),
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from neolayer.errors import RelayError
-from neolayer.relay.changes import Batch
+from neolayer.relay.changes import Batch, Relation
 
 
 class CopyLost(RelayError):
@@ -42,6 +42,10 @@ class Snapshot(Protocol):
 
     @property
     def version(self) -> int: ...
+
+    async def describe(self, table: str, columns: Sequence[str]) -> Relation:
+        """These columns of a table with their types, in this order: what `rows` are made of."""
+        ...
 
     def rows(self, table: str, columns: Sequence[str]) -> AsyncIterator[bytes]:
         """PostgreSQL's COPY text of these columns, in blocks of whole lines."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
-from neolayer import audit
 from neolayer.audit import AuditTrail
 from neolayer.chain import reading
 from neolayer.chain.cache import TransactionCache
@@ -32,7 +31,6 @@ from neolayer.engines.postgres.connections import Pool, open_pool
 from neolayer.engines.redis.client import connect as connect_redis
 from neolayer.identity import (
     AccessCache,
-    BadCredentials,
     Client,
     Credentials,
     EmailTokens,
@@ -42,26 +40,29 @@ from neolayer.identity import (
     Roles,
     Services,
     Sessions,
+    Strangers,
     Tokens,
     User,
     Users,
 )
+from neolayer.identity.login import Stray
 from neolayer.identity.pickup import PickupFolder
 from neolayer.identity.session_tokens import Kind, parse_token
-from neolayer.identity.tokens import answering_evenly
 from neolayer.keys import Keyring
 from neolayer.platform import endpoints, keyring
 from neolayer.settings import Settings, load_settings
 from neolayer.tenancy import (
+    NOBODYS,
     CoreDatabase,
     Principal,
     Scope,
     Tenant,
-    TenantNotFound,
     Tenants,
     open_core,
 )
 from neolayer.tenancy.directory import open_directory
+from neolayer.tenancy.model import as_id
+from neolayer.tenancy.rates import Rates
 from neolayer.tenancy.requests import RequestLimiter
 from neolayer.wallets import Wallets
 
@@ -125,6 +126,7 @@ class Platform:
     collateral: CollateralStore
     access: AccessCache
     requests: RequestLimiter
+    strangers: Strangers
     core: CoreDatabase = field(repr=False)
     _endpoints: Endpoints = field(repr=False)
     _hasher: PasswordHasher = field(repr=False)
@@ -163,50 +165,44 @@ class Platform:
         )
 
     async def visitor(self, tenant: str) -> TenantView:
-        """A tenant as somebody sees it who has not logged in. Raises TenantNotFound."""
+        """A tenant as somebody sees it who has not logged in.
+
+        An absent one looks like one without people, and is as much work; what is written down about
+        it stands in the trail of no tenant.
+        """
         nobody = Principal.anonymous()
-        found = await Tenants(self.core.platform(by=nobody)).id_of(tenant)
-        return self.view(found, by=nobody)
+        outside = self.core.platform(by=nobody)
+        found = await Tenants(outside).open_id(tenant)
+        if found is not None:
+            return self.view(found, by=nobody)
+        view = self.view(NOBODYS, by=nobody)
+        return replace(
+            view,
+            login=replace(view.login, stray=Stray(str(as_id(tenant) or tenant), outside)),
+            letters=replace(view.letters, scope=outside),
+        )
 
     async def log_in(
         self, tenant: str, name: str, offered: Credentials, client: Client
     ) -> LoggedIn:
-        """A new session of whoever it is. Raises as `Login.check`; alike for an absent tenant."""
-        try:
-            view = await self.visitor(tenant)
-        except TenantNotFound:
-            await self._hasher.verify(None, offered.password)
-            await self._note_stray_login(client)
-            raise BadCredentials from None
+        """A new session of whoever it is. Raises TooManyTries; then as `Login.check`, and alike
+        for an absent tenant."""
+        await self.strangers.admit(client)
+        view = await self.visitor(tenant)
         authenticated = await view.login.check(name, offered, client)
         user = authenticated.user
         sessions = Sessions(view.scope.acting_as(Principal.user(user.id)), self.access)
         tokens = await sessions.start(user.id, ip_address=client.ip, user_agent=client.user_agent)
         return LoggedIn(user, tokens, authenticated.device)
 
-    async def _note_stray_login(self, client: Client) -> None:
-        entry = audit.Entry(
-            "LOGIN",
-            "tenant",
-            success=False,
-            error_message="a login to a tenant that is not there",
-            ip_address=client.ip,
-            user_agent=client.user_agent,
-        )
-        async with self.core.platform(by=Principal.anonymous()).transaction() as tx:
-            audit.append(tx, entry)
-
-    async def request_reset(self, tenant: str, email: str) -> None:
+    async def request_reset(self, tenant: str, email: str, client: Client) -> None:
         """Have a letter sent that sets a new password, if there is somebody to get it.
 
         Neither the answer nor its time says whether there is, nor whether there is the tenant.
+        Raises TooManyTries.
         """
-        try:
-            letters = (await self.visitor(tenant)).letters
-        except TenantNotFound:
-            async with answering_evenly():
-                return
-        await letters.request_reset(email)
+        await self.strangers.admit(client)
+        await (await self.visitor(tenant)).letters.request_reset(email)
 
     async def refresh(
         self, refresh_token: str, *, ip_address: str, user_agent: str | None = None
@@ -258,6 +254,8 @@ async def open_at(
         )
         redis = connect_redis(at.redis)
         stack.push_async_callback(redis.aclose)
+        strangers = Strangers(core, Rates(redis), settings.serve.tries_per_minute)
+        stack.push_async_callback(strangers.close)
         connection = await stack.enter_async_context(pool.connection())
         yield Platform(
             chain=ChainReads(pool, TransactionCache(connection, redis)),
@@ -265,6 +263,7 @@ async def open_at(
             collateral=CollateralStore(core.platform(by=operator)),
             access=AccessCache(core),
             requests=RequestLimiter(core, redis),
+            strangers=strangers,
             core=core,
             _endpoints=at,
             _hasher=stack.enter_context(PasswordHasher()),

@@ -75,6 +75,11 @@ class ServeSettings(_Section):
     proxy_depth: int = Field(
         default=0, ge=0, le=16, description="proxies of yours in front, each adding X-Forwarded-For"
     )
+    tries_per_minute: int = Field(
+        default=60,
+        ge=1,
+        description="logins and requests for a new password that one address may send in a minute",
+    )
     operator_token: SecretStr | None = Field(
         default=None,
         min_length=32,

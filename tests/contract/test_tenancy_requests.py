@@ -189,6 +189,6 @@ async def test_C13_no_request_waits_for_a_redis_that_is_away(
     nowhere = connect(NOBODY)
     limiter = RequestLimiter(core, nowhere)
     taken = [await limiter.take(tenant) for _ in range(10)]
-    assert limiter._ask_again_at > 0  # pyright: ignore[reportPrivateUsage]
+    assert limiter.rates._ask_again_at > 0  # pyright: ignore[reportPrivateUsage]
     assert [each.allowed for each in taken] == [True] * 6 + [False] * 4
     await nowhere.aclose()

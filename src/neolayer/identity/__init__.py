@@ -28,6 +28,7 @@ from neolayer.identity.sessions import (
     Tokens,
     end_sessions,
 )
+from neolayer.identity.strangers import Strangers, TooManyTries
 from neolayer.identity.tokens import BadToken, EmailTokens, Letter, Mailer
 from neolayer.identity.users import Users
 
@@ -70,8 +71,10 @@ __all__ = [
     "SessionPolicy",
     "Sessions",
     "Status",
+    "Strangers",
     "Tokens",
     "TooManyLogins",
+    "TooManyTries",
     "UnknownToken",
     "User",
     "UserNotFound",

@@ -128,12 +128,28 @@ class _Try:
 
 
 @dataclass(frozen=True, slots=True)
+class Stray:
+    """A tenant that was asked for and is not there, and where tries at it are written down.
+
+    Its tries are counted apart from those at any other that is not there, as a tenant's own are:
+    who has to wait is told sooner, and must not learn from that which of two names is taken.
+    """
+
+    tenant: str
+    trail: Scope
+
+    def counted_as(self, text: str) -> str:
+        return f"{len(self.tenant)} {self.tenant} {text}"
+
+
+@dataclass(frozen=True, slots=True)
 class Login:
     """Logins to one tenant; the scope acts as anonymous until somebody is known."""
 
     scope: Scope
     hasher: PasswordHasher = field(repr=False)
     keyring: Keyring = field(repr=False)
+    stray: Stray | None = None
 
     async def check(self, name: str, offered: Credentials, client: Client) -> Authenticated:
         """Who it is, by e-mail address or user name.
@@ -146,9 +162,11 @@ class Login:
         values = {"name": name, "device": client.device and token_hash(client.device)}
         async with self.scope.transaction() as tx:
             account = _Account.of_row(await tx.one(query, values))
+            if self.stray is not None:
+                name, source = self.stray.counted_as(name), self.stray.counted_as(source)
             counters = await _open(tx, _subjects(account, name, source))
-            begun = await _begin(tx, account, counters, client)
-        new_hash = await self._compare(_started(begun), offered, client)
+            begun = _begin(tx, account, counters)
+        new_hash = await self._compare(begun, offered, client)
         return await self._enter(begun, offered, client, new_hash)
 
     async def prove(self, user_id: UUID, offered: Credentials, client: Client) -> None:
@@ -160,8 +178,8 @@ class Login:
             row = await tx.one(QUERIES.credentials_by_id, {"user_id": user_id})
             account = _Account.of_row(row)
             counters = await _open(tx, {backoff.proof_subject(user_id): Kind.PROOF})
-            begun = await _begin(tx, account, counters, client)
-        await self._compare(_started(begun), offered, client)
+            begun = _begin(tx, account, counters)
+        await self._compare(begun, offered, client)
         seed = await self._seed(account, offered)
         async with self._refusing(account, client), self.scope.transaction() as tx:
             await _take_second(tx, account, offered, seed)
@@ -170,6 +188,8 @@ class Login:
     async def _compare(self, begun: _Try, offered: Credentials, client: Client) -> str:
         """The hash to store from now on. Raises BadCredentials, CodeRequired."""
         account = begun.account
+        if begun.wait:
+            await self._refuse(account, client, "has to wait", retry_after=begun.wait)
         verdict = await self.hasher.verify(account.password_hash, offered.password)
         if why := _objection(begun, matches=verdict.matches):
             await self._refuse(account, client, why)
@@ -237,10 +257,21 @@ class Login:
         if why is not None:
             await self._refuse(account, client, why)
 
-    async def _refuse(self, account: _Account, client: Client, why: str) -> NoReturn:
-        async with self.scope.transaction() as tx:
-            _note(tx, account, client, why)
-        raise BadCredentials
+    async def _refuse(
+        self,
+        account: _Account,
+        client: Client,
+        why: str,
+        *,
+        retry_after: timedelta | None = None,
+    ) -> NoReturn:
+        scope = self.scope if self.stray is None else self.stray.trail
+        async with scope.transaction() as tx:
+            if self.stray is None:
+                _note(tx, account, client, why)
+            else:
+                audit.append(tx, _stray(client))
+        raise BadCredentials(retry_after=retry_after)
 
 
 class _Refused(Exception):
@@ -287,13 +318,10 @@ async def _open(tx: Transaction, subjects: Mapping[bytes, Kind]) -> tuple[Counte
     return tuple(map(Counter.of_row, rows))
 
 
-async def _begin(
-    tx: Transaction, account: _Account, counters: tuple[Counter, ...], client: Client
-) -> _Try:
+def _begin(tx: Transaction, account: _Account, counters: tuple[Counter, ...]) -> _Try:
     """Count the try, unless it has to wait."""
     begun = _Try(account, counters)
     if begun.wait:
-        _note(tx, account, client, "has to wait")
         return begun
     counted = [counter for counter in begun.counted if not counter.is_used_up]
     values = {
@@ -301,12 +329,6 @@ async def _begin(
         "failures": [counter.level + 1 for counter in counted],
     }
     tx.defer(QUERIES.count_failures, values)
-    return begun
-
-
-def _started(begun: _Try) -> _Try:
-    if begun.wait:
-        raise BadCredentials(retry_after=begun.wait)
     return begun
 
 
@@ -375,4 +397,15 @@ def _note(tx: Transaction, account: _Account, client: Client, why: str | None = 
             ip_address=client.ip,
             user_agent=client.user_agent,
         ),
+    )
+
+
+def _stray(client: Client) -> audit.Entry:
+    return audit.Entry(
+        "LOGIN",
+        "tenant",
+        success=False,
+        error_message="a login to a tenant that is not there",
+        ip_address=client.ip,
+        user_agent=client.user_agent,
     )

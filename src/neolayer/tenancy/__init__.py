@@ -5,6 +5,7 @@ from __future__ import annotations
 from neolayer.tenancy.context import Kind, Principal
 from neolayer.tenancy.database import CoreDatabase, Scope, Transaction, open_core
 from neolayer.tenancy.model import (
+    NOBODYS,
     Allowance,
     IdentifierTaken,
     Limit,
@@ -17,6 +18,7 @@ from neolayer.tenancy.searching import FoundDocument, FoundUser, Search
 from neolayer.tenancy.tenants import Tenants
 
 __all__ = [
+    "NOBODYS",
     "Allowance",
     "CoreDatabase",
     "FoundDocument",

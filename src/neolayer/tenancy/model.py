@@ -15,6 +15,8 @@ from neolayer.errors import Conflict, InvalidInput, LimitExceeded, NotFound, vis
 _IDENTIFIER = re.compile(r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?")
 _LARGEST_LIMIT = 10**12 - 1
 SETTINGS_BYTES = 64 * 1024
+# The id of no tenant: whoever asks for one that is not there is led here, and does the same work.
+NOBODYS = UUID("00000000-0000-4000-8000-00000000ffff")
 
 
 class Tier(StrEnum):

@@ -90,6 +90,17 @@ class Tenants:
             raise TenantNotFound
         return tenant_of(row)
 
+    async def open_id(self, tenant: str) -> UUID | None:
+        """The id behind an identifier or id of an open tenant, or None: one round trip for all."""
+        named = as_id(tenant)
+        if named is not None:
+            its = self.scope.core.scope(named, by=self.scope.by)
+            row = await its.one(QUERIES.tenant, {"id": named})
+        else:
+            sought = tenant if is_identifier(tenant) else "-"  # which no tenant bears
+            row = await self.scope.one(QUERIES.find_tenant, {"identifier": sought})
+        return None if row is None else row[0]
+
     async def id_of(self, tenant: UUID | str) -> UUID:
         """The id behind an identifier of an open tenant; an id is given back as it is."""
         named = tenant if isinstance(tenant, UUID) else as_id(tenant)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import Router, delete, get, patch, post, put
+from litestar import Request, Router, delete, get, patch, post, put
 from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
@@ -19,9 +19,7 @@ from neolayer.api.layer import (
     person_of,
     requires,
 )
-from neolayer.face import Platform, TenantView
-from neolayer.identity import BadToken, Credentials, Status, User
-from neolayer.tenancy import TenantNotFound
+from neolayer.identity import Credentials, Status, User
 
 
 class NewUser(Body, kw_only=True):
@@ -209,22 +207,24 @@ router = Router(
 
 
 @post("/password-resets", exclude_from_auth=True, status_code=202)
-async def request_reset(platform: Opened, data: JSONBody[ResetRequest]) -> None:
+async def request_reset(
+    request: Request[Any, Any, Any], platform: Opened, data: JSONBody[ResetRequest]
+) -> None:
     """Have a letter sent, if there is somebody to get it: the answer does not tell."""
-    await platform.request_reset(data.tenant, data.email)
+    await platform.request_reset(data.tenant, data.email, client_of(request))
 
 
 @post("/password-resets/redeem", exclude_from_auth=True, status_code=204)
 async def reset_password(platform: Opened, data: JSONBody[ResetBody]) -> None:
     """A new password for the token of the letter; every session ends."""
-    visitor = await _visitor(platform, data.tenant)
+    visitor = await platform.visitor(data.tenant)
     await visitor.letters.reset_password(data.token, password=data.password)
 
 
 @post("/email-verifications/redeem", exclude_from_auth=True, status_code=204)
 async def verify_email(platform: Opened, data: JSONBody[VerifyBody]) -> None:
     """The token of the letter proves the address."""
-    visitor = await _visitor(platform, data.tenant)
+    visitor = await platform.visitor(data.tenant)
     await visitor.letters.verify_email(data.token)
 
 
@@ -232,13 +232,6 @@ async def verify_email(platform: Opened, data: JSONBody[VerifyBody]) -> None:
 async def request_verification(request: Asking, acme: Acme) -> None:
     """Have a letter sent to my address."""
     await acme.letters.request_verification(person_of(request))
-
-
-async def _visitor(platform: Platform, tenant: str) -> TenantView:
-    try:
-        return await platform.visitor(tenant)
-    except TenantNotFound:
-        raise BadToken from None
 
 
 letters = Router(

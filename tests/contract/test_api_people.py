@@ -55,6 +55,22 @@ async def test_a_session_from_login_to_logout(api: Api) -> None:
     assert (await api.client.post("/v1/sessions/refresh", json=body)).status_code == 401
 
 
+async def test_E10_an_admin_does_not_act_on_an_owner(api: Api) -> None:
+    """Neither name nor status nor sessions of an owner move for an admin; for another owner they
+    do, and an admin may act on a member."""
+    acme = await api.tenant("acme")
+    olga, adam = await api.person(acme, "olga", "owner"), await api.person(acme, "adam", "admin")
+    mona = await api.person(acme, "mona", "member")
+    for changes in ({"username": "gone"}, {"status": "suspended"}, {"email": "a@example.com"}):
+        refused = await adam.ask("PATCH", f"/v1/users/{olga.user_id}", json=changes)
+        assert (refused.status_code, "missing" in refused.text) == (403, True)
+    assert (await adam.ask("DELETE", f"/v1/sessions/of/{olga.user_id}")).status_code == 403
+    assert (await olga.ask("GET", "/v1/users/me")).json()["username"] == "olga"
+    assert (await adam.ask("DELETE", f"/v1/sessions/of/{mona.user_id}")).status_code == 204
+    oscar = await api.person(acme, "oscar", "owner")
+    assert (await oscar.ask("DELETE", f"/v1/sessions/of/{olga.user_id}")).status_code == 204
+
+
 async def test_a_second_factor_from_enrolment_to_login(api: Api) -> None:
     """From the first code on a login without one is refused, and a code opens once."""
     ann = await api.person(await api.tenant("acme"), "ann")

@@ -139,6 +139,94 @@ async def test_E10_an_expired_grant_gives_nothing(company: Company) -> None:
         await company.acting_as(Principal.user(adam)).roles.grant("member", to=Principal.user(ann))
 
 
+async def test_E10_a_key_carries_what_its_service_could_when_it_was_made(company: Company) -> None:
+    """An admin makes a key of a weak service and waits until an owner makes it strong: the key
+    stays weak, also where a role that the service has is widened. A new key carries it, and what
+    the service loses every key loses."""
+    robot = await company.services.create("robot")
+    service = Principal.service(robot.id)
+    await company.roles.create("clerk", ["wallets:read", "*:create"])
+    await company.roles.grant("clerk", to=service)
+    admin = await _as(company, "adam", "admin")
+    with pytest.raises(EscalationRefused):
+        await admin.services.make_key(robot.id)
+    old = await company.services.make_key(robot.id)
+    await company.roles.grant("owner", to=service)
+    await company.roles.update("clerk", ["wallets:*", "*:create"])
+    new = await company.services.make_key(robot.id)
+    held = (await company.services.check(old.key)).permissions
+    assert held == {"wallets:read", "*:create", "wallets:create"}
+    assert (await company.services.check(new.key)).permissions >= {"*", "wallets:*"}
+    explained = await company.roles.explain(service, "wallets:sign")
+    assert (explained.is_allowed, explained.keys, explained.keys_without) == (True, 2, 1)
+    assert "1 of 2 keys were made before the service had this" in explained.sentences()[-1]
+    assert (await company.roles.explain(service, "users:create")).keys_without == 0
+    await company.roles.revoke("owner", of=service)
+    company.a_second_later()
+    assert (await company.services.check(new.key)).permissions == {
+        "wallets:*",
+        "*:create",
+        "wallets:create",
+    }
+
+
+async def test_E10_a_keys_permissions_do_not_move(company: Company) -> None:
+    """Not by SQL of the application's role either; nor may the row be born with more."""
+    robot = await company.services.create("robot")
+    await company.roles.grant("service", to=Principal.service(robot.id))
+    made = await company.services.make_key(robot.id)
+    before = (await company.services.keys(robot.id))[0].permissions
+    for statement in (
+        "UPDATE auth.api_keys SET permissions = '{*}' RETURNING id",
+        "INSERT INTO auth.api_keys (tenant_id, service_id, key_hash, expires_at, permissions)"
+        " SELECT tenant_id, service_id, repeat('a', 64), expires_at, '{*}' FROM auth.api_keys"
+        " RETURNING id",
+    ):
+        await company.scope.fetch(statement)
+    assert {key.permissions for key in await company.services.keys(robot.id)} == {before}
+    assert not (await company.services.check(made.key)).allows("roles:grant")
+
+
+async def test_E10_a_service_gives_only_what_each_of_its_keys_carries(company: Company) -> None:
+    """A context names the service and not the key, so an old key cannot use what a new one has."""
+    ann = Principal.user(await company.user("ann"))
+    robot = await company.services.create("robot")
+    service = Principal.service(robot.id)
+    await company.roles.create("granter", ["roles:grant"])
+    await company.roles.grant("granter", to=service)
+    old = await company.services.make_key(robot.id)
+    await company.roles.grant("owner", to=service)
+    with pytest.raises(EscalationRefused):
+        await company.acting_as(service).roles.grant("owner", to=ann)
+    await company.services.revoke_key(old.id)
+    await company.acting_as(service).roles.grant("owner", to=ann)
+
+
+async def test_E10_only_an_owner_or_the_person_acts_on_an_owner(company: Company) -> None:
+    """An admin renames no owner and ends no session of one; the attempt is in the trail. Somebody
+    who holds no more than the admin is fair game."""
+    olga, mona = await company.user("olga", "owner"), await company.user("mona", "member")
+    admin = await _as(company, "adam", "admin")
+    tokens = [await company.sessions.start(user, ip_address=HERE) for user in (olga, mona)]
+    rename: LiteralString = "UPDATE auth.users SET username = %s WHERE id = %s RETURNING id"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        await admin.scope.one(rename, ("gone", olga))
+    for attempt in (
+        admin.sessions.revoke_all(olga),
+        admin.sessions.revoke(tokens[0].session_id),
+    ):
+        with pytest.raises(EscalationRefused):
+            await attempt
+    refused = [entry for entry in await company.audited("session") if entry[1] is False]
+    assert len(refused) == 2
+    await company.sessions.check(tokens[0].access_token)
+    assert await admin.sessions.revoke_all(mona) == 1
+    await admin.scope.one(rename, ("monica", mona))
+    await company.acting_as(Principal.user(olga)).scope.one(rename, ("olivia", olga))
+    another = await _as(company, "oscar", "owner")
+    assert await another.sessions.revoke_all(olga) == 1
+
+
 async def test_E10_a_grant_that_ends_in_a_cached_answer_ends_it(company: Company) -> None:
     """The answer is not used beyond the first end of a grant it rests on."""
     ann = await company.user()

@@ -52,12 +52,14 @@ CROSS JOIN LATERAL (
 ) held;
 
 -- check_api_key --
--- The same for a key of a service; the first column is NULL because there is no session.
+-- The same for a key of a service; the first column is NULL because there is no session. It may do
+-- what both the service may now and the key was made with: the narrower of each two patterns.
 WITH living AS MATERIALIZED (
     SELECT
         k.tenant_id,
         k.id,
         k.service_id,
+        k.permissions,
         coalesce(k.last_used_at, '-infinity') + interval '1 minute' AS touch_at,
         least(k.expires_at, k.revoked_at) AS ends_at
     FROM auth.api_keys k
@@ -90,11 +92,22 @@ SELECT
 FROM living l
 CROSS JOIN LATERAL (
     SELECT
-        array_agg(DISTINCT p.name) AS permissions,
+        array_agg(DISTINCT CASE
+            WHEN p.name = '*' THEN made.name
+            WHEN made.name = '*' THEN p.name
+            ELSE concat(
+                CASE p.resource WHEN '*' THEN made.resource ELSE p.resource END, ':',
+                CASE p.action WHEN '*' THEN made.action ELSE p.action END
+            )
+        END) AS permissions,
         min(g.expires_at) AS ends_at
     FROM auth.service_roles g
     JOIN auth.role_permissions rp ON rp.scope_id = g.role_scope_id AND rp.role_id = g.role_id
     JOIN auth.permissions p ON p.id = rp.permission_id
+    JOIN auth.permissions made
+        ON made.name = ANY (l.permissions)
+        AND (p.resource = made.resource OR '*' IN (p.resource, made.resource))
+        AND (p.action = made.action OR '*' IN (p.action, made.action))
     WHERE g.tenant_id = l.tenant_id AND g.service_id = l.service_id
         AND (g.expires_at IS NULL OR g.expires_at > clock_timestamp())
 ) held;
@@ -444,6 +457,15 @@ END
 FROM auth.service_principals s JOIN core.tenants t ON t.id = s.tenant_id
 WHERE s.tenant_id = (SELECT core.current_tenant()) AND s.id = %(grantee)s;
 
+-- keys_without --
+-- How many living keys a service has, and how many of them were made without these patterns.
+SELECT
+    count(*),
+    count(*) FILTER (WHERE NOT permissions && %(patterns)s::text [])
+FROM auth.api_keys
+WHERE tenant_id = (SELECT core.current_tenant()) AND service_id = %(grantee)s
+    AND least(expires_at, revoked_at) > clock_timestamp();
+
 -- create_service --
 -- A program of the tenant, which may do nothing yet.
 INSERT INTO auth.service_principals (tenant_id, name, description)
@@ -519,7 +541,8 @@ SELECT
     least(expires_at, revoked_at),
     least(expires_at, revoked_at) <= clock_timestamp(),
     last_used_at,
-    host(last_ip_address)
+    host(last_ip_address),
+    permissions
 FROM auth.api_keys
 WHERE tenant_id = (SELECT core.current_tenant()) AND service_id = %(service_id)s
 ORDER BY created_at DESC, id;

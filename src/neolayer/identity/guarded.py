@@ -52,10 +52,19 @@ async def guarded(scope: Scope, entry: audit.Entry) -> AsyncGenerator[Transactio
 
     Raises EscalationRefused, LastOwner, PrincipalNotFound, NameTaken.
     """
+    async with refusing(scope, entry) as tx:
+        yield tx
+        audit.append(tx, entry)
+
+
+@asynccontextmanager
+async def refusing(scope: Scope, entry: audit.Entry) -> AsyncGenerator[Transaction]:
+    """The same without the entry, for who writes down more exactly what was done; `entry` says
+    what was refused. Raises as `guarded`.
+    """
     try:
         async with scope.transaction() as tx:
             yield tx
-            audit.append(tx, entry)
     except EscalationRefused as refused:
         await _note(scope, entry, refused)
         raise

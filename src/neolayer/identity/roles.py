@@ -59,6 +59,8 @@ class Explanation:
 
     `given_by` are the grants that give it, each with the pattern that covers it; `ended` those
     that gave it once; `would_give` the roles that would. `barred` says why nothing counts.
+    Of a service's living `keys` those `keys_without` were made before it had this: they do not
+    carry it.
     """
 
     principal: Principal
@@ -67,6 +69,8 @@ class Explanation:
     given_by: tuple[tuple[Grant, str], ...]
     ended: tuple[tuple[Grant, str], ...]
     would_give: tuple[str, ...]
+    keys: int = 0
+    keys_without: int = 0
 
     @property
     def is_allowed(self) -> bool:
@@ -83,6 +87,11 @@ class Explanation:
         if not self.given_by:
             roles = ", ".join(self.would_give) or "none"
             lines.append(f"no current grant has it; roles that would give it: {roles}")
+        if self.given_by and self.keys_without:
+            lines.append(
+                f"{self.keys_without} of {self.keys} keys were made before the service had this and"
+                " do not carry it: make a new one (neolayer services key --rotate-hours HOURS)"
+            )
         return lines
 
 
@@ -223,6 +232,10 @@ class Roles:
         standing = await self.scope.one(query, {"grantee": UUID(principal.name)})
         if standing is None:
             raise PrincipalNotFound
+        keys = (0, 0)
+        if principal.kind is Kind.SERVICE:
+            asked = {"grantee": UUID(principal.name), "patterns": list(patterns)}
+            keys = await self.scope.one(QUERIES.keys_without, asked) or keys
         grants = await self.grants(principal)
         covering = [(grant, pattern) for grant in grants if (pattern := _covering(grant, patterns))]
         roles = [role for role in await self.list() if set(role.permissions) & set(patterns)]
@@ -233,6 +246,8 @@ class Roles:
             given_by=tuple(pair for pair in covering if not pair[0].has_ended),
             ended=tuple(pair for pair in covering if pair[0].has_ended),
             would_give=tuple(role.name for role in roles),
+            keys=keys[0],
+            keys_without=keys[1],
         )
 
 

@@ -2,6 +2,10 @@
 
 A key is shown once, when it is made; only its hash is kept. Rotation makes the new key first and
 lets the old ones live on for an overlap, so that no program stands still meanwhile.
+
+A key may do what its service could do when the key was made, and of that only what the service may
+do still. So granting a service a role hands nothing to whoever has one of its keys already: a new
+key carries it.
 """
 
 from __future__ import annotations
@@ -52,7 +56,10 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What may be seen of a key. `last_used_at` is right to the minute."""
+    """What may be seen of a key. `last_used_at` is right to the minute.
+
+    `permissions` is what the service could do when the key was made: the most that it may do.
+    """
 
     id: UUID
     created_at: datetime
@@ -60,6 +67,7 @@ class Key:
     has_ended: bool
     last_used_at: datetime | None
     last_ip_address: str | None
+    permissions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,7 @@ class Services:
     async def keys(self, service_id: UUID) -> Sequence[Key]:
         """The keys of a service, the newest first, ended ones too; none of an absent one."""
         rows = await self.scope.fetch(QUERIES.list_keys, {"service_id": service_id})
-        return [Key(*row) for row in rows]
+        return [Key(*rest, permissions=tuple(names)) for *rest, names in rows]
 
     async def check(self, key: str, *, ip_address: str | None = None) -> Access:
         """Which service bears the key, if it is one of this tenant. Raises UnknownToken."""

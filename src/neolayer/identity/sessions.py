@@ -24,7 +24,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, NotFound
 from neolayer.identity.access import Access
 from neolayer.identity.access_cache import AccessCache
-from neolayer.identity.guarded import source_address
+from neolayer.identity.guarded import refusing, source_address
 from neolayer.identity.session_tokens import (
     Kind,
     Token,
@@ -219,11 +219,12 @@ class Sessions:
     ) -> None:
         """End one session, everywhere within a second; with `of` only one of that person.
 
-        Raises SessionNotFound.
+        Raises SessionNotFound, EscalationRefused where the person may do more than the caller.
         """
         query = QUERIES.revoke_session if of is None else QUERIES.revoke_own_session
         asked = {"id": session_id, "of": of, "reason": reason}
-        async with self.scope.transaction() as tx:
+        refused = audit.Entry("DELETE", "session", str(session_id), {"reason": reason})
+        async with refusing(self.scope, refused) as tx:
             row = await tx.one(query, asked)
             if row is not None:
                 _audit(tx, "DELETE", session_id, {"reason": reason, "user_id": str(row[0])})
@@ -235,8 +236,12 @@ class Sessions:
     async def revoke_all(
         self, user_id: UUID, *, but: UUID | None = None, reason: str = "revoked"
     ) -> int:
-        """End every session of a person, or all but one; the number of those ended."""
-        async with self.scope.transaction() as tx:
+        """End every session of a person, or all but one; the number of those ended.
+
+        Raises EscalationRefused where the person may do more than the caller.
+        """
+        refused = audit.Entry("DELETE", "session", None, {"user_id": str(user_id)})
+        async with refusing(self.scope, refused) as tx:
             ended = await end_sessions(tx, user_id, but=but, reason=reason)
         self._forget(user_id)
         return len(ended)

@@ -139,6 +139,12 @@ BEGIN
             JOIN auth.service_principals s ON (s.tenant_id, s.id) = (g.tenant_id, g.service_id)
             WHERE g.tenant_id = (SELECT core.current_tenant()) AND actor[1] = 'service'
                 AND g.service_id = actor[2]::uuid AND s.status = 'active'
+                AND NOT EXISTS (
+                    SELECT FROM auth.api_keys k
+                    WHERE k.tenant_id = s.tenant_id AND k.service_id = s.id
+                        AND least(k.expires_at, k.revoked_at) > clock_timestamp()
+                        AND NOT auth.covers(k.permissions, needed_resource, needed_action)
+                )
         ) held
         JOIN auth.role_permissions rp
             ON (rp.scope_id, rp.role_id) = (held.role_scope_id, held.role_id)
@@ -156,24 +162,20 @@ CREATE OR REPLACE FUNCTION auth.admit_credentials()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-DECLARE
-    actor text := core.current_principal();
-    missing text;
 BEGIN
-    IF actor = 'user:' || NEW.id OR actor LIKE 'anonymous:%' THEN
-        RETURN NEW;
-    END IF;
-    SELECT p.name INTO missing
-    FROM auth.user_roles g
-    JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
-    JOIN auth.permissions p ON p.id = rp.permission_id
-    WHERE g.tenant_id = NEW.tenant_id AND g.user_id = NEW.id
-        AND coalesce(g.expires_at, 'infinity') > clock_timestamp()
-        AND auth.actor_lacks(p.resource, p.action, g.expires_at)
-    ORDER BY p.name LIMIT 1;
-    IF missing IS NOT NULL THEN
-        PERFORM auth.refuse_escalation(missing);
-    END IF;
+    PERFORM auth.require_all_of(NEW.tenant_id, NEW.id);
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.admit_ending()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM auth.require_all_of(NEW.tenant_id, NEW.user_id);
     RETURN NEW;
 END
 $function$
@@ -212,6 +214,11 @@ AS $function$
 DECLARE
     missing text;
 BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        NEW.permissions := OLD.permissions;
+    ELSE
+        NEW.permissions := auth.held_by_service(NEW.tenant_id, NEW.service_id);
+    END IF;
     SELECT p.name INTO missing
     FROM auth.service_roles g
     JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
@@ -245,6 +252,23 @@ BEGIN
 END
 $function$
     OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.covers(held text[], needed_resource text, needed_action text)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (held && ARRAY[((needed_resource || ':'::text) || needed_action), (needed_resource || ':*'::text), ('*:'::text || needed_action), '*'::text])
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION auth.held_by_service(of_tenant uuid, of_service uuid)
+ RETURNS text[]
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN (SELECT COALESCE(array_agg(DISTINCT (p.name)::text), '{}'::text[]) AS "coalesce" FROM ((auth.service_roles g JOIN auth.role_permissions rp ON (((rp.scope_id = g.role_scope_id) AND (rp.role_id = g.role_id)))) JOIN auth.permissions p ON ((p.id = rp.permission_id))) WHERE ((g.tenant_id = held_by_service.of_tenant) AND (g.service_id = held_by_service.of_service) AND (COALESCE(g.expires_at, 'infinity'::timestamp with time zone) > clock_timestamp())))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
 
 CREATE OR REPLACE FUNCTION auth.keep_an_active_owner()
  RETURNS trigger
@@ -311,6 +335,34 @@ AS $function$
 BEGIN
     RAISE EXCEPTION 'nobody gives what they do not hold'
         USING ERRCODE = 'insufficient_privilege', CONSTRAINT = 'no_escalation', DETAIL = missing;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION auth.require_all_of(tenant uuid, person uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    actor text := core.current_principal();
+    missing text;
+BEGIN
+    IF actor = 'user:' || person OR actor LIKE 'anonymous:%' THEN
+        RETURN;
+    END IF;
+    SELECT p.name INTO missing
+    FROM auth.user_roles g
+    JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
+    JOIN auth.permissions p ON p.id = rp.permission_id
+    WHERE g.tenant_id = tenant AND g.user_id = person
+        AND coalesce(g.expires_at, 'infinity') > clock_timestamp()
+        AND auth.actor_lacks(p.resource, p.action, g.expires_at)
+    ORDER BY p.name LIMIT 1;
+    IF missing IS NOT NULL THEN
+        PERFORM auth.refuse_escalation(missing);
+    END IF;
 END
 $function$
     OWNER neolayer_owner
@@ -1337,13 +1389,14 @@ TABLE auth.api_keys
     COLUMN revoked_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN last_used_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN last_ip_address inet RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN permissions text[] NOT NULL DEFAULT '{}'::text[] RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT api_keys_hash_unique UNIQUE (tenant_id, key_hash)
     CONSTRAINT api_keys_key_hash_check CHECK (core.is_hex((key_hash)::text, 64))
     CONSTRAINT api_keys_pkey PRIMARY KEY (tenant_id, id)
     CONSTRAINT api_keys_service_fkey FOREIGN KEY (tenant_id, service_id) REFERENCES auth.service_principals(tenant_id, id) ON DELETE CASCADE
     CREATE INDEX idx_api_keys_service ON auth.api_keys USING btree (tenant_id, service_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_key BEFORE INSERT OR UPDATE OF service_id, key_hash, expires_at ON auth.api_keys FOR EACH ROW EXECUTE FUNCTION auth.admit_key()
+    CREATE TRIGGER admit_key BEFORE INSERT OR UPDATE OF service_id, key_hash, expires_at, permissions ON auth.api_keys FOR EACH ROW EXECUTE FUNCTION auth.admit_key()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1381,7 +1434,6 @@ TABLE auth.login_failures
     CONSTRAINT login_failures_kind_check CHECK (((kind)::text = ANY ((ARRAY['pair'::character varying, 'source'::character varying, 'account'::character varying, 'nobody'::character varying, 'device'::character varying, 'proof'::character varying])::text[])))
     CONSTRAINT login_failures_pkey PRIMARY KEY (tenant_id, subject)
     CONSTRAINT login_failures_subject_check CHECK ((octet_length(subject) = 32))
-    CONSTRAINT login_failures_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CREATE INDEX idx_login_failures_old ON auth.login_failures USING btree (tenant_id, last_failed_at) WHERE ((kind)::text <> 'account'::text)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
@@ -1587,6 +1639,7 @@ TABLE auth.sessions
     CREATE INDEX idx_sessions_expires ON auth.sessions USING btree (expires_at) WHERE (revoked_at IS NULL)
     CREATE INDEX idx_sessions_user ON auth.sessions USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_ending BEFORE UPDATE OF revoked_at ON auth.sessions FOR EACH ROW WHEN (((old.revoked_at IS NULL) AND (new.revoked_at IS NOT NULL))) EXECUTE FUNCTION auth.admit_ending()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1648,7 +1701,7 @@ TABLE auth.users
     CREATE UNIQUE INDEX users_email_unique ON auth.users USING btree (tenant_id, email) WHERE (deleted_at IS NULL)
     CREATE UNIQUE INDEX users_username_unique ON auth.users USING btree (tenant_id, username) WHERE (deleted_at IS NULL)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_credentials BEFORE UPDATE OF email, password_hash, mfa_secret, mfa_enabled, status, deleted_at ON auth.users FOR EACH ROW WHEN ((((old.email)::text <> (new.email)::text) OR ((old.password_hash)::text <> (new.password_hash)::text) OR ((old.mfa_secret)::text IS DISTINCT FROM (new.mfa_secret)::text) OR (old.mfa_enabled <> new.mfa_enabled) OR ((old.status)::text <> (new.status)::text) OR (old.deleted_at IS DISTINCT FROM new.deleted_at))) EXECUTE FUNCTION auth.admit_credentials()
+    CREATE TRIGGER admit_credentials BEFORE UPDATE OF email, username, password_hash, mfa_secret, mfa_enabled, status, deleted_at ON auth.users FOR EACH ROW WHEN ((((old.email)::text <> (new.email)::text) OR ((old.username)::text <> (new.username)::text) OR ((old.password_hash)::text <> (new.password_hash)::text) OR ((old.mfa_secret)::text IS DISTINCT FROM (new.mfa_secret)::text) OR (old.mfa_enabled <> new.mfa_enabled) OR ((old.status)::text <> (new.status)::text) OR (old.deleted_at IS DISTINCT FROM new.deleted_at))) EXECUTE FUNCTION auth.admit_credentials()
     CREATE TRIGGER count_added AFTER INSERT ON auth.users REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_removed AFTER DELETE ON auth.users REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_returned AFTER UPDATE OF deleted_at ON auth.users FOR EACH ROW WHEN (((old.deleted_at IS NULL) <> (new.deleted_at IS NULL))) EXECUTE FUNCTION core.count_return('users')

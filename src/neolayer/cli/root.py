@@ -35,6 +35,7 @@ COMMANDS = {
     "demo": "demo",
     "ingest": "ingest",
     "query": "query",
+    "reconcile": "reconcile",
     "migrate": "migrate",
     "audit": "audit",
     "tenants": "tenants",

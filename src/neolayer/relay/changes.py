@@ -145,6 +145,11 @@ class Batch:
         return (self.unfinished or self.position) <= position
 
 
+def pack_page(rows: Sequence[Row]) -> bytes:
+    """Rows as a page of `TableChanges`, for whoever makes changes without a log."""
+    return msgspec.msgpack.encode(rows)
+
+
 def _unpack(page: bytes, relation: Relation) -> list[list[Value]]:
     try:
         return _pages.decode(page)

@@ -11,9 +11,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import QueryNoTemplate
+from psycopg.rows import TupleRow
 
 from neolayer.engines.postgres.connections import Connection, connect, explain
 from neolayer.engines.postgres.replication import ReplicationConnection
@@ -54,6 +57,16 @@ class ExportedSnapshot:
         )
         relation.places(columns)
         return relation
+
+    async def query(self, statement: QueryNoTemplate, values: Sequence[Any] = ()) -> list[TupleRow]:
+        """All rows of a statement, as of the snapshot. Raises EngineUnavailable or RelayError."""
+        try:
+            found = await self._connection.execute(statement, values)
+            return await found.fetchall()
+        except psycopg.OperationalError as exc:
+            raise explain(exc, self._dsn) from exc
+        except psycopg.Error as exc:
+            raise RelayError(f"cannot read the source: {str(exc).splitlines()[0]}") from exc
 
     async def rows(self, table: str, columns: Sequence[str]) -> AsyncIterator[bytes]:
         statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(

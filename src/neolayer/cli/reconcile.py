@@ -1,0 +1,108 @@
+"""`neolayer reconcile`: are the copies equal to PostgreSQL, which keys are not, put them right."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from neolayer.catalogue import DataClass
+from neolayer.cli.output import write_json, write_line
+from neolayer.cli.progress import Counting
+from neolayer.cli.root import app, invocation
+from neolayer.errors import SettingsError
+from neolayer.freshness import Store
+from neolayer.platform import data_classes, endpoints
+from neolayer.relay.comparing.stores import reconcile as compare
+from neolayer.relay.reconcile import TableReport
+
+_NAMED = 20
+DIFFERENT = 1
+
+
+@app.command
+async def reconcile(
+    *,
+    repair: Annotated[bool, Parameter(help="Put right what differs.")] = False,
+    table: Annotated[str | None, Parameter(help="Only this table: blocks, auth.users.")] = None,
+    sink: Annotated[Store | None, Parameter(help="Only this store.")] = None,
+    wait: Annotated[int, Parameter(help="Seconds a store may take to reach the position.")] = 60,
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False,
+) -> int:
+    """Compare every copy with PostgreSQL, as of a position, and name the rows that differ.
+
+    The exit code is 0 where all is equal (with --repair: equal now), 1 where something differs,
+    4 where a store is too far behind to be compared.
+
+    Example: neolayer reconcile --table transactions --repair
+    """
+    at = endpoints(invocation().settings)
+    reports: list[TableReport] = []
+    with Counting("rows compared") as counting:
+        before = 0
+
+        def show(report: TableReport) -> None:
+            counting.show(before + report.rows)
+
+        async for report in compare(
+            at,
+            _chosen(table),
+            stores=None if sink is None else [sink],
+            repair=repair,
+            patience=timedelta(seconds=wait),
+            on_progress=show,
+        ):
+            before += report.rows
+            reports.append(report)
+            if not json:
+                _show(report)
+    if json:
+        write_json([_facts(report) for report in reports])
+    return 0 if all(report.agrees for report in reports) else DIFFERENT
+
+
+def _chosen(table: str | None) -> list[DataClass]:
+    """The classes to compare. Raises SettingsError where there is none of that name."""
+    copied = [one for one in data_classes() if one.copies]
+    chosen = [one for one in copied if table is None or table in (one.name, one.table)]
+    if not chosen:
+        names = ", ".join(one.name for one in copied)
+        raise SettingsError(f"no table {table!r} has copies", hint=f"one of: {names}")
+    return chosen
+
+
+def _show(report: TableReport) -> None:
+    """One line for the table, and the first keys that differ."""
+    ending = "" if report.total == 1 else "s"
+    line = f"{report.table} in {report.store}: {report.total:,} difference{ending}"
+    if report.repaired or report.left:
+        line += f", {report.repaired:,} repaired"
+    line += f" as of {report.position} ({report.rows:,} rows)"
+    if report.unsettled:
+        line += f"; {report.unsettled:,} changed whenever they were looked at"
+    write_line(line)
+    for one in report.differences[:_NAMED]:
+        write_line(f"  {one.kind}: {' '.join(one.key)}")
+    if report.total > _NAMED:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.counts.items())
+        write_line(
+            f"  and more: {kinds} in all; --json names the first {len(report.differences):,}"
+        )
+
+
+def _facts(report: TableReport) -> dict[str, Any]:
+    return {
+        "table": report.table,
+        "store": report.store,
+        "position": str(report.position),
+        "rows": report.rows,
+        "differences": report.total,
+        "counts": {str(kind): count for kind, count in report.counts.items()},
+        "keys": [{"kind": str(one.kind), "key": list(one.key)} for one in report.differences],
+        "repaired": report.repaired,
+        "left": report.left,
+        "unsettled": report.unsettled,
+        "transfers": report.transfers,
+        "agrees": report.agrees,
+    }

@@ -1,0 +1,91 @@
+"""What a store must answer so that its rows can be compared with PostgreSQL's, and put right.
+
+A key is the tuple of its columns' texts as PostgreSQL writes them. Keys are ordered column by
+column as PostgreSQL orders the type, texts by their bytes (`COLLATE "C"`). A range goes from its
+lower bound, which belongs to it, to its upper bound, which does not; None is the open end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from neolayer.relay.changes import TableChanges
+from neolayer.relay.digests import Summary
+
+Key: TypeAlias = tuple[str, ...]
+Bound: TypeAlias = Key | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a table a store holds: the key it knows rows by, and the columns, in order."""
+
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row as a store has it. `version` is the packed position it was written with."""
+
+    key: Key
+    digest: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """One whole row: PostgreSQL's text of each column, or the trace of a deletion."""
+
+    key: Key
+    values: Mapping[str, str | None]
+    version: int
+    deleted: bool = False
+
+
+class Comparable(Protocol):
+    """A store that holds rows. Every failure is a NeolayerError."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tables(self) -> Collection[str]:
+        """The tables (`schema.table`) it has copies of."""
+        ...
+
+    def shape(self, table: str) -> Shape:
+        """What it holds of a table."""
+        ...
+
+    async def summaries(self, table: str, bounds: Sequence[Bound]) -> list[Summary]:
+        """One summary for each range between two consecutive bounds, from one request.
+
+        Rows that are marked as deleted are not there.
+        """
+        ...
+
+    async def entries(self, table: str, low: Bound, high: Bound, limit: int) -> list[Entry]:
+        """The first `limit` rows of a range, in key order."""
+        ...
+
+    async def entry(self, table: str, key: Key) -> StoredRow | None:
+        """The row of that key, or the trace of its deletion where the store keeps one."""
+        ...
+
+    async def put_right(self, table: str, changes: TableChanges) -> None:
+        """Apply rows and deletions as the sink would, leaving its checkpoint alone.
+
+        Whatever the store has of a newer version stays.
+        """
+        ...
+
+    async def forget(self, table: str, keys: Sequence[Key], above: int) -> None:
+        """Remove what these keys hold of a version above `above`, which no commit can have."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything."""
+        ...

@@ -1,0 +1,325 @@
+"""ClickHouse's side of a comparison: digests over the columns themselves, newest versions only.
+
+Each column is written as PostgreSQL writes it, so a value that was altered here is found, not only
+one that never came. UUIDs are ordered by their text, because ClickHouse orders them by their second
+half; where both ends of a range agree on the leading columns they are compared as they are, so that
+the primary index prunes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from neolayer.catalogue import ClickHouseCopy, DataClass
+from neolayer.engines.clickhouse.client import connect, explain
+from neolayer.engines.endpoints import ClickHouseEndpoint
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import NotSupported
+from neolayer.relay.changes import TableChanges
+from neolayer.relay.comparable import Bound, Entry, Key, Shape, StoredRow
+from neolayer.relay.digests import NOTHING, Summary, join_halves
+from neolayer.relay.sinks.tabs import encode
+
+_sql = load_queries(__name__, "clickhouse.sql")
+_WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)")
+_DECIMAL = re.compile(r"Decimal\(\d+, (\d+)\)")
+_SETTINGS: dict[str, Any] = {
+    "date_time_input_format": "best_effort",
+    "input_format_null_as_default": 1,
+    "async_insert": 0,
+}
+
+
+class ClickHouseRows:
+    """The copies in one ClickHouse database, as `Comparable`."""
+
+    name = "clickhouse"
+
+    def __init__(self, endpoint: ClickHouseEndpoint, classes: Iterable[DataClass]) -> None:
+        self._endpoint = endpoint
+        self._copies = {
+            one.table: copy
+            for one in classes
+            for copy in one.copies
+            if isinstance(copy, ClickHouseCopy)
+        }
+        self._client: AsyncClient | None = None
+        self._texts: dict[str, dict[str, _Column]] = {}
+        self.tables = frozenset(self._copies)
+
+    def shape(self, table: str) -> Shape:
+        copy = self._copies[table]
+        return Shape(copy.key, copy.columns)
+
+    async def summaries(self, table: str, bounds: Sequence[Bound]) -> list[Summary]:
+        key, _ = await self._columns(table)
+        asked = _Asked()
+        where = _range(key, bounds[0], bounds[-1], asked)
+        inner = [bound for bound in bounds[1:-1] if bound is not None]
+        # Names come from the catalogue, values go as parameters.
+        found = await self._query(
+            f"SELECT {_bucket(key, inner, asked)} AS bucket, count(),"  # noqa: S608
+            " sum(reinterpretAsUInt32(reverse(substring(digest, 1, 4)))),"
+            " sum(reinterpretAsUInt32(reverse(substring(digest, 5, 4))))"
+            f" FROM (SELECT {_names(key)}, MD5({await self._row_text(table)}) AS digest"
+            f" FROM {self._table(table)} FINAL WHERE {where}) GROUP BY bucket",
+            asked.values,
+        )
+        sums = [NOTHING] * (len(bounds) - 1)
+        for place, rows, high, low in found:
+            sums[int(place)] = Summary(int(rows), int(high), int(low))
+        return sums
+
+    async def entries(self, table: str, low: Bound, high: Bound, limit: int) -> list[Entry]:
+        key, _ = await self._columns(table)
+        asked = _Asked()
+        found = await self._query(
+            f"SELECT [{_texts(key)}],"  # noqa: S608
+            " reinterpretAsUInt32(reverse(substring(digest, 1, 4))),"
+            " reinterpretAsUInt32(reverse(substring(digest, 5, 4))), _version"
+            f" FROM (SELECT {_names(key)}, _version, MD5({await self._row_text(table)}) AS digest"
+            f" FROM {self._table(table)} FINAL WHERE {_range(key, low, high, asked)}"
+            f" ORDER BY {', '.join(one.order for one in key)} LIMIT {limit:d})",
+            asked.values,
+        )
+        return [
+            Entry(tuple(names), join_halves(int(high), int(low)), int(version))
+            for names, high, low, version in found
+        ]
+
+    async def entry(self, table: str, key: Key) -> StoredRow | None:
+        names, columns = await self._columns(table)
+        asked = _Asked()
+        same = " AND ".join(
+            f"{one.name} = {asked.value(part, one)}" for one, part in zip(names, key, strict=True)
+        )
+        rows = await self._query(
+            f"SELECT [{_texts(columns, null='NULL')}], _version, _deleted"  # noqa: S608
+            f" FROM {self._table(table)} WHERE {same} ORDER BY _version DESC LIMIT 1",
+            asked.values,
+        )
+        for texts, version, deleted in rows:
+            values = dict(zip(self._copies[table].columns, texts, strict=True))
+            return StoredRow(key, values, int(version), bool(deleted))
+        return None
+
+    async def put_right(self, table: str, changes: TableChanges) -> None:
+        copy = self._copies[table]
+        lines = await asyncio.to_thread(encode, changes, columns=copy.columns, key=copy.key)
+        try:
+            await (await self._connected()).raw_insert(  # pyright: ignore[reportUnknownMemberType]
+                copy.table,
+                (*copy.columns, "_version", "_deleted"),
+                lines,
+                settings=_SETTINGS,
+                fmt="TabSeparated",
+            )
+        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def forget(self, table: str, keys: Sequence[Key], above: int) -> None:
+        names, _ = await self._columns(table)
+        asked = _Asked()
+        wanted = ", ".join("(" + ", ".join(map(asked.value, key, names)) + ")" for key in keys)
+        await self._query(
+            f"ALTER TABLE {self._table(table)} DELETE WHERE _version > {above:d}"
+            f" AND ({', '.join(one.name for one in names)}) IN ({wanted})"
+            " SETTINGS mutations_sync = 2",
+            asked.values,
+        )
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _columns(self, table: str) -> tuple[list[_Column], list[_Column]]:
+        """The columns of the key, and all that were copied."""
+        copy = self._copies[table]
+        if table not in self._texts:
+            rows = await self._query(_sql.columns, {"table": copy.table})
+            self._texts[table] = {name: _column(name, kind) for name, kind in rows}
+        found = self._texts[table]
+        try:
+            return [found[name] for name in copy.key], [found[name] for name in copy.columns]
+        except KeyError as exc:
+            raise NotSupported(
+                self.name,
+                f"table {copy.table} has no column {exc.args[0]!r}",
+                hint="run: neolayer migrate up",
+            ) from None
+
+    async def _row_text(self, table: str) -> str:
+        """The text that is hashed: see `relay/digests.py`."""
+        _, columns = await self._columns(table)
+        parts = (
+            f"ifNull(concat(toString(length({one.text})), ':', {one.text}), ':')" for one in columns
+        )
+        return f"concat({', '.join(parts)}, '')"
+
+    def _table(self, table: str) -> str:
+        return f"`{self._copies[table].table}`"
+
+    async def _query(self, text: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        client = await self._connected()
+        try:
+            if text.startswith("ALTER"):
+                await client.command(text, values)  # pyright: ignore[reportUnknownMemberType]
+                return []
+            found = await client.query(text, values)  # pyright: ignore[reportUnknownMemberType]
+        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
+            raise explain(exc, self._endpoint) from exc
+        return [tuple(row) for row in found.result_rows]
+
+    async def _connected(self) -> AsyncClient:
+        if self._client is None:
+            self._client = await connect(self._endpoint)
+        return self._client
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column: its type without wrappers, its text as PostgreSQL's, and what it is ordered by."""
+
+    name: str
+    type: str
+    text: str
+
+    @property
+    def order(self) -> str:
+        return f"toString({self.name})" if self.type == "UUID" else self.name
+
+    @property
+    def compared_as(self) -> str:
+        return "String" if self.type == "UUID" else self.type
+
+
+def _column(name: str, kind: str) -> _Column:
+    while wrapped := _WRAPPED.fullmatch(kind):
+        kind = wrapped[1]
+    quoted = f"`{name}`"
+    return _Column(quoted, kind, _text(quoted, kind))
+
+
+def _text(name: str, kind: str) -> str:
+    """The value as PostgreSQL writes it; null stays null. Raises NotSupported."""
+    if kind == "String":
+        return name
+    if kind == "UUID" or kind.startswith(("Int", "UInt", "Enum")) or kind in ("Date", "Date32"):
+        return f"toString({name})"
+    if kind == "Bool":
+        return f"multiIf(isNull({name}), NULL, {name}, 't', 'f')"
+    if kind.startswith("DateTime64"):
+        return f"concat(replaceRegexpOne(toString({name}, 'UTC'), '\\\\.?0+$', ''), '+00')"
+    if kind.startswith("DateTime"):
+        return f"concat(toString({name}, 'UTC'), '+00')"
+    if decimal := _DECIMAL.fullmatch(kind):
+        return f"toDecimalString({name}, {decimal[1]})"
+    raise NotSupported(
+        "clickhouse",
+        f"column {name} of type {kind} has no text that is the same in PostgreSQL",
+        hint="keep it as String",
+    )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The values of a statement, each under a name of its own."""
+
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def text(self, value: str) -> str:
+        name = f"v{len(self.values)}"
+        self.values[name] = value
+        return f"{{{name}:String}}"
+
+    def value(self, part: str, column: _Column) -> str:
+        """The value as the column's own type."""
+        if column.type == "String":
+            return self.text(part)
+        return f"CAST({self.text(part)}, '{_escaped(column.type)}')"
+
+    def ordered(self, part: str, column: _Column) -> str:
+        """The value as what the column is ordered by."""
+        return self.text(part) if column.type == "UUID" else self.value(part, column)
+
+
+def _escaped(kind: str) -> str:
+    return kind.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _range(key: Sequence[_Column], low: Bound, high: Bound, asked: _Asked) -> str:
+    shared = _shared(low, high)
+    conditions = ["1"]
+    if low is not None:
+        conditions += [
+            f"{one.name} = {asked.value(part, one)}"
+            for one, part in zip(key[:shared], low[:shared], strict=True)
+        ]
+    rest = key[shared:]
+    for bound, sign, first in ((low, ">=", ">="), (high, "<", "<=")):
+        if bound is None:
+            continue
+        parts = bound[shared:]
+        conditions.append(f"{_tuple(rest)} {sign} {_values(rest, parts, asked)}")
+        if len(rest) > 1:  # what the primary index understands
+            conditions.append(f"{rest[0].order} {first} {asked.ordered(parts[0], rest[0])}")
+    return " AND ".join(conditions)
+
+
+def _shared(low: Bound, high: Bound) -> int:
+    """On how many leading columns both ends agree, short of the last."""
+    if low is None or high is None:
+        return 0
+    count = 0
+    while count < len(low) - 1 and low[count] == high[count]:
+        count += 1
+    return count
+
+
+def _bucket(key: Sequence[_Column], inner: Sequence[Key], asked: _Asked) -> str:
+    """In which of the ranges a row lies: how many bounds are at or below it."""
+    if not inner:
+        return "0"
+    shared = _shared(inner[0], inner[-1])
+    # Rows with another beginning than all bounds have lie in the first range or in the last.
+    rest = key[shared:]
+    bounds = ", ".join(_values(rest, bound[shared:], asked) for bound in inner)
+    count = f"arrayCount(bound -> bound <= {_tuple(rest)}, [{bounds}])"
+    if not shared:
+        return count
+    head, begin = key[:shared], inner[0][:shared]
+    below = f"{_tuple(head)} < {_values(head, begin, asked)}"
+    above = f"{_tuple(head)} > {_values(head, begin, asked)}"
+    return f"multiIf({below}, 0, {above}, {len(inner)}, {count})"
+
+
+def _tuple(columns: Sequence[_Column]) -> str:
+    return _joined([one.order for one in columns])
+
+
+def _values(columns: Sequence[_Column], parts: Sequence[str], asked: _Asked) -> str:
+    return _joined([asked.ordered(part, one) for part, one in zip(parts, columns, strict=True)])
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """One alone stays bare: the primary index knows it then."""
+    return parts[0] if len(parts) == 1 else f"tuple({', '.join(parts)})"
+
+
+def _names(columns: Sequence[_Column]) -> str:
+    return ", ".join(one.name for one in columns)
+
+
+def _texts(columns: Sequence[_Column], *, null: str = "''") -> str:
+    if null == "NULL":
+        return ", ".join(f"CAST({one.text}, 'Nullable(String)')" for one in columns)
+    return ", ".join(f"ifNull({one.text}, {null})" for one in columns)

@@ -1,0 +1,104 @@
+"""Every store that can be compared, opened together, and all of their tables compared.
+
+One line here for each engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+)
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+from neolayer.catalogue import DataClass
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.freshness import Store, wait_for
+from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.relay.comparable import Comparable
+from neolayer.relay.reconcile import (
+    Compared,
+    Progress,
+    SnapshotMaker,
+    TableReport,
+    reconcile_table,
+)
+from neolayer.relay.snapshot import export_snapshot
+
+
+def _clickhouse(at: Endpoints, classes: Iterable[DataClass]) -> Comparable:
+    from neolayer.relay.comparing.clickhouse import ClickHouseRows
+
+    return ClickHouseRows(at.clickhouse, classes)
+
+
+OPENERS: dict[Store, Callable[[Endpoints, Iterable[DataClass]], Comparable]] = {
+    Store.CLICKHOUSE: _clickhouse,
+}
+
+
+@asynccontextmanager
+async def open_compared(
+    at: Endpoints,
+    classes: Collection[DataClass],
+    *,
+    stores: Collection[Store] | None = None,
+    patience: timedelta,
+) -> AsyncGenerator[list[Compared]]:
+    """Every store of rows that holds copies of these classes, for the length of the block."""
+    async with AsyncExitStack() as stack:
+        opened: list[Compared] = []
+        for store, opener in OPENERS.items():
+            if stores is not None and store not in stores:
+                continue
+            rows = opener(at, classes)
+            stack.push_async_callback(rows.close)
+            if rows.tables:
+                opened.append(Compared(rows, _reaching(at, store, patience)))
+        yield opened
+
+
+def _reaching(
+    at: Endpoints, store: Store, patience: timedelta
+) -> Callable[[Position], Awaitable[object]]:
+    async def reaches(position: Position) -> None:
+        await wait_for(position, at, stores=[store], timeout=patience)
+
+    return reaches
+
+
+async def reconcile(
+    at: Endpoints,
+    classes: Collection[DataClass],
+    *,
+    stores: Collection[Store] | None = None,
+    repair: bool = False,
+    patience: timedelta,
+    on_progress: Progress = lambda _: None,
+) -> AsyncIterator[TableReport]:
+    """Compare the copies of these classes, table by table, each as of a position of its own.
+
+    Raises NotFresh where a store does not get there within `patience`, and what engines say.
+    """
+    async with open_compared(at, classes, stores=stores, patience=patience) as opened:
+        for one in classes:
+            for store in opened:
+                if one.table in store.rows.tables:
+                    yield await reconcile_table(
+                        store,
+                        one.table,
+                        one.database,
+                        _snapshots(at, Database(one.database)),
+                        repair=repair,
+                        on_progress=on_progress,
+                    )
+
+
+def _snapshots(at: Endpoints, database: Database) -> SnapshotMaker:
+    dsn = at.cluster(database).dsn(Role.RELAY, database)
+    return lambda: export_snapshot(dsn, epoch=CURRENT_EPOCH)

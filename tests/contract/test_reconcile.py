@@ -1,0 +1,168 @@
+"""Reconcile finds what differs between PostgreSQL and a copy, by key, and puts it right."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from tests.fixtures.fix_relay import ACCOUNTS, RelayScene, clickhouse_statements
+
+from neolayer.engines.postgres.connections import connect
+from neolayer.position import CURRENT_EPOCH
+from neolayer.relay.comparing.stores import open_compared
+from neolayer.relay.reconcile import Kind, TableReport, reconcile_table
+from neolayer.relay.snapshot import export_snapshot
+
+ROWS = """INSERT INTO accounts (id, owner, amount, note, details, seen_at, good, part)
+SELECT g, 'owner ' || g % 7, g::numeric ^ 12, CASE WHEN g % 3 > 0 THEN repeat('n', g % 40) END,
+    CASE WHEN g % 4 > 0 THEN jsonb_build_object('g', g, 'tab', E'a\\tb') END,
+    '2024-01-01'::timestamptz + g * interval '1 ms', g % 2 = 0, g % 2
+FROM generate_series(1, {}) g"""
+AWKWARD = r"""INSERT INTO accounts (id, owner, amount, note, details, seen_at, good) VALUES
+    (-1, E'tab\tand\nline\r\\N', 0, NULL, NULL, '1970-07-20 20:17:40.1+00', false),
+    (-2, '', 115792089237316195423570985008687907853269984665640564039457584007913129639935, '',
+     '{"a": "x\ty\\z\"", "b": [1.5, null, "ü"]}', '2261-12-31 23:59:59.999999+14', true),
+    (-3, 'ünïcödé 😀', 7, '\N', '"\n"', '2024-02-29 00:00:00+00', true)"""
+
+
+async def reconcile(scene: RelayScene, *, repair: bool = False) -> TableReport:
+    """The accounts compared with ClickHouse."""
+    async with open_compared(scene.endpoints, [ACCOUNTS], patience=timedelta(seconds=20)) as stores:
+        (clickhouse,) = [one for one in stores if one.rows.name == "clickhouse"]
+        return await reconcile_table(
+            clickhouse,
+            ACCOUNTS.table,
+            "neolayer",
+            lambda: export_snapshot(scene.dsn, epoch=CURRENT_EPOCH),
+            repair=repair,
+        )
+
+
+def named(report: TableReport, kind: Kind) -> set[tuple[str, ...]]:
+    return {one.key for one in report.differences if one.kind is kind}
+
+
+async def test_equal_stores_have_no_difference(relay_scene: RelayScene) -> None:
+    """Every kind of value comes to the same digest on both sides, in one request."""
+    relay_scene.sql(ROWS.format(3000), AWKWARD)
+    async with relay_scene.relaying():
+        report = await reconcile(relay_scene)
+    assert (report.total, report.unsettled, report.rows, report.transfers) == (0, 0, 3003, 1)
+
+
+async def test_an_empty_table_is_equal(relay_scene: RelayScene) -> None:
+    """No rows on either side are no difference."""
+    async with relay_scene.relaying():
+        report = await reconcile(relay_scene)
+    assert (report.total, report.rows) == (0, 0)
+
+
+async def test_differences_are_named_and_repaired(relay_scene: RelayScene) -> None:
+    """A deleted part, an altered value, an extra row and a missing tail, all in one table."""
+    relay_scene.sql(ROWS.format(6_000), AWKWARD)
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql("DELETE FROM accounts WHERE id = 77"))
+        await clickhouse_statements(
+            relay_scene.endpoints.clickhouse,
+            "ALTER TABLE accounts DELETE WHERE id BETWEEN 100 AND 120 SETTINGS mutations_sync = 2",
+            "ALTER TABLE accounts UPDATE amount = amount + 1 WHERE id = 3000"
+            " SETTINGS mutations_sync = 2",
+            "ALTER TABLE accounts UPDATE details = NULL WHERE id = -2 SETTINGS mutations_sync = 2",
+            "INSERT INTO accounts (id, owner, seen_at, _version) VALUES (-999, 'nobody', 0, 1)",
+            "ALTER TABLE accounts DELETE WHERE id > 5900 SETTINGS mutations_sync = 2",
+        )
+        found = await reconcile(relay_scene)
+        assert named(found, Kind.MISSING) == {
+            (str(i),) for i in (*range(100, 121), *range(5_901, 6_001))
+        }
+        assert named(found, Kind.DIFFERING) == {("3000",), ("-2",)}
+        assert named(found, Kind.EXTRA) == {("-999",)}
+        assert not found.agrees
+        repaired = await reconcile(relay_scene, repair=True)
+        assert (repaired.total, repaired.repaired, repaired.left) == (124, 124, 0)
+        assert repaired.agrees
+        assert (await reconcile(relay_scene)).total == 0
+        await relay_scene.same()
+
+
+async def test_one_difference_among_many_is_found_in_few_requests(
+    relay_scene: RelayScene,
+) -> None:
+    """One request finds the range, each further one a sixteenth of it, the last one the key."""
+    relay_scene.sql(ROWS.format(20_000))
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql("UPDATE accounts SET good = true WHERE id = 1"))
+        await clickhouse_statements(
+            relay_scene.endpoints.clickhouse,
+            "ALTER TABLE accounts UPDATE note = 'x' WHERE id = 13415 SETTINGS mutations_sync = 2",
+        )
+        report = await reconcile(relay_scene)
+    assert [(one.kind, one.key) for one in report.differences] == [(Kind.DIFFERING, ("13415",))]
+    # 20,000 rows: the whole, sixteenths (1,250 rows), their sixteenths (79 rows), the list
+    assert report.transfers == 4
+
+
+async def test_a_running_writer_makes_no_difference(relay_scene: RelayScene) -> None:
+    """What changes, comes and goes while it is compared is never called a difference; a planted
+    one is found all the same."""
+    relay_scene.sql(ROWS.format(1000))
+    stop = asyncio.Event()
+
+    async def write() -> int:
+        written = 0
+        async with await connect(
+            relay_scene.dsn, autocommit=True, application_name="tests"
+        ) as connection:
+            while not stop.is_set():
+                low = written * 37 % 1000
+                await connection.execute(
+                    "UPDATE accounts SET amount = amount + 1 WHERE id BETWEEN %s AND %s",
+                    (low, low + 20),
+                )
+                await connection.execute("DELETE FROM accounts WHERE id = %s", (low + 5,))
+                await connection.execute(
+                    "INSERT INTO accounts (id, owner) VALUES (%s, 'back'), (%s, 'new')",
+                    (low + 5, 10_000 + written),
+                )
+                written += 1
+                await asyncio.sleep(0.02)
+        return written
+
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql("SELECT 1"))
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(write())
+            try:
+                assert (await reconcile(relay_scene)).total == 0
+                await clickhouse_statements(
+                    relay_scene.endpoints.clickhouse,
+                    "INSERT INTO accounts (id, owner, seen_at, _version)"
+                    " VALUES (-999, 'nobody', 0, 1)",
+                )
+                found = await reconcile(relay_scene, repair=True)
+                assert [(one.kind, one.key) for one in found.differences] == [
+                    (Kind.EXTRA, ("-999",))
+                ]
+                assert found.repaired == 1
+            finally:
+                stop.set()
+        assert writing.result() > 10
+        assert (await reconcile(relay_scene)).total == 0
+
+
+async def test_a_version_that_was_never_committed_is_found_and_removed(
+    relay_scene: RelayScene,
+) -> None:
+    """A row from the future would hide every later change: it is named, and taken away."""
+    relay_scene.sql(ROWS.format(10))
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql("SELECT 1"))
+        await clickhouse_statements(
+            relay_scene.endpoints.clickhouse,
+            "INSERT INTO accounts (id, owner, seen_at, _version) VALUES"
+            " (3, 'later', 0, 9000000000000000000)",
+        )
+        report = await reconcile(relay_scene, repair=True)
+        assert [(one.kind, one.key) for one in report.differences] == [(Kind.AHEAD, ("3",))]
+        assert report.agrees
+        await relay_scene.same()

@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 DATA_DIR ?= .neolayer
 BLOCKS ?=
 PYTEST ?= $(BIN)/python -m pytest
+WORKERS ?= 2
 
 .PHONY: demo up test lint format bench bench-long engines test-engines test-faults test-security lock schema-dump clean
 .DEFAULT_GOAL := demo
@@ -17,9 +18,9 @@ demo: $(VENV)/.runtime
 up: $(VENV)/.runtime
 	$(BIN)/neolayer up --data-dir $(DATA_DIR)
 
-# Everything that needs wheels only.
+# Everything that needs wheels only; each worker starts engines of its own.
 test: $(VENV)/.dev
-	$(PYTEST) -m "not engines and not faults and not security"
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not engines and not faults and not security"
 
 # Kills at random moments: longer, and apart.
 test-faults: $(VENV)/.dev

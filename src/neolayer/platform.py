@@ -182,12 +182,13 @@ def data_classes() -> tuple[DataClass, ...]:
     """Every class of data, as the rooms' catalogues declare them."""
     # Rooms that load cryptography and password hashing: not for every process.
     from neolayer.enclave import catalogue as enclave
+    from neolayer.events import catalogue as events
     from neolayer.identity import catalogue as identity
     from neolayer.keys import catalogue as keys
     from neolayer.tenancy import catalogue as tenancy
     from neolayer.wallets import catalogue as wallets
 
-    rooms = (chain, audit, keys, tenancy, identity, wallets, enclave)
+    rooms = (chain, audit, keys, tenancy, identity, wallets, enclave, events)
     return tuple(one for room in rooms for one in room.CLASSES)
 
 

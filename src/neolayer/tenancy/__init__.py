@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from neolayer.tenancy.context import Kind, Principal
-from neolayer.tenancy.database import CoreDatabase, Scope, Transaction, open_core
+from neolayer.tenancy.database import (
+    CoreDatabase,
+    Scope,
+    TenantDatabase,
+    Transaction,
+    open_core,
+    open_database,
+)
 from neolayer.tenancy.model import (
     NOBODYS,
     Allowance,
@@ -30,10 +37,12 @@ __all__ = [
     "Scope",
     "Search",
     "Tenant",
+    "TenantDatabase",
     "TenantLimitExceeded",
     "TenantNotFound",
     "Tenants",
     "Tier",
     "Transaction",
     "open_core",
+    "open_database",
 ]

@@ -1,11 +1,12 @@
 """The transaction that is bound to a tenant and a principal: the only way to a connection.
 
-    scope = core.scope(tenant_id, by=Principal.user(user_id))
+    scope = core.scope(tenant_id, by=Principal.user(user_id))          # or event_store.scope(...)
     async with scope.transaction() as tx:
         await tx.execute(sql.rename_tenant, {"name": name})
 
 Round trips decide the cost of row-level security here, so none is made for the context alone: it
-travels with the first statement, and what may wait (`defer`) travels with COMMIT.
+travels with the first statement, and what may wait (`defer`) travels with COMMIT. The core database
+and the event store are entered alike: by the same signed context, at the same door.
 """
 
 from __future__ import annotations
@@ -113,9 +114,12 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One tenant (None: no tenant's rows) and whoever acts in it; what every room is bound to."""
+    """One tenant (None: no tenant's rows) and whoever acts in it; what every room is bound to.
 
-    core: CoreDatabase
+    `core` is the database it is a scope of: the core database, or for events the event store.
+    """
+
+    core: TenantDatabase
     tenant: UUID | None
     by: Principal
 
@@ -151,11 +155,12 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class CoreDatabase:
-    """The core database as the application's role, which sees no row without a context."""
+class TenantDatabase:
+    """A database as the application's role, which sees no row without a context."""
 
     _connections: Lender
     signer: ContextSigner
+    database: Database = Database.CORE
 
     def scope(self, tenant: UUID, *, by: Principal) -> Scope:
         """One tenant's data, for `by`."""
@@ -182,9 +187,27 @@ class CoreDatabase:
             raise
 
 
+# The core database, by the name that its rooms call it.
+CoreDatabase = TenantDatabase
+
+
 def _limit_exceeded(exc: psycopg.Error) -> TenantLimitExceeded:
     facts = orjson.loads(exc.diag.message_detail or "{}")
     return TenantLimitExceeded(facts["limit"], facts["allowed"])
+
+
+@asynccontextmanager
+async def open_database(
+    endpoints: Endpoints, database: Database, *, size: int = 8, application_name: str = "api"
+) -> AsyncGenerator[TenantDatabase]:
+    """The core database or the event store of a layer.
+
+    Raises EngineUnavailable, MigrationError before migrating.
+    """
+    signer = await read_signer(endpoints)
+    dsn = endpoints.cluster(database).dsn(Role.APP, database)
+    async with open_lender(dsn, size=size, application_name=application_name) as connections:
+        yield TenantDatabase(connections, signer, database)
 
 
 @asynccontextmanager
@@ -192,7 +215,6 @@ async def open_core(
     endpoints: Endpoints, *, size: int = 8, application_name: str = "api"
 ) -> AsyncGenerator[CoreDatabase]:
     """The core database of a layer. Raises EngineUnavailable, MigrationError before migrating."""
-    signer = await read_signer(endpoints)
-    dsn = endpoints.cluster(Database.CORE).dsn(Role.APP, Database.CORE)
-    async with open_lender(dsn, size=size, application_name=application_name) as connections:
-        yield CoreDatabase(connections, signer)
+    opened = open_database(endpoints, Database.CORE, size=size, application_name=application_name)
+    async with opened as database:
+        yield database

@@ -1,0 +1,28 @@
+"""The event store's classes of data. Facts are kept; what comes of them can be made again."""
+
+from __future__ import annotations
+
+from neolayer.catalogue import DataClass
+
+_DATABASE = "event_store"
+
+CLASSES: tuple[DataClass, ...] = (
+    DataClass(
+        "events",
+        _DATABASE,
+        "public.events",
+        tenant_key="tenant_id",
+        personal_fields=("event_data", "metadata", "user_id"),
+    ),
+    DataClass("stream_heads", _DATABASE, "public.stream_heads", tenant_key="tenant_id"),
+    DataClass(
+        "snapshots",
+        _DATABASE,
+        "public.snapshots",
+        tenant_key="tenant_id",
+        personal_fields=("snapshot_data",),
+    ),
+    DataClass("projections", _DATABASE, "public.projections"),
+    # What the core database says of tenants, for whoever may not read it.
+    DataClass("event_tenant_standing", _DATABASE, "core.tenant_standing", tenant_key="id"),
+)

@@ -1,0 +1,207 @@
+"""Appends of one process, grouped into one commit.
+
+A commit costs what the disk costs, whatever is in it. So while one is under way, whatever else is
+to be appended waits, and goes with the next: nobody waits for a clock, and one append alone goes at
+once. The appends of a group may be different tenants': each tenant's signed context is entered in
+turn, in the one transaction, and row security holds for every statement under its own.
+
+What one append meets is its own affair. Conflicts are statuses, not errors; who gives up waiting
+is left out, or forgotten where it is on its way; a stream at which another process writes is not
+waited for (`busy`). Whatever is left goes alone: by itself, in a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.engines.postgres.round_trip import Rows
+from neolayer.errors import AccessDenied, EngineUnavailable
+from neolayer.events.model import ANY
+from neolayer.events.units import Outcome, Unit, batch_of, outcomes_of
+from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.tenancy import Principal, TenantDatabase
+
+sql = load_queries(__name__)
+MOST_UNITS = 256
+MOST_BYTES = 1 << 20
+_TRIES = 5
+_PAUSE_S = 0.05
+_AGAIN = (
+    psycopg.errors.UniqueViolation,  # of an id that another transaction stores
+    psycopg.errors.CheckViolation,  # of a version: somebody appends without the function
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+)
+
+Answer = tuple[Outcome, Position]
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """A unit that waits for its answer; None: it has to go alone."""
+
+    tenant: UUID | None
+    by: Principal
+    unit: Unit
+    answer: asyncio.Future[Answer | None]
+
+
+@dataclass(slots=True, eq=False)
+class Grouper:
+    """The one of a process for its event store, on one event loop.
+
+    `lane` has a connection for the groups alone, so that no append that waits for its stream keeps
+    the others waiting; what goes alone takes one of `database`.
+    """
+
+    database: TenantDatabase
+    lane: TenantDatabase
+    commits: int = 0
+    _waiting: deque[_Member] = field(default_factory=deque[_Member])
+    _working: asyncio.Task[None] | None = None
+
+    async def append(self, tenant: UUID | None, by: Principal, unit: Unit) -> Answer:
+        """What became of the unit, and a position at or above its commit.
+
+        Cancelled, the unit may be stored or not. Raises EngineUnavailable, AccessDenied.
+        """
+        answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Member(tenant, by, unit, answer))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())
+        found = await answer
+        if found is None or found[0].is_about("busy"):
+            found = await self._alone(tenant, by, unit)
+        if found[0].is_about("refused"):
+            raise AccessDenied("the tenant is closed, or there is none")
+        return found
+
+    async def close(self) -> None:
+        """End the work; whoever still waits is cancelled."""
+        if self._working is not None:
+            self._working.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._working
+
+    async def _work(self) -> None:
+        group: list[_Member] = []
+        try:
+            while self._waiting:
+                group = self._next_group()
+                if group:
+                    await self._commit(group)
+        except BaseException:
+            for member in (*group, *self._waiting):
+                member.answer.cancel()
+            self._waiting.clear()
+            raise
+        finally:
+            self._working = None
+
+    def _next_group(self) -> list[_Member]:
+        """From the front, whoever still waits; of one stream only what does not mind its order."""
+        group: list[_Member] = []
+        held: deque[_Member] = deque()
+        seen: dict[tuple[UUID | None, UUID], bool] = {}  # -> whether more may come
+        size = 0
+        while self._waiting and len(group) < MOST_UNITS and size < MOST_BYTES:
+            member = self._waiting.popleft()
+            if member.answer.done():
+                continue
+            parts = member.unit.parts
+            keys = [(member.tenant, part.stream_id) for part in parts]
+            minds = any(part.expected_version != ANY for part in parts) or len(parts) > 1
+            if any(key in seen and (minds or not seen[key]) for key in keys):
+                held.append(member)
+                seen.update(dict.fromkeys(keys, False))
+                continue
+            for key in keys:
+                seen.setdefault(key, not minds)
+            group.append(member)
+            size += member.unit.size
+        self._waiting.extendleft(reversed(held))
+        return group
+
+    async def _commit(self, group: Sequence[_Member]) -> None:
+        """One transaction of all, and the answers; None to all where it failed as a whole."""
+        by_context: dict[str, list[_Member]] = {}
+        for member in group:
+            context = self.database.signer.sign(member.tenant, member.by)
+            by_context.setdefault(context, []).append(member)
+        try:
+            turns = [
+                (context, [m.unit for m in members]) for context, members in by_context.items()
+            ]
+            rows = await _send(self.lane, turns)
+        except (psycopg.Error, EngineUnavailable):
+            for member in group:
+                _give(member, None)
+            return
+        self.commits += 1
+        position = _position(rows[-1])
+        for place, members in enumerate(by_context.values()):
+            units = [member.unit for member in members]
+            answers = outcomes_of(_text(rows[1 + 2 * place]), units)
+            for member, outcome in zip(members, answers, strict=True):
+                _give(member, (outcome, position))
+
+    async def _alone(self, tenant: UUID | None, by: Principal, unit: Unit) -> Answer:
+        """By itself, waiting for whoever is at its streams; again where that may help.
+
+        A lost connection says nothing of what was stored, but the events' ids do: so the same
+        events are simply sent again.
+        """
+        for attempt in range(1, _TRIES + 1):
+            try:
+                context = self.database.signer.sign(tenant, by)
+                rows = await _send(self.database, [(context, [unit])], waits=True)
+                self.commits += 1
+                return outcomes_of(_text(rows[1]), [unit])[0], _position(rows[-1])
+            except _AGAIN:
+                if attempt == _TRIES:
+                    raise
+            except psycopg.OperationalError as exc:
+                if attempt == _TRIES:
+                    raise EngineUnavailable("postgres", "the connection was lost") from exc
+                await asyncio.sleep(_PAUSE_S * attempt)
+        raise AssertionError
+
+
+async def _send(
+    database: TenantDatabase, turns: Sequence[tuple[str, list[Unit]]], *, waits: bool = False
+) -> list[Rows]:
+    """Enter (or switch to) each context and append, in one transaction; ask where that is."""
+    statements: list[tuple[LiteralString, dict[str, Any]]] = []
+    for place, (context, units) in enumerate(turns):
+        if place:
+            statements.append((sql.switch, {"context": context}))
+        streams, batch = batch_of(units)
+        statements.append((sql.append, {"streams": streams, "batch": batch, "waits": waits}))
+    async with database.connection() as connection:
+        return await connection.enter_and(
+            turns[0][0], *statements, begin=False, after=((sql.committed_at, None),)
+        )
+
+
+def _give(member: _Member, answer: Answer | None) -> None:
+    if not member.answer.done():  # whoever gave up is not told
+        member.answer.set_result(answer)
+
+
+def _text(rows: Rows) -> str:
+    assert rows.first is not None
+    return rows.first[0]
+
+
+def _position(rows: Rows) -> Position:
+    assert rows.first is not None
+    return Position(CURRENT_EPOCH, rows.first[0], "event_store")

@@ -1,0 +1,177 @@
+"""What an event is before and after it is stored, and where it stands. No I/O.
+
+A stream is the ordered events of one thing, versions from 1 without gaps. All events of all streams
+have one reading order besides: see `Place`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Protocol
+from uuid import UUID, uuid4
+
+import msgspec
+
+from neolayer.errors import Conflict, InvalidInput
+from neolayer.position import Position
+
+# What a stream's version may be expected to be, besides a number.
+ANY: Final = -1
+NONE: Final = 0
+EXISTS: Final = -2
+
+CLOSED_TYPE: Final = "StreamClosed"
+LONGEST_NAME = 255
+NO_JSON: Mapping[str, Any] = {}
+
+
+class Place(msgspec.Struct, frozen=True, order=True):
+    """Where an event stands in the order in which all events are read.
+
+    A transaction gets its id when it first writes; `index` orders the events of one. Readers see
+    only what lies below the oldest running transaction, so nothing appears behind them later.
+    """
+
+    transaction: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.transaction}:{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """What `str` wrote. Raises InvalidInput."""
+        transaction, colon, index = text.partition(":")
+        if not colon or not (transaction.isdecimal() and index.isdecimal()):
+            raise InvalidInput(
+                f"not a place: {text!r}", hint="write transaction:index, as in 741:9"
+            )
+        return cls(int(transaction), int(index))
+
+
+BEGINNING: Final = Place(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that is to be stored. Its id is what makes a second try harmless."""
+
+    type: str
+    data: Mapping[str, Any]
+    event_id: UUID = field(default_factory=uuid4)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    schema_version: int = 1
+    key_id: str | None = None
+
+
+class RecordedEvent(msgspec.Struct, frozen=True):
+    """An event as it is stored."""
+
+    tenant_id: UUID
+    event_id: UUID
+    stream_id: UUID
+    category: str
+    type: str
+    version: int
+    data: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    user_id: UUID | None
+    correlation_id: UUID | None
+    causation_id: UUID | None
+    recorded_at: datetime
+    schema_version: int
+    key_id: str | None
+    place: Place
+
+
+class Codec(Protocol):
+    """Turns typed events into stored ones and back."""
+
+    def encode(self, event: object) -> NewEvent: ...
+
+    def decode(self, recorded: RecordedEvent) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAppend:
+    """Events for one stream, and what its version must be before: a number, ANY, NONE or EXISTS.
+
+    `category` may be left out where the stream is there already.
+    """
+
+    stream_id: UUID
+    events: Sequence[Any]
+    category: str | None = None
+    expected_version: int = ANY
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append has stored. `versions` has each stream's version after it.
+
+    `position` is None inside a transaction that has not ended. `is_repeated` says that it was all
+    stored before, by an earlier try of the same append.
+    """
+
+    position: Position | None
+    versions: Mapping[UUID, int]
+    events: Sequence[RecordedEvent]
+    is_repeated: bool = False
+
+    @property
+    def version(self) -> int:
+        """The version after an append to one stream."""
+        (version,) = self.versions.values()
+        return version
+
+
+class WrongVersion(Conflict):
+    """The stream is not at the version that was expected."""
+
+    def __init__(self, stream_id: UUID, expected: int, present: int) -> None:
+        wanted = {ANY: "any", EXISTS: "at 1 or above", NONE: "empty"}.get(
+            expected, f"at {expected}"
+        )
+        super().__init__(
+            f"stream {stream_id} is at version {present}, not {wanted}",
+            hint="read the stream again, decide again, append again",
+        )
+        self.stream_id = stream_id
+        self.expected = expected
+        self.present = present
+
+
+class EventIdTaken(Conflict):
+    """An event with this id and another content is stored."""
+
+    def __init__(self, event_id: UUID) -> None:
+        super().__init__(f"event {event_id} is stored with another content")
+        self.event_id = event_id
+
+
+class StreamIsClosed(Conflict):
+    """The stream was closed and takes no more events."""
+
+    def __init__(self, stream_id: UUID) -> None:
+        super().__init__(f"stream {stream_id} is closed")
+        self.stream_id = stream_id
+
+
+class WrongCategory(InvalidInput):
+    """A stream keeps its category, and a new one needs one."""
+
+    def __init__(self, stream_id: UUID, present: str | None) -> None:
+        if present is None:
+            super().__init__(f"stream {stream_id} is new: say its category")
+        else:
+            super().__init__(f"stream {stream_id} is of category {present!r}")
+        self.stream_id = stream_id
+        self.present = present
+
+
+class Interfered(Conflict):
+    """Another transaction appended to the stream meanwhile; run this one again."""

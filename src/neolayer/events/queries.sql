@@ -1,0 +1,137 @@
+-- append --
+-- Store events for streams of the asking tenant; what became of each append.
+SELECT public.append_events(
+    %(streams)s::uuid [], %(batch)s::jsonb, %(waits)s::boolean
+)::text;
+
+-- append_within --
+-- The same inside a transaction that goes on; refused where it has written something else before.
+SELECT public.append_within(%(streams)s::uuid [], %(batch)s::jsonb)::text;
+
+-- switch --
+-- The next tenant of a group of appends, in the transaction that core.enter() has opened.
+SELECT set_config('neolayer.context', %(context)s, true);
+
+-- committed_at --
+-- A position at or above the commit that came before.
+SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
+
+-- stored_before --
+-- The events of a batch as they are stored, in the batch's order, and whether they are the same.
+SELECT
+    g.a,
+    e.aggregate_id = g.s AND e.event_type = g.t AND e.event_data = g.d
+    AND e.schema_version = coalesce(g.z, 1) AND e.key_id IS NOT DISTINCT FROM g.k AS is_same,
+    e.event_version,
+    e.aggregate_type,
+    e.created_at,
+    e.transaction_id::text::bigint,
+    e.position
+FROM ROWS FROM (jsonb_to_recordset(%(batch)s::jsonb) AS (
+    a int, s uuid, i uuid, t text, d jsonb, z int, k text
+)) WITH ORDINALITY AS g (a, s, i, t, d, z, k, n)
+LEFT JOIN public.events AS e
+    ON e.tenant_id = (SELECT core.current_tenant()) AND e.event_id = g.i
+ORDER BY g.n;
+
+-- stream_forwards --
+-- Events of one stream from a version on.
+SELECT
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
+    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint, position
+FROM public.events
+WHERE
+    tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::uuid
+    AND event_version >= %(from_version)s::int AND event_version <= %(up_to)s::int
+ORDER BY event_version
+LIMIT %(limit)s::bigint;
+
+-- stream_backwards --
+-- The same from a version down.
+SELECT
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
+    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint, position
+FROM public.events
+WHERE
+    tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::uuid
+    AND event_version <= %(from_version)s::int
+ORDER BY event_version DESC
+LIMIT %(limit)s::bigint;
+
+-- stream_state --
+-- Where a stream is: category, version, whether it is closed.
+SELECT aggregate_type, version, is_closed FROM public.stream_heads
+WHERE tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::uuid;
+
+-- all --
+-- Every event of the tenant in reading order, below the oldest running transaction.
+SELECT
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
+    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint, position
+FROM public.events
+WHERE
+    tenant_id = (SELECT core.current_tenant())
+    AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+    AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY transaction_id, position
+LIMIT %(limit)s::bigint;
+
+-- by_type --
+-- The same of some types: as many of each as are wanted in all, then the first of these.
+SELECT e.*
+FROM (SELECT DISTINCT k.kind FROM unnest(%(types)s::text []) AS k (kind)) AS k
+CROSS JOIN LATERAL (
+    SELECT
+        tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
+        metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+        transaction_id::text::bigint AS transaction, position
+    FROM public.events
+    WHERE
+        tenant_id = (SELECT core.current_tenant())
+        AND event_type = k.kind
+        AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+        AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY transaction_id, position
+    LIMIT %(limit)s::bigint
+) AS e
+ORDER BY e.transaction, e.position
+LIMIT %(limit)s::bigint;
+
+-- by_category --
+-- The same of some categories: as many of each as are wanted in all, then the first of these.
+SELECT e.*
+FROM (SELECT DISTINCT k.kind FROM unnest(%(categories)s::text []) AS k (kind)) AS k
+CROSS JOIN LATERAL (
+    SELECT
+        tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
+        metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+        transaction_id::text::bigint AS transaction, position
+    FROM public.events
+    WHERE
+        tenant_id = (SELECT core.current_tenant())
+        AND aggregate_type = k.kind
+        AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+        AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY transaction_id, position
+    LIMIT %(limit)s::bigint
+) AS e
+ORDER BY e.transaction, e.position
+LIMIT %(limit)s::bigint;
+
+-- by_correlation --
+-- The same of what belongs to one request.
+SELECT
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
+    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint, position
+FROM public.events
+WHERE
+    tenant_id = (SELECT core.current_tenant())
+    AND correlation_id = %(correlation)s::uuid
+    AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+    AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY transaction_id, position
+LIMIT %(limit)s::bigint;

@@ -1,0 +1,251 @@
+"""The verbs over a tenant's events.
+
+    events = event_store.events(tenant_id, by=Principal.user(user_id))
+    written = await events.append(account_id, [NewEvent("Deposited", {"amount": 5})],
+                                  category="account", expected_version=3)
+    async for event in events.read_stream(account_id):
+        ...
+
+An append is stored as a whole or not at all, at the version it expects, and once: the ids of its
+events say whether it was stored before, and then the first outcome is what comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString, cast
+from uuid import UUID
+
+from neolayer.engines.endpoints import Database, Endpoints
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import AccessDenied, InvalidInput
+from neolayer.events.grouping import Grouper
+from neolayer.events.model import (
+    ANY,
+    BEGINNING,
+    Appended,
+    Codec,
+    EventIdTaken,
+    Place,
+    RecordedEvent,
+    StreamAppend,
+)
+from neolayer.events.reading import recorded
+from neolayer.events.units import (
+    Outcome,
+    Unit,
+    Verdict,
+    appended,
+    batch_of,
+    make_unit,
+    outcomes_of,
+    refusal,
+)
+from neolayer.position import Position
+from neolayer.tenancy import Principal, Scope, TenantDatabase, Transaction, open_database
+
+sql = load_queries(__name__)
+PAGE = 500
+NEWEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Where a stream is."""
+
+    category: str
+    version: int
+    is_closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """One tenant's events, for whoever acts in `scope`, a scope of the event store."""
+
+    scope: Scope
+    grouper: Grouper
+    codec: Codec | None = None
+
+    # Writing
+
+    async def append(
+        self,
+        stream_id: UUID,
+        events: Sequence[Any],
+        *,
+        category: str | None = None,
+        expected_version: int = ANY,
+    ) -> Appended:
+        """Store events at the end of a stream; a new stream needs a category.
+
+        Raises WrongVersion, StreamIsClosed, WrongCategory, EventIdTaken; InvalidInput, and
+        EngineUnavailable, after which the same events can be given again.
+        """
+        return await self.append_all([StreamAppend(stream_id, events, category, expected_version)])
+
+    async def append_all(self, appends: Sequence[StreamAppend]) -> Appended:
+        """Store events of several streams, all or nothing; raises as `append`."""
+        unit = make_unit(appends, self.codec, self.scope.by.user_id)
+        outcome, position = await self.grouper.append(self.scope.tenant, self.scope.by, unit)
+        if outcome.is_stored:
+            return appended(unit, outcome, self._tenant, position)
+        if outcome.is_about("known"):
+            rows = await self.scope.fetch(sql.stored_before, {"batch": batch_of([unit])[1]})
+            return self._as_before(unit, rows, position)
+        raise refusal(unit, outcome)
+
+    async def append_in(self, tx: Transaction, appends: Sequence[StreamAppend]) -> Appended:
+        """The same inside a transaction of this scope's database, with other rows to be written.
+
+        Append before anything else is written in it: what the transaction can see by then stands
+        before its events in reading order. Raises as `append`, and InvalidInput where it is late.
+        """
+        unit = make_unit(appends, self.codec, self.scope.by.user_id)
+        streams, batch = batch_of([unit])
+        row = await tx.one(sql.append_within, {"streams": streams, "batch": batch})
+        assert row is not None
+        (outcome,) = outcomes_of(row[0], [unit])
+        if outcome.is_stored:
+            return appended(unit, outcome, self._tenant, None)
+        if outcome.is_about("late"):
+            raise InvalidInput(
+                "the transaction has written already", hint="append first, then write the rest"
+            )
+        if outcome.is_about("refused"):
+            raise AccessDenied("the tenant is closed, or there is none")
+        if outcome.is_about("known"):
+            return self._as_before(unit, await tx.fetch(sql.stored_before, {"batch": batch}), None)
+        raise refusal(unit, outcome)
+
+    def _as_before(
+        self, unit: Unit, rows: Sequence[tuple[Any, ...]], position: Position | None
+    ) -> Appended:
+        """The first outcome of an append that comes again. Raises EventIdTaken."""
+        ids = [event.event_id for part in unit.parts for event in part.events]
+        for event_id, (_, is_same, *_) in zip(ids, rows, strict=True):
+            if is_same is not True:
+                # Some ids are stored and this one is not, or is another event: no second try.
+                raise EventIdTaken(_first_stored(ids, rows) if is_same is None else event_id)
+        first = dict[int, tuple[Any, ...]]()
+        for row in rows:
+            first.setdefault(row[0], row)
+        verdicts = [Verdict("stored", row[2], row[3]) for row in first.values()]
+        at, transaction = rows[0][4], rows[0][5]
+        outcome = Outcome(verdicts, transaction, at, [row[6] for row in rows])
+        before = appended(unit, outcome, self._tenant, position)
+        return Appended(before.position, before.versions, before.events, is_repeated=True)
+
+    # Reading
+
+    async def state(self, stream_id: UUID) -> StreamState | None:
+        """Category and version of a stream, or None where there is none."""
+        row = await self.scope.one(sql.stream_state, {"stream": stream_id})
+        return None if row is None else StreamState(*row)
+
+    async def read_stream(
+        self, stream_id: UUID, *, from_version: int = 1, up_to: int = NEWEST, page: int = PAGE
+    ) -> AsyncIterator[RecordedEvent]:
+        """The stream's events in order, from a version on; none where there is no such stream."""
+        while from_version <= up_to:
+            params = {
+                "stream": stream_id,
+                "from_version": from_version,
+                "up_to": up_to,
+                "limit": page,
+            }
+            rows = await self.scope.fetch(sql.stream_forwards, params)
+            for row in rows:
+                yield recorded(row)
+            if len(rows) < page:
+                return
+            from_version = rows[-1][5] + 1
+
+    async def read_backwards(
+        self, stream_id: UUID, *, from_version: int = NEWEST, page: int = PAGE
+    ) -> AsyncIterator[RecordedEvent]:
+        """The stream's events from a version (default: the last) down to the first."""
+        while from_version > 0:
+            params = {"stream": stream_id, "from_version": from_version, "limit": page}
+            rows = await self.scope.fetch(sql.stream_backwards, params)
+            for row in rows:
+                yield recorded(row)
+            if len(rows) < page:
+                return
+            from_version = rows[-1][5] - 1
+
+    async def read_all(
+        self,
+        *,
+        after: Place = BEGINNING,
+        types: Sequence[str] | None = None,
+        categories: Sequence[str] | None = None,
+        correlation_id: UUID | None = None,
+        limit: int = PAGE,
+    ) -> list[RecordedEvent]:
+        """Up to `limit` events in reading order, those after `after`; of these kinds, if named.
+
+        What was appended a moment ago is seen once no older transaction runs any more: what this
+        returns is complete up to its last event. Raises InvalidInput where two of types,
+        categories and a correlation are named.
+        """
+        query, params = _kind(types, categories, correlation_id)
+        params |= {"transaction": str(after.transaction), "index": after.index, "limit": limit}
+        return [recorded(row) for row in await self.scope.fetch(query, params)]
+
+    @property
+    def _tenant(self) -> UUID:
+        return cast("UUID", self.scope.tenant)
+
+
+def _first_stored(ids: Sequence[UUID], rows: Sequence[tuple[Any, ...]]) -> UUID:
+    return next(i for i, row in zip(ids, rows, strict=True) if row[1] is not None)
+
+
+def _kind(
+    types: Sequence[str] | None, categories: Sequence[str] | None, correlation_id: UUID | None
+) -> tuple[LiteralString, dict[str, Any]]:
+    if sum(each is not None for each in (types, categories, correlation_id)) > 1:
+        raise InvalidInput("name types, categories or a correlation, one of the three")
+    if types is not None:
+        return sql.by_type, {"types": list(types)}
+    if categories is not None:
+        return sql.by_category, {"categories": list(categories)}
+    if correlation_id is not None:
+        return sql.by_correlation, {"correlation": correlation_id}
+    return sql.all, {}
+
+
+@dataclass(frozen=True, slots=True)
+class EventStore:
+    """The event store of a layer, opened once a process; see `open_event_store`."""
+
+    database: TenantDatabase
+    grouper: Grouper
+    codec: Codec | None = None
+
+    def events(self, tenant: UUID, *, by: Principal, codec: Codec | None = None) -> Events:
+        """One tenant's events, for `by`."""
+        return Events(self.database.scope(tenant, by=by), self.grouper, codec or self.codec)
+
+
+@asynccontextmanager
+async def open_event_store(
+    endpoints: Endpoints,
+    *,
+    size: int = 8,
+    application_name: str = "api",
+    codec: Codec | None = None,
+) -> AsyncGenerator[EventStore]:
+    """The event store of a layer. Raises EngineUnavailable, MigrationError before migrating."""
+    name, which = application_name, Database.EVENT_STORE
+    async with (
+        open_database(endpoints, which, size=size, application_name=name) as database,
+        open_database(endpoints, which, size=1, application_name=name) as lane,
+    ):
+        grouper = Grouper(database, lane)
+        try:
+            yield EventStore(database, grouper, codec)
+        finally:
+            await grouper.close()

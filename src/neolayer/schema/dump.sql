@@ -2650,8 +2650,7 @@ DEFAULT RIGHTS OF neolayer_owner IN - ON f
 CREATE OR REPLACE FUNCTION core.current_principal()
  RETURNS text
  LANGUAGE sql
- STABLE PARALLEL RESTRICTED SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
+ STABLE PARALLEL RESTRICTED
 RETURN (core.verified_context())[2]
     OWNER neolayer_owner
     GRANT neolayer_app=X
@@ -2662,14 +2661,61 @@ RETURN (core.verified_context())[2]
 CREATE OR REPLACE FUNCTION core.current_tenant()
  RETURNS uuid
  LANGUAGE sql
- STABLE PARALLEL RESTRICTED SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
-RETURN ((core.verified_context())[1])::uuid
+ STABLE PARALLEL RESTRICTED
+RETURN (NULLIF((core.verified_context())[1], '00000000-0000-0000-0000-000000000000'::text))::uuid
     OWNER neolayer_owner
     GRANT neolayer_app=X
     GRANT neolayer_backup=X
     GRANT neolayer_operator=X
     GRANT neolayer_relay=X
+
+CREATE OR REPLACE FUNCTION core.enter(context text, state text)
+ RETURNS text
+ LANGUAGE sql
+RETURN CASE WHEN ((core.session_state() = state) AND ((pg_my_temp_schema() = (0)::oid) OR (NOT core.has_temporary_objects()))) THEN set_config('neolayer.context'::text, context, true) ELSE core.refuse_session(core.session_state()) END
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.has_temporary_objects()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM pg_catalog.pg_depend d
+        WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+            AND d.refobjid = pg_catalog.pg_my_temp_schema()
+    );
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.note_standing(tenants uuid[], closed boolean[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    changed bigint;
+BEGIN
+    IF coalesce(core.current_principal(), '') !~ '^system:' THEN
+        RAISE EXCEPTION 'the standing of tenants is noted by the layer itself'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    INSERT INTO core.tenant_standing AS s (id, is_closed)
+    SELECT t.id, t.is_closed FROM unnest(tenants, closed) AS t (id, is_closed)
+    ON CONFLICT (id) DO UPDATE SET is_closed = excluded.is_closed
+    WHERE s.is_closed <> excluded.is_closed;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    RETURN changed;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
 
 CREATE OR REPLACE FUNCTION core.refuse_change()
  RETURNS trigger
@@ -2682,6 +2728,27 @@ BEGIN
 END
 $function$
     OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.refuse_session(state text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RAISE EXCEPTION 'the session is not as it was when it was made'
+        USING ERRCODE = 'insufficient_privilege', DETAIL = state;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.session_state()
+ RETURNS text
+ LANGUAGE sql
+ STABLE
+RETURN ((((((((((((((((((((((((((((((((((SESSION_USER)::text || '|'::text) || (CURRENT_USER)::text) || CASE WHEN (COALESCE(current_setting('neolayer.context'::text, true), ''::text) <> ''::text) THEN '|context'::text ELSE ''::text END) || '|'::text) || current_setting('search_path'::text)) || '|'::text) || current_setting('row_security'::text)) || '|'::text) || current_setting('TimeZone'::text)) || '|'::text) || current_setting('DateStyle'::text)) || '|'::text) || current_setting('IntervalStyle'::text)) || '|'::text) || current_setting('client_encoding'::text)) || '|'::text) || current_setting('bytea_output'::text)) || '|'::text) || current_setting('extra_float_digits'::text)) || '|'::text) || current_setting('standard_conforming_strings'::text)) || '|'::text) || current_setting('default_transaction_isolation'::text)) || '|'::text) || current_setting('default_transaction_read_only'::text)) || '|'::text) || current_setting('synchronous_commit'::text)) || '|'::text) || current_setting('statement_timeout'::text)) || '|'::text) || current_setting('lock_timeout'::text)) || '|'::text) || current_setting('idle_in_transaction_session_timeout'::text))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
 
 CREATE OR REPLACE FUNCTION core.touch_updated_at()
  RETURNS trigger
@@ -2715,10 +2782,19 @@ BEGIN
     IF parts[3]::bigint <= extract(epoch FROM clock_timestamp()) THEN
         RETURN NULL;
     END IF;
+    IF EXISTS (SELECT FROM core.tenant_standing s WHERE s.id = parts[1]::uuid AND s.is_closed)
+        AND parts[2] !~ '^(operator|system):'
+    THEN
+        RETURN NULL;
+    END IF;
     RETURN parts[1:2];
 END
 $function$
     OWNER neolayer_owner
+    GRANT neolayer_app=X
+    GRANT neolayer_backup=X
+    GRANT neolayer_operator=X
+    GRANT neolayer_relay=X
 
 CREATE OR REPLACE FUNCTION public.advance_stream_heads()
  RETURNS trigger
@@ -2733,31 +2809,156 @@ BEGIN
     WITH batch AS (
         SELECT a.tenant_id, a.aggregate_id, min(a.aggregate_type) AS aggregate_type,
             max(a.event_version) AS version, count(*)::int AS appended,
+            coalesce(bool_or(a.event_type = 'StreamClosed'), false) AS closes,
             max(a.event_version) - min(a.event_version) + 1 = count(*)
-                AND min(a.aggregate_type) = max(a.aggregate_type) AS is_unbroken
+                AND min(a.aggregate_type) = max(a.aggregate_type)
+                AND coalesce(
+                    min(a.event_version) FILTER (WHERE a.event_type = 'StreamClosed')
+                    = max(a.event_version), true
+                ) AS is_unbroken
         FROM added a GROUP BY a.tenant_id, a.aggregate_id
     ), moved AS (
         INSERT INTO public.stream_heads AS h
-            (tenant_id, aggregate_id, aggregate_type, version, appended)
-        SELECT b.tenant_id, b.aggregate_id, b.aggregate_type, b.version, b.appended
+            (tenant_id, aggregate_id, aggregate_type, version, appended, transaction_id, is_closed)
+        SELECT b.tenant_id, b.aggregate_id, b.aggregate_type, b.version, b.appended,
+            pg_current_xact_id(), b.closes
         FROM batch b WHERE b.is_unbroken ORDER BY b.tenant_id, b.aggregate_id
         ON CONFLICT (tenant_id, aggregate_id) DO UPDATE
-        SET version = excluded.version, appended = excluded.appended
+        SET version = excluded.version, appended = excluded.appended,
+            transaction_id = excluded.transaction_id, is_closed = excluded.is_closed
         WHERE h.version = excluded.version - excluded.appended
             AND h.aggregate_type = excluded.aggregate_type
+            AND h.transaction_id <= excluded.transaction_id
+            AND NOT h.is_closed
         RETURNING h.xmax = 0 AS is_new, h.version = h.appended AS is_from_first
     )
     SELECT (SELECT count(*) FROM batch), count(*) FILTER (WHERE m.is_from_first OR NOT m.is_new)
     INTO streams, advanced FROM moved m;
-    IF advanced < streams THEN
-        RAISE EXCEPTION 'a version does not follow the last one of its stream'
-            USING ERRCODE = 'check_violation', SCHEMA = 'public', TABLE = 'events',
-            CONSTRAINT = 'events_version_gapless';
+    IF advanced = streams THEN
+        RETURN NULL;
     END IF;
-    RETURN NULL;
+    IF EXISTS (
+        SELECT FROM added a INNER JOIN public.stream_heads h USING (tenant_id, aggregate_id)
+        WHERE h.transaction_id > pg_current_xact_id()
+    ) THEN
+        RAISE EXCEPTION 'a transaction that began to write later has appended to the stream'
+            USING ERRCODE = 'serialization_failure', SCHEMA = 'public', TABLE = 'events',
+            HINT = 'append before anything else is written, or run the transaction again';
+    END IF;
+    RAISE EXCEPTION 'a version does not follow the last one of its stream'
+        USING ERRCODE = 'check_violation', SCHEMA = 'public', TABLE = 'events',
+        CONSTRAINT = 'events_version_gapless';
 END
 $function$
     OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION public.append_events(streams uuid[], batch jsonb, waits boolean)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    asking uuid := core.current_tenant();
+    held uuid[];
+    outcome jsonb;
+BEGIN
+    IF asking IS NULL THEN
+        RETURN '{"refused": true}';
+    END IF;
+    IF waits THEN
+        PERFORM pg_advisory_xact_lock(k.key)
+        FROM (
+            SELECT DISTINCT hashtextextended(asking::text || s.stream, 0) AS key
+            FROM unnest(streams) AS s (stream) ORDER BY 1
+        ) AS k;
+    ELSE
+        SELECT array_agg(s.stream) INTO held FROM unnest(streams) AS s (stream)
+        WHERE NOT pg_try_advisory_xact_lock(hashtextextended(asking::text || s.stream, 0));
+    END IF;
+    WITH given AS MATERIALIZED (
+        SELECT e.* FROM ROWS FROM (jsonb_to_recordset(batch) AS (
+            u int, a int, s uuid, c text, x int, i uuid, t text, d jsonb, m jsonb, w uuid, r uuid,
+            y uuid, z int, k text
+        )) WITH ORDINALITY AS e (u, a, s, c, x, i, t, d, m, w, r, y, z, k, n)
+    ), appends AS (
+        SELECT g.a, g.u, g.s, g.c, g.x, count(*) AS events, bool_or(EXISTS (
+            SELECT FROM public.events e WHERE e.tenant_id = asking AND e.event_id = g.i
+        )) AS is_known
+        FROM given g GROUP BY g.a, g.u, g.s, g.c, g.x
+    ), placed AS (
+        SELECT p.a, p.u, p.s, p.x, p.is_known, coalesce(p.c, h.aggregate_type) AS category,
+            h.aggregate_type AS present_category, coalesce(h.version, 0) AS version,
+            coalesce(h.is_closed, false) AS is_closed,
+            coalesce(h.version, 0) + coalesce(sum(p.events) OVER (
+                PARTITION BY p.s ORDER BY p.a ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ), 0)::int AS before
+        FROM appends p
+        LEFT JOIN public.stream_heads h ON h.tenant_id = asking AND h.aggregate_id = p.s
+    ), judged AS (
+        SELECT p.*, CASE
+            WHEN p.s = ANY(held) THEN 'busy'
+            WHEN p.is_known THEN 'known'
+            WHEN p.is_closed THEN 'closed'
+            WHEN p.category IS DISTINCT FROM coalesce(p.present_category, p.category)
+                OR p.category IS NULL THEN 'category'
+            WHEN p.x >= 0 AND p.x <> p.before OR p.x = -2 AND p.before = 0 THEN 'conflict'
+            ELSE 'stored' END AS status
+        FROM placed p
+    ), decided AS (
+        SELECT j.*, bool_and(j.status = 'stored') OVER (PARTITION BY j.u) AS is_stored FROM judged j
+    ), added AS (
+        INSERT INTO public.events (
+            tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+            event_data, metadata, user_id, correlation_id, causation_id, schema_version, key_id
+        )
+        SELECT asking, g.i, g.s, j.category, g.t,
+            j.before + row_number() OVER (PARTITION BY g.a ORDER BY g.n)::int,
+            g.d, coalesce(g.m, '{}'), g.w, g.r, g.y, coalesce(g.z, 1), g.k
+        FROM given g INNER JOIN decided j ON g.a = j.a AND j.is_stored
+        ORDER BY g.n
+        RETURNING position, transaction_id
+    )
+    SELECT jsonb_build_object(
+        'transaction', (SELECT max(e.transaction_id)::text FROM added e),
+        'at', CURRENT_TIMESTAMP,
+        'appends', (
+            SELECT jsonb_agg(jsonb_build_array(
+                d.a,
+                CASE WHEN d.is_stored OR d.status <> 'stored' THEN d.status ELSE 'aside' END,
+                CASE WHEN d.is_stored THEN d.before + 1 ELSE d.version END,
+                CASE WHEN d.is_stored THEN d.category ELSE d.present_category END
+            ) ORDER BY d.a) FROM decided d
+        ),
+        'positions', (SELECT jsonb_agg(e.position ORDER BY e.position) FROM added e)
+    ) INTO outcome;
+    RETURN outcome;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION public.append_within(streams uuid[], batch jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    present text := pg_current_xact_id_if_assigned()::text;
+    outcome jsonb;
+BEGIN
+    IF present IS DISTINCT FROM nullif(current_setting('neolayer.appending', true), '')
+        AND present IS NOT NULL
+    THEN
+        RETURN '{"late": true}';
+    END IF;
+    outcome := public.append_events(streams, batch, true);
+    PERFORM set_config('neolayer.appending', pg_current_xact_id_if_assigned()::text, true);
+    RETURN outcome;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
 
 TABLE core.context_secrets
     COLUMN id smallint NOT NULL
@@ -2768,6 +2969,14 @@ TABLE core.context_secrets
     CONSTRAINT context_secrets_outer_pad_check CHECK ((octet_length(outer_pad) = 64))
     CONSTRAINT context_secrets_pkey PRIMARY KEY (id)
     OWNER neolayer_owner
+
+TABLE core.tenant_standing
+    COLUMN id uuid NOT NULL
+    COLUMN is_closed boolean NOT NULL
+    CONSTRAINT tenant_standing_pkey PRIMARY KEY (id)
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
 
 TABLE public.events
     ROW LEVEL SECURITY
@@ -2792,9 +3001,11 @@ TABLE public.events
     CONSTRAINT events_pkey PRIMARY KEY (tenant_id, event_id)
     CONSTRAINT events_schema_version_check CHECK ((schema_version > 0))
     CONSTRAINT events_unique UNIQUE (tenant_id, aggregate_id, event_version)
+    CREATE INDEX idx_events_category ON public.events USING btree (tenant_id, aggregate_type, transaction_id, "position")
     CREATE INDEX idx_events_correlation ON public.events USING btree (tenant_id, correlation_id) WHERE (correlation_id IS NOT NULL)
     CREATE INDEX idx_events_position ON public.events USING btree (transaction_id, "position")
-    CREATE INDEX idx_events_type ON public.events USING btree (tenant_id, event_type, created_at DESC)
+    CREATE INDEX idx_events_tenant ON public.events USING btree (tenant_id, transaction_id, "position")
+    CREATE INDEX idx_events_type ON public.events USING btree (tenant_id, event_type, transaction_id, "position")
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER advance_heads AFTER INSERT ON public.events REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.advance_stream_heads()
     CREATE TRIGGER keep_events BEFORE DELETE OR UPDATE OR TRUNCATE ON public.events FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('events are only appended')
@@ -2858,6 +3069,8 @@ TABLE public.stream_heads
     COLUMN aggregate_type character varying(255) NOT NULL
     COLUMN version integer NOT NULL
     COLUMN appended integer NOT NULL
+    COLUMN transaction_id xid8 NOT NULL DEFAULT '0'::xid8
+    COLUMN is_closed boolean NOT NULL DEFAULT false
     CONSTRAINT stream_heads_appended_check CHECK ((appended > 0))
     CONSTRAINT stream_heads_pkey PRIMARY KEY (tenant_id, aggregate_id)
     CONSTRAINT stream_heads_version_check CHECK ((version > 0))

@@ -3,5 +3,5 @@
 SELECT a.attname, t.typname, a.atttypid::int8, format_type(a.atttypid, NULL), a.attcollation <> 0
 FROM pg_attribute AS a
 JOIN pg_type AS t ON t.oid = a.atttypid
-WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
+WHERE a.attrelid = %(table)s::regclass AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;

@@ -11,11 +11,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.abc import QueryNoTemplate
+from psycopg.abc import Params, QueryNoTemplate
 from psycopg.rows import TupleRow
 
 from neolayer.engines.postgres.connections import Connection, connect, explain
@@ -58,7 +57,7 @@ class ExportedSnapshot:
         relation.places(columns)
         return relation
 
-    async def query(self, statement: QueryNoTemplate, values: Sequence[Any] = ()) -> list[TupleRow]:
+    async def query(self, statement: QueryNoTemplate, values: Params = ()) -> list[TupleRow]:
         """All rows of a statement, as of the snapshot. Raises EngineUnavailable or RelayError."""
         try:
             found = await self._connection.execute(statement, values)

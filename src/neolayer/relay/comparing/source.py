@@ -227,7 +227,7 @@ class SourceTable:
 
 async def open_source(snapshot: ExportedSnapshot, table: str, shape: Shape) -> SourceTable:
     """The table at the snapshot. Raises RelayError where it is not as the copy needs it."""
-    rows = await snapshot.query(_sql.columns, [table])
+    rows = await snapshot.query(_sql.columns, {"table": table})
     found = {row[0]: Column(*row) for row in rows}
     missing = [name for name in (*shape.key, *shape.columns) if name not in found]
     if missing:

@@ -27,9 +27,14 @@ class ClickHouseCopy:
 
 @dataclass(frozen=True, slots=True)
 class CacheCopy:
-    """A Redis key, as a template over columns of the row: `transaction:{network_id}:{hash}`."""
+    """A Redis key, as a template over columns of the row: `transaction:{network_id}:{hash}`.
+
+    What lies there is a MessagePack map of columns; those in `computed` are not as the row has
+    them, so they are not compared with it.
+    """
 
     key: str
+    computed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

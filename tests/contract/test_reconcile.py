@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any, cast
 
+import msgspec
 from tests.fixtures.fix_relay import ACCOUNTS, RelayScene, clickhouse_statements
 
 from neolayer.engines.postgres.connections import connect
+from neolayer.freshness.cache_versions import read_entry, version_text
 from neolayer.position import CURRENT_EPOCH
-from neolayer.relay.comparing.stores import open_compared
+from neolayer.relay.comparing.caches import reconcile_cache
+from neolayer.relay.comparing.stores import open_cache, open_compared
 from neolayer.relay.reconcile import Kind, TableReport, reconcile_table
 from neolayer.relay.snapshot import export_snapshot
 
@@ -166,3 +170,54 @@ async def test_a_version_that_was_never_committed_is_found_and_removed(
         assert [(one.kind, one.key) for one in report.differences] == [(Kind.AHEAD, ("3",))]
         assert report.agrees
         await relay_scene.same()
+
+
+async def reconcile_redis(scene: RelayScene, *, repair: bool = False) -> TableReport:
+    async with open_cache(scene.endpoints, [ACCOUNTS], patience=timedelta(seconds=20)) as cache:
+        return await reconcile_cache(
+            cache,
+            ACCOUNTS.table,
+            "neolayer",
+            lambda: export_snapshot(scene.dsn, epoch=CURRENT_EPOCH),
+            repair=repair,
+        )
+
+
+async def test_what_is_cached_is_equal_or_taken_back(relay_scene: RelayScene) -> None:
+    """A right entry stays; an altered one, one of no row and one from the future are found, and
+    their readers are sent to PostgreSQL. Tombstones and strangers are nobody's difference."""
+    relay_scene.sql(ROWS.format(50))
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql("SELECT 1"))  # up to here nothing is believed
+        position = relay_scene.sql("UPDATE accounts SET amount = 1 WHERE id = 1")
+        await relay_scene.arrives(position)
+        lsn = version_text(position.version)
+
+        def entry(row: tuple[Any, ...], **altered: Any) -> bytes:
+            names = ("id", "owner", "amount", "note", "details", "seen_at", "good")
+            return f"{lsn}+".encode() + msgspec.msgpack.encode(
+                {**dict(zip(names, row, strict=True)), **altered}
+            )
+
+        rows = relay_scene.rows(
+            "SELECT id, owner, amount, note, details, seen_at, good FROM accounts ORDER BY id"
+        )
+        places = {row[0]: f"account:{row[1]}:{row[0]}" for row in rows}
+        with relay_scene.redis() as redis:
+            redis.set(places[1], entry(rows[0]))
+            redis.set(places[2], entry(rows[1], amount=7))
+            redis.set("account:nobody:99", entry(rows[1]))
+            redis.set("account:nobody:not a number", entry(rows[1]))
+            redis.set(places[3], version_text(9 << 60) + "+" + "x")
+            redis.set(places[4], lsn + "-")
+            redis.set("account:unrelated", "anything")
+            found = await reconcile_redis(relay_scene)
+            assert named(found, Kind.DIFFERING) == {("owner 2", "2")}
+            assert named(found, Kind.EXTRA) == {("nobody", "99"), ("nobody", "not a number")}
+            assert named(found, Kind.AHEAD) == {("owner 3", "3")}
+            repaired = await reconcile_redis(relay_scene, repair=True)
+            assert (repaired.total, repaired.repaired, repaired.left) == (4, 4, 0)
+            assert redis.get(places[1]) == entry(rows[0])
+            assert read_entry(cast("bytes", redis.get(places[2])), None) is None
+            assert redis.get("account:unrelated") == b"anything"
+        assert (await reconcile_redis(relay_scene)).total == 0

@@ -64,7 +64,7 @@ CLASSES: tuple[DataClass, ...] = (
         "blockchain.transactions",
         copies=(
             ClickHouseCopy("transactions", ("network_id", "transaction_hash"), _TRANSACTIONS),
-            CacheCopy(TRANSACTION_KEY),
+            CacheCopy(TRANSACTION_KEY, computed=("confirmation_count",)),
         ),
         retention=_SEVEN_YEARS,
     ),

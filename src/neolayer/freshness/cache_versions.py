@@ -34,3 +34,13 @@ def read_entry(entry: bytes | None, floor: bytes | None) -> bytes | None:
     if floor is not None and entry[:_DIGITS] <= floor:
         return None
     return entry[_DIGITS + 1 :]
+
+
+def version_of(entry: bytes) -> int:
+    """The version of an entry or a tombstone."""
+    return int(entry[:_DIGITS], 16)
+
+
+def is_tombstone(entry: bytes) -> bool:
+    """Whether an entry says that its row changed."""
+    return entry[_DIGITS : _DIGITS + 1] == b"-"

@@ -9,13 +9,14 @@ whatever is newer wins: copying and streaming may overlap and either may be repe
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.abc import Params, QueryNoTemplate
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, dict_row
 
 from neolayer.engines.postgres.connections import Connection, connect, explain
 from neolayer.engines.postgres.replication import ReplicationConnection
@@ -59,9 +60,23 @@ class ExportedSnapshot:
 
     async def query(self, statement: QueryNoTemplate, values: Params = ()) -> list[TupleRow]:
         """All rows of a statement, as of the snapshot. Raises EngineUnavailable or RelayError."""
-        try:
+        with self._translated():
             found = await self._connection.execute(statement, values)
             return await found.fetchall()
+
+    async def named_rows(
+        self, statement: QueryNoTemplate, values: Params = ()
+    ) -> list[dict[str, Any]]:
+        """The same, each row by its columns' names."""
+        with self._translated():
+            async with self._connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(statement, values)
+                return await cursor.fetchall()
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        try:
+            yield
         except psycopg.OperationalError as exc:
             raise explain(exc, self._dsn) from exc
         except psycopg.Error as exc:

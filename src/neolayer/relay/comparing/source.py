@@ -7,6 +7,7 @@ where a whole table is summed up it is read once, in the order in which it lies.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -37,6 +38,13 @@ _CAST = frozenset(
         *("date", "timestamp", "timestamptz", "json", "jsonb", "bytea"),
     )
 )
+_FORMS = {
+    "uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "int2": re.compile(r"-?\d{1,4}"),
+    "int4": re.compile(r"-?\d{1,9}"),
+    "int8": re.compile(r"-?\d{1,18}"),
+    "bool": re.compile(r"[tf]"),
+}
 T = TypeVar("T")
 _COLUMNS_PER_CONCAT = 33  # three arguments each, and PostgreSQL takes a hundred
 
@@ -154,6 +162,24 @@ class SourceTable:
         rows = await self._rows(keys)
         return {key: _decoded(row[place]) for key, row in rows.items()}
 
+    async def typed_rows(self, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
+        """The whole rows of these keys as Python values, for a cache, which keeps such."""
+        wanted = [key for key in dict.fromkeys(keys) if all(map(_fits, self._key, key))]
+        if not wanted:
+            return {}
+        statement = sql.SQL("SELECT {}, t.* FROM {} AS t WHERE {} IN ({})").format(
+            self._key_array(),
+            self._table,
+            _row(self._ordered_key()),
+            _list(_row(self._places(key)) for key in wanted),
+        )
+        values = [part for key in wanted for part in key]
+        found: dict[Key, dict[str, Any]] = {}
+        for row in await self._snapshot.named_rows(statement, values):
+            key = row.pop("array")
+            found[tuple(key)] = row
+        return found
+
     async def _rows(self, keys: Sequence[Key]) -> dict[Key, list[Value]]:
         if not keys:
             return {}
@@ -255,6 +281,12 @@ def _row_text(texts: Sequence[sql.Composable]) -> sql.Composable:
 
 def _row(parts: Iterable[sql.Composable]) -> sql.Composable:
     return sql.SQL("({})").format(_list(parts))
+
+
+def _fits(column: Column, text: str) -> bool:
+    """Whether a text may be a value of the column: others may have written it."""
+    form = _FORMS.get(column.type)
+    return "\0" not in text and (form is None or form.fullmatch(text) is not None)
 
 
 def _decoded(value: Value) -> str | None:

@@ -21,6 +21,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.freshness import Store, wait_for
 from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.relay.comparable import Comparable
+from neolayer.relay.comparing.caches import ComparedCache, reconcile_cache
 from neolayer.relay.reconcile import (
     Compared,
     Progress,
@@ -40,6 +41,20 @@ def _clickhouse(at: Endpoints, classes: Iterable[DataClass]) -> Comparable:
 OPENERS: dict[Store, Callable[[Endpoints, Iterable[DataClass]], Comparable]] = {
     Store.CLICKHOUSE: _clickhouse,
 }
+
+
+@asynccontextmanager
+async def open_cache(
+    at: Endpoints, classes: Collection[DataClass], *, patience: timedelta
+) -> AsyncGenerator[ComparedCache]:
+    """The cache of these classes' rows, for the length of the block."""
+    from neolayer.relay.comparing.redis import CachedRows
+
+    rows = CachedRows(at.redis, classes)
+    try:
+        yield ComparedCache(rows, _reaching(at, Store.REDIS, patience))
+    finally:
+        await rows.close()
 
 
 @asynccontextmanager
@@ -85,18 +100,31 @@ async def reconcile(
 
     Raises NotFresh where a store does not get there within `patience`, and what engines say.
     """
-    async with open_compared(at, classes, stores=stores, patience=patience) as opened:
+    async with (
+        open_compared(at, classes, stores=stores, patience=patience) as opened,
+        open_cache(at, classes, patience=patience) as cache,
+    ):
         for one in classes:
+            snapshots = _snapshots(at, Database(one.database))
             for store in opened:
                 if one.table in store.rows.tables:
                     yield await reconcile_table(
                         store,
                         one.table,
                         one.database,
-                        _snapshots(at, Database(one.database)),
+                        snapshots,
                         repair=repair,
                         on_progress=on_progress,
                     )
+            if one.table in cache.rows.tables and (stores is None or Store.REDIS in stores):
+                yield await reconcile_cache(
+                    cache,
+                    one.table,
+                    one.database,
+                    snapshots,
+                    repair=repair,
+                    on_progress=on_progress,
+                )
 
 
 def _snapshots(at: Endpoints, database: Database) -> SnapshotMaker:

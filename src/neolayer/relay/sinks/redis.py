@@ -27,7 +27,7 @@ from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, T
 from neolayer.relay.sinks.sink import Rejected, Snapshot
 
 _KEYS_PER_CALL = 256
-_TOMBSTONES = load_script(__name__, "lua/tombstones.lua")
+TOMBSTONES = load_script(__name__, "lua/tombstones.lua")
 _RAISE_FLOOR = load_script(__name__, "lua/raise_floor.lua")
 _ADVANCE = load_script(__name__, "lua/advance.lua")
 
@@ -96,7 +96,7 @@ class RedisSink:
     async def _mark(self, versions: dict[bytes, int]) -> None:
         ttl_ms = int(TOMBSTONE_TTL.total_seconds() * 1000)
         texts = [version_text(version) for version in versions.values()]
-        await self._run(_TOMBSTONES, list(versions), [ttl_ms, *texts])
+        await self._run(TOMBSTONES, list(versions), [ttl_ms, *texts])
 
     async def _raise_floor(self, version: int) -> None:
         await self._run(_RAISE_FLOOR, [FLOOR_KEY], [version_text(version)])

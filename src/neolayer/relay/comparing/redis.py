@@ -1,0 +1,170 @@
+"""Redis's side of a comparison: is every cached row still what PostgreSQL has?
+
+A cache need not hold a row, but what it holds must be right. An entry of version V, still there
+when the cache reflects P, says that its row has not changed from V to P: so up to P it must be
+equal to the row. Tombstones, and what lies at or below the floor, are never believed by a reader,
+so they are not looked at. An entry above P is looked at again under a later snapshot.
+
+A cached value is a MessagePack map of column names to values, as `msgspec` writes a row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Formatter
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from neolayer.catalogue import CacheCopy, DataClass
+from neolayer.engines.endpoints import RedisEndpoint
+from neolayer.engines.redis.client import connect, explain
+from neolayer.freshness.cache_versions import (
+    FLOOR_KEY,
+    TOMBSTONE_TTL,
+    read_entry,
+    version_of,
+    version_text,
+)
+from neolayer.relay.comparable import Key
+from neolayer.relay.sinks.redis import TOMBSTONES
+
+_PER_SCAN = 500
+_GLOB = re.compile(r"([\\*?\[\]^])")
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """One believed entry: where it lies, the row it is of, what it says of it."""
+
+    place: bytes
+    key: Key
+    version: int
+    value: bytes = field(repr=False)
+
+
+class CachedRows:
+    """The cached rows of every class that has a cache key."""
+
+    name = "redis"
+
+    def __init__(self, endpoint: RedisEndpoint, classes: Iterable[DataClass]) -> None:
+        self._endpoint = endpoint
+        self._copies = {
+            one.table: copy for one in classes for copy in one.copies if isinstance(copy, CacheCopy)
+        }
+        self._client: Redis | None = None
+        self.tables = frozenset(self._copies)
+
+    def key_columns(self, table: str) -> tuple[str, ...]:
+        """The columns that the cache key names."""
+        return tuple(column for _, column in _parsed(self._copies[table].key) if column)
+
+    def is_equal(self, table: str, cached: Cached, row: Mapping[str, Any]) -> bool:
+        """Whether an entry says of its row what PostgreSQL says."""
+        try:
+            said = msgspec.msgpack.decode(cached.value)
+            ours = msgspec.msgpack.decode(msgspec.msgpack.encode(row))
+        except (msgspec.DecodeError, OverflowError):
+            return False
+        if not isinstance(said, dict):
+            return False
+        told = cast("dict[Any, Any]", said)
+        skipped = self._copies[table].computed
+        return all(
+            ours[name] == value
+            for name, value in told.items()
+            if name in ours and name not in skipped
+        )
+
+    async def scan(self, table: str) -> AsyncIterator[list[Cached]]:
+        """Every believed entry of a table, in parts; an entry may come twice."""
+        client = self._connected()
+        template = self._copies[table].key
+        glob, named = _pattern(template)
+        cursor = 0
+        try:
+            while True:
+                cursor, places = cast(
+                    "tuple[int, list[bytes]]",
+                    await client.scan(cursor, match=glob, count=_PER_SCAN),  # pyright: ignore
+                )
+                found = [place for place in places if named.fullmatch(place)]
+                if found:
+                    yield await self._read(found, named)
+                if not cursor:
+                    return
+        except RedisError as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def read(self, table: str, places: Sequence[bytes]) -> list[Cached]:
+        """These entries again, those that are still believed."""
+        try:
+            return await self._read(places, _pattern(self._copies[table].key)[1])
+        except RedisError as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def of_row(self, table: str, row: Mapping[str, Any]) -> tuple[str, bytes | None]:
+        """The cache key of a row, and what lies there, be it believed or not."""
+        place = self._copies[table].key.format_map(row)
+        try:
+            return place, cast("bytes | None", await self._connected().get(place))
+        except RedisError as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def mark(self, places: Sequence[bytes], version: int) -> None:
+        """Leave a tombstone of that version wherever nothing newer lies."""
+        ttl_ms = int(TOMBSTONE_TTL.total_seconds() * 1000)
+        texts = [version_text(version)] * len(places)
+        try:
+            await TOMBSTONES.run(self._connected(), places, [ttl_ms, *texts])
+        except RedisError as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def remove(self, places: Sequence[bytes]) -> None:
+        """Remove entries of a version that was never committed."""
+        try:
+            await self._connected().unlink(*places)
+        except RedisError as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def _read(self, places: Sequence[bytes], named: re.Pattern[bytes]) -> list[Cached]:
+        answer = cast("list[bytes | None]", await self._connected().mget(FLOOR_KEY, *places))
+        floor, entries = answer[0], answer[1:]
+        read: list[Cached] = []
+        for place, entry in zip(places, entries, strict=True):
+            value, match = read_entry(entry, floor), named.fullmatch(place)
+            if entry is None or value is None or match is None:
+                continue
+            key = tuple(part.decode(errors="replace") for part in match.groups())
+            read.append(Cached(place, key, version_of(entry), value))
+        return read
+
+    def _connected(self) -> Redis:
+        if self._client is None:
+            self._client = connect(self._endpoint)
+        return self._client
+
+
+def _parsed(template: str) -> list[tuple[str, str | None]]:
+    return [(text, column) for text, column, _, _ in Formatter().parse(template)]
+
+
+def _pattern(template: str) -> tuple[str, re.Pattern[bytes]]:
+    """How to ask for the entries, and how to read a row's key from an entry's."""
+    glob = "".join(
+        _GLOB.sub(r"\\\1", text) + ("*" if column else "") for text, column in _parsed(template)
+    )
+    named = "".join(
+        re.escape(text) + ("(.*?)" if column else "") for text, column in _parsed(template)
+    )
+    return glob, re.compile(named.encode(), re.DOTALL)

@@ -39,6 +39,7 @@ from neolayer.identity import (
     PasswordHasher,
     Roles,
     Services,
+    SessionPolicy,
     Sessions,
     Strangers,
     Tokens,
@@ -132,6 +133,7 @@ class Platform:
     _hasher: PasswordHasher = field(repr=False)
     _keyring: Keyring = field(repr=False)
     _mailer: Mailer = field(repr=False)
+    _sessions: SessionPolicy
     _results: ResultCache = field(repr=False)
 
     @asynccontextmanager
@@ -154,7 +156,7 @@ class Platform:
             users=Users(scope, self._hasher, self._keyring),
             login=Login(scope, self._hasher, self._keyring),
             letters=EmailTokens(scope, self._hasher, self._mailer),
-            sessions=Sessions(scope, self.access),
+            sessions=Sessions(scope, self.access, self._sessions),
             roles=Roles(scope),
             services=Services(scope, self.access),
             wallets=Wallets(scope, self._keyring),
@@ -191,7 +193,8 @@ class Platform:
         view = await self.visitor(tenant)
         authenticated = await view.login.check(name, offered, client)
         user = authenticated.user
-        sessions = Sessions(view.scope.acting_as(Principal.user(user.id)), self.access)
+        scope = view.scope.acting_as(Principal.user(user.id))
+        sessions = Sessions(scope, self.access, self._sessions)
         tokens = await sessions.start(user.id, ip_address=client.ip, user_agent=client.user_agent)
         return LoggedIn(user, tokens, authenticated.device)
 
@@ -269,5 +272,6 @@ async def open_at(
             _hasher=stack.enter_context(PasswordHasher()),
             _keyring=await stack.enter_async_context(keyring(settings)),
             _results=ResultCache(redis),
+            _sessions=SessionPolicy.of(settings.sessions),
             _mailer=mailer or PickupFolder(settings.data_dir / "letters"),
         )

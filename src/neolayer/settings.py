@@ -87,6 +87,26 @@ class ServeSettings(_Section):
     )
 
 
+class SessionSettings(_Section):
+    """How long people stay logged in; NIST SP 800-63B-4 (AAL2): a day at most, an hour idle."""
+
+    access_minutes: float = Field(
+        default=15, gt=0, le=1440, description="minutes an access token is good for"
+    )
+    idle_minutes: float = Field(
+        default=60, gt=0, description="minutes without use after which a session ends"
+    )
+    absolute_hours: float = Field(
+        default=24, gt=0, le=8760, description="hours after which a session ends in any case"
+    )
+    grace_seconds: float = Field(
+        default=10,
+        ge=0,
+        le=60,
+        description="seconds in which a refresh token that comes again gets the same answer",
+    )
+
+
 class RelaySettings(_Section):
     """The flow from the commit log to the derived stores."""
 
@@ -191,6 +211,7 @@ class Settings(BaseSettings):
     clickhouse: ClickHouseSettings = ClickHouseSettings()
     objects: ObjectSettings = ObjectSettings()
     serve: ServeSettings = ServeSettings()
+    sessions: SessionSettings = SessionSettings()
     relay: RelaySettings = RelaySettings()
     keys: KeySettings = KeySettings()
     audit: AuditSettings = AuditSettings()

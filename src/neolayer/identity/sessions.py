@@ -33,8 +33,10 @@ from neolayer.identity.session_tokens import (
     new_token,
     parse_token,
 )
+from neolayer.settings import SessionSettings
 from neolayer.tenancy import Principal, Scope, Transaction
 from neolayer.tenancy.context import Kind as Acting
+from neolayer.tenancy.retrying import done_again
 
 QUERIES = load_queries(__name__, "access.sql")
 _MOST_SHOWN = 1000
@@ -53,6 +55,16 @@ class SessionPolicy:
     idle: timedelta = timedelta(hours=1)
     absolute: timedelta = timedelta(hours=24)
     grace: timedelta = timedelta(seconds=10)
+
+    @classmethod
+    def of(cls, settings: SessionSettings) -> SessionPolicy:
+        """As the configuration says."""
+        return cls(
+            access=timedelta(minutes=settings.access_minutes),
+            idle=timedelta(minutes=settings.idle_minutes),
+            absolute=timedelta(hours=settings.absolute_hours),
+            grace=timedelta(seconds=settings.grace_seconds),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +226,7 @@ class Sessions:
         query = QUERIES.list_sessions if user_id is None else QUERIES.list_sessions_of
         return [Session(*row) for row in await self.scope.fetch(query, asked)]
 
+    @done_again
     async def revoke(
         self, session_id: UUID, *, of: UUID | None = None, reason: str = "revoked"
     ) -> None:
@@ -233,6 +246,7 @@ class Sessions:
         if row is not None:
             self._forget(row[0])
 
+    @done_again
     async def revoke_all(
         self, user_id: UUID, *, but: UUID | None = None, reason: str = "revoked"
     ) -> int:

@@ -71,6 +71,29 @@ async def test_E10_an_admin_does_not_act_on_an_owner(api: Api) -> None:
     assert (await oscar.ask("DELETE", f"/v1/sessions/of/{olga.user_id}")).status_code == 204
 
 
+async def test_a_patch_of_a_person_is_all_or_nothing(api: Api) -> None:
+    """One that fails in its last part changes nothing; one that succeeds is one audit entry."""
+    acme = await api.tenant("acme")
+    olga = await api.person(acme, "olga", "owner")
+    ann, bob = await api.person(acme, "ann", "member"), await api.person(acme, "bob", "member")
+    body = {"username": "anna", "email": "bob@example.com", "status": "suspended"}
+    refused = await olga.ask("PATCH", f"/v1/users/{ann.user_id}", json=body)
+    assert refused.status_code == 409
+    assert (await ann.ask("GET", "/v1/users/me")).json()["username"] == "ann"
+    body["email"] = "anna@example.com"
+    changed = (await olga.ask("PATCH", f"/v1/users/{ann.user_id}", json=body)).json()
+    assert {name: changed[name] for name in body} == body
+    entries = await acme.audit.list(resource="user", resource_id=str(ann.user_id), action="UPDATE")
+    assert [entry.changes for entry in entries] == [{"fields": ["email", "status", "username"]}]
+    same = await olga.ask("PATCH", f"/v1/users/{bob.user_id}", json={})
+    assert (same.status_code, same.json()["username"]) == (200, "bob")
+    last = await olga.ask(
+        "PATCH", f"/v1/users/{olga.user_id}", json={"username": "o", "status": "suspended"}
+    )
+    assert last.status_code == 409
+    assert (await olga.ask("GET", "/v1/users/me")).json()["username"] == "olga"
+
+
 async def test_a_second_factor_from_enrolment_to_login(api: Api) -> None:
     """From the first code on a login without one is refused, and a code opens once."""
     ann = await api.person(await api.tenant("acme"), "ann")

@@ -33,16 +33,14 @@ WHERE deleted_at IS NULL AND username > %(after)s
 AND (%(status)s::text IS NULL OR status = %(status)s)
 ORDER BY username LIMIT %(page_size)s;
 
--- rename_user --
--- Give a living user another user name.
-UPDATE auth.users SET username = %(username)s WHERE id = %(user_id)s AND deleted_at IS NULL
-RETURNING id, email, username, status, email_verified, mfa_enabled, last_login_at, locked_until,
-created_at, updated_at, deleted_at;
-
--- change_email --
--- Give a living user another address, which nobody has verified yet.
+-- update_user --
+-- Give a living user another name, address (which nobody has verified yet) or status; NULL: as it is.
 UPDATE auth.users SET
-    email = %(email)s::varchar, email_verified = (email_verified AND email = %(email)s::varchar)
+    username = coalesce(%(username)s::varchar, username),
+    email = coalesce(%(email)s::varchar, email),
+    email_verified = (email_verified AND email = coalesce(%(email)s::varchar, email)),
+    status = coalesce(%(status)s::varchar, status),
+    locked_until = CASE WHEN %(status)s::varchar IS NULL THEN locked_until END
 WHERE id = %(user_id)s AND deleted_at IS NULL
 RETURNING id, email, username, status, email_verified, mfa_enabled, last_login_at, locked_until,
 created_at, updated_at, deleted_at;

@@ -20,6 +20,7 @@ from neolayer.identity.guarded import EscalationRefused, PrincipalNotFound, guar
 from neolayer.identity.permissions import patterns_for, require_permission_name
 from neolayer.tenancy import Principal, Scope, Transaction
 from neolayer.tenancy.context import Kind
+from neolayer.tenancy.retrying import done_again
 
 QUERIES = load_queries(__name__, "access.sql")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
@@ -152,6 +153,7 @@ class Roles:
             await tx.execute(QUERIES.add_permissions, {"role_id": role_id, "names": names})
         return Role(role_id, name, description, False, tuple(names))
 
+    @done_again
     async def update(
         self, name: str, permissions: Iterable[str], *, description: str | None = None
     ) -> Role:
@@ -170,12 +172,14 @@ class Roles:
             await tx.execute(QUERIES.add_permissions, asked)
         return await self.get(name)
 
+    @done_again
     async def delete(self, name: str) -> None:
         """Delete a role of the tenant's own, with its grants. Raises RoleNotFound."""
         async with guarded(self.scope, audit.Entry("DELETE", "role", name)) as tx:
             role = await _own(tx, name)
             await tx.execute(QUERIES.delete_role, {"role_id": role.id})
 
+    @done_again
     async def grant(self, role: str, *, to: Principal, expires_at: datetime | None = None) -> None:
         """Grant a role to a user or service, or give the grant another end (None: none).
 
@@ -199,6 +203,7 @@ class Roles:
                 },
             )
 
+    @done_again
     async def revoke(self, role: str, *, of: Principal) -> bool:
         """Take a role back, everywhere within a second; False where it was not granted.
 

@@ -34,6 +34,7 @@ from neolayer.identity.passwords import SERVICE_NAME, PasswordHasher, acceptable
 from neolayer.identity.sessions import end_sessions
 from neolayer.keys import Keyring
 from neolayer.tenancy import Principal, Scope, Transaction
+from neolayer.tenancy.retrying import done_again
 
 QUERIES = load_queries(__name__, "people.sql")
 MAX_PAGE = 1000
@@ -52,6 +53,7 @@ class Users:
         """Second factors of these users."""
         return SecondFactor(self.scope, self.hasher, self.keyring)
 
+    @done_again
     async def create(self, *, email: str, username: str, password: str) -> User:
         """Register a user: active, with an address that is not verified yet.
 
@@ -96,22 +98,33 @@ class Users:
         values = {"after": after, "page_size": limit, "status": status}
         return [User.of_row(row) for row in await self.scope.fetch(QUERIES.list_users, values)]
 
-    async def rename(self, user_id: UUID, *, username: str) -> User:
-        """Change the user name. Raises InvalidName, UserNotFound, AlreadyRegistered."""
-        values = {"username": canonical_username(username)}
-        return await self._change(QUERIES.rename_user, user_id, values)
+    async def update(
+        self,
+        user_id: UUID,
+        *,
+        username: str | None = None,
+        email: str | None = None,
+        status: Status | None = None,
+    ) -> User:
+        """Another user name, address or status: all that is given, or nothing of it.
 
-    async def change_email(self, user_id: UUID, *, email: str) -> User:
-        """Change the address, which is then unverified; letters to the old one are worthless.
-
-        Raises InvalidName, UserNotFound, AlreadyRegistered, and AccessDenied to the person, who
-        changes their own with `move`.
+        A new address is unverified, and letters to the old one are worthless; who is kept out is
+        logged out everywhere. Raises InvalidName, UserNotFound, AlreadyRegistered, LastOwner, and
+        AccessDenied to the person whose address it is: they change their own with `move`.
         """
-        if self.scope.by == Principal.user(user_id):
+        if email is not None and self.scope.by == Principal.user(user_id):
             raise AccessDenied(
                 "one's own address changes with a proof", hint="PUT /v1/users/me/email"
             )
-        return await self._change_email(user_id, email)
+        return await self._update(user_id, username=username, email=email, status=status)
+
+    async def rename(self, user_id: UUID, *, username: str) -> User:
+        """Change the user name. Raises InvalidName, UserNotFound, AlreadyRegistered."""
+        return await self.update(user_id, username=username)
+
+    async def change_email(self, user_id: UUID, *, email: str) -> User:
+        """Change the address. Raises as `update`."""
+        return await self.update(user_id, email=email)
 
     async def move(
         self, user_id: UUID, offered: Credentials, client: Client, *, email: str
@@ -119,14 +132,35 @@ class Users:
         """A person's own new address, proved with the password: letters that set a new password
         go there, so a stolen session must not be enough.
 
-        Raises as `Login.prove` and `change_email`.
+        Raises as `Login.prove` and `update`.
         """
         await Login(self.scope, self.hasher, self.keyring).prove(user_id, offered, client)
-        return await self._change_email(user_id, email)
+        return await self._update(user_id, email=email)
 
-    async def _change_email(self, user_id: UUID, email: str) -> User:
-        values = {"email": canonical_email(email)}
-        return await self._change(QUERIES.change_email, user_id, values, QUERIES.drop_letters)
+    async def _update(
+        self,
+        user_id: UUID,
+        *,
+        username: str | None = None,
+        email: str | None = None,
+        status: Status | None = None,
+    ) -> User:
+        values = {
+            "username": None if username is None else canonical_username(username),
+            "email": None if email is None else canonical_email(email),
+            "status": status,
+        }
+        if not any(values.values()):
+            return await self.get(user_id)
+        keeps_out = status is not None and status is not Status.ACTIVE
+        return await self._change(
+            QUERIES.update_user,
+            user_id,
+            values,
+            *(() if email is None else (QUERIES.drop_letters,)),
+            ending=f"user is {status}" if keeps_out else None,
+            forget_failures=status is Status.ACTIVE,
+        )
 
     async def set_status(
         self, user_id: UUID, *, status: Status, until: datetime | None = None
@@ -174,6 +208,7 @@ class Users:
         await Login(self.scope, self.hasher, self.keyring).prove(user_id, offered, client)
         return await self.set_password(user_id, password=password)
 
+    @done_again
     async def delete(self, user_id: UUID) -> None:
         """Take a user away; the address and the name are free again. Raises UserNotFound,
         LastOwner."""
@@ -182,6 +217,7 @@ class Users:
             await end_sessions(tx, user_id, reason="user deleted")
             _drop_proofs(tx, user_id)
 
+    @done_again
     async def anonymise(self, user_id: UUID) -> None:
         """Erase what names a person, also one deleted before; what refers to them stays.
 
@@ -207,6 +243,7 @@ class Users:
         except UniqueViolation:
             raise AlreadyRegistered from None
 
+    @done_again
     async def _change(
         self,
         query: LiteralString,
@@ -216,7 +253,8 @@ class Users:
         ending: str | None = None,
         forget_failures: bool = False,
     ) -> User:
-        entry = _entry("UPDATE", user_id, {"fields": sorted(values)})
+        fields = sorted(name for name, value in values.items() if value is not None)
+        entry = _entry("UPDATE", user_id, {"fields": fields})
         async with self._changing(entry) as tx:
             user = _found(await tx.one(query, values | {"user_id": user_id}))
             if ending is not None:

@@ -11,11 +11,11 @@ and the event store are entered alike: by the same signed context, at the same d
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 import orjson
@@ -31,8 +31,10 @@ from neolayer.engines.postgres.round_trip import Rows, Statement
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
 from neolayer.tenancy.lending import CoreConnection, Lender, open_lender
 from neolayer.tenancy.model import TenantLimitExceeded
+from neolayer.tenancy.retrying import done_again
 
 QUERIES = load_queries(__name__)
+T = TypeVar("T")
 _LIMIT_REACHED = "NL402"  # raised by core.count_usage()
 _COMMIT: tuple[Statement, Params | None] = (QUERIES.commit, None)
 
@@ -138,6 +140,18 @@ class Scope:
             tx = Transaction(self.tenant, self.by, connection, context)
             yield tx
             await tx.commit()
+
+    async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """`work` in a transaction, and again from its beginning where it had to give way to
+        another, five times at most; so what it does outside of `tx` must be harmless to repeat.
+        """
+
+        @done_again
+        async def attempt() -> T:
+            async with self.transaction() as tx:
+                return await work(tx)
+
+        return await attempt()
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
         """All rows of one statement, which is a transaction of its own: one round trip."""

@@ -35,6 +35,7 @@ from neolayer.tenancy.model import (
     checked_tier,
     is_identifier,
 )
+from neolayer.tenancy.retrying import done_again
 
 QUERIES = load_queries(__name__, "tenants.sql")
 _OPERATING = (Kind.OPERATOR, Kind.SYSTEM)
@@ -46,6 +47,7 @@ class Tenants:
 
     scope: Scope
 
+    @done_again
     async def create(
         self,
         *,
@@ -178,6 +180,7 @@ class Tenants:
             raise TenantNotFound
         return [Allowance(*row) for row in rows]
 
+    @done_again
     async def _change(
         self,
         tenant: UUID,

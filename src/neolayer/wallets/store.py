@@ -27,6 +27,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NotSupported
 from neolayer.keys import Keyring, KeyringError, key_id_of
 from neolayer.tenancy import Scope, Transaction
+from neolayer.tenancy.retrying import done_again
 from neolayer.wallets import (
     evm_signing,
     keystores,
@@ -230,6 +231,7 @@ class Wallets:
                 _audit(tx, "UPDATE", wallet_id, {key: _plain(v) for key, v in changes.items()})
                 return _found(await tx.one(sql.wallet, {"wallet_id": wallet_id}))
 
+    @done_again
     async def delete(self, wallet_id: UUID, *, destroy_key: bool = False) -> None:
         """Take a wallet away; its transactions stay. Raises WalletNotFound.
 
@@ -319,6 +321,7 @@ class Wallets:
         sealed = await self.keyring.seal(key.reveal(), bound_to=bound_to)
         return await self._add(chain, address, Custody.CUSTODIAL, point.hex(), sealed, labels)
 
+    @done_again
     async def _add(
         self,
         chain: Network,

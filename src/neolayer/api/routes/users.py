@@ -117,14 +117,13 @@ async def show(acme: Acme, user_id: Id) -> User:
 
 @patch("/{user_id:uuid}", **requires("users:update"))
 async def change(acme: Acme, user_id: Id, data: JSONBody[UserPatch]) -> User:
-    """Another name, address or status."""
-    if not isinstance(data.username, UnsetType):
-        await acme.users.rename(user_id, username=data.username)
-    if not isinstance(data.email, UnsetType):
-        await acme.users.change_email(user_id, email=data.email)
-    if not isinstance(data.status, UnsetType):
-        await acme.users.set_status(user_id, status=data.status)
-    return await acme.users.get(user_id)
+    """Another name, address or status: all that is given, or nothing of it."""
+    return await acme.users.update(
+        user_id,
+        username=None if isinstance(data.username, UnsetType) else data.username,
+        email=None if isinstance(data.email, UnsetType) else data.email,
+        status=None if isinstance(data.status, UnsetType) else data.status,
+    )
 
 
 @delete("/{user_id:uuid}", **requires("users:delete"))

@@ -1,0 +1,99 @@
+"""C11: a transaction that has to give way is done again as a whole, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psycopg
+import pytest
+from tests.fixtures.fix_tenancy import NewTenant
+
+from neolayer.engines.endpoints import Endpoints
+from neolayer.identity import Roles
+from neolayer.tenancy import CoreDatabase, Principal, Tenants, Transaction
+from neolayer.tenancy.retrying import ATTEMPTS, done_again
+
+ADD = (
+    "INSERT INTO core.tenant_data (tenant_id, data_id, data)"
+    " SELECT %s, gen_random_uuid(), '{}' FROM generate_series(1, %s) RETURNING data_id"
+)
+
+
+@pytest.fixture(scope="module")
+def layer_databases(module_databases: Endpoints) -> Endpoints:
+    return module_databases
+
+
+async def test_C11_writers_who_meet_near_a_limit_both_get_through(
+    core: CoreDatabase, new_tenant: NewTenant
+) -> None:
+    """Two transactions hold a slot of the tenant's each and need room that no slot has, so they
+    wait for each other; the server ends one, which is done again. Every row is counted once."""
+    scope = await new_tenant()
+    assert scope.tenant is not None
+    tenants = Tenants(core.platform(by=scope.by))
+    await tenants.set_limits(scope.tenant, {"documents": 64})
+    await scope.fetch(ADD, (scope.tenant, 1))
+    both, attempts = asyncio.Barrier(2), 0
+
+    async def work(tx: Transaction) -> None:
+        nonlocal attempts
+        attempts += 1
+        await tx.execute(ADD, (tx.tenant, 1))
+        if attempts <= 2:
+            await both.wait()
+        await tx.execute(ADD, (tx.tenant, 16))
+
+    await asyncio.gather(scope.run(work), scope.run(work))
+    assert attempts == 3
+    allowances = {str(each.limit): each.used for each in await tenants.allowances(scope.tenant)}
+    assert allowances["documents"] == 1 + 2 * 17
+
+
+async def test_C11_a_verb_is_done_again_from_its_beginning(
+    core: CoreDatabase, new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first attempt did is rolled back: one change, one audit entry."""
+    scope = await new_tenant()
+    commit, failures = Transaction.commit, [psycopg.errors.SerializationFailure()]
+
+    async def fail_once(tx: Transaction) -> None:
+        if failures:
+            raise failures.pop()
+        await commit(tx)
+
+    monkeypatch.setattr(Transaction, "commit", fail_once)
+    service = await scope.one(
+        "INSERT INTO auth.service_principals (tenant_id, name) VALUES (%s, 'robot') RETURNING id",
+        (scope.tenant,),
+    )
+    assert service is not None
+    to = Principal.service(service[0])
+    await Roles(scope).grant("member", to=to)
+    assert [grant.role for grant in await Roles(scope).grants(to)] == ["member"]
+    noted = await scope.fetch("SELECT id FROM audit.entries WHERE resource = 'grant'")
+    assert (len(noted), failures) == (1, [])
+
+
+async def test_C11_nothing_is_tried_for_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    """Five times within five seconds, then the error passes; other errors pass at once. What a verb
+    was given is not logged: it may be a password (E12)."""
+    tried: list[type[psycopg.Error]] = []
+
+    @done_again
+    async def never(error: type[psycopg.Error], *, password: str = "canary-3141") -> None:
+        tried.append(error)
+        raise error
+
+    begun = time.monotonic()
+    with pytest.raises(psycopg.errors.DeadlockDetected):
+        await never(psycopg.errors.DeadlockDetected, password="canary-2718")
+    assert len(tried) == ATTEMPTS
+    assert time.monotonic() - begun < 5
+    logged = "".join(capsys.readouterr())
+    assert "retry" in logged
+    assert "canary" not in logged
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await never(psycopg.errors.UniqueViolation)
+    assert len(tried) == ATTEMPTS + 1

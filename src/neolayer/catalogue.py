@@ -38,6 +38,35 @@ class CacheCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class EventColumns:
+    """Which columns make the envelope, where a table's rows are events themselves."""
+
+    id: str = "event_id"
+    type: str = "event_type"
+    data: str = "event_data"
+    time: str = "created_at"
+    schema_version: str = "schema_version"
+    correlation_id: str = "correlation_id"
+    causation_id: str = "causation_id"
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingCopy:
+    """A table whose changes go out as envelopes, on NATS, Kafka and webhooks.
+
+    `subject` is a template over columns of the row: `events.{aggregate_type}`; Kafka's topic is the
+    part before the first brace. What shares its `key` arrives in commit order. Where the rows are
+    `event`s, each insert is one envelope and deletes say nothing; elsewhere every change is one, its
+    type the class's name with `inserted`, `updated` or `deleted`, its data these `columns`.
+    """
+
+    subject: str
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    event: EventColumns | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SealedField:
     """A column of sealed texts, and what each row's text is bound to.
 
@@ -63,7 +92,7 @@ class DataClass:
     name: str
     database: str
     table: str
-    copies: tuple[ClickHouseCopy | CacheCopy, ...] = ()
+    copies: tuple[ClickHouseCopy | CacheCopy | OutgoingCopy, ...] = ()
     retention: timedelta | None = None
     tenant_key: str | None = None
     personal_fields: tuple[str, ...] = field(default=())

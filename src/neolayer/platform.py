@@ -185,10 +185,12 @@ def data_classes() -> tuple[DataClass, ...]:
     from neolayer.events import catalogue as events
     from neolayer.identity import catalogue as identity
     from neolayer.keys import catalogue as keys
+    from neolayer.outbox import catalogue as outbox
     from neolayer.tenancy import catalogue as tenancy
     from neolayer.wallets import catalogue as wallets
+    from neolayer.webhooks import catalogue as webhooks
 
-    rooms = (chain, audit, keys, tenancy, identity, wallets, enclave, events)
+    rooms = (chain, audit, keys, tenancy, identity, wallets, enclave, events, outbox, webhooks)
     return tuple(one for room in rooms for one in room.CLASSES)
 
 
@@ -198,12 +200,16 @@ async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[Bound
     from neolayer.audit.tasks import tasks as audit_tasks
     from neolayer.enclave.tasks import tasks as enclave_tasks
     from neolayer.identity.tasks import tasks as identity_tasks
+    from neolayer.outbox.tasks import tasks as outbox_tasks
+    from neolayer.webhooks.tasks import tasks as webhook_tasks
 
     async with AsyncExitStack() as needs:
         yield (
             *await needs.enter_async_context(audit_tasks(at, settings.audit)),
             *await needs.enter_async_context(identity_tasks(at)),
             *await needs.enter_async_context(enclave_tasks(at)),
+            *outbox_tasks(at),
+            *webhook_tasks(at),
         )
 
 

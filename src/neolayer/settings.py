@@ -118,6 +118,64 @@ class RelaySettings(_Section):
     )
 
 
+class WebhookSettings(_Section):
+    """Webhooks: how endpoints of tenants are called."""
+
+    timeout_seconds: float = Field(
+        default=10, gt=0, le=30, description="seconds that an endpoint may take to answer"
+    )
+    attempts: int = Field(
+        default=16, ge=1, le=100, description="tries of a delivery before it is parked"
+    )
+    disable_after_hours: float = Field(
+        default=72, gt=0, description="hours of failing after which an endpoint is disabled"
+    )
+    private_networks: tuple[str, ...] = Field(
+        default=(),
+        description="networks of yours that webhooks may lead to, such as 10.1.0.0/16; a JSON list",
+    )
+
+
+class NatsSettings(_Section):
+    """NATS JetStream, fed from the commit log."""
+
+    url: SecretStr | None = Field(
+        default=None, description="nats://user:password@host:4222 (several: commas); unset: none"
+    )
+    prefix: str = Field(
+        default="neolayer", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="first part of a subject"
+    )
+    replicas: int = Field(default=1, ge=1, le=5, description="replicas of the stream")
+
+
+class KafkaSettings(_Section):
+    """Kafka, fed from the commit log."""
+
+    servers: str | None = Field(
+        default=None, description="host:9092 (several: commas); unset: none"
+    )
+    prefix: str = Field(
+        default="neolayer", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="first part of a topic"
+    )
+    partitions: int = Field(default=6, ge=1, le=1000, description="partitions of a topic we make")
+    username: str | None = Field(default=None, description="who asks, by SASL; unset: nobody")
+    password: SecretStr | None = Field(default=None, description="proves it")
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="how it is proved"
+    )
+    tls: bool = Field(default=False, description="whether the brokers speak TLS")
+    ca_file: Path | None = Field(
+        default=None, description="certificates that vouch for theirs; unset: the well-known ones"
+    )
+
+
+class StreamSettings(_Section):
+    """Outgoing streams, for readers outside this layer."""
+
+    nats: NatsSettings = NatsSettings()
+    kafka: KafkaSettings = KafkaSettings()
+
+
 class KmsSettings(_Section):
     """A master key in AWS KMS."""
 
@@ -213,6 +271,8 @@ class Settings(BaseSettings):
     serve: ServeSettings = ServeSettings()
     sessions: SessionSettings = SessionSettings()
     relay: RelaySettings = RelaySettings()
+    streams: StreamSettings = StreamSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     keys: KeySettings = KeySettings()
     audit: AuditSettings = AuditSettings()
 

@@ -4,7 +4,8 @@ A URL may be allowed by its scheme and still lead where no node and no key servi
 address at which a cloud machine asks for its own credentials, above all. A name may also resolve
 to one address when it is checked and to another when it is called. So the check is made on the
 address that is connected to, and on every name's every address: one bad one spoils the name.
-Loopback and private networks stay allowed, because that is where people run their nodes.
+Loopback and private networks stay allowed where operators write the addresses, because that is
+where people run their nodes; what tenants write leads to public addresses (`PublicOnly`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,6 +23,9 @@ import httpx
 from neolayer.engines.loopback import is_loopback
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Allows = Callable[[str, Address], bool]
+"""Whether an address may be called by that scheme; what `is_refused` never may, comes first."""
 
 # Where clouds answer a machine about itself, beside the link-local 169.254.169.254.
 _METADATA = frozenset(map(ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
@@ -40,7 +45,40 @@ def is_refused(address: Address) -> bool:
     return unusable or address in _METADATA or (address.is_reserved and address.version == 4)
 
 
-async def resolve(host: str, port: int) -> str:
+# Addresses that carry one of version 4: through NAT64 and Teredo they lead there.
+_NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
+
+
+class PublicOnly:
+    """Allows public addresses, by https alone, and the networks named."""
+
+    def __init__(self, networks: Sequence[Network] = ()) -> None:
+        self._networks = tuple(networks)
+
+    def __call__(self, scheme: str, address: Address) -> bool:
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if any(address in network for network in self._networks):
+            return True
+        return scheme == "https" and _is_public(address)
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address):
+        carries = address.sixtofour or address.teredo
+        if carries or any(address in network for network in _NAT64):
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def allow_all(scheme: str, address: Address) -> bool:
+    """What operators write is called wherever a server can be."""
+    return True
+
+
+async def resolve(
+    host: str, port: int, *, scheme: str = "http", allows: Allows = allow_all
+) -> str:
     """The address to connect to. Raises AddressRefused, or ConnectError where there is none."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -50,7 +88,8 @@ async def resolve(host: str, port: int) -> str:
         raise httpx.ConnectError(f"{host[:100]} is not known") from exc
     addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
     for address in addresses:
-        if is_refused(ip_address(address)):
+        known = ip_address(address)
+        if is_refused(known) or not allows(scheme, known):
             raise AddressRefused(f"{host} leads to {address}, which is never called")
     return addresses[0]
 
@@ -58,12 +97,20 @@ async def resolve(host: str, port: int) -> str:
 class CheckedTransport(httpx.AsyncBaseTransport):
     """HTTP to hosts whose addresses were looked at; TLS still proves the name."""
 
-    def __init__(self, *, limits: httpx.Limits, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        limits: httpx.Limits,
+        verify: ssl.SSLContext | bool = True,
+        allows: Allows = allow_all,
+    ) -> None:
+        self._allows = allows
         self._inner = httpx.AsyncHTTPTransport(limits=limits, verify=verify, trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        address = await resolve(url.host, url.port or (443 if url.scheme == "https" else 80))
+        port = url.port or (443 if url.scheme == "https" else 80)
+        address = await resolve(url.host, port, scheme=url.scheme, allows=self._allows)
         extensions: dict[str, Any] = {**request.extensions, "sni_hostname": url.host}
         direct = httpx.Request(
             request.method,

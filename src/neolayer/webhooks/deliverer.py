@@ -1,0 +1,262 @@
+"""The deliverer: what waits for endpoints, sent in order, each endpoint by itself.
+
+An endpoint is claimed for a while by moving its next attempt ahead; whoever dies with it leaves it
+to others when that time comes. Deliveries go one after another, so that an endpoint sees events in
+commit order; a failure holds back that endpoint alone, for a pause that doubles, with jitter, or
+as long as the answer's Retry-After says. What an endpoint refuses is parked after a few tries, what
+it does not answer after many; the rest of its queue then goes on. An endpoint that has failed for
+days, or says that it is gone, is disabled and said so.
+
+Delivery is at least once: a process that dies between an answer and its note sends again, under the
+same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+import psycopg
+import structlog
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.postgres.connections import Pool, explain, open_pool
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import EngineError, NeolayerError
+from neolayer.keys import Keyring
+from neolayer.webhooks.sending import Answer, Outcome, Policy, client, policy_of, post
+from neolayer.webhooks.signing import sign
+from neolayer.webhooks.store import binding
+
+QUERIES = load_queries(__name__, "delivering.sql")
+__all__ = ["Deliverer", "Policy", "policy_of"]
+
+_AT_ONCE: Final = 128
+_PER_TENANT: Final = 8
+_RUN_S: Final = 20.0
+_PAGE: Final = 50
+_LOOK_AGAIN_S: Final = 5.0
+_FULL_S: Final = 0.5
+_FIRST_RETRY_S: Final = 0.2
+_LAST_RETRY_S: Final = 10.0
+
+_log = structlog.get_logger()
+Row = tuple[Any, ...]
+
+
+class Deliverer:
+    """Sends what waits for the endpoints of all tenants, as the relay's role."""
+
+    def __init__(self, at: Endpoints, keyring: Keyring, policy: Policy) -> None:
+        self._dsn = at.cluster(Database.CORE).dsn(Role.RELAY, Database.CORE)
+        self._keyring = keyring
+        self._policy = policy
+        self._woken = asyncio.Event()
+        self._running: dict[tuple[UUID, UUID], asyncio.Task[None]] = {}
+
+    def wake(self) -> None:
+        """Something was put into a queue."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled; trouble with the database is retried with back-off, for ever."""
+        pause_s = _FIRST_RETRY_S
+        while True:
+            try:
+                async with (
+                    open_pool(self._dsn, size=4, autocommit=True, application_name="webhooks") as db,
+                    client(self._policy) as http,
+                ):
+                    await self._serve(db, http)
+            except (NeolayerError, psycopg.Error) as exc:
+                _log.warning("webhooks wait", error=str(exc).splitlines()[0])
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+            pause_s = min(pause_s * 2, _LAST_RETRY_S)
+
+    async def deliver_due(self) -> int:
+        """Do once what is due, and return when it is done: how many endpoints were served."""
+        async with (
+            open_pool(self._dsn, size=4, autocommit=True, application_name="webhooks") as db,
+            client(self._policy) as http,
+        ):
+            await self._start_due(db, http)
+            tasks = list(self._running.values())
+            await asyncio.gather(*tasks)
+        return len(tasks)
+
+    async def _serve(self, db: Pool, http: httpx.AsyncClient) -> None:
+        try:
+            while True:
+                self._woken.clear()
+                await self._start_due(db, http)
+                await self._wait(db)
+        finally:
+            await self._stop()
+
+    async def _start_due(self, db: Pool, http: httpx.AsyncClient) -> None:
+        per_tenant = Counter(tenant for tenant, _ in self._running)
+        asked = {
+            "lease": timedelta(seconds=_RUN_S + 2 * self._policy.timeout_s),
+            "busy": [tenant for tenant, count in per_tenant.items() if count >= _PER_TENANT],
+            "limit": _AT_ONCE - len(self._running),
+        }
+        for tenant, webhook, url in await self._all(db, QUERIES.claim_endpoints, asked):
+            if per_tenant[tenant] >= _PER_TENANT or (tenant, webhook) in self._running:
+                await self._do(db, QUERIES.endpoint_due, tenant, webhook)
+                continue
+            per_tenant[tenant] += 1
+            self._start(db, http, tenant, webhook, url)
+
+    def _start(
+        self, db: Pool, http: httpx.AsyncClient, tenant: UUID, webhook: UUID, url: str
+    ) -> None:
+        task = asyncio.create_task(self._endpoint(db, http, tenant, webhook, url))
+        self._running[tenant, webhook] = task
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._running.pop((tenant, webhook), None)
+            self._woken.set()
+
+        task.add_done_callback(ended)
+
+    async def _wait(self, db: Pool) -> None:
+        """Until somebody wakes us, or the next endpoint is due."""
+        rows = await self._all(db, QUERIES.next_due, {})
+        due_s = _LOOK_AGAIN_S if rows[0][0] is None else float(rows[0][0])
+        if due_s <= 0:  # of a tenant that has as many as it may; or we have
+            due_s = _FULL_S
+        try:
+            async with asyncio.timeout(min(due_s + 0.001, _LOOK_AGAIN_S)):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _stop(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _endpoint(
+        self, db: Pool, http: httpx.AsyncClient, tenant: UUID, webhook: UUID, url: str
+    ) -> None:
+        """Serve one endpoint for a while; what its run meets never leaves this task."""
+        try:
+            secrets = await self._secrets(db, tenant, webhook)
+            loop = asyncio.get_running_loop()
+            until = loop.time() + _RUN_S
+            while loop.time() < until:
+                asked = {"tenant_id": tenant, "webhook_id": webhook, "limit": _PAGE}
+                page = await self._all(db, QUERIES.pending_of, asked)
+                for row in page:
+                    if loop.time() >= until:
+                        break
+                    if not await self._deliver(db, http, tenant, webhook, url, secrets, row):
+                        return
+                if len(page) < _PAGE:
+                    break
+            await self._do(db, QUERIES.endpoint_due, tenant, webhook)
+        except EngineError as exc:
+            _log.warning("a webhook waits", webhook=str(webhook), error=exc.message)
+        except NeolayerError as exc:  # its secret does not open
+            await self._hold_back(db, tenant, webhook, exc.message, attempts=5)
+
+    async def _deliver(
+        self,
+        db: Pool,
+        http: httpx.AsyncClient,
+        tenant: UUID,
+        webhook: UUID,
+        url: str,
+        secrets: list[bytes],
+        row: Row,
+    ) -> bool:
+        """Send one, and write down what became of it; whether the endpoint may have the next."""
+        number, event_id, _, envelope, attempts = row
+        body = envelope.encode()
+        headers = sign(event_id, body, datetime.now(UTC), *secrets)
+        headers["webhook-attempt"] = str(attempts + 1)
+        answer = await post(http, url, body, headers, self._policy)
+        if answer.outcome is Outcome.TAKEN:
+            await self._do(db, QUERIES.delivered, tenant, webhook, number=number)
+            await self._do(db, QUERIES.endpoint_well, tenant, webhook)
+            return True
+        parked = self._is_last(answer, attempts + 1)
+        await self._do(
+            db, QUERIES.failed, tenant, webhook, number=number, error=answer.error, parked=parked
+        )
+        if parked:
+            _log.warning(
+                "a delivery is parked", webhook=str(webhook), event=event_id, error=answer.error
+            )
+            if answer.outcome is Outcome.REFUSED:
+                return True
+        await self._hold_back(
+            db,
+            tenant,
+            webhook,
+            answer.error,
+            attempts=attempts + 1,
+            wait=answer.wait,
+            gone=answer.outcome is Outcome.GONE,
+        )
+        return False
+
+    def _is_last(self, answer: Answer, attempts: int) -> bool:
+        limit = self._policy.attempts
+        if answer.outcome is Outcome.REFUSED:
+            limit = min(limit, self._policy.refused_attempts)
+        return answer.outcome is not Outcome.GONE and attempts >= limit
+
+    async def _hold_back(
+        self,
+        db: Pool,
+        tenant: UUID,
+        webhook: UUID,
+        error: str,
+        *,
+        attempts: int,
+        wait: timedelta | None = None,
+        gone: bool = False,
+    ) -> None:
+        """Not before a pause again; disabled where it has failed for too long."""
+        asked = {
+            "tenant_id": tenant,
+            "webhook_id": webhook,
+            "error": error[:400],
+            "pause": max(self.pause(attempts), wait or timedelta(0)),
+            "gone": gone,
+            "disable_after": self._policy.disable_after,
+        }
+        rows = await self._all(db, QUERIES.endpoint_failed, asked)
+        if rows and rows[0][0]:
+            _log.error("a webhook is disabled", webhook=rows[0][1], tenant=str(tenant), error=error)
+
+    def pause(self, attempts: int) -> timedelta:
+        """How long after so many failures in a row; half of it is left to chance."""
+        grown = self._policy.first_pause_s * 2 ** min(attempts - 1, 30)
+        longest = min(grown, self._policy.longest_pause_s)
+        return timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311
+
+    async def _secrets(self, db: Pool, tenant: UUID, webhook: UUID) -> list[bytes]:
+        asked = {"tenant_id": tenant, "webhook_id": webhook}
+        rows = await self._all(db, QUERIES.secrets_of, asked)
+        bound_to = binding(tenant, webhook)
+        return [await self._keyring.open(row[0], bound_to=bound_to) for row in rows]
+
+    async def _do(self, db: Pool, query: Any, tenant: UUID, webhook: UUID, **values: Any) -> None:
+        await self._all(db, query, {"tenant_id": tenant, "webhook_id": webhook, **values})
+
+    async def _all(self, db: Pool, query: Any, values: dict[str, Any]) -> list[Row]:
+        """Run one statement. Raises EngineUnavailable."""
+        try:
+            async with db.connection() as connection:
+                cursor = await connection.execute(query, values)
+                return await cursor.fetchall() if cursor.description else []
+        except psycopg.Error as exc:
+            raise explain(exc, self._dsn) from exc

@@ -1,0 +1,114 @@
+-- claim_endpoints --
+-- Endpoints with something due, for one deliverer until the lease ends; the longest waiting first.
+UPDATE core.webhooks AS w SET next_attempt_at = clock_timestamp() + %(lease)s::interval
+FROM (
+    SELECT c.tenant_id, c.id FROM core.webhooks AS c
+    WHERE c.status = 'active' AND c.next_attempt_at <= clock_timestamp()
+        AND NOT c.tenant_id = ANY (%(busy)s::uuid [])
+        AND EXISTS (
+            SELECT FROM core.webhook_deliveries AS d
+            WHERE d.tenant_id = c.tenant_id AND d.webhook_id = c.id AND d.status = 'pending'
+        )
+    ORDER BY c.next_attempt_at
+    LIMIT %(limit)s::int
+    FOR UPDATE SKIP LOCKED
+) AS due
+WHERE (w.tenant_id, w.id) = (due.tenant_id, due.id)
+RETURNING w.tenant_id, w.id, w.url;
+
+-- next_due --
+-- Seconds until the next endpoint with something to deliver is due; NULL where there is none.
+SELECT extract(epoch FROM min(w.next_attempt_at) - clock_timestamp())::float8
+FROM core.webhooks AS w
+WHERE w.status = 'active'
+    AND EXISTS (
+        SELECT FROM core.webhook_deliveries AS d
+        WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id AND d.status = 'pending'
+    );
+
+-- secrets_of --
+-- An endpoint's secrets that still sign, the newest first.
+SELECT s.sealed_secret FROM core.webhook_secrets AS s
+WHERE s.tenant_id = %(tenant_id)s AND s.webhook_id = %(webhook_id)s
+    AND coalesce(s.expires_at, 'infinity') > clock_timestamp()
+ORDER BY s.created_at DESC
+LIMIT 4;
+
+-- pending_of --
+-- What waits for an endpoint, in order.
+SELECT d.number, d.event_id, d.event_type, d.envelope, d.attempts
+FROM core.webhook_deliveries AS d
+WHERE d.tenant_id = %(tenant_id)s AND d.webhook_id = %(webhook_id)s AND d.status = 'pending'
+ORDER BY d.number
+LIMIT %(limit)s::int;
+
+-- delivered --
+-- The endpoint has taken it.
+UPDATE core.webhook_deliveries SET
+    status = 'delivered', attempts = attempts + 1, last_error = NULL,
+    finished_at = clock_timestamp()
+WHERE tenant_id = %(tenant_id)s AND webhook_id = %(webhook_id)s AND number = %(number)s;
+
+-- failed --
+-- A try failed; parked where it was the last one.
+UPDATE core.webhook_deliveries SET
+    attempts = attempts + 1,
+    last_error = %(error)s,
+    status = CASE WHEN %(parked)s THEN 'parked' ELSE status END,
+    finished_at = CASE WHEN %(parked)s THEN clock_timestamp() END
+WHERE tenant_id = %(tenant_id)s AND webhook_id = %(webhook_id)s AND number = %(number)s;
+
+-- endpoint_well --
+-- An endpoint took something.
+UPDATE core.webhooks SET
+    failing_since = NULL, last_error = NULL, last_delivered_at = clock_timestamp()
+WHERE tenant_id = %(tenant_id)s AND id = %(webhook_id)s;
+
+-- endpoint_due --
+-- An endpoint goes on at once; nothing is known of how it fares.
+UPDATE core.webhooks SET next_attempt_at = clock_timestamp()
+WHERE tenant_id = %(tenant_id)s AND id = %(webhook_id)s;
+
+-- endpoint_failed --
+-- An endpoint failed: not before so long again. Disabled where it has failed for too long, or says
+-- that it is gone.
+UPDATE core.webhooks AS w SET
+    failing_since = coalesce(w.failing_since, clock_timestamp()),
+    last_error = %(error)s,
+    next_attempt_at = clock_timestamp() + %(pause)s::interval,
+    status = CASE WHEN
+        w.status = 'disabled' OR %(gone)s
+        OR w.failing_since < clock_timestamp() - %(disable_after)s::interval
+        THEN 'disabled' ELSE 'active' END,
+    disabled_reason = CASE
+        WHEN w.status = 'disabled' THEN w.disabled_reason
+        WHEN %(gone)s THEN 'the endpoint says that it is gone'
+        WHEN w.failing_since < clock_timestamp() - %(disable_after)s::interval
+            THEN 'it failed for too long: ' || %(error)s::text
+    END
+WHERE w.tenant_id = %(tenant_id)s AND w.id = %(webhook_id)s
+RETURNING w.status = 'disabled', w.name;
+
+-- sweep_deliveries --
+-- Delete some deliveries that ended long ago, or that waited too long for a disabled endpoint.
+DELETE FROM core.webhook_deliveries
+WHERE ctid = ANY (
+    ARRAY(
+        SELECT d.ctid FROM core.webhook_deliveries AS d
+        JOIN core.webhooks AS w ON (w.tenant_id, w.id) = (d.tenant_id, d.webhook_id)
+        WHERE d.created_at < clock_timestamp() - %(keep)s::interval
+            AND (d.status <> 'pending' OR w.status = 'disabled')
+        LIMIT %(limit)s::int
+    )
+)
+RETURNING 1;
+
+-- webhook_status --
+-- How the endpoints of all tenants fare.
+SELECT
+    count(*),
+    count(*) FILTER (WHERE w.status = 'active' AND w.failing_since IS NOT NULL),
+    count(*) FILTER (WHERE w.status = 'disabled'),
+    (SELECT count(*) FROM core.webhook_deliveries AS d WHERE d.status = 'pending'),
+    (SELECT count(*) FROM core.webhook_deliveries AS d WHERE d.status = 'parked')
+FROM core.webhooks AS w;

@@ -56,8 +56,8 @@ class OutgoingCopy:
 
     `subject` is a template over columns of the row: `events.{aggregate_type}`; Kafka's topic is the
     part before the first brace. What shares its `key` arrives in commit order. Where the rows are
-    `event`s, each insert is one envelope and deletes say nothing; elsewhere every change is one, its
-    type the class's name with `inserted`, `updated` or `deleted`, its data these `columns`.
+    `event`s, each insert is one envelope and deletes say nothing; elsewhere every change is one,
+    its type the class's name with `inserted`, `updated` or `deleted`, its data these `columns`.
     """
 
     subject: str

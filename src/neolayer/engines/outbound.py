@@ -76,9 +76,7 @@ def allow_all(scheme: str, address: Address) -> bool:
     return True
 
 
-async def resolve(
-    host: str, port: int, *, scheme: str = "http", allows: Allows = allow_all
-) -> str:
+async def resolve(host: str, port: int, *, scheme: str = "http", allows: Allows = allow_all) -> str:
     """The address to connect to. Raises AddressRefused, or ConnectError where there is none."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -69,7 +70,9 @@ class Deliverer:
         while True:
             try:
                 async with (
-                    open_pool(self._dsn, size=4, autocommit=True, application_name="webhooks") as db,
+                    open_pool(
+                        self._dsn, size=4, autocommit=True, application_name="webhooks"
+                    ) as db,
                     client(self._policy) as http,
                 ):
                     await self._serve(db, http)
@@ -80,14 +83,13 @@ class Deliverer:
 
     async def deliver_due(self) -> int:
         """Do once what is due, and return when it is done: how many endpoints were served."""
-        async with (
-            open_pool(self._dsn, size=4, autocommit=True, application_name="webhooks") as db,
-            client(self._policy) as http,
-        ):
-            await self._start_due(db, http)
-            tasks = list(self._running.values())
-            await asyncio.gather(*tasks)
-        return len(tasks)
+        async with self._pool() as db, client(self._policy) as http:
+            started = await self._start_due(db, http)
+            await asyncio.gather(*started)
+        return len(started)
+
+    def _pool(self) -> AbstractAsyncContextManager[Pool]:
+        return open_pool(self._dsn, size=4, autocommit=True, application_name="webhooks")
 
     async def _serve(self, db: Pool, http: httpx.AsyncClient) -> None:
         try:
@@ -98,7 +100,8 @@ class Deliverer:
         finally:
             await self._stop()
 
-    async def _start_due(self, db: Pool, http: httpx.AsyncClient) -> None:
+    async def _start_due(self, db: Pool, http: httpx.AsyncClient) -> list[asyncio.Task[None]]:
+        started: list[asyncio.Task[None]] = []
         per_tenant = Counter(tenant for tenant, _ in self._running)
         asked = {
             "lease": timedelta(seconds=_RUN_S + 2 * self._policy.timeout_s),
@@ -110,19 +113,23 @@ class Deliverer:
                 await self._do(db, QUERIES.endpoint_due, tenant, webhook)
                 continue
             per_tenant[tenant] += 1
-            self._start(db, http, tenant, webhook, url)
+            started.append(self._start(db, http, tenant, webhook, url))
+        return started
 
     def _start(
         self, db: Pool, http: httpx.AsyncClient, tenant: UUID, webhook: UUID, url: str
-    ) -> None:
+    ) -> asyncio.Task[None]:
         task = asyncio.create_task(self._endpoint(db, http, tenant, webhook, url))
         self._running[tenant, webhook] = task
 
-        def ended(_: asyncio.Task[None]) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
             self._running.pop((tenant, webhook), None)
+            if not task.cancelled() and (exc := task.exception()) is not None:
+                _log.error("a webhook met a fault of ours", webhook=str(webhook), exc_info=exc)
             self._woken.set()
 
         task.add_done_callback(ended)
+        return task
 
     async def _wait(self, db: Pool) -> None:
         """Until somebody wakes us, or the next endpoint is due."""
@@ -192,7 +199,7 @@ class Deliverer:
         )
         if parked:
             _log.warning(
-                "a delivery is parked", webhook=str(webhook), event=event_id, error=answer.error
+                "a delivery is parked", webhook=str(webhook), event_id=event_id, error=answer.error
             )
             if answer.outcome is Outcome.REFUSED:
                 return True
@@ -253,10 +260,12 @@ class Deliverer:
         await self._all(db, query, {"tenant_id": tenant, "webhook_id": webhook, **values})
 
     async def _all(self, db: Pool, query: Any, values: dict[str, Any]) -> list[Row]:
-        """Run one statement. Raises EngineUnavailable."""
+        """Run one statement. Raises EngineError."""
         try:
             async with db.connection() as connection:
                 cursor = await connection.execute(query, values)
                 return await cursor.fetchall() if cursor.description else []
-        except psycopg.Error as exc:
+        except psycopg.OperationalError as exc:
             raise explain(exc, self._dsn) from exc
+        except psycopg.Error as exc:
+            raise EngineError("postgres", str(exc).splitlines()[0]) from exc

@@ -53,7 +53,7 @@ WHERE tenant_id = %(tenant_id)s AND webhook_id = %(webhook_id)s AND number = %(n
 -- A try failed; parked where it was the last one.
 UPDATE core.webhook_deliveries SET
     attempts = attempts + 1,
-    last_error = %(error)s,
+    last_error = %(error)s::text,
     status = CASE WHEN %(parked)s THEN 'parked' ELSE status END,
     finished_at = CASE WHEN %(parked)s THEN clock_timestamp() END
 WHERE tenant_id = %(tenant_id)s AND webhook_id = %(webhook_id)s AND number = %(number)s;
@@ -74,7 +74,7 @@ WHERE tenant_id = %(tenant_id)s AND id = %(webhook_id)s;
 -- that it is gone.
 UPDATE core.webhooks AS w SET
     failing_since = coalesce(w.failing_since, clock_timestamp()),
-    last_error = %(error)s,
+    last_error = %(error)s::text,
     next_attempt_at = clock_timestamp() + %(pause)s::interval,
     status = CASE WHEN
         w.status = 'disabled' OR %(gone)s

@@ -15,7 +15,7 @@ from neolayer.errors import Conflict, InvalidInput, NotFound
 MOST_TYPES = 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _TYPE = re.compile(r"\*|[A-Za-z0-9][A-Za-z0-9._-]{0,253}(\.\*)?")
-_PORTS = (80, 443, 8080, 8443)
+_PORTS = frozenset((80, 443, *range(1024, 65_536)))
 
 
 class WebhookNotFound(NotFound):
@@ -108,6 +108,6 @@ def checked_url(text: str) -> str:
         raise InvalidInput("a webhook's URL begins with https://")
     if url.userinfo or url.fragment:
         raise InvalidInput("a webhook's URL has no password and no fragment")
-    if url.port is not None and url.port < 1024 and url.port not in _PORTS:
+    if url.port is not None and url.port not in _PORTS:
         raise InvalidInput("a webhook's port is 80, 443 or one from 1024 on")
     return str(url)

@@ -1,4 +1,4 @@
-"""How a delivery proves who sent it: the form of Standard Webhooks, so that receivers find a library.
+"""How a delivery proves who sent it: in the form of Standard Webhooks, for which libraries exist.
 
 A secret is `whsec_` and 32 random bytes in base64. What is signed is the event's id, the time of
 this try in seconds and the body, joined by dots; HMAC with SHA-256; `v1,` and base64:

@@ -9,7 +9,7 @@ A secret is sealed under the keyring, bound to its tenant and webhook, and opene
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -127,7 +127,7 @@ class Webhooks:
     async def send_trial(self, webhook_id: UUID) -> str:
         """Put one event of type webhook.trial behind what waits; its id. Raises WebhookNotFound."""
         event_id = str(uuid4())
-        body = {
+        body: dict[str, object] = {
             "id": event_id,
             "type": TRIAL,
             "tenant": str(self.scope.tenant),
@@ -195,7 +195,7 @@ def _require(row: Sequence[object] | None) -> None:
 
 
 def _audit(
-    tx: Transaction, action: audit.Action, webhook_id: UUID, changes: dict[str, object]
+    tx: Transaction, action: audit.Action, webhook_id: UUID, changes: Mapping[str, object]
 ) -> None:
     audit.append(tx, audit.Entry(action, "webhook", str(webhook_id), changes))
 

@@ -86,7 +86,7 @@ CREATE TABLE core.webhook_deliveries (
 );
 -- What waits, by endpoint and in order.
 CREATE INDEX idx_webhook_deliveries_pending ON core.webhook_deliveries
-(tenant_id, webhook_id, number) WHERE status = 'pending';
+(webhook_id, number) WHERE status = 'pending';
 -- What is old enough to go.
 CREATE INDEX idx_webhook_deliveries_created_at ON core.webhook_deliveries USING brin (created_at);
 
@@ -139,6 +139,7 @@ TO neolayer_operator;
 GRANT SELECT (tenant_id, id, webhook_id, key_id, created_at, expires_at)
 ON core.webhook_secrets TO neolayer_operator;
 
+-- What the relay reads: announcements are on their way out.
 ALTER PUBLICATION neolayer_relay ADD TABLE core.outbox;
 
 -- migrate:down

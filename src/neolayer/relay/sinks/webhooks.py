@@ -1,0 +1,165 @@
+"""The webhooks sink: each event into the queue of every endpoint that wants it.
+
+The queues are a table of the core database, written in one transaction with the checkpoint, so that
+no event is queued twice or not at all. Calling the endpoints is the deliverer's work, which runs
+beside this sink and never holds it up: an endpoint that is slow or dead costs the flow nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Protocol, cast
+from uuid import UUID
+
+import psycopg
+
+from neolayer.catalogue import DataClass
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.postgres.connections import Connection, connect, explain
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import RelayError
+from neolayer.relay.changes import Batch
+from neolayer.relay.envelope import Envelopes, Made, Outgoing
+from neolayer.relay.sinks.sink import Rejected, Snapshot
+from neolayer.webhooks.model import matches
+
+_sql = load_queries(__name__, "webhooks.sql")
+_Subscription = tuple[UUID, UUID, list[str], datetime]
+
+
+class Delivering(Protocol):
+    """Whoever calls the endpoints."""
+
+    def wake(self) -> None: ...
+    async def run(self) -> None: ...
+
+
+class WebhookSink:
+    """Queues envelopes of one database's changes for the tenants' endpoints."""
+
+    wait_s = 0.0
+
+    def __init__(
+        self,
+        at: Endpoints,
+        classes: Iterable[DataClass],
+        deliverer: Delivering,
+        *,
+        database: str = Database.CORE,
+    ) -> None:
+        self.database = str(database)
+        self.name = "webhooks" if database == Database.CORE else f"webhooks:{database}"
+        self._dsn = at.cluster(Database.CORE).dsn(Role.RELAY, Database.CORE)
+        self._envelopes = Envelopes(classes, self.database)
+        self._deliverer = deliverer
+        self._delivering: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def tables(self) -> frozenset[str]:
+        return self._envelopes.tables
+
+    async def open(self, confirmed: int) -> int | None:
+        """A first start copies nothing: no endpoint was told of anything before it."""
+        self._envelopes.restart()
+        connection = await self._connected()
+        row = await self._one(connection, _sql.checkpoint, {"sink": self.name})
+        if self._delivering is None:
+            self._delivering = asyncio.create_task(self._deliverer.run())
+        if row is None:
+            await self._one(connection, _sql.move, {"sink": self.name, "version": confirmed})
+            return confirmed
+        return int(row[0]) if int(row[0]) >= confirmed else None
+
+    async def close(self) -> None:
+        task, self._delivering = self._delivering, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        """Queue the events that were missed, which their tables still hold; of tables that hold
+        states there is nothing to tell: that something changed is lost with the log."""
+        connection = await self._connected()
+        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
+            if not self._envelopes.holds_events(table):
+                continue
+            async for page in self._envelopes.copied(snapshot, table):
+                await self._queue(connection, page, None)
+        if tables is None:
+            await self._one(connection, _sql.move, {"sink": self.name, "version": snapshot.version})
+        self._deliverer.wake()
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        made = self._envelopes.of(batches)
+        connection = await self._connected()
+        await self._queue(connection, made, batches[-1].position)
+        self._envelopes.accept()
+        if made:
+            self._deliverer.wake()
+        return [one for one in made if isinstance(one, Rejected)]
+
+    async def _queue(
+        self, connection: Connection, made: Iterable[Made], position: int | None
+    ) -> None:
+        """Queue and move the checkpoint (None: leave it), both or neither."""
+        outgoing = [one for one in made if isinstance(one, Outgoing) and one.tenant is not None]
+        try:
+            async with connection.transaction():
+                if outgoing:
+                    await self._fan_out(connection, outgoing)
+                if position is not None:
+                    await connection.execute(_sql.move, {"sink": self.name, "version": position})
+        except psycopg.Error as exc:
+            raise await self._trouble(exc) from exc
+
+    async def _fan_out(self, connection: Connection, outgoing: Sequence[Outgoing]) -> None:
+        tenants = sorted({cast(str, one.tenant) for one in outgoing})
+        found = await connection.execute(_sql.subscriptions, {"tenants": tenants})
+        wanted: dict[str, list[_Subscription]] = {}
+        for subscription in await found.fetchall():
+            wanted.setdefault(str(subscription[0]), []).append(cast(_Subscription, subscription))
+        rows: list[tuple[Any, ...]] = [
+            (tenant, webhook, one.id, one.type, one.version, one.body.decode())
+            for one in outgoing
+            for tenant, webhook, types, since in wanted.get(cast(str, one.tenant), ())
+            if matches(types, one.type) and not _is_before(one.time, since)
+        ]
+        if rows:
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            names = ("tenants", "webhooks", "events", "types", "versions", "envelopes")
+            await connection.execute(_sql.enqueue, dict(zip(names, columns, strict=True)))
+
+    async def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = await connect(
+                self._dsn, autocommit=True, application_name="webhooks sink"
+            )
+        return self._connection
+
+    async def _one(self, connection: Connection, query: Any, values: dict[str, Any]) -> Any:
+        try:
+            return await (await connection.execute(query, values)).fetchone()
+        except psycopg.Error as exc:
+            raise await self._trouble(exc) from exc
+
+    async def _trouble(self, exc: psycopg.Error) -> RelayError | Exception:
+        """What to raise; a connection that met an error is not used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        if isinstance(exc, psycopg.OperationalError):
+            return explain(exc, self._dsn)
+        return RelayError(f"webhooks: {str(exc).splitlines()[0]}")
+
+
+def _is_before(time: str | None, since: datetime) -> bool:
+    """Whether an event is older than the endpoint: nobody is told of what was before them."""
+    return time is not None and datetime.fromisoformat(time) < since

@@ -1,0 +1,27 @@
+-- checkpoint --
+-- How far the sink is.
+SELECT c.version FROM core.relay_checkpoints AS c WHERE c.sink = %(sink)s;
+
+-- move --
+-- The sink is there now.
+INSERT INTO core.relay_checkpoints AS c (sink, version) VALUES (%(sink)s, %(version)s)
+ON CONFLICT (sink) DO UPDATE SET version = excluded.version
+RETURNING c.version;
+
+-- subscriptions --
+-- What the active endpoints of these tenants want to be told, and since when.
+SELECT w.tenant_id, w.id, w.event_types, w.created_at FROM core.webhooks AS w
+WHERE w.status = 'active' AND w.tenant_id = ANY (%(tenants)s::uuid []);
+
+-- enqueue --
+-- Events behind what waits already; one that an endpoint has or had is left out.
+INSERT INTO core.webhook_deliveries (
+    tenant_id, webhook_id, event_id, event_type, version, envelope
+)
+SELECT e.tenant_id, e.webhook_id, e.event_id, e.event_type, e.version, e.envelope
+FROM unnest(
+    %(tenants)s::uuid [], %(webhooks)s::uuid [], %(events)s::text [], %(types)s::text [],
+    %(versions)s::bigint [], %(envelopes)s::text []
+) WITH ORDINALITY AS e (tenant_id, webhook_id, event_id, event_type, version, envelope, place)
+ORDER BY e.place
+ON CONFLICT (tenant_id, webhook_id, event_id) DO NOTHING;

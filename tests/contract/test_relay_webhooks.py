@@ -1,0 +1,154 @@
+"""The webhooks sink: from the commit log into the endpoints' queues, and out over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from tests.fixtures.batches import CLASSES, OUTBOX, PlainSnapshot, at, event_row, events
+from tests.fixtures.fix_tenancy import NewTenant
+from tests.fixtures.fix_webhooks import POLICY, Receiver
+
+from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.keys import Keyring
+from neolayer.relay.sinks.webhooks import WebhookSink
+from neolayer.tenancy import CoreDatabase, Scope, open_core
+from neolayer.webhooks import Deliverer, Webhooks
+
+URL = "https://acme.example/"
+
+
+class Sleeping:
+    """Delivers nothing."""
+
+    def wake(self) -> None:
+        pass
+
+    async def run(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def core(module_databases: Endpoints) -> AsyncIterator[CoreDatabase]:
+    """Databases of the module; a test leaves neither webhook nor checkpoint behind."""
+    async with open_core(module_databases, application_name="tests") as database:
+        yield database
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+        admin.execute("DELETE FROM core.webhooks")
+        admin.execute("DELETE FROM core.relay_checkpoints")
+
+
+@pytest.fixture
+async def sink(module_databases: Endpoints, core: CoreDatabase) -> AsyncIterator[WebhookSink]:
+    made = WebhookSink(module_databases, CLASSES, Sleeping())
+    yield made
+    await made.close()
+
+
+async def queued(scope: Scope) -> list[tuple[str, str]]:
+    rows = await scope.fetch(
+        "SELECT w.name, d.event_id FROM core.webhook_deliveries d"
+        " JOIN core.webhooks w ON w.id = d.webhook_id ORDER BY d.number"
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def test_each_event_goes_to_the_endpoints_that_want_it(
+    sink: WebhookSink, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """By tenant, filter and state, in commit order, once; tables that hold no tenant's rows to
+    nobody."""
+    acme, other = await new_tenant(), await new_tenant()
+    webhooks = Webhooks(acme, keyring)
+    await webhooks.create("all", URL, ["*"])
+    await webhooks.create("wallets", URL, ["wallet.*"])
+    stopped = await webhooks.create("stopped", URL, ["*"])
+    await webhooks.disable(stopped.id)
+    await Webhooks(other, keyring).create("theirs", URL, ["*"])
+    assert await sink.open(at(1)) == at(1)
+    first = event_row(acme.tenant, event_type="wallet.created")
+    second = event_row(acme.tenant, event_type="user.created")
+    third = event_row(other.tenant)
+    assert await sink.write([events(at(2), first, second), events(at(3), third)]) == []
+    assert await queued(acme) == [("all", first[1]), ("wallets", first[1]), ("all", second[1])]
+    assert await queued(other) == [("theirs", third[1])]
+    assert await sink.open(at(1)) == at(3)
+
+
+async def test_C14_what_comes_again_is_queued_once(
+    sink: WebhookSink, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """A batch twice, an old one late, and the retained events once more from a snapshot."""
+    acme = await new_tenant()
+    await Webhooks(acme, keyring).create("all", URL, ["*"])
+    await sink.open(at(1))
+    rows = [event_row(acme.tenant) for _ in range(3)]
+    one, two = events(at(2), rows[0]), events(at(3), rows[1])
+    for batches in ([one], [one, two], [one], [two]):
+        await sink.write(batches)
+    assert [event for _, event in await queued(acme)] == [rows[0][1], rows[1][1]]
+    assert await sink.open(at(9)) is None  # what lay between is not in the log any more
+    snapshot = PlainSnapshot(at(9), {"core.outbox": (OUTBOX, list(rows))})
+    await sink.copy(snapshot, [t for t in sink.tables if t == "core.outbox"])
+    assert await sink.open(at(9)) is None
+    await sink.copy(snapshot)
+    assert [event for _, event in await queued(acme)] == [row[1] for row in rows]
+    assert await sink.open(at(9)) == at(9)
+
+
+async def test_nobody_is_told_of_what_was_before_them(
+    sink: WebhookSink, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """An endpoint made today does not get the events of last week when a copy starts over."""
+    acme = await new_tenant()
+    await Webhooks(acme, keyring).create("all", URL, ["*"])
+    await sink.open(at(1))
+    old = event_row(acme.tenant, created_at="2020-01-01 00:00:00+00")
+    await sink.copy(PlainSnapshot(at(2), {"core.outbox": (OUTBOX, [old])}))
+    assert await queued(acme) == []
+
+
+async def test_C1_queue_and_checkpoint_are_kept_or_lost_together(
+    sink: WebhookSink, module_databases: Endpoints, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """The connection dies: nothing of the batch is there, and then all of it, once."""
+    acme = await new_tenant()
+    await Webhooks(acme, keyring).create("all", URL, ["*"])
+    await sink.open(at(1))
+    row = event_row(acme.tenant)
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN), autocommit=True) as admin:
+        killed = admin.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name = 'neolayer webhooks sink'"
+        ).fetchone()
+    assert killed == (1,)
+    with pytest.raises(Exception, match="postgres"):
+        await sink.write([events(at(2), row)])
+    assert await queued(acme) == []
+    await sink.write([events(at(2), row)])
+    assert [event for _, event in await queued(acme)] == [row[1]]
+
+
+async def test_an_event_travels_from_the_log_to_the_receiver(
+    module_databases: Endpoints,
+    core: CoreDatabase,
+    new_tenant: NewTenant,
+    keyring: Keyring,
+    receiver: Receiver,
+) -> None:
+    """The sink wakes the deliverer; a hundred of one key arrive in order."""
+    acme = await new_tenant()
+    await Webhooks(acme, keyring).create("all", receiver.url, ["wallet.*"])
+    sink = WebhookSink(module_databases, CLASSES, Deliverer(module_databases, keyring, POLICY))
+    await sink.open(at(1))
+    ids = [uuid4() for _ in range(100)]
+    for number, event_id in enumerate(ids):
+        await sink.write([events(at(2 + number), event_row(acme.tenant, event_id=event_id))])
+    await receiver.until(100)
+    await sink.close()
+    assert receiver.ids() == [str(event_id) for event_id in ids]
+    assert [told.envelope["version"] for told in receiver.told] == [
+        str(at(2 + n)) for n in range(100)
+    ]

@@ -1,0 +1,320 @@
+"""Deliveries to a real HTTP server: signed, in order, retried, parked, replayed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from aiohttp import web
+from tests.fixtures.fix_tenancy import NewTenant
+from tests.fixtures.fix_webhooks import POLICY, Receiver, Told
+
+from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.keys import Keyring
+from neolayer.tenancy import CoreDatabase, Scope, open_core
+from neolayer.webhooks import Deliverer, Policy, Webhooks, verify
+
+
+@pytest.fixture
+async def core(module_databases: Endpoints) -> AsyncIterator[CoreDatabase]:
+    """Databases of the module; a test leaves no webhook behind."""
+    async with open_core(module_databases, application_name="tests") as database:
+        yield database
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+        admin.execute("DELETE FROM core.webhooks")
+
+
+@contextlib.asynccontextmanager
+async def delivering(
+    at: Endpoints, keyring: Keyring, policy: Policy = POLICY
+) -> AsyncIterator[Deliverer]:
+    """A deliverer at work, stopped at the end."""
+    deliverer = Deliverer(at, keyring, policy)
+    task = asyncio.create_task(deliverer.run())
+    try:
+        yield deliverer
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def queue(webhooks: Webhooks, webhook: Any, count: int) -> list[str]:
+    return [await webhooks.send_trial(webhook.id) for _ in range(count)]
+
+
+async def statuses(webhooks: Webhooks, webhook: Any) -> list[str]:
+    return [d.status for d in reversed(await webhooks.deliveries(webhook.id))]
+
+
+async def settled(webhooks: Webhooks, name: str) -> None:
+    """Wait until nothing is pending for the webhook."""
+    async with asyncio.timeout(15):
+        while (await webhooks.get(name)).pending:
+            await asyncio.sleep(0.01)
+
+
+async def test_deliveries_arrive_in_order_and_verify(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """A receiver with the secret proves each one; the envelope says what it is."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    sent = await queue(webhooks, made, 60)
+    async with delivering(module_databases, keyring):
+        await settled(webhooks, "billing")
+    assert receiver.ids() == sent
+    for told in receiver.told:
+        verify(told.headers, told.body, [made.secret], now=datetime.now(UTC))
+        assert told.envelope["id"] == told.headers["webhook-id"]
+        assert told.headers["content-type"] == "application/json"
+    found = await webhooks.get("billing")
+    assert found.last_delivered_at is not None and found.failing_since is None
+
+
+async def test_after_a_rotation_both_secrets_fit_until_the_old_one_ends(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """A receiver changes its secret when it likes within the overlap; then the new one fits."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    old = await webhooks.create("billing", receiver.url, ["*"])
+    new = await webhooks.rotate(old.id, overlap=timedelta(hours=1))
+    await queue(webhooks, old, 1)
+    async with delivering(module_databases, keyring) as deliverer:
+        await settled(webhooks, "billing")
+        newest = await webhooks.rotate(old.id, overlap=timedelta(0))
+        await queue(webhooks, old, 1)
+        deliverer.wake()
+        await settled(webhooks, "billing")
+    first, second = receiver.told
+    for secret in (old.secret, new.secret):
+        verify(first.headers, first.body, [secret], now=datetime.now(UTC))
+        with pytest.raises(Exception, match="no signature fits"):
+            verify(second.headers, second.body, [secret], now=datetime.now(UTC))
+    verify(second.headers, second.body, [newest.secret], now=datetime.now(UTC))
+
+
+async def test_C7_what_fails_is_tried_again_and_nothing_else(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """503, 429 and a cut: the one delivery comes again under its id, the others once, in order."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    sent = await queue(webhooks, made, 3)
+    receiver.answers.extend(
+        [web.Response(status=204), web.Response(status=503), web.Response(status=429)]
+    )
+    async with delivering(module_databases, keyring):
+        await settled(webhooks, "billing")
+    assert receiver.ids() == [sent[0], sent[1], sent[1], sent[1], sent[2]]
+    assert [told.headers["webhook-attempt"] for told in receiver.told] == list("11231")
+    assert await statuses(webhooks, made) == ["delivered"] * 3
+
+
+async def test_C7_retry_after_is_honoured(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """An endpoint that asks for ten minutes is left alone for ten minutes."""
+    acme = await new_tenant()
+    webhooks = Webhooks(acme, keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    await queue(webhooks, made, 1)
+    receiver.answers.append(web.Response(status=429, headers={"Retry-After": "600"}))
+    assert await Deliverer(module_databases, keyring, POLICY).deliver_due() == 1
+    row = await acme.one(
+        "SELECT extract(epoch FROM next_attempt_at - clock_timestamp()) FROM core.webhooks"
+    )
+    assert row is not None and 550 < row[0] <= 600
+    assert await Deliverer(module_databases, keyring, POLICY).deliver_due() == 0
+
+
+async def test_C8_a_poison_delivery_is_parked_and_can_be_replayed(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """What the endpoint refuses is parked with the cause after three tries; its neighbours flow."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    sent = await queue(webhooks, made, 3)
+    poison = sent[1]
+
+    def picky(told: Told) -> web.Response:
+        return web.Response(status=422 if told.headers["webhook-id"] == poison else 204)
+
+    receiver.of_path["/"] = picky
+    async with delivering(module_databases, keyring) as deliverer:
+        await settled(webhooks, "billing")
+        assert await statuses(webhooks, made) == ["delivered", "parked", "delivered"]
+        parked = (await webhooks.deliveries(made.id, status="parked"))[0]
+        assert (parked.event_id, parked.attempts, parked.last_error) == (poison, 3, "answered 422")
+        del receiver.of_path["/"]
+        assert await webhooks.replay(made.id) == 1
+        deliverer.wake()
+        await settled(webhooks, "billing")
+    assert receiver.ids().count(poison) == 4
+    assert await statuses(webhooks, made) == ["delivered"] * 3
+
+
+async def test_C6_a_dead_and_a_slow_endpoint_delay_no_other(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """Of one tenant even: while one hangs and one answers 500, the third has everything."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    held = asyncio.Event()
+
+    async def hang(told: Told) -> web.Response:
+        await held.wait()
+        return web.Response(status=204)
+
+    receiver.of_path["/slow"] = hang
+    receiver.of_path["/dead"] = lambda told: web.Response(status=500)
+    made = {
+        name: await webhooks.create(name, receiver.url + name, ["*"])
+        for name in ("slow", "dead", "well")
+    }
+    for webhook in made.values():
+        await queue(webhooks, webhook, 20)
+    async with delivering(module_databases, keyring, replace(POLICY, timeout_s=20, attempts=99)):
+        await receiver.until(20, "/well")
+        assert len(receiver.ids("/slow")) == 1
+        assert (await webhooks.get("dead")).pending == 20
+        held.set()
+        await receiver.until(20, "/slow")
+    assert (await webhooks.get("dead")).failing_since is not None
+
+
+async def test_an_endpoint_that_fails_for_long_or_is_gone_is_disabled(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """With the reason; what waits is there when it is enabled again."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    await queue(webhooks, made, 1)
+    receiver.answers.extend(web.Response(status=500) for _ in range(2))
+    strict = replace(POLICY, disable_after=timedelta(0), attempts=99)
+    async with delivering(module_databases, keyring, strict) as deliverer:
+        async with asyncio.timeout(10):
+            while (await webhooks.get("billing")).status == "active":
+                await asyncio.sleep(0.01)
+        found = await webhooks.get("billing")
+        assert found.disabled_reason == "it failed for too long: answered 500"
+        await webhooks.enable(made.id)
+        deliverer.wake()
+        await settled(webhooks, "billing")
+        receiver.answers.append(web.Response(status=410))
+        await queue(webhooks, made, 1)
+        deliverer.wake()
+        async with asyncio.timeout(10):
+            while (await webhooks.get("billing")).status == "active":
+                await asyncio.sleep(0.01)
+    assert (await webhooks.get("billing")).disabled_reason == "the endpoint says that it is gone"
+    assert (await webhooks.get("billing")).pending == 1
+
+
+async def test_E11_where_a_webhook_may_lead(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """Not to this machine, a private network or a metadata address, by whatever name or spelling;
+    and not over plain HTTP. The receiver hears nothing."""
+    acme = await new_tenant()
+    webhooks = Webhooks(acme, keyring)
+    port = receiver.url.rsplit(":", 1)[1].strip("/")
+    hosts = (
+        f"127.0.0.1:{port}",
+        f"localhost:{port}",
+        f"[::1]:{port}",
+        f"[::ffff:127.0.0.1]:{port}",
+        f"2130706433:{port}",
+        f"0x7f000001:{port}",
+        f"0.0.0.0:{port}",
+        "169.254.169.254",
+        "[fd00:ec2::254]",
+        "10.0.0.1",
+        "[fe80::1]",
+        "[64:ff9b::a9fe:a9fe]",
+        "100.100.100.200",
+    )
+    urls = [f"{scheme}://{host}/" for host in hosts for scheme in ("http", "https")]
+    for number, url in enumerate(urls):
+        made = await webhooks.create(f"w{number}", url, ["*"])
+        await queue(webhooks, made, 1)
+    public = replace(POLICY, private_networks=())
+    while await Deliverer(module_databases, keyring, public).deliver_due():
+        pass
+    assert receiver.told == []
+    for webhook in await webhooks.list():
+        assert webhook.last_error is not None
+        assert "never called" in webhook.last_error or "cannot be called" in webhook.last_error
+
+
+async def test_E11_redirects_are_not_followed(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """An endpoint cannot send us elsewhere, and nothing of what it answers is kept."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    await queue(webhooks, made, 1)
+    away = {"Location": f"{receiver.url}elsewhere"}
+    receiver.answers.append(web.Response(status=302, headers=away, text="secret of the inside"))
+    await Deliverer(module_databases, keyring, POLICY).deliver_due()
+    assert receiver.ids("/elsewhere") == []
+    error = (await webhooks.get("billing")).last_error
+    assert error == "answered 302: redirects are not followed"
+
+
+async def test_an_endpoint_that_drips_is_cut_off(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring
+) -> None:
+    """The time limit is for the whole answer, not for each of its bytes."""
+
+    over, closed = asyncio.Event(), asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not over.is_set():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+        closed.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    webhooks = Webhooks(await new_tenant(), keyring)
+    port = server.sockets[0].getsockname()[1]
+    made = await webhooks.create("billing", f"http://127.0.0.1:{port}/", ["*"])
+    await queue(webhooks, made, 1)
+    await Deliverer(module_databases, keyring, replace(POLICY, timeout_s=0.3)).deliver_due()
+    over.set()
+    await closed.wait()
+    server.close()
+    assert (await webhooks.get("billing")).last_error == "no answer within 0.3 s"
+
+
+async def test_C1_a_deliverer_that_dies_leaves_its_endpoint_to_others(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """When its lease ends; a delivery it had sent and not noted comes again under the same id."""
+    acme: Scope = await new_tenant()
+    webhooks = Webhooks(acme, keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    sent = await queue(webhooks, made, 1)
+
+    async def hang(told: Told) -> web.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    receiver.of_path["/"] = hang
+    async with delivering(module_databases, keyring):
+        await receiver.until(1)
+    del receiver.of_path["/"]
+    assert await Deliverer(module_databases, keyring, POLICY).deliver_due() == 0  # still leased
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+        admin.execute("UPDATE core.webhooks SET next_attempt_at = now()")
+    assert await Deliverer(module_databases, keyring, POLICY).deliver_due() == 1
+    assert receiver.ids() == [sent[0], sent[0]]

@@ -1,0 +1,110 @@
+"""The verbs over a tenant's webhooks, and the outbox beside a change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import psycopg
+import pytest
+from tests.fixtures.fix_tenancy import NewTenant
+
+from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.keys import Keyring
+from neolayer.outbox import Announcement, announce
+from neolayer.outbox.tasks import OutboxSweeper
+from neolayer.tenancy import Scope
+from neolayer.webhooks import WebhookNotFound, Webhooks
+from neolayer.webhooks.model import WebhookExists
+
+URL = "https://acme.example/hooks"
+
+
+async def announced(scope: Scope) -> int:
+    row = await scope.one("SELECT count(*) FROM core.outbox")
+    assert row is not None
+    return int(row[0])
+
+
+async def test_an_announcement_is_stored_if_and_only_if_the_change_is(
+    new_tenant: NewTenant,
+) -> None:
+    """Rolled back with it, committed with it, and seen by its own tenant alone."""
+    acme, other = await new_tenant(), await new_tenant()
+    told = Announcement("wallets", key=uuid4(), type="wallet.created", data={"name": "x"})
+    with pytest.raises(RuntimeError):
+        async with acme.transaction() as tx:
+            announce(tx, told)
+            raise RuntimeError
+    assert await announced(acme) == 0
+    async with acme.transaction() as tx:
+        announce(tx, told)
+    assert (await announced(acme), await announced(other)) == (1, 0)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        async with acme.transaction() as tx:
+            announce(tx, told)
+
+
+async def test_old_announcements_go(new_tenant: NewTenant, layer_databases: Endpoints) -> None:
+    """After their time; what is younger stays, and nobody changes what was announced."""
+    acme = await new_tenant()
+    for _ in range(3):
+        async with acme.transaction() as tx:
+            announce(tx, Announcement("wallets", key="k", type="t", data={}))
+    assert await OutboxSweeper(layer_databases).sweep() == 0
+    assert await OutboxSweeper(layer_databases, timedelta(0)).sweep() == 3
+    with (
+        psycopg.connect(layer_databases.postgres.dsn(Role.ADMIN)) as admin,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        admin.execute("UPDATE core.outbox SET key = 'x'")
+
+
+async def test_a_webhook_from_its_making_to_its_end(
+    new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """Made, listed, changed, disabled, enabled, deleted; its secret is shown once, kept sealed."""
+    acme = await new_tenant()
+    webhooks = Webhooks(acme, keyring)
+    made = await webhooks.create("billing", URL, ["wallet.*", "wallet.*", "user.created"])
+    assert made.secret.startswith("whsec_") and made.secret not in repr(made)
+    found = await webhooks.get("billing")
+    assert (found.url, found.event_types) == (URL, ("wallet.*", "user.created"))
+    with pytest.raises(WebhookExists):
+        await webhooks.create("billing", URL, ["*"])
+    await webhooks.change(made.id, event_types=["*"])
+    await webhooks.disable(made.id)
+    assert [(w.status, w.event_types) for w in await webhooks.list()] == [("disabled", ("*",))]
+    await webhooks.enable(made.id)
+    assert (await webhooks.get("billing")).status == "active"
+    stored = await acme.one("SELECT sealed_secret FROM core.webhook_secrets")
+    assert stored is not None and made.secret.removeprefix("whsec_") not in stored[0]
+    await webhooks.delete(made.id)
+    assert await webhooks.list() == []
+    audited = await acme.fetch(
+        "SELECT action FROM audit.entries WHERE resource = 'webhook' ORDER BY occurred_at"
+    )
+    assert [row[0] for row in audited] == ["CREATE", "UPDATE", "UPDATE", "UPDATE", "DELETE"]
+
+
+async def test_E1_another_tenants_webhook_is_not_there(
+    new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """Every verb answers a foreign id as it answers one that nobody has."""
+    acme, other = await new_tenant(), await new_tenant()
+    made = await Webhooks(acme, keyring).create("billing", URL, ["*"])
+    foreign = Webhooks(other, keyring)
+    for verb in (
+        foreign.disable(made.id),
+        foreign.enable(made.id),
+        foreign.delete(made.id),
+        foreign.rotate(made.id),
+        foreign.change(made.id, url=URL),
+        foreign.send_trial(made.id),
+        foreign.get("billing"),
+    ):
+        with pytest.raises(WebhookNotFound):
+            await verb
+    assert await foreign.list() == []
+    assert await foreign.deliveries(made.id) == []
+    assert await foreign.replay(made.id) == 0

@@ -1,0 +1,152 @@
+"""The envelope: what is made of a change, and which identity it has."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from tests.fixtures.batches import (
+    CLASSES,
+    COINS,
+    OUTBOX,
+    PlainSnapshot,
+    at,
+    batch,
+    changes,
+    event_row,
+    events,
+)
+
+from neolayer.relay.changes import DELETE, INSERT, UNCHANGED, UPDATE, Truncation
+from neolayer.relay.envelope import Envelopes, Outgoing, topic_of
+from neolayer.relay.sinks.sink import Rejected
+
+TENANT = UUID(int=5)
+
+
+def envelopes() -> Envelopes:
+    return Envelopes(CLASSES, "neolayer")
+
+
+def outgoing(made: list[Outgoing | Rejected]) -> list[Outgoing]:
+    assert all(isinstance(one, Outgoing) for one in made)
+    return made  # type: ignore[return-value]
+
+
+def test_an_event_goes_out_as_it_was_announced() -> None:
+    """Its own id and type, the tenant, the commit's position, the data as it stands."""
+    event_id = uuid4()
+    data = '{"amount": 12345678901234567890, "ä": null}'
+    row = event_row(TENANT, "w1", event_id=event_id, data=data)
+    (one,) = outgoing(envelopes().of([events(at(1), row)]))
+    assert msgspec.json.decode(one.body) == {
+        "id": str(event_id),
+        "type": "wallet.created",
+        "tenant": str(TENANT),
+        "subject": "outbox.wallets",
+        "key": "w1",
+        "position": "neolayer:1:0/100",
+        "version": str(at(1)),
+        "schema_version": 1,
+        "correlation_id": None,
+        "causation_id": None,
+        "time": "2030-03-01T12:00:00.123456Z",
+        "data": {"amount": 12345678901234567890, "ä": None},
+    }
+    assert (one.topic, one.subject, one.key) == ("outbox", "outbox.wallets", "w1")
+
+
+def test_what_happens_to_an_event_later_is_no_news() -> None:
+    """It is deleted when its time is over; nobody is told."""
+    row = event_row(TENANT)
+    gone = batch(changes(OUTBOX, (at(2), DELETE, row)), position=at(2))
+    emptied = batch(Truncation(OUTBOX, at(3)), position=at(3))
+    assert envelopes().of([gone, emptied]) == []
+
+
+def test_a_state_goes_out_with_every_change() -> None:
+    """Each change of a row is one envelope, in order; decimals and large numbers are text."""
+    rows = [
+        (at(1), INSERT, (9007199254740993, "ann b.", "1.50", '{"x": 1}')),
+        (at(1), UPDATE, (9007199254740993, "ann b.", "2.50", None)),
+        (at(2), DELETE, (9007199254740993, None, None, None)),
+    ]
+    rows = [
+        (version, kind, [str(v) if isinstance(v, int) else v for v in row])
+        for version, kind, row in rows
+    ]
+    made = outgoing(envelopes().of([batch(changes(COINS, *rows), position=at(2))]))
+    told = [msgspec.json.decode(one.body) for one in made]
+    assert [one["type"] for one in told] == ["coins.inserted", "coins.updated", "coins.deleted"]
+    assert told[0]["data"] == {
+        "id": "9007199254740993",
+        "owner": "ann b.",
+        "amount": "1.50",
+        "note": {"x": 1},
+    }
+    assert told[2]["data"] == {"id": "9007199254740993"}
+    assert {one["key"] for one in told} == {"9007199254740993"}
+    assert told[0]["subject"] == "coins.ann_b_" and told[0]["time"] == "2026-03-01T12:00:00Z"
+    assert len({one["id"] for one in told}) == 3
+
+
+def test_C14_what_is_read_again_bears_the_same_identity() -> None:
+    """However the commits are cut into batches, and also of a commit that comes in pieces."""
+    rows = [(at(1), INSERT, [str(n), "ann", "1", None]) for n in range(6)]
+    whole = envelopes()
+    once = [one.id for one in outgoing(whole.of([batch(changes(COINS, *rows), position=at(1))]))]
+    parts = envelopes()
+    again: list[str] = []
+    for start in (0, 2, 4):
+        piece = batch(changes(COINS, *rows[start : start + 2]), position=0, unfinished=at(1))
+        first = outgoing(parts.of([piece]))
+        retried = outgoing(parts.of([piece]))  # the write failed and is tried again
+        assert [one.id for one in first] == [one.id for one in retried]
+        parts.accept()
+        again += [one.id for one in first]
+    assert again == once and len(set(once)) == 6
+    parts.restart()
+    first = outgoing(parts.of([batch(changes(COINS, *rows[:2]), position=0, unfinished=at(1))]))
+    assert [one.id for one in first] == once[:2]
+
+
+def test_C8_a_row_that_makes_no_envelope_is_set_aside() -> None:
+    """With its cause and what is known of it; its neighbours go out."""
+    rows = [
+        (at(1), INSERT, ["1", "ann", "1", None]),
+        (at(1), UPDATE, ["2", "ann", "1", UNCHANGED]),
+        (at(1), INSERT, ["x", "ann", "1", None]),
+        (at(1), INSERT, ["4", "ann", "1", None]),
+    ]
+    made = envelopes().of([batch(changes(COINS, *rows), position=at(1))])
+    assert [type(one) for one in made] == [Outgoing, Rejected, Rejected, Outgoing]
+    refused = made[1]
+    assert isinstance(refused, Rejected)
+    assert (refused.table, refused.key, refused.version) == ("public.coins", ("2",), at(1))
+    assert "long value that did not change" in refused.cause
+    assert refused.row == {"id": "2", "owner": "ann", "amount": "1", "note": ""}
+
+
+async def test_a_snapshot_tells_events_as_they_were_and_states_as_copied() -> None:
+    """So that a stream that starts over misses nothing that is still there."""
+    row = event_row(TENANT, data='{"text": "a\\\\nb"}')
+    coin = ["1", "ann", "1", None]
+    snapshot = PlainSnapshot(
+        at(9), {"core.outbox": (OUTBOX, [row]), "public.coins": (COINS, [coin])}
+    )
+    told = []
+    for table in sorted(envelopes().tables):
+        async for page in envelopes().copied(snapshot, table):
+            told += [msgspec.json.decode(one.body) for one in outgoing(page)]
+    assert [one["type"] for one in told] == ["wallet.created", "coins.copied"]
+    assert told[0]["id"] == row[1] and told[0]["version"] == str(at(9))
+    assert told[1]["data"]["owner"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("subject", "topic"), [("events.{aggregate_type}", "events"), ("a.b", "a.b"), ("a{b}", "a")]
+)
+def test_a_topic_is_what_all_rows_share(subject: str, topic: str) -> None:
+    """Kafka has one topic a table, NATS one subject a kind of thing."""
+    assert topic_of(subject) == topic

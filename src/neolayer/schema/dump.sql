@@ -2094,6 +2094,47 @@ TABLE core.locked_keys
     GRANT neolayer_app=r
     GRANT neolayer_backup=r
 
+TABLE core.outbox
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN event_id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN subject character varying(100) NOT NULL
+    COLUMN key character varying(255) NOT NULL
+    COLUMN event_type character varying(255) NOT NULL
+    COLUMN event_data jsonb NOT NULL
+    COLUMN schema_version integer NOT NULL DEFAULT 1
+    COLUMN correlation_id uuid
+    COLUMN causation_id uuid
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT outbox_event_type_check CHECK (((event_type)::text ~ '^[A-Za-z0-9][A-Za-z0-9._-]*$'::text))
+    CONSTRAINT outbox_key_check CHECK (((key)::text <> ''::text))
+    CONSTRAINT outbox_pkey PRIMARY KEY (tenant_id, event_id)
+    CONSTRAINT outbox_schema_version_check CHECK ((schema_version > 0))
+    CONSTRAINT outbox_subject_check CHECK (((subject)::text ~ '^[a-z0-9][a-z0-9_-]*$'::text))
+    CONSTRAINT outbox_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CREATE INDEX idx_outbox_created_at ON core.outbox USING brin (created_at)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_rows BEFORE UPDATE ON core.outbox FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('what was announced is not changed')
+    OWNER neolayer_owner
+    GRANT neolayer_app=ar
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=rd
+
+TABLE core.relay_checkpoints
+    COLUMN sink character varying(100) NOT NULL
+    COLUMN version bigint NOT NULL
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT relay_checkpoints_pkey PRIMARY KEY (sink)
+    CONSTRAINT relay_checkpoints_version_check CHECK ((version >= 0))
+    CREATE TRIGGER touch BEFORE UPDATE ON core.relay_checkpoints FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=arwd
+
 TABLE core.services
     COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
     COLUMN name character varying(255) NOT NULL
@@ -2249,6 +2290,84 @@ TABLE core.usage_slots
     OWNER neolayer_owner
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
+
+TABLE core.webhook_deliveries
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN webhook_id uuid NOT NULL
+    COLUMN number bigint NOT NULL IDENTITY a
+    COLUMN event_id character varying(512) NOT NULL
+    COLUMN event_type character varying(255) NOT NULL
+    COLUMN version bigint NOT NULL
+    COLUMN envelope text NOT NULL
+    COLUMN status character varying(50) NOT NULL DEFAULT 'pending'::character varying
+    COLUMN attempts integer NOT NULL DEFAULT 0
+    COLUMN last_error character varying(500)
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    COLUMN finished_at timestamp with time zone
+    CONSTRAINT webhook_deliveries_event_unique UNIQUE (tenant_id, webhook_id, event_id)
+    CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (tenant_id, webhook_id, number)
+    CONSTRAINT webhook_deliveries_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'delivered'::character varying, 'parked'::character varying])::text[])))
+    CONSTRAINT webhook_deliveries_webhook_fkey FOREIGN KEY (tenant_id, webhook_id) REFERENCES core.webhooks(tenant_id, id) ON DELETE CASCADE
+    CREATE INDEX idx_webhook_deliveries_created_at ON core.webhook_deliveries USING brin (created_at)
+    CREATE INDEX idx_webhook_deliveries_pending ON core.webhook_deliveries USING btree (webhook_id, number) WHERE ((status)::text = 'pending'::text)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arw
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=arwd
+
+TABLE core.webhook_secrets
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN webhook_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN sealed_secret character varying(255) NOT NULL
+    COLUMN key_id character varying(100) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp() RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN expires_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
+    CONSTRAINT webhook_secrets_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT webhook_secrets_webhook_fkey FOREIGN KEY (tenant_id, webhook_id) REFERENCES core.webhooks(tenant_id, id) ON DELETE CASCADE
+    CREATE INDEX idx_webhook_secrets_webhook ON core.webhook_secrets USING btree (tenant_id, webhook_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_relay=r
+
+TABLE core.webhooks
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
+    COLUMN name character varying(100) NOT NULL
+    COLUMN url character varying(2048) NOT NULL
+    COLUMN event_types text[] NOT NULL
+    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying
+    COLUMN disabled_reason character varying(500)
+    COLUMN failing_since timestamp with time zone
+    COLUMN last_error character varying(500)
+    COLUMN last_delivered_at timestamp with time zone
+    COLUMN next_attempt_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT webhooks_event_types_check CHECK (((cardinality(event_types) >= 1) AND (cardinality(event_types) <= 100)))
+    CONSTRAINT webhooks_name_check CHECK (core.is_canonical((name)::text))
+    CONSTRAINT webhooks_name_unique UNIQUE (tenant_id, name)
+    CONSTRAINT webhooks_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT webhooks_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'disabled'::character varying])::text[])))
+    CONSTRAINT webhooks_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    CONSTRAINT webhooks_url_check CHECK (((url)::text ~ '^https?://'::text))
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER touch BEFORE UPDATE ON core.webhooks FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_relay=rw
 
 TABLE enclave.attestation_policies
     ROW LEVEL SECURITY
@@ -2633,7 +2752,7 @@ VIEW blockchain.transactions_current
     GRANT neolayer_operator=r
     GRANT neolayer_relay=r
 
-PUBLICATION neolayer_relay VIA ROOT FOR blockchain.blocks, blockchain.logs, blockchain.networks, blockchain.smart_contracts, blockchain.transactions
+PUBLICATION neolayer_relay VIA ROOT FOR blockchain.blocks, blockchain.logs, blockchain.networks, blockchain.smart_contracts, blockchain.transactions, core.outbox
     OWNER neolayer_owner
 
 -- line: event_store

@@ -116,6 +116,12 @@ class RelaySettings(_Section):
     batch_seconds: float = Field(
         default=0.5, gt=0, description="seconds a change waits for company"
     )
+    log_bytes: int = Field(
+        default=2 << 30,
+        ge=1 << 20,
+        description="bytes of changes kept per database for sinks that lag; one that lags further "
+        "copies its tables again",
+    )
 
 
 class WebhookSettings(_Section):

@@ -137,14 +137,14 @@ async def test_status_and_freshness_say_how_far_each_store_is(layer: Endpoints) 
     """Before the first start nothing is there; while it runs the lag goes to nothing."""
     position = write(layer, NETWORK_ROW)
     before = await relay_status(layer)
-    assert not before.exists and not before.running
+    assert not before.core.exists and not before.running
     with pytest.raises(NotFresh, match="clickhouse is at nothing yet"):
         await wait_for(position, layer, timeout=timedelta(0))
     stop = asyncio.Event()
     task = asyncio.create_task(run(layer, RelaySettings(), stop, classes=CLASSES))
     await arrives(layer, position)
     during = await relay_status(layer)
-    assert during.running and during.confirmed is not None
+    assert during.running and during.core.confirmed is not None
     assert {sink.name for sink in during.sinks if sink.position and sink.position >= position} == {
         "clickhouse",
         "redis",

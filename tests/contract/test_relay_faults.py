@@ -18,11 +18,13 @@ from tests.fixtures.fix_relay import COPIES, TABLES, RelayScene, clickhouse_stat
 from neolayer.engines.endpoints import Role
 from neolayer.errors import EngineUnavailable
 from neolayer.freshness import Store
-from neolayer.relay import decoder, lane
+from neolayer.relay import decoder, segments
 from neolayer.relay.changes import Batch
+from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Rejected
 from neolayer.relay.status import read_state, slot_state
+from neolayer.settings import RelaySettings
 
 HUNDRED = "INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 100) g"
 
@@ -46,25 +48,59 @@ class StubbornSink(NullSink):
         return await super().write(batches)
 
 
+class SlowSink(NullSink):
+    """Takes a moment for every write."""
+
+    name = "slow"
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        await asyncio.sleep(0.05)
+        return await super().write(batches)
+
+
 async def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
 
 
-async def test_nothing_is_confirmed_before_every_sink_has_it(relay_scene: RelayScene) -> None:
-    """While one sink refuses, the other has all rows and PostgreSQL is told of none."""
+async def test_C6_a_sink_that_is_down_holds_back_nothing(relay_scene: RelayScene) -> None:
+    """While one sink refuses, the other has all rows and PostgreSQL may let go of its log; the
+    refused rows wait in ours, over a restart too."""
     stubborn, other = StubbornSink(), NullSink()
     async with relay_scene.relaying(stubborn, other):
         await until(relay_scene.is_streaming)
-        before = relay_scene.sql("SELECT 1")
         position = relay_scene.sql(HUNDRED)
         await until(lambda: other.rows == 100 and stubborn.refused >= 3)
-        assert relay_scene.confirmed() <= before.lsn
-        assert "not now" in await relay_scene.error_of("stubborn")
-        stubborn.willing.set()
         await until(lambda: relay_scene.confirmed() >= position.lsn)
-    assert stubborn.rows == 100
+        assert "not now" in await relay_scene.error_of("stubborn")
+    assert stubborn.rows == 0
+    stubborn.willing.set()
+    async with relay_scene.relaying(stubborn, other):
+        await until(lambda: stubborn.rows == 100)
+    assert other.rows == 100
+
+
+async def test_what_is_not_on_our_disk_is_not_confirmed(
+    relay_scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL hears that we received it, and keeps its log until ours is on the disk."""
+    disk = asyncio.Event()
+    keep_durable = SegmentLog.keep_durable
+
+    async def keep_durable_later(log: SegmentLog) -> None:
+        await disk.wait()
+        await keep_durable(log)
+
+    monkeypatch.setattr(SegmentLog, "keep_durable", keep_durable_later)
+    sink = NullSink()
+    async with relay_scene.relaying(sink):
+        await until(relay_scene.is_streaming)
+        position = relay_scene.sql(HUNDRED)
+        await until(lambda: sink.rows == 100 and relay_scene.received() >= position.lsn)
+        assert relay_scene.confirmed() < position.lsn
+        disk.set()
+        await until(lambda: relay_scene.confirmed() >= position.lsn)
 
 
 async def test_an_idle_database_does_not_hold_back_log(relay_scene: RelayScene) -> None:
@@ -114,27 +150,30 @@ async def test_batches_that_come_twice_or_late_change_nothing(relay_scene: Relay
     await sink.close()
 
 
-async def test_two_relays_at_once_one_works_one_waits(relay_scene: RelayScene) -> None:
-    """The second says why it waits and takes over when the first ends."""
-    second = dataclasses.replace(
-        relay_scene, state_file=relay_scene.state_file.with_name("second.json")
-    )
+@pytest.mark.parametrize("folder", ["elsewhere", "relay"])
+async def test_C13_two_relays_at_once_one_works_one_waits(
+    relay_scene: RelayScene, folder: str
+) -> None:
+    """On two machines and on one: the second waits, writes nothing, and then takes over."""
+    second = dataclasses.replace(relay_scene, folder=relay_scene.folder.with_name(folder))
     first_sink, second_sink = NullSink(), NullSink()
     async with contextlib.AsyncExitStack() as stack:
         async with relay_scene.relaying(first_sink):
             await until(relay_scene.is_streaming)
             await stack.enter_async_context(second.relaying(second_sink))
-            await until(lambda: "is active for PID" in (said_by(second.state_file) or ""))
+            if folder == "elsewhere":
+                await until(lambda: "is active for PID" in (said_by(second.state_file) or ""))
             relay_scene.sql(HUNDRED)
             await until(lambda: first_sink.rows == 100)
-        relay_scene.sql("UPDATE accounts SET amount = 1")
-        await until(lambda: second_sink.rows == 100)
-    assert first_sink.rows == 100
+            assert second_sink.position is None
+        update = relay_scene.sql("UPDATE accounts SET amount = 1")
+        await relay_scene.arrives_at(second_sink, update)
+    assert first_sink.rows == 100 and second_sink.rows >= 100
 
 
 def said_by(state_file: Path) -> str | None:
     state = read_state(state_file)
-    return state.error if state else None
+    return next((flow.error for flow in state.flows.values()), None) if state else None
 
 
 async def test_a_slot_that_was_dropped_is_made_anew_and_the_copy_starts_over(
@@ -196,41 +235,49 @@ async def test_a_copy_that_lost_its_rows_gets_them_again(relay_scene: RelayScene
         await relay_scene.same()
 
 
-async def test_a_full_lane_stops_the_reading_and_nothing_is_lost(
+NOTES = (
+    "INSERT INTO accounts (id, owner, note)"
+    " SELECT g, 'ann', repeat('x', 300) FROM generate_series({0}, {0} + 999) g"
+)
+
+
+async def test_C6_beyond_the_bound_only_the_slowest_sink_copies_again(
     relay_scene: RelayScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C6: with a sink down, what waits in memory is bounded; all of it arrives afterwards."""
-    monkeypatch.setattr(lane, "FULL_BYTES", 1 << 20)
+    """A sink that is down while more changes come than the log may hold is cut off; at its return
+    it copies by itself, and the other never noticed."""
+    relay_scene.settings = RelaySettings(batch_seconds=0.05, log_bytes=2 << 20)
     monkeypatch.setattr(decoder, "BATCH_BYTES", 1 << 16)
-    sink = StubbornSink()
+    monkeypatch.setattr(segments, "_RECENT_BYTES", 1 << 16)
+    stubborn, other = StubbornSink(), NullSink()
+    async with relay_scene.relaying(stubborn, other):
+        await until(relay_scene.is_streaming)
+        for first in range(0, 20_000, 1000):
+            position = relay_scene.sql(NOTES.format(first))
+        await until(lambda: other.rows == 20_000)
+        await until(lambda: relay_scene.confirmed() >= position.lsn)
+        assert sum(path.stat().st_size for path in relay_scene.folder.rglob("*.segment")) < 3 << 20
+        assert other.copies == 0 and stubborn.rows == 0
+        stubborn.willing.set()
+        await until(lambda: stubborn.copies == 1)
+        await relay_scene.arrives_at(stubborn, relay_scene.sql("UPDATE accounts SET amount = 1"))
+    assert other.copies == 0 and other.rows == 40_000
+
+
+async def test_C6_reading_waits_for_the_fastest_sink_rather_than_cutting_all_off(
+    relay_scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog larger than the log reaches a slow sink that works without a copy."""
+    relay_scene.settings = RelaySettings(batch_rows=1000, batch_seconds=0.05, log_bytes=1 << 20)
+    monkeypatch.setattr(decoder, "BATCH_BYTES", 1 << 16)
+    sink = SlowSink()
     async with relay_scene.relaying(sink):
         await until(relay_scene.is_streaming)
-        position = relay_scene.sql(
-            *(
-                "INSERT INTO accounts (id, owner, note)"
-                f" SELECT g, 'ann', repeat('x', 300) FROM generate_series({n}, {n} + 999) g"
-                for n in range(0, 20_000, 1000)
-            )
-        )
-        await until(lambda: waiting_bytes(relay_scene) >= 1 << 20)
-        # Full since before this state was written: had the reader gone on, the next one would tell.
-        assert waiting_bytes(relay_scene) < 2 << 20
-        full, seen_at = waiting_bytes(relay_scene), updated_at(relay_scene)
-        await until(lambda: updated_at(relay_scene) > seen_at)
-        assert waiting_bytes(relay_scene) == full
-        sink.willing.set()
-        await until(lambda: relay_scene.confirmed() >= position.lsn)
-    assert sink.rows == 20_000
-
-
-def waiting_bytes(scene: RelayScene) -> int:
-    state = read_state(scene.state_file)
-    return state.lanes["stubborn"].waiting_bytes if state else 0
-
-
-def updated_at(scene: RelayScene) -> float:
-    state = read_state(scene.state_file)
-    return state.updated_at if state else 0.0
+    for first in range(0, 10_000, 1000):
+        relay_scene.sql(NOTES.format(first))
+    async with relay_scene.relaying(sink):
+        await until(lambda: sink.rows == 10_000)
+    assert sink.copies == 0
 
 
 @contextlib.asynccontextmanager

@@ -25,7 +25,7 @@ def arguments_of(scene: RelayScene) -> str:
         {
             "dsn": scene.dsn,
             "slot": scene.slot,
-            "state_file": str(scene.state_file),
+            "folder": str(scene.folder),
             "redis": scene.endpoints.redis.url,
             "clickhouse": [clickhouse.port, clickhouse.password, clickhouse.database],
         }
@@ -46,7 +46,7 @@ async def main(arguments: dict[str, object]) -> None:
         RelaySettings(),
         stop,
         slot=str(arguments["slot"]),
-        state_file=Path(str(arguments["state_file"])),
+        folder=Path(str(arguments["folder"])),
     )
 
 

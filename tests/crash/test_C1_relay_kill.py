@@ -34,7 +34,7 @@ SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "20261124"))
 
 def start_relay(scene: RelayScene) -> subprocess.Popen[bytes]:
     root = Path(__file__).parents[2]
-    with scene.state_file.parent.parent.joinpath("relay.log").open("ab") as log:
+    with scene.folder.parent.joinpath("relay.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.crash.relay_process", arguments_of(scene)],
             cwd=root,

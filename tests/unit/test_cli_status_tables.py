@@ -40,6 +40,7 @@ REPORT: Facts = {
         "position": None,
         "lag_bytes": None,
         "error": "the stream stopped",
+        "alarm": "slot neolayer_relay holds back 6000 MB",
         "sinks": [sink("clickhouse", error="no table"), sink("redis", lag_bytes=None)],
     },
     "audit": {"chains": 10_000, "unsealed": 3_000_000, "lag_seconds": 86_400.5, "last_anchor": 99},
@@ -76,6 +77,7 @@ def test_it_fits_eighty_columns(
         "clickhouse neolayer:1:1F/4258DB08 999 B, 0.0 s 4000",
         "redis neolayer:1:1F/4258DB08 0.0 s 4000",
         "relay: the stream stopped",
+        "relay: slot neolayer_relay holds back 6000 MB",
         "clickhouse: no table",
         "neo-n3-testnet 894710606 22431087 22431086 200 1710",
     ):

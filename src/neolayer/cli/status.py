@@ -112,10 +112,25 @@ def _services(state: LayerState) -> list[dict[str, Any]]:
 def _relay(relay: RelayStatus) -> dict[str, Any]:
     return {
         "running": relay.running,
-        "position": str(relay.confirmed) if relay.confirmed else None,
-        "lag_bytes": relay.lag_bytes,
+        "position": str(relay.core.confirmed) if relay.core.confirmed else None,
+        "lag_bytes": relay.core.lag_bytes,
         "held_bytes": relay.held_bytes,
         "error": relay.error,
+        "alarm": relay.alarm,
+        "readers": [
+            {
+                "database": reader.database,
+                "slot": reader.slot,
+                "running": reader.running,
+                "position": str(reader.confirmed) if reader.confirmed else None,
+                "lag_bytes": reader.lag_bytes,
+                "held_bytes": reader.held_bytes,
+                "limit_bytes": reader.limit_bytes,
+                "log_bytes": reader.log_bytes,
+                "error": reader.error,
+            }
+            for reader in relay.readers
+        ],
         "sinks": [
             {
                 "name": sink.name,

@@ -69,6 +69,8 @@ def _show_relay(relay: Facts) -> None:
     for each in ({"name": "relay", **relay}, *relay["sinks"]):
         if each["error"]:
             write_line(f" {each['name']}: {each['error']}")
+    if relay["alarm"]:
+        write_line(f" relay: {relay['alarm']}")
 
 
 def _sink(sink: Facts) -> tuple[object, ...]:

@@ -3,13 +3,12 @@
 A `Batch` is a run of transactions in commit order. It holds, per table, a `TableChanges`: the rows
 as packed tuples, decoded only by a sink that wants them. Every change knows its version, the
 packed commit position of its transaction (`Position.version`), so a sink can tell older from newer
-without seeing the log.
+without seeing the log. All of it can be written to disk as it is (`segments.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -30,8 +29,7 @@ ROWS_PER_PAGE = 256
 _pages = msgspec.msgpack.Decoder(list[list[bytes | int]])
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(msgspec.Struct, frozen=True, array_like=True):
     """A table as the log describes it at this point. `types` are the columns' type oids."""
 
     id: int
@@ -69,18 +67,17 @@ class Change(NamedTuple):
     old: Row | None
 
 
-@dataclass(slots=True)
-class TableChanges:
+class TableChanges(msgspec.Struct, tag=0, array_like=True):
     """Changes of one table in commit order, as pages of up to 256 packed rows.
 
     `kinds` has one byte a change; `versions[i]` holds from change `starts[i]` on.
     """
 
     relation: Relation
-    kinds: bytearray = field(default_factory=bytearray)
-    versions: list[int] = field(default_factory=list[int])
-    starts: list[int] = field(default_factory=list[int])
-    pages: list[bytes] = field(default_factory=list[bytes])
+    kinds: bytearray = msgspec.field(default_factory=bytearray)
+    versions: list[int] = msgspec.field(default_factory=list[int])
+    starts: list[int] = msgspec.field(default_factory=list[int])
+    pages: list[bytes] = msgspec.field(default_factory=list[bytes])
 
     @property
     def inserts_only(self) -> bool:
@@ -117,16 +114,14 @@ class TableChanges:
             yield Change(version, kind, row, old)
 
 
-@dataclass(frozen=True, slots=True)
-class Truncation:
+class Truncation(msgspec.Struct, frozen=True, tag=1, array_like=True):
     """A table was emptied: every row of an older version, and those before it here, are gone."""
 
     relation: Relation
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, array_like=True):
     """Changes in commit order, and how far they reach.
 
     Every transaction that ended at or before `position` (a packed version) is complete once this

@@ -1,7 +1,9 @@
-"""A lane feeds one sink: it gathers batches, writes, tries again, and knows how far it is.
+"""A lane feeds one sink: it reads the log from the sink's checkpoint on, writes, and tries again.
 
-Each sink has its own lane, so that a slow one does not slow the others while there is room. What
-waits in a lane is bounded: a full lane makes the reader stop, and PostgreSQL keeps the log.
+Each sink has its own lane and its own place in the log, so a slow or dead one delays no other.
+What a lane holds in memory is what it writes at once. Where the log has let go of what comes next,
+or the sink lost what it had, the sink opens anew: it copies the tables as they stand and goes on
+from there.
 """
 
 from __future__ import annotations
@@ -9,96 +11,112 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
+from neolayer.crash_points import crash_point
 from neolayer.errors import NeolayerError
 from neolayer.relay.changes import Batch
+from neolayer.relay.segment import CutOff
+from neolayer.relay.segments import Cursor, SegmentLog
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Sink, Snapshot
 from neolayer.relay.status import LaneState
 
-FULL_BYTES = 64 << 20
 _WRITE_BYTES: Final = 32 << 20
+_WRITE_BATCHES: Final = 4_096
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 10.0
 
 SnapshotMaker = Callable[[], AbstractAsyncContextManager[Snapshot]]
+T = TypeVar("T")
 
 
 class Lane:
-    """One sink's queue. `position` is what the sink has durably."""
+    """One sink's way through the log.
 
-    def __init__(self, sink: Sink, *, rows: int, confirmed: int, state: LaneState) -> None:
+    `position` is what the sink has durably. `needs` is the position from which on the log must be
+    kept for it, None while it needs nothing. `working` is false while the sink opens or copies, and
+    while it fails.
+    """
+
+    def __init__(self, sink: Sink, log: SegmentLog, *, rows: int, state: LaneState) -> None:
         self.sink = sink
-        self.moved: Callable[[], None] = lambda: None
-        self.position = confirmed
         self.state = state
+        self.position = 0
+        self.needs: int | None = log.start
+        self.working = False
+        self._log = log
         self._rows = rows
-        self._confirmed = confirmed
-        self._queue: deque[Batch] = deque()
-        self._arrived = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._log = structlog.get_logger().bind(sink=sink.name)
-
-    def offer(self, batch: Batch) -> None:
-        """Queue a batch; it waits until the sink has what came before."""
-        self._queue.append(batch)
-        self._idle.clear()
-        self.state.waiting_rows += batch.rows
-        self.state.waiting_bytes += batch.size
-        self._arrived.set()
-
-    async def idle(self) -> None:
-        """Return when the sink has everything that was offered, or cannot take it now."""
-        await self._idle.wait()
+        self._cursor: Cursor | None = None
+        self._moved = asyncio.Event()
+        self._logger = structlog.get_logger().bind(sink=sink.name)
 
     @property
-    def full(self) -> bool:
-        return self.state.waiting_bytes >= FULL_BYTES
+    def unread_bytes(self) -> int:
+        """How much of the log the sink has still to be given."""
+        return self._cursor.unread_bytes if self._cursor else self._log.held_bytes
 
     async def run(self, snapshot: SnapshotMaker) -> None:
         """Serve the sink until cancelled."""
-        await self._until_done(partial(self._open, snapshot))
         while True:
-            batches = await self._gather()
-            await self._until_done(partial(self._write_or_copy, batches, snapshot))
+            try:
+                await self._follow(await self._until_done(partial(self._open, snapshot)))
+            except (CutOff, CopyLost) as exc:
+                self.working, self.needs, self._cursor = False, None, None
+                self._logger.warning("the copy starts over", reason=exc.message)
 
-    async def _open(self, snapshot: SnapshotMaker) -> None:
-        checkpoint = await self.sink.open(self._confirmed)
+    async def caught_up(self) -> None:
+        """Return when the sink has everything in the log, or cannot take it now."""
+        while self.working and self.position < self._log.position:
+            self._moved.clear()
+            await self._moved.wait()
+
+    def show(self) -> None:
+        """Bring the state up to date for those who look at it."""
+        self.state.position = self.position
+        self.state.waiting_bytes = self.unread_bytes
+        self.state.waiting_rows = self._cursor.unread_rows if self._cursor else 0
+
+    async def _open(self, snapshot: SnapshotMaker) -> Cursor:
+        checkpoint = await self.sink.open(self._log.start)
         if checkpoint is None:
             checkpoint = await self._copy(snapshot)
+        self._cursor = await self._log.cursor(checkpoint)
         self._reached(checkpoint)
+        return self._cursor
 
     async def _copy(self, snapshot: SnapshotMaker) -> int:
-        self._log.info("copying the tables as they stand")
+        self.needs = self._log.position
+        self._logger.info("copying the tables as they stand")
         async with snapshot() as tables:
             await self.sink.copy(tables)
             version = tables.version
-        self._log.info("copied")
+        crash_point("relay.after_copy")
+        self._logger.info("copied")
         return version
 
-    async def _write_or_copy(self, batches: list[Batch], snapshot: SnapshotMaker) -> None:
-        """Write; where the sink lost what it had, give it the tables as they stand first."""
-        try:
-            await self._write(batches)
-        except CopyLost as lost:
-            self._log.warning("lost what it had", error=lost.message)
-            self.position = await self._copy(snapshot)
-            await self._write(batches)
+    async def _follow(self, cursor: Cursor) -> None:
+        """Write what the log brings. Raises CutOff or CopyLost."""
+        while True:
+            batches = await self._gather(cursor)
+            await self._until_done(partial(self._write, batches))
 
-    async def _gather(self) -> list[Batch]:
+    async def _gather(self, cursor: Cursor) -> list[Batch]:
         """The next batches to write as one: full, old enough, or ending inside a transaction."""
-        batches = [await self._next()]
+        batches = [await cursor.next()]
         rows, size = batches[0].rows, batches[0].size
         deadline = time.monotonic() + self.sink.wait_s
-        while rows < self._rows and size < _WRITE_BYTES and batches[-1].unfinished is None:
-            batch = await self._next_before(deadline)
+        while (
+            rows < self._rows
+            and size < _WRITE_BYTES
+            and len(batches) < _WRITE_BATCHES
+            and batches[-1].unfinished is None
+        ):
+            batch = await _next_before(deadline, cursor)
             if batch is None:
                 break
             batches.append(batch)
@@ -106,31 +124,15 @@ class Lane:
             size += batch.size
         return batches
 
-    async def _next(self) -> Batch:
-        while not self._queue:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._queue.popleft()
-
-    async def _next_before(self, deadline: float) -> Batch | None:
-        if self._queue:
-            return self._queue.popleft()
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._next()
-        except TimeoutError:
-            return None
-
     async def _write(self, batches: list[Batch]) -> None:
-        # A sink that is ahead of the stream has some already: a restart replays them. Of a large
-        # transaction in pieces it must not see the first piece again without the rest.
+        # A sink can be ahead of the log, which lost its end with the machine.
         fresh = [batch for batch in batches if not batch.contained_in(self.position)]
+        crash_point("relay.before_write")
         if fresh:
             self._park(await self.sink.write(fresh))
             self.state.writes += 1
+        crash_point("relay.after_write")
         for batch in batches:
-            self.state.waiting_rows -= batch.rows
-            self.state.waiting_bytes -= batch.size
             self.state.written_rows += batch.rows
             self.state.committed_at = batch.committed_at or self.state.committed_at
         self._reached(batches[-1].position)
@@ -138,31 +140,47 @@ class Lane:
     def _park(self, rejected: Sequence[Rejected]) -> None:
         for one in rejected:
             self.state.rejected += 1
-            self._log.error("a change is refused for ever", table=one.table, cause=one.cause)
+            self._logger.error("a change is refused for ever", table=one.table, cause=one.cause)
 
     def _reached(self, position: int) -> None:
-        self.position = max(self.position, position)
-        self.state.position = self.position
-        self.moved()
-        if not self.state.waiting_bytes and not self._queue:
-            self._idle.set()
+        self.position = self.needs = max(self.position, position)
+        self._moved.set()
 
-    async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do it, and again after each failure, with growing pauses; never gives up."""
+    async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it, and again after each failure, with growing pauses; never gives up.
+
+        Raises CutOff or CopyLost, which trying again does not help.
+        """
         pause_s = _FIRST_RETRY_S
         while True:
             try:
-                await work()
+                done = await work()
+            except (CutOff, CopyLost):
+                raise
             except NeolayerError as exc:
-                self.state.failed(exc)
-                self._idle.set()
-                self._log.warning("cannot write, will try again", error=exc.message)
+                self._failed(exc)
             else:
                 _honour_cancellation()
-                self.state.error = None
-                return
+                self.working, self.state.error = True, None
+                return done
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
             pause_s = min(pause_s * 2, _LAST_RETRY_S)
+
+    def _failed(self, exc: NeolayerError) -> None:
+        self.working = False
+        self.state.failed(exc)
+        self._moved.set()
+        self._logger.warning("cannot write, will try again", error=exc.message)
+
+
+async def _next_before(deadline: float, cursor: Cursor) -> Batch | None:
+    if cursor.unread_bytes:
+        return await cursor.next()
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            return await cursor.next()
+    except TimeoutError:
+        return None
 
 
 def _honour_cancellation() -> None:

@@ -6,7 +6,9 @@ SELECT active,
        coalesce(confirmed_flush_lsn, restart_lsn) - '0/0'::pg_lsn AS confirmed_lsn,
        pg_current_wal_flush_lsn() - '0/0'::pg_lsn AS flushed_lsn,
        pg_current_wal_flush_lsn() - coalesce(confirmed_flush_lsn, restart_lsn) AS lag_bytes,
-       pg_current_wal_flush_lsn() - restart_lsn AS held_bytes
+       pg_current_wal_flush_lsn() - restart_lsn AS held_bytes,
+       (SELECT setting::bigint * 1048576 FROM pg_settings
+        WHERE name = 'max_slot_wal_keep_size' AND setting::bigint >= 0) AS limit_bytes
 FROM pg_replication_slots
 WHERE slot_name = %(slot)s AND database = current_database();
 

@@ -1,11 +1,10 @@
-"""Run the relay: connect, stream, and start again after whatever breaks.
+"""Run the relay: for each database connect, stream, and start again after whatever breaks.
 
 A session lasts as long as its replication connection. At its start the slot is made where there is
 none, or anew where it is of no use (the server gave up on it, or the log it reads was written
-while the publication was not there), and each sink says up to where it is: one that misses
-changes from before the slot's position first gets the tables as they stand. Then the stream
-resumes at the confirmed position; what a sink has already is recognised by its checkpoint or
-loses by its version.
+while the publication was not there). Then the stream resumes where the segment log ends, and each
+sink is served from its own checkpoint on; one that misses changes from before the log's start
+first gets the tables as they stand. What a sink is given twice loses by its version.
 """
 
 from __future__ import annotations
@@ -15,33 +14,38 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from neolayer.catalogue import DataClass
-from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.replication import (
     PublicationMissing,
     ReplicationConnection,
     SlotMissing,
 )
 from neolayer.errors import NeolayerError
-from neolayer.position import CURRENT_EPOCH, pack_version
+from neolayer.position import CURRENT_EPOCH, Position, pack_version
+from neolayer.relay.folder import hold_folder
 from neolayer.relay.lane import Lane
 from neolayer.relay.reader import Reader
-from neolayer.relay.sinks.clickhouse import ClickHouseSink
-from neolayer.relay.sinks.redis import RedisSink
+from neolayer.relay.segments import SegmentLog
+from neolayer.relay.sinks.declared import declared_sinks
 from neolayer.relay.sinks.sink import Sink
-from neolayer.relay.snapshot import export_snapshot
+from neolayer.relay.snapshot import ExportedSnapshot, export_snapshot
 from neolayer.relay.status import (
     PUBLICATION,
     SLOT,
+    STATE_FILE,
+    FlowState,
     LaneState,
     RelayState,
     publication_exists,
+    slot_of,
     slot_state,
 )
 from neolayer.settings import RelaySettings
@@ -53,22 +57,33 @@ _FAREWELL_S: Final = 5.0
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One database's commit log, and what reads it."""
+
+    database: str
+    dsn: str = field(repr=False)
+    slot: str = SLOT
+    publication: str = PUBLICATION
+
+
 async def run(
     endpoints: Endpoints,
     settings: RelaySettings,
     stop: asyncio.Event,
     *,
     classes: Collection[DataClass],
-    state_file: Path | None = None,
+    folder: Path | None = None,
 ) -> None:
-    """Relay until `stop` is set. Failures are retried with back-off, for ever."""
-    sinks: list[Sink] = [
-        ClickHouseSink(endpoints.clickhouse, classes, wait_s=settings.batch_seconds),
-        RedisSink(endpoints.redis, classes),
+    """Relay every declared copy until `stop` is set. Failures are retried with back-off, for ever.
+
+    `folder` holds the segment logs and the state file; without one they last as long as this call.
+    """
+    sinks = declared_sinks(endpoints, settings, classes)
+    flows = [
+        _Flow(_source(database, endpoints), fed, settings) for database, fed in _by_database(sinks)
     ]
-    await run_sinks(
-        endpoints.postgres.dsn(Role.RELAY), sinks, settings, stop, state_file=state_file
-    )
+    await _run_flows(flows, stop, folder)
 
 
 async def run_sinks(
@@ -77,53 +92,82 @@ async def run_sinks(
     settings: RelaySettings,
     stop: asyncio.Event,
     *,
-    state_file: Path | None = None,
+    folder: Path | None = None,
     slot: str = SLOT,
     publication: str = PUBLICATION,
 ) -> None:
-    """`run` with sinks of your choice."""
-    relay = _Relay(dsn, sinks, settings, slot, publication)
-    async with asyncio.TaskGroup() as tasks:
-        writer = tasks.create_task(_write_state(relay.state, state_file))
-        try:
-            await relay.run(stop)
-        finally:
-            writer.cancel()
-            for sink in sinks:
-                await sink.close()
+    """`run` with sinks of your choice, which all read one database."""
+    source = Source(str(Database.CORE), dsn, slot, publication)
+    await _run_flows([_Flow(source, sinks, settings)], stop, folder)
 
 
-class _Relay:
-    def __init__(
-        self,
-        dsn: str,
-        sinks: Sequence[Sink],
-        settings: RelaySettings,
-        slot: str,
-        publication: str,
-    ) -> None:
-        self._dsn = dsn
+def _by_database(sinks: Iterable[Sink]) -> Iterator[tuple[Database, list[Sink]]]:
+    sinks = list(sinks)
+    for database in Database:
+        if fed := [sink for sink in sinks if sink.database == database]:
+            yield database, fed
+
+
+def _source(database: Database, endpoints: Endpoints) -> Source:
+    dsn = endpoints.cluster(database).dsn(Role.RELAY, database)
+    return Source(str(database), dsn, slot_of(database))
+
+
+async def _run_flows(flows: Sequence[_Flow], stop: asyncio.Event, folder: Path | None) -> None:
+    async with hold_folder(folder, stop) as held:
+        if held is None:
+            return
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(_write_state(flows, held / STATE_FILE))
+            try:
+                async with asyncio.TaskGroup() as running:
+                    for flow in flows:
+                        running.create_task(flow.run(stop, held))
+            finally:
+                writer.cancel()
+
+
+class _Flow:
+    """One database's way to its sinks."""
+
+    def __init__(self, source: Source, sinks: Sequence[Sink], settings: RelaySettings) -> None:
+        self._source = source
         self._sinks = sinks
         self._settings = settings
-        self._slot = slot
-        self._publication = publication
         self._unpublished = False
-        now = time.time()
-        lanes = {sink.name: LaneState() for sink in sinks}
-        self.state = RelayState(os.getpid(), now, now, None, lanes)
+        self._lanes: Sequence[Lane] = ()
+        self._segments: SegmentLog | None = None
+        self.state = FlowState(source.slot, {sink.name: LaneState() for sink in sinks})
+        self._log = _log.bind(database=source.database)
 
-    async def run(self, stop: asyncio.Event) -> None:
+    @property
+    def database(self) -> str:
+        return self._source.database
+
+    async def run(self, stop: asyncio.Event, folder: Path) -> None:
         pause_s = _FIRST_RETRY_S
-        while not stop.is_set():
-            started = time.monotonic()
-            try:
-                await self._session(stop)
-            except* NeolayerError as group:
-                self._report(group)
-            if time.monotonic() - started > _LAST_RETRY_S:
-                pause_s = _FIRST_RETRY_S
-            await _pause(stop, pause_s)
-            pause_s = min(pause_s * 2, _LAST_RETRY_S)
+        try:
+            while not stop.is_set():
+                started = time.monotonic()
+                try:
+                    await self._session(stop, folder / self._source.slot)
+                except* NeolayerError as group:
+                    self._report(group)
+                if time.monotonic() - started > _LAST_RETRY_S:
+                    pause_s = _FIRST_RETRY_S
+                await _pause(stop, pause_s)
+                pause_s = min(pause_s * 2, _LAST_RETRY_S)
+        finally:
+            for sink in self._sinks:
+                await sink.close()
+
+    def show(self) -> FlowState:
+        """The state as it is now."""
+        for lane in self._lanes:
+            lane.show()
+        if self._segments is not None:
+            self.state.log_bytes = self._segments.held_bytes
+        return self.state
 
     def _report(self, group: BaseExceptionGroup[NeolayerError]) -> None:
         error = group.exceptions[0]
@@ -131,68 +175,79 @@ class _Relay:
             error = error.exceptions[0]
         self.state.error = error.message
         self._unpublished = isinstance(error, PublicationMissing)
-        _log.warning("the stream stopped, will start again", error=error.message)
+        self._log.warning("the stream stopped, will start again", error=error.message)
 
-    async def _session(self, stop: asyncio.Event) -> None:
-        stream = await ReplicationConnection.connect(self._dsn, application_name="relay")
+    async def _session(self, stop: asyncio.Event, folder: Path) -> None:
+        segments = await SegmentLog.open(folder, bound=self._settings.log_bytes)
+        stream = await ReplicationConnection.connect(self._source.dsn, application_name="relay")
         try:
-            confirmed = await self._ensure_slot(stream)
-            await stream.start(self._slot, publication=self._publication)
-            self.state.error = None
-            _log.info("streaming", slot=self._slot, confirmed=confirmed)
-            await self._stream(stream, confirmed, stop)
+            await self._start(stream, segments)
+            await self._stream(stream, segments, stop)
         finally:
             await stream.close()
 
+    async def _start(self, stream: ReplicationConnection, segments: SegmentLog) -> None:
+        """Begin the stream where the log ends, or the log where the slot begins."""
+        slot, confirmed = self._source.slot, await self._confirmed(stream)
+        if confirmed is None:
+            created = await stream.create_slot(slot)
+            self._log.info("made the slot", slot=slot)
+            segments.resume(pack_version(CURRENT_EPOCH, created.consistent_lsn), new_slot=True)
+        else:
+            segments.resume(pack_version(CURRENT_EPOCH, confirmed), new_slot=False)
+        after = Position.from_version(segments.position)
+        await stream.start(slot, publication=self._source.publication, lsn=after.lsn)
+        self.state.error = None
+        self._log.info("streaming", slot=slot, after=str(after))
+
     async def _stream(
-        self, stream: ReplicationConnection, confirmed: int, stop: asyncio.Event
+        self, stream: ReplicationConnection, segments: SegmentLog, stop: asyncio.Event
     ) -> None:
-        lanes = [self._lane(sink, confirmed) for sink in self._sinks]
-        reader = Reader(stream, lanes, confirmed=confirmed, epoch=CURRENT_EPOCH)
-        for lane in lanes:
-            lane.moved = reader.lane_moved
+        lanes = [self._lane(sink, segments) for sink in self._sinks]
+        reader = Reader(stream, segments, lanes, epoch=CURRENT_EPOCH)
+        self._lanes, self._segments = lanes, segments
         async with asyncio.TaskGroup() as tasks:
-            serving = [
-                tasks.create_task(lane.run(lambda: export_snapshot(self._dsn, epoch=CURRENT_EPOCH)))
-                for lane in lanes
-            ]
+            beside = [tasks.create_task(lane.run(self._snapshot)) for lane in lanes]
+            beside.append(tasks.create_task(segments.keep_durable()))
             await reader.run(stop)
+            await reader.confirm_last()
             await _let_finish(lanes)
-            reader.confirm_last()
-            for task in serving:
+            for task in beside:
                 task.cancel()
 
-    def _lane(self, sink: Sink, confirmed: int) -> Lane:
+    def _lane(self, sink: Sink, segments: SegmentLog) -> Lane:
         state = self.state.lanes[sink.name]
-        state.waiting_rows = state.waiting_bytes = 0
-        return Lane(sink, rows=self._settings.batch_rows, confirmed=confirmed, state=state)
+        return Lane(sink, segments, rows=self._settings.batch_rows, state=state)
 
-    async def _ensure_slot(self, stream: ReplicationConnection) -> int:
-        """The slot's confirmed position as a version; a slot that is of no use is made anew."""
-        found = await slot_state(self._dsn, self._slot)
-        if found is not None and (found.lost or await self._reads_unpublished()):
-            _log.error("the slot is of no use: every copy starts over", slot=self._slot)
+    def _snapshot(self) -> contextlib.AbstractAsyncContextManager[ExportedSnapshot]:
+        return export_snapshot(self._source.dsn, epoch=CURRENT_EPOCH)
+
+    async def _confirmed(self, stream: ReplicationConnection) -> int | None:
+        """The slot's confirmed position; None where one must be made, also if one is of no use."""
+        found = await slot_state(self._source.dsn, self._source.slot)
+        if found is None:
+            return None
+        if found.lost or await self._reads_unpublished():
+            self._log.error("the slot is of no use: every copy starts over")
             with contextlib.suppress(SlotMissing):
-                await stream.drop_slot(self._slot)
-            found = None
-        if found is not None:
-            return pack_version(CURRENT_EPOCH, found.confirmed_lsn)
-        created = await stream.create_slot(self._slot)
-        _log.info("made the slot", slot=self._slot)
-        return pack_version(CURRENT_EPOCH, created.consistent_lsn)
+                await stream.drop_slot(self._source.slot)
+            return None
+        return found.confirmed_lsn
 
     async def _reads_unpublished(self) -> bool:
         """Whether the slot stands before the publication was made (a migration was taken back and
         applied again): the server reads the log by the catalogue of its time, and stays there."""
-        return self._unpublished and await publication_exists(self._dsn, self._publication)
+        return self._unpublished and await publication_exists(
+            self._source.dsn, self._source.publication
+        )
 
 
 async def _let_finish(lanes: Sequence[Lane]) -> None:
-    """Give the sinks a moment for what waits; what stays behind comes again at the next start."""
+    """Give the sinks a moment for what waits; what stays behind is in the log."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FAREWELL_S):
             for lane in lanes:
-                await lane.idle()
+                await lane.caught_up()
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
@@ -201,8 +256,12 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
 
 
-async def _write_state(state: RelayState, path: Path | None) -> None:
-    while path is not None:
+async def _write_state(flows: Sequence[_Flow], path: Path) -> None:
+    started_at = time.time()
+    while True:
+        state = RelayState(
+            os.getpid(), started_at, time.time(), {flow.database: flow.show() for flow in flows}
+        )
         try:
             state.write(path)
         except OSError as exc:  # a full disk must not stop the flow

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect, explain
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NeolayerError
@@ -25,7 +25,9 @@ from neolayer.position import CURRENT_EPOCH, Position
 
 SLOT = "neolayer_relay"
 PUBLICATION = "neolayer_relay"
+STATE_FILE = "state.json"
 _SILENT_S = 5.0
+_ALARM_SHARE = 0.5  # of what the server keeps at most
 
 _sql = load_queries(__name__, "queries.sql")
 
@@ -49,26 +51,48 @@ class LaneState(msgspec.Struct):
         self.failures += 1
 
 
+class FlowState(msgspec.Struct):
+    """One database's reader and sinks. `log_bytes` is what its segment log holds."""
+
+    slot: str
+    lanes: dict[str, LaneState]
+    log_bytes: int = 0
+    error: str | None = None
+
+
 class RelayState(msgspec.Struct):
-    """The running relay, as it last wrote itself down."""
+    """The running relay, as it last wrote itself down; its flows by database."""
 
     pid: int
     started_at: float
     updated_at: float
-    error: str | None = None
-    lanes: dict[str, LaneState] = {}
+    flows: dict[str, FlowState] = {}
+
+    @property
+    def lanes(self) -> dict[str, LaneState]:
+        """Every sink's lane by the sink's name."""
+        return {name: lane for flow in self.flows.values() for name, lane in flow.lanes.items()}
 
     def write(self, path: Path) -> None:
         """Replace the file at once, so that a reader never sees half of it."""
-        self.updated_at = time.time()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_bytes(msgspec.json.encode(self))
         temporary.replace(path)
 
 
+def slot_of(database: Database) -> str:
+    """The slot that reads a database's log: a name is taken once in a cluster."""
+    return SLOT if database is Database.CORE else f"{SLOT}_{database}"
+
+
+def relay_folder(data_dir: Path) -> Path:
+    """Where the relay keeps its segment logs and its state file."""
+    return data_dir / "relay"
+
+
 def state_path(data_dir: Path) -> Path:
-    return data_dir / "relay" / "state.json"
+    return relay_folder(data_dir) / STATE_FILE
 
 
 def read_state(path: Path) -> RelayState | None:
@@ -92,18 +116,70 @@ class SinkStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class RelayStatus:
-    """The slot, the sinks and the last error. `running` is what the server sees, not a file."""
+class ReaderStatus:
+    """One database's slot as the server sees it, and the segment log behind it.
 
+    `held_bytes` is the commit log that the server keeps for the slot, `limit_bytes` what it keeps
+    at most (None: any amount), `log_bytes` what our segment log holds for sinks that lag.
+    """
+
+    database: str
     slot: str
     exists: bool
     running: bool
     slot_state: str | None
     confirmed: Position | None
+    flushed: Position | None
     lag_bytes: int | None
     held_bytes: int | None
+    limit_bytes: int | None
+    log_bytes: int | None
     error: str | None
-    sinks: tuple[SinkStatus, ...] = field(default=())
+
+    @property
+    def alarm(self) -> str | None:
+        """What must be done before the server gives up the slot, or None."""
+        if self.slot_state == "lost":
+            return f"the server gave up slot {self.slot}: every copy of {self.database} starts over"
+        if self.held_bytes is None or self.limit_bytes is None:
+            return None
+        if self.held_bytes < _ALARM_SHARE * self.limit_bytes:
+            return None
+        return (
+            f"slot {self.slot} holds back {self.held_bytes >> 20} MB of commit log and is given up "
+            f"at {self.limit_bytes >> 20} MB: is the relay running?"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """Every reader and sink. `running` is what the servers see, not what a file says."""
+
+    readers: tuple[ReaderStatus, ...]
+    sinks: tuple[SinkStatus, ...]
+
+    @property
+    def running(self) -> bool:
+        return all(reader.running for reader in self.readers)
+
+    @property
+    def core(self) -> ReaderStatus:
+        """The reader of the core database, which is always there."""
+        return self.readers[0]
+
+    @property
+    def held_bytes(self) -> int | None:
+        """The most commit log that a slot holds back."""
+        held = [reader.held_bytes for reader in self.readers if reader.held_bytes is not None]
+        return max(held, default=None)
+
+    @property
+    def error(self) -> str | None:
+        return next((reader.error for reader in self.readers if reader.error), None)
+
+    @property
+    def alarm(self) -> str | None:
+        return next((reader.alarm for reader in self.readers if reader.alarm), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +193,7 @@ class SlotState:
     flushed_lsn: int
     lag_bytes: int
     held_bytes: int
+    limit_bytes: int | None
 
     @property
     def lost(self) -> bool:
@@ -129,7 +206,10 @@ async def slot_state(dsn: str, slot: str = SLOT) -> SlotState | None:
     if row is None:
         return None
     numbers = {name: int(row[name] or 0) for name in _NUMBERS}
-    return SlotState(row["active"], row["active_pid"], row["wal_status"], **numbers)
+    limit = row["limit_bytes"]
+    return SlotState(
+        row["active"], row["active_pid"], row["wal_status"], **numbers, limit_bytes=limit
+    )
 
 
 _NUMBERS = ("confirmed_lsn", "flushed_lsn", "lag_bytes", "held_bytes")
@@ -155,25 +235,41 @@ async def _row(dsn: str, query: LiteralString, values: dict[str, Any]) -> dict[s
 
 async def relay_status(endpoints: Endpoints, *, state_file: Path | None = None) -> RelayStatus:
     """The relay as it is now. Raises EngineUnavailable where PostgreSQL does not answer."""
-    slot = await slot_state(endpoints.postgres.dsn(Role.OPERATOR))
     state = read_state(state_file) if state_file is not None else None
-    flushed = Position(CURRENT_EPOCH, slot.flushed_lsn) if slot else None
-    sinks = [await _sink_status(store, endpoints, flushed, state) for store in ALL_STORES]
-    return RelayStatus(
-        slot=SLOT,
+    flows = state.flows if state else {}
+    readers = [
+        await _reader_status(database, endpoints, flows.get(database))
+        for database in Database
+        if database is Database.CORE or database in flows
+    ]
+    sinks = [await _sink_status(store, endpoints, readers[0], state) for store in ALL_STORES]
+    return RelayStatus(tuple(readers), tuple(sinks))
+
+
+async def _reader_status(
+    database: Database, endpoints: Endpoints, flow: FlowState | None
+) -> ReaderStatus:
+    slot = await slot_state(
+        endpoints.cluster(database).dsn(Role.OPERATOR, database), slot_of(database)
+    )
+    return ReaderStatus(
+        database=str(database),
+        slot=slot_of(database),
         exists=slot is not None,
         running=slot is not None and slot.active,
         slot_state=slot.wal_status if slot else None,
-        confirmed=Position(CURRENT_EPOCH, slot.confirmed_lsn) if slot else None,
+        confirmed=Position(CURRENT_EPOCH, slot.confirmed_lsn, str(database)) if slot else None,
+        flushed=Position(CURRENT_EPOCH, slot.flushed_lsn, str(database)) if slot else None,
         lag_bytes=slot.lag_bytes if slot else None,
         held_bytes=slot.held_bytes if slot else None,
-        error=state.error if state else None,
-        sinks=tuple(sinks),
+        limit_bytes=slot.limit_bytes if slot else None,
+        log_bytes=flow.log_bytes if flow else None,
+        error=flow.error if flow else None,
     )
 
 
 async def _sink_status(
-    name: str, endpoints: Endpoints, flushed: Position | None, state: RelayState | None
+    name: str, endpoints: Endpoints, reader: ReaderStatus, state: RelayState | None
 ) -> SinkStatus:
     lane = state.lanes.get(name) if state else None
     error = lane.error if lane else None
@@ -182,6 +278,7 @@ async def _sink_status(
         position = await position_of(_STORES[name], endpoints)
     except NeolayerError as exc:
         error = exc.message
+    flushed = reader.flushed
     behind = max(0, flushed.lsn - position.lsn) if flushed and position else None
     return SinkStatus(
         name=name,

@@ -6,7 +6,7 @@ import asyncio
 
 from neolayer.platform import data_classes, endpoints
 from neolayer.relay.run import run
-from neolayer.relay.status import state_path
+from neolayer.relay.status import relay_folder
 from neolayer.settings import Settings
 from neolayer.workers.process import run_worker
 
@@ -18,7 +18,7 @@ async def relay(settings: Settings, stop: asyncio.Event) -> None:
         settings.relay,
         stop,
         classes=data_classes(),
-        state_file=state_path(settings.data_dir),
+        folder=relay_folder(settings.data_dir),
     )
 
 

@@ -18,12 +18,16 @@ class NullSink:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.copies = 0
         self.position: int | None = None
 
     async def open(self, confirmed: int) -> int | None:
-        return self.position or confirmed
+        if self.position is None:
+            self.position = confirmed
+        return self.position if self.position >= confirmed else None
 
     async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        self.copies += 1
         if tables is None:
             self.position = snapshot.version
 

@@ -1,0 +1,268 @@
+"""The segment log: what was read from PostgreSQL, on our disk, for each sink to read at its pace.
+
+PostgreSQL may throw away what we confirm, and we confirm what is safe here (`durable`). So a sink
+that is down holds back neither the server's log nor another sink.
+
+The log is a folder of segments. A segment ends between two transactions, and is durable before the
+next begins, so only the last one can be torn; when the log is opened its torn end is cut, and with
+it a transaction whose rest is missing, because the server sends that again from its beginning.
+
+What all sinks have passed is deleted. Beyond its bound the log forgets its oldest segment all the
+same: a sink that still needed it is cut off, and must copy the tables as they stand. The newest
+batches are kept in memory too, so that sinks which keep up read nothing from the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from neolayer.crash_points import crash_point
+from neolayer.errors import RelayError
+from neolayer.relay.changes import Batch
+from neolayer.relay.segment import CutOff, Head, Segment, pack, sync
+
+_SEGMENT_BYTES: Final = 64 << 20
+_RECENT_BYTES: Final = 16 << 20
+_BATCH_BYTES: Final = 2 << 10  # what a batch weighs in memory beside its rows
+_SYNC_EVERY_S: Final = 0.05
+
+
+class _Boundary(NamedTuple):
+    """A place between two transactions: all up to `position` lies before `offset`."""
+
+    offset: int
+    position: int
+    rows: int
+
+
+class SegmentLog:
+    """See the module. Positions are packed versions, offsets count the bytes of all records."""
+
+    @classmethod
+    async def open(cls, folder: Path, *, bound: int) -> SegmentLog:
+        """The log in `folder`, which no other process may open. Raises RelayError."""
+        return await asyncio.to_thread(cls, folder, bound)
+
+    def __init__(self, folder: Path, bound: int) -> None:
+        self.bound = bound
+        self._folder = folder
+        self._segment_bytes = min(_SEGMENT_BYTES, max(1, bound // 8))
+        self._segments: list[Segment] = []
+        self._end = self._boundary = self._durable = _Boundary(0, 0, 0)
+        self._recent: dict[int, tuple[Batch, Head]] = {}
+        self._recent_bytes = 0
+        self._grown = asyncio.Event()
+        self._syncing = asyncio.Lock()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._load()
+        except OSError as exc:
+            raise _unusable(folder, exc) from exc
+
+    @property
+    def start(self) -> int:
+        """Every change after this position is here."""
+        return self._segments[0].start if self._segments else 0
+
+    @property
+    def position(self) -> int:
+        """Every change up to this position was appended."""
+        return self._boundary.position
+
+    @property
+    def durable(self) -> int:
+        """Every change up to this position will be here after a power cut."""
+        return self._durable.position
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last record."""
+        return self._end.offset
+
+    @property
+    def rows(self) -> int:
+        """All rows that were ever appended."""
+        return self._end.rows
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(segment.size for segment in self._segments)
+
+    # The reader's side.
+
+    def resume(self, confirmed: int, *, new_slot: bool) -> None:
+        """Be ready for a stream that begins at `confirmed`, or at `position` where that is later.
+
+        Where changes between the two are missing, or the slot is a new one, what is here is of no
+        use. Raises RelayError.
+        """
+        try:
+            if new_slot or not self._segments or self.position < confirmed:
+                self._start_over(confirmed)
+        except OSError as exc:
+            raise _unusable(self._folder, exc) from exc
+
+    def append(self, batch: Batch) -> None:
+        """Add a batch: it can be read at once, and is safe when `durable` has reached it."""
+        head, record = pack(batch, rows_before=self.rows)
+        try:
+            self._segments[-1].append(record)
+        except OSError as exc:
+            raise _unusable(self._folder, exc) from exc
+        crash_point("relay.after_append")
+        self._remember(batch, head)
+        self._end = _Boundary(self.end + len(record), batch.position, self.rows + batch.rows)
+        if batch.unfinished is None:
+            self._boundary = self._end
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+    async def keep_durable(self) -> None:
+        """Bring what is appended to the disk, many batches at a time, until cancelled."""
+        while True:
+            while self._durable == self._boundary:
+                await self._grown.wait()
+            await self.sync()
+            await asyncio.sleep(_SYNC_EVERY_S)
+
+    async def sync(self) -> None:
+        """Return when all whole transactions are on the disk. Raises RelayError."""
+        async with self._syncing:
+            boundary = self._boundary
+            crash_point("relay.before_segment_fsync")
+            try:
+                await asyncio.to_thread(sync, self._segments[-1].path)
+            except OSError as exc:
+                # A disk may forget in silence what it once failed to write: nothing of it stays.
+                with suppress(OSError):
+                    self._segments[-1].cut(self._durable.offset)
+                raise _unusable(self._folder, exc) from exc
+            crash_point("relay.after_segment_fsync")
+            self._durable = boundary
+
+    async def roll(self) -> None:
+        """Begin a new segment where the last one is full; forget the oldest beyond the bound."""
+        if self._end != self._boundary or self._segments[-1].size < self._segment_bytes:
+            return
+        await self.sync()
+        async with self._syncing:
+            try:
+                self._begin_segment(self._boundary)
+            except OSError as exc:
+                raise _unusable(self._folder, exc) from exc
+        crash_point("relay.after_segment_roll")
+        while self.held_bytes > self.bound and len(self._segments) > 1:
+            self._drop_oldest()
+
+    def forget(self, position: int | None) -> None:
+        """Delete what lies before `position`, without one all that can be; the last stays."""
+        up_to = self.durable if position is None else min(position, self.durable)
+        while len(self._segments) > 1 and self._segments[1].start <= up_to:
+            self._drop_oldest()
+
+    # The lanes' side.
+
+    async def cursor(self, after: int) -> Cursor:
+        """A place behind all that `after` contains. Raises CutOff where what follows is gone."""
+        if not self._segments or after < self.start:
+            raise CutOff("the segment log begins later")
+        segment = next(one for one in reversed(self._segments) if one.start <= after)
+        offset, rows = await asyncio.to_thread(segment.find, after)
+        return Cursor(self, offset, rows)
+
+    async def read(self, offset: int) -> list[tuple[Batch, Head]]:
+        """The batches that follow an offset, at least one; waits for it. Raises CutOff."""
+        while offset >= self.end:
+            await self._grown.wait()
+        if found := self._recent.get(offset):
+            return [found]
+        if offset < self._segments[0].offset:
+            raise CutOff("the segment log begins later")
+        segment = next(one for one in reversed(self._segments) if one.offset <= offset)
+        return await asyncio.to_thread(segment.read, offset)
+
+    # The parts.
+
+    def _load(self) -> None:
+        """Find what an earlier process left, and cut what is torn or has no end."""
+        paths = sorted(self._folder.glob("*.segment"))
+        for path in paths:
+            offset = self._segments[-1].end if self._segments else 0
+            segment = Segment.existing(path, offset=offset)
+            if segment is None:
+                return self._load_nothing(paths)
+            self._segments.append(segment)
+        if not self._segments:
+            return None
+        last = self._segments[-1]
+        at = self._boundary = _Boundary(last.offset, last.start, last.rows)
+        for head in last.whole_records():
+            at = _Boundary(at.offset + head.size, head.position, head.rows_before + head.rows)
+            if not head.unfinished:
+                self._boundary = at
+        last.cut(self._boundary.offset)
+        sync(last.path)
+        self._end = self._durable = self._boundary
+        return None
+
+    def _load_nothing(self, paths: list[Path]) -> None:
+        """Another version wrote it: what is here is as good as gone."""
+        self._segments.clear()
+        for path in paths:
+            path.unlink()
+
+    def _start_over(self, position: int) -> None:
+        """Forget everything; the log begins at `position`."""
+        while self._segments:
+            self._drop_oldest()
+        self._begin_segment(_Boundary(self.end, position, self.rows))
+
+    def _begin_segment(self, at: _Boundary) -> None:
+        segment = Segment.create(self._folder, start=at.position, rows=at.rows, offset=at.offset)
+        self._segments.append(segment)
+        self._end = self._boundary = self._durable = at
+
+    def _drop_oldest(self) -> None:
+        self._segments.pop(0).path.unlink(missing_ok=True)
+
+    def _remember(self, batch: Batch, head: Head) -> None:
+        self._recent[self.end] = batch, head
+        self._recent_bytes += head.length + _BATCH_BYTES
+        while self._recent_bytes > _RECENT_BYTES and len(self._recent) > 1:
+            oldest = self._recent.pop(next(iter(self._recent)))
+            self._recent_bytes -= oldest[1].length + _BATCH_BYTES
+
+
+class Cursor:
+    """One sink's place in the log."""
+
+    def __init__(self, log: SegmentLog, offset: int, rows: int) -> None:
+        self._log = log
+        self._offset = offset
+        self._rows = rows
+        self._ahead: deque[tuple[Batch, Head]] = deque()
+
+    @property
+    def unread_bytes(self) -> int:
+        return self._log.end - self._offset
+
+    @property
+    def unread_rows(self) -> int:
+        return self._log.rows - self._rows
+
+    async def next(self) -> Batch:
+        """The next batch; waits for it. Raises CutOff or LogDamaged. May be cancelled."""
+        if not self._ahead:
+            self._ahead.extend(await self._log.read(self._offset))
+        batch, head = self._ahead.popleft()
+        self._offset += head.size
+        self._rows = head.rows_before + head.rows
+        return batch
+
+
+def _unusable(folder: Path, exc: OSError) -> RelayError:
+    return RelayError(f"the segment log in {folder} cannot be used: {exc.strerror or exc}")

@@ -1,0 +1,22 @@
+"""The sinks that the catalogue asks for: one for every store that is to hold a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from neolayer.catalogue import DataClass
+from neolayer.engines.endpoints import Endpoints
+from neolayer.relay.sinks.clickhouse import ClickHouseSink
+from neolayer.relay.sinks.redis import RedisSink
+from neolayer.relay.sinks.sink import Sink
+from neolayer.settings import RelaySettings
+
+
+def declared_sinks(
+    endpoints: Endpoints, settings: RelaySettings, classes: Collection[DataClass]
+) -> list[Sink]:
+    """Not connected yet; each says which database it reads."""
+    return [
+        ClickHouseSink(endpoints.clickhouse, classes, wait_s=settings.batch_seconds),
+        RedisSink(endpoints.redis, classes),
+    ]

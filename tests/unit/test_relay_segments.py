@@ -1,0 +1,201 @@
+"""The segment log gives back what was appended, after any end of the process, up to a boundary."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from neolayer.errors import RelayError
+from neolayer.relay import segments
+from neolayer.relay.changes import INSERT, Batch, Relation, TableChanges, Truncation
+from neolayer.relay.segment import CutOff, LogDamaged
+from neolayer.relay.segments import Cursor, SegmentLog
+
+THINGS = Relation(7, "public", "things", ("id", "name"), (20, 25))
+START = 1_000
+
+
+def batch(position: int, *, rows: int = 1, unfinished: int | None = None) -> Batch:
+    """`rows` inserted rows that reach `position`, or lie in a transaction that goes on."""
+    kinds = bytearray([INSERT]) * rows
+    page = b"\xdd" + rows.to_bytes(4, "big") + b"\x92\xc4\x01a\xc4\x01b" * rows
+    changes = TableChanges(THINGS, kinds, [unfinished or position], [0], [page])
+    emptied = Truncation(THINGS, position)
+    return Batch((emptied, changes), position, unfinished, rows, rows * 9, 12.5)
+
+
+async def opened(folder: Path, *, bound: int = 1 << 30) -> SegmentLog:
+    log = await SegmentLog.open(folder, bound=bound)
+    log.resume(START, new_slot=False)
+    return log
+
+
+async def drained(log: SegmentLog, cursor: Cursor) -> list[Batch]:
+    found: list[Batch] = []
+    while cursor.unread_bytes:
+        found.append(await cursor.next())
+    assert cursor.unread_rows == 0
+    return found
+
+
+async def everything(log: SegmentLog) -> list[Batch]:
+    return await drained(log, await log.cursor(log.start))
+
+
+async def test_what_was_appended_is_read_again_by_the_next_process(tmp_path: Path) -> None:
+    """From memory and from disk alike: rows, versions, truncations, positions."""
+    log = await opened(tmp_path)
+    written = [batch(START + step, rows=step) for step in range(1, 6)]
+    for one in written:
+        log.append(one)
+    assert await everything(log) == written
+    assert log.start == START and log.position == START + 5 and log.rows == 15
+    await log.sync()
+    again = await opened(tmp_path)
+    assert await everything(again) == written
+    assert again.start == START and again.position == again.durable == START + 5
+    assert again.rows == 15
+    read = await drained(again, await again.cursor(START + 3))
+    assert read == written[3:]
+
+
+async def test_a_reader_waits_for_what_comes(tmp_path: Path) -> None:
+    """At the end of the log `next` returns as soon as something is appended."""
+    log = await opened(tmp_path)
+    waiting = asyncio.create_task((await log.cursor(START)).next())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    log.append(batch(START + 1))
+    assert await waiting == batch(START + 1)
+
+
+async def test_a_torn_end_is_cut_wherever_it_is_torn(tmp_path: Path) -> None:
+    """A file cut after any of its last bytes opens with the records that are whole."""
+    log = await opened(tmp_path)
+    log.append(batch(START + 1))
+    (path,) = tmp_path.glob("*.segment")
+    whole = path.stat().st_size
+    log.append(batch(START + 2))
+    data = path.read_bytes()
+    for length in range(whole, len(data)):
+        path.write_bytes(data[:length])
+        again = await opened(tmp_path)
+        assert await everything(again) == [batch(START + 1)], length
+        assert path.stat().st_size == whole
+    for place in range(whole, len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert (await opened(tmp_path)).position == START + 1, place
+
+
+async def test_a_transaction_without_its_end_is_cut(tmp_path: Path) -> None:
+    """The server sends it again from its beginning, so its first pieces must not stay."""
+    log = await opened(tmp_path)
+    log.append(batch(START + 1))
+    log.append(batch(START + 1, unfinished=START + 9))
+    log.append(batch(START + 1, unfinished=START + 9))
+    assert log.position == START + 1
+    again = await opened(tmp_path)
+    assert await everything(again) == [batch(START + 1)]
+    again.append(batch(START + 9))
+    assert again.position == START + 9
+
+
+async def test_segments_that_all_have_passed_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a sink still needs stays, the rest goes; who comes too late is cut off."""
+    monkeypatch.setattr(segments, "_SEGMENT_BYTES", 1)
+    monkeypatch.setattr(segments, "_RECENT_BYTES", 1)
+    log = await opened(tmp_path)
+    late = await log.cursor(START)
+    for step in range(1, 6):
+        log.append(batch(START + step))
+        await log.roll()
+    log.forget(START + 2)
+    assert log.start == START + 2
+    with pytest.raises(CutOff):
+        await late.next()
+    with pytest.raises(CutOff):
+        await log.cursor(START + 1)
+    rest = await drained(log, await log.cursor(START + 2))
+    assert rest == [batch(START + step) for step in (3, 4, 5)]
+    log.forget(None)
+    assert log.start == START + 5 and len(list(tmp_path.glob("*.segment"))) == 1
+
+
+async def test_beyond_the_bound_the_oldest_goes_in_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder stays within the bound and one segment."""
+    bound = 4_000
+    log = await opened(tmp_path, bound=bound)
+    for step in range(1, 200):
+        log.append(batch(START + step))
+        await log.roll()
+    assert log.held_bytes <= bound + bound // 8
+    assert START < log.start < log.position == START + 199
+
+
+async def test_no_segment_ends_inside_a_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that who reads on from a position finds a transaction whole."""
+    monkeypatch.setattr(segments, "_SEGMENT_BYTES", 1)
+    log = await opened(tmp_path)
+    for _ in range(3):
+        log.append(batch(START, unfinished=START + 9))
+        await log.roll()
+    assert len(list(tmp_path.glob("*.segment"))) == 1
+    log.append(batch(START + 9))
+    await log.roll()
+    assert len(list(tmp_path.glob("*.segment"))) == 2
+
+
+async def test_a_stream_that_begins_later_starts_a_new_log(tmp_path: Path) -> None:
+    """Changes are missing in between: nothing of the old log may be believed complete."""
+    log = await opened(tmp_path)
+    cursor = await log.cursor(START)
+    log.append(batch(START + 1))
+    log.resume(START + 5, new_slot=False)
+    assert log.start == log.position == START + 5
+    log.append(batch(START + 6))
+    assert await drained(log, await log.cursor(START + 5)) == [batch(START + 6)]
+    log.resume(START + 5, new_slot=True)
+    assert log.start == START + 5 and log.end != 0
+    del cursor
+
+
+async def test_a_log_of_another_version_is_not_believed(tmp_path: Path) -> None:
+    """Its files go, and the log begins where the slot does."""
+    log = await opened(tmp_path)
+    log.append(batch(START + 1))
+    (path,) = tmp_path.glob("*.segment")
+    path.write_bytes(b"something else" + path.read_bytes())
+    again = await SegmentLog.open(tmp_path, bound=1 << 30)
+    again.resume(START + 1, new_slot=False)
+    assert again.start == START + 1 and await everything(again) == []
+
+
+async def test_a_damaged_record_is_an_error_not_a_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that changed on the disk are noticed when they are read."""
+    monkeypatch.setattr(segments, "_RECENT_BYTES", 1)
+    log = await opened(tmp_path)
+    for step in range(1, 4):
+        log.append(batch(START + step))
+    (path,) = tmp_path.glob("*.segment")
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LogDamaged, match="is damaged"):
+        await (await log.cursor(START)).next()
+
+
+async def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    """What the system says becomes a RelayError, so that the relay tries again."""
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(RelayError, match="cannot be used"):
+        await SegmentLog.open(tmp_path / "taken", bound=1 << 20)

@@ -1,16 +1,20 @@
 """Passwords that many people use, and those that are almost one of them.
 
-A list knows only what stands in it, and `Dragon2024!!` stands in none. So a password is cut into
-the fewest pieces that explain it: a listed word (also with 4 for a, 0 for o and the like), a walk
+The lists are zxcvbn's: the 30,000 most used passwords, names, words of films and of Wikipedia. They
+know only what stands in them, and `Dragon2024!!` stands in none. So a password is cut into the
+fewest pieces that explain it: a listed word (also with 4 for a, 0 for o and the like), a walk
 along the keyboard, the alphabet or the digits, a repetition, a year; any other character is a piece
-of its own. Few pieces are few guesses.
+of its own. A word that is not among the first thousands counts as two. Few pieces are few guesses.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
-from importlib import resources
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from itertools import chain
+from pathlib import Path
 
 FEW_PIECES = 4
 _ROWS = (
@@ -26,17 +30,39 @@ _WALKS = tuple(walk for row in _ROWS for walk in (row, row[::-1]))
 _PLAIN = str.maketrans("4@831!05$7+", "aabeiiosstt")
 _YEAR = re.compile(r"(19|20)\d\d")
 _SEPARATORS = re.compile(r"[\s._-]+")
+_SHORTEST_PIECE, _LONGEST_PIECE = 3, 25
+# So many of the list, the first, are among the first guesses.
+_WELL_KNOWN = {"passwords": 3_000, "female_names": 1_000, "male_names": 1_000}
+_NEWER = (  # than the lists
+    *("bitcoin", "ethereum", "binance", "coinbase", "cardano", "dogecoin", "blockchain", "crypto"),
+    *("correcthorsebatterystaple", "pokemongo", "fortnite", "minecraft", "instagram", "netflix"),
+)
 _LONGEST_UNIT = 6  # of a repetition: xyzxyz, 121212
 
 
 @cache
-def common_words() -> frozenset[str]:
-    """The words of the list that ships with us."""
-    text = (resources.files("neolayer.identity") / "common_passwords.txt").read_text(
-        encoding="utf-8"
-    )
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return frozenset(word for line in lines for word in line.split())
+def common_words() -> Mapping[str, int]:
+    """The listed words, each with the number of pieces it counts for.
+
+    Read from the library's file of lists alone: the package's own import builds the dictionaries of
+    its estimator too.
+    """
+    lists = _frequency_lists()
+    words = dict.fromkeys(chain.from_iterable(lists.values()), 2)
+    for name, most in _WELL_KNOWN.items():
+        words.update(dict.fromkeys(lists[name][:most], 1))
+    return words | dict.fromkeys(_NEWER, 1)
+
+
+def _frequency_lists() -> dict[str, list[str]]:
+    package = find_spec("zxcvbn")
+    assert package is not None and package.origin is not None
+    file = Path(package.origin).with_name("frequency_lists.py")
+    spec = spec_from_file_location("zxcvbn_frequency_lists", file)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FREQUENCY_LISTS
 
 
 def is_common(password: str) -> bool:
@@ -46,30 +72,31 @@ def is_common(password: str) -> bool:
 
 def pieces(password: str) -> int:
     """Of how many pieces the password is made, at least."""
+    if password.casefold() in common_words():
+        return 1
     text = _SEPARATORS.sub("", password.casefold())
     if (repeated := _repetition(text)) is not None:
         return repeated
     plain = text.translate(_PLAIN)
     fewest = [0]
     for end in range(1, len(text) + 1):
-        starts = range(max(0, end - _longest_word()), end - 1)
-        explained = [fewest[s] for s in starts if _is_piece(text[s:end], plain[s:end])]
-        fewest.append(1 + min([fewest[-1], *explained]))
+        explained = [1 + fewest[-1]]
+        for start in range(max(0, end - _LONGEST_PIECE), end - 1):
+            cost = _cost(text[start:end], plain[start:end])
+            if cost is not None:
+                explained.append(fewest[start] + cost)
+        fewest.append(min(explained))
     return fewest[-1]
 
 
-@cache
-def _longest_word() -> int:
-    return max(map(len, common_words()))
-
-
-def _is_piece(text: str, plain: str) -> bool:
+def _cost(text: str, plain: str) -> int | None:
+    """For how many pieces this counts; None where nothing explains it."""
+    if len(text) < _SHORTEST_PIECE:
+        return None
+    if len(set(text)) == 1 or _YEAR.fullmatch(text) or any(text in walk for walk in _WALKS):
+        return 1
     words = common_words()
-    if len(text) >= 3 and (text in words or plain in words or text[::-1] in words):
-        return True
-    if len(text) == 4 and _YEAR.fullmatch(text):
-        return True
-    return len(text) >= 3 and (len(set(text)) == 1 or any(text in walk for walk in _WALKS))
+    return min((words[w] for w in (text, plain, text[::-1]) if w in words), default=None)
 
 
 def _repetition(text: str) -> int | None:

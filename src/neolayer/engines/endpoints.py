@@ -36,6 +36,7 @@ class Role(StrEnum):
     OPERATOR = "neolayer_operator"
     SEARCH = "neolayer_search"
     AUDITOR = "neolayer_auditor"
+    PROJECTOR = "neolayer_projector"
 
 
 @dataclass(frozen=True, slots=True)

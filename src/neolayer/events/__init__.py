@@ -1,7 +1,9 @@
-"""Domain events: appended to streams, read in one order, subscribed to."""
+"""Domain events: typed, appended to streams, read in one order, folded into read models."""
 
 from __future__ import annotations
 
+from neolayer.events.aggregates import Aggregate, Aggregates, Executed, Loaded
+from neolayer.events.errors import ProjectionFailed, ProjectionNotReady, UnknownEventType
 from neolayer.events.model import (
     ANY,
     BEGINNING,
@@ -19,26 +21,58 @@ from neolayer.events.model import (
     WrongCategory,
     WrongVersion,
 )
+from neolayer.events.personal import Erased, Personal
+from neolayer.events.projections.domain import Domain, load_domain
+from neolayer.events.projections.model import Mode, Occurrence, Projection
+from neolayer.events.projections.reading import ReadModels
+from neolayer.events.registry import EventTypes, Registry
+from neolayer.events.rooms import EventRooms, TenantRooms, open_event_rooms
+from neolayer.events.snapshots import SnapshotPolicy
 from neolayer.events.store import Events, EventStore, StreamState, open_event_store
+from neolayer.events.subjects import Subjects
+from neolayer.events.typed import TypedEvents
 
 __all__ = [
     "ANY",
     "BEGINNING",
     "EXISTS",
     "NONE",
+    "Aggregate",
+    "Aggregates",
     "Appended",
     "Codec",
+    "Domain",
+    "Erased",
     "EventIdTaken",
+    "EventRooms",
     "EventStore",
+    "EventTypes",
     "Events",
+    "Executed",
     "Interfered",
+    "Loaded",
+    "Mode",
     "NewEvent",
+    "Occurrence",
+    "Personal",
     "Place",
+    "Projection",
+    "ProjectionFailed",
+    "ProjectionNotReady",
+    "ReadModels",
     "RecordedEvent",
+    "Registry",
+    "SnapshotPolicy",
     "StreamAppend",
     "StreamIsClosed",
     "StreamState",
+    "Subjects",
+    "TenantRooms",
+    "TypedEvents",
+    "UnknownEventType",
     "WrongCategory",
     "WrongVersion",
+    "load_domain",
+    "open_event_rooms",
     "open_event_store",
 ]

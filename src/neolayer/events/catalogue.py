@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neolayer.catalogue import DataClass
+from neolayer.catalogue import DataClass, SealedField
 
 _DATABASE = "event_store"
 
@@ -23,6 +23,18 @@ CLASSES: tuple[DataClass, ...] = (
         personal_fields=("snapshot_data",),
     ),
     DataClass("projections", _DATABASE, "public.projections"),
+    DataClass("projection_certificates", _DATABASE, "public.projection_certificates"),
+    # What seals the personal fields of all of these: without its row a person is erased.
+    DataClass(
+        "subject_keys",
+        "neolayer",
+        "core.subject_keys",
+        tenant_key="tenant_id",
+        personal_fields=("id",),
+        sealed_fields=(
+            SealedField("sealed_key", "key_id", bound_to={"tenant": "tenant_id", "subject": "id"}),
+        ),
+    ),
     # What the core database says of tenants, for whoever may not read it.
     DataClass("event_tenant_standing", _DATABASE, "core.tenant_standing", tenant_key="id"),
 )

@@ -2156,6 +2156,22 @@ TABLE core.services
     GRANT neolayer_ingest=r
     GRANT neolayer_operator=r
 
+TABLE core.subject_keys
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN id uuid NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN sealed_key text NOT NULL
+    COLUMN key_id character varying(100) NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_operator=r/neolayer_owner}
+    CONSTRAINT subject_keys_pkey PRIMARY KEY (tenant_id, id)
+    CONSTRAINT subject_keys_sealed_key_check CHECK (((octet_length(sealed_key) >= 1) AND (octet_length(sealed_key) <= 1024)))
+    CONSTRAINT subject_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+
 TABLE core.tenant_data
     PARTITION BY HASH (tenant_id)
     ROW LEVEL SECURITY
@@ -2761,7 +2777,26 @@ SCHEMA core
     GRANT neolayer_app=U
     GRANT neolayer_backup=U
     GRANT neolayer_operator=U
+    GRANT neolayer_projector=U
     GRANT neolayer_relay=U
+
+SCHEMA read_models
+    OWNER neolayer_owner
+    GRANT neolayer_app=U
+    GRANT neolayer_backup=U
+    GRANT neolayer_operator=U
+    GRANT neolayer_projector=U
+    GRANT neolayer_relay=U
+
+SCHEMA read_models_next
+    OWNER neolayer_owner
+    GRANT neolayer_backup=U
+    GRANT neolayer_operator=U
+
+SCHEMA read_models_previous
+    OWNER neolayer_owner
+    GRANT neolayer_backup=U
+    GRANT neolayer_operator=U
 
 DEFAULT RIGHTS OF neolayer_owner IN - ON f
     OWNER neolayer_owner
@@ -3079,6 +3114,31 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION public.lock_read_model_rows(projection text, keys text[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    asking uuid := core.current_tenant();
+    taken bigint := 0;
+BEGIN
+    IF asking IS NULL THEN
+        RETURN 0;
+    END IF;
+    PERFORM pg_advisory_xact_lock(k.key)
+    FROM (
+        SELECT DISTINCT hashtextextended(format('%s %s %s', asking, projection, u.key), 1) AS key
+        FROM unnest(keys) AS u (key) ORDER BY 1
+    ) AS k;
+    GET DIAGNOSTICS taken = ROW_COUNT;
+    RETURN taken;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 TABLE core.context_secrets
     COLUMN id smallint NOT NULL
     COLUMN inner_pad bytea NOT NULL
@@ -3132,6 +3192,25 @@ TABLE public.events
     GRANT neolayer_app=ar
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
+    GRANT neolayer_projector=r
+    GRANT neolayer_relay=r
+
+TABLE public.projection_certificates
+    COLUMN id bigint NOT NULL IDENTITY a
+    COLUMN projection_name character varying(255) NOT NULL
+    COLUMN as_of_transaction xid8 NOT NULL
+    COLUMN as_of_position bigint NOT NULL
+    COLUMN live_rows bigint NOT NULL
+    COLUMN live_digest character varying(64) NOT NULL
+    COLUMN replay_rows bigint NOT NULL
+    COLUMN replay_digest character varying(64) NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT projection_certificates_pkey PRIMARY KEY (id)
+    CREATE INDEX idx_projection_certificates_name ON public.projection_certificates USING btree (projection_name, id DESC)
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
     GRANT neolayer_relay=r
 
 TABLE public.projections
@@ -3145,14 +3224,21 @@ TABLE public.projections
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN last_processed_transaction xid8
     COLUMN last_processed_position bigint
+    COLUMN mode character varying(20) NOT NULL DEFAULT 'async'::character varying
+    COLUMN shape character varying(64)
+    COLUMN cause text
+    COLUMN failed_event_id uuid
+    COLUMN seen_snapshot pg_snapshot
+    CONSTRAINT projections_mode_check CHECK (((mode)::text = ANY ((ARRAY['inline'::character varying, 'async'::character varying])::text[])))
     CONSTRAINT projections_pkey PRIMARY KEY (projection_id)
     CONSTRAINT projections_projection_name_key UNIQUE (projection_name)
     CONSTRAINT projections_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'paused'::character varying, 'rebuilding'::character varying, 'failed'::character varying])::text[])))
     CREATE TRIGGER touch BEFORE UPDATE ON public.projections FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
-    GRANT neolayer_app=arw
+    GRANT neolayer_app=r
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
+    GRANT neolayer_projector=rw
     GRANT neolayer_relay=r
 
 TABLE public.snapshots

@@ -9,7 +9,8 @@ ORDER BY 1;
 
 -- relations --
 -- Tables and views with what concerns the whole of them. Partitions by date are not named: which
--- ones there are depends on the day, and all are like their parent.
+-- ones there are depends on the day, and all are like their parent. Nor are read models, which are
+-- made as programs declare them.
 SELECT
     c.oid,
     format(
@@ -44,6 +45,7 @@ WHERE
     c.relkind IN ('r', 'p', 'v', 'm')
     AND n.nspname !~ '^pg_'
     AND n.nspname NOT IN ('information_schema', 'neolayer_schema')
+    AND n.nspname NOT LIKE 'read_models%%'
     AND NOT (c.relispartition AND c.relname ~ '_[0-9]{4,8}$')
     AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e'

@@ -37,7 +37,8 @@ class RoleRule:
 
 
 # Under FORCE ROW LEVEL SECURITY a role without BYPASSRLS reads 0 rows in silence where it has no
-# tenant; who copies, backs up, backfills, operates or seals therefore has it, and nobody else.
+# tenant; who copies, backs up, backfills, operates, seals or projects therefore has it, and nobody
+# else.
 RULES: dict[Role, RoleRule] = {
     Role.OWNER: RoleRule("NOLOGIN NOBYPASSRLS NOREPLICATION"),
     # Owns the search functions and nothing else: an operator such as @> is not leakproof, so an
@@ -54,6 +55,7 @@ RULES: dict[Role, RoleRule] = {
     Role.BACKUP: RoleRule("LOGIN BYPASSRLS REPLICATION"),
     Role.OPERATOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION", member_of=("pg_monitor",)),
     Role.AUDITOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION"),
+    Role.PROJECTOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION"),
 }
 
 # Who may take advisory locks.

@@ -1,0 +1,272 @@
+"""Aggregates: things whose rules hold in one transaction, as two plain functions over events.
+
+    ACCOUNT = Aggregate("account", initial=Account(), evolve=evolve, decide=decide)
+
+    written = await acme.aggregates.execute(ACCOUNT, account_id, Withdraw(5))
+
+`evolve(state, event)` says what an event means, `decide(command, state)` which events a command
+leads to, or raises. Neither knows of stores, versions or snapshots, so both are tested by calling
+them. Executing is: load, decide, append at the version that was loaded; where somebody else was
+faster, the same again with what they have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import InvalidInput
+from neolayer.events.codec import TenantCodec, key_id_for, subject_named
+from neolayer.events.model import Appended, WrongVersion
+from neolayer.events.personal import Erased, open_text, seal_text
+from neolayer.events.registry import Event, EventType, Registry
+from neolayer.events.snapshots import BackgroundWrites, SnapshotPolicy
+from neolayer.events.typed import TypedEvents
+
+QUERIES = load_queries(__name__, "aggregates.sql")
+PAGE_EVENTS = 10_000
+_TRIES = 10
+_PAGE = msgspec.json.Decoder(list[tuple[str, int, str | None, msgspec.Raw]])
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate(Generic[S]):
+    """One kind of aggregate. `category` is that of its streams and events."""
+
+    category: str
+    initial: S
+    evolve: Callable[[S, Any], S] = field(repr=False)
+    decide: Callable[[Any, S], Sequence[Event]] = field(repr=False)
+    snapshots: SnapshotPolicy | None = None
+
+    def replay(self, events: Iterable[Event]) -> S:
+        """The state after these events, from the beginning."""
+        return reduce(self.evolve, events, self.initial)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[S]):
+    """An aggregate's state and version; of a stream that is not there, the initial state at 0.
+
+    `snapshot` is the version of the snapshot it began with, 0 without one; `subjects` are those
+    whose personal data went into it.
+    """
+
+    state: S
+    version: int = 0
+    snapshot: int = 0
+    subjects: frozenset[UUID] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Executed(Generic[S]):
+    """What a command has come to. `written` is None where it led to no event."""
+
+    state: S
+    version: int
+    written: Appended | None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    """The aggregates of one tenant, for whoever acts."""
+
+    events: TypedEvents
+    background: BackgroundWrites
+
+    async def load(self, aggregate: Aggregate[S], stream_id: UUID) -> Loaded[S]:
+        """The aggregate as of now. Raises UnknownEventType, UndecodableEvent, KeyringError."""
+        page = await self._page(aggregate, stream_id, after=0, snapshots=True)
+        start = await self._snapshot(aggregate, page)
+        if start is None and page.snapshot is not None:  # nobody can read it any more
+            page = await self._page(aggregate, stream_id, after=0, snapshots=False)
+        loaded = start or Loaded(aggregate.initial)
+        while True:
+            loaded = await self._evolved(aggregate, loaded, page)
+            if page.count < PAGE_EVENTS:
+                return loaded
+            page = await self._page(aggregate, stream_id, after=loaded.version, snapshots=False)
+
+    async def execute(
+        self, aggregate: Aggregate[S], stream_id: UUID, command: object
+    ) -> Executed[S]:
+        """Decide and append; again from the start where somebody else appended meanwhile.
+
+        What `decide` raises passes through, and nothing is stored. Raises WrongVersion where
+        others were faster ten times in a row, and as `append`.
+        """
+        for attempt in range(1, _TRIES + 1):
+            loaded = await self.load(aggregate, stream_id)
+            events = list(aggregate.decide(command, loaded.state))
+            if not events:
+                return Executed(loaded.state, loaded.version, None)
+            try:
+                written = await self.events.append(
+                    stream_id,
+                    events,
+                    category=aggregate.category,
+                    expected_version=loaded.version,
+                )
+            except WrongVersion:
+                if attempt == _TRIES:
+                    raise
+                continue
+            state = reduce(aggregate.evolve, events, loaded.state)
+            self._keep(aggregate, stream_id, loaded, state, written.version, events)
+            return Executed(state, written.version, written)
+        raise AssertionError
+
+    async def delete_snapshots(self, stream_id: UUID) -> int:
+        """Forget a stream's snapshots; how many there were."""
+        return len(await self._scope.fetch(QUERIES.delete_snapshots, {"stream": stream_id}))
+
+    # Reading
+
+    @property
+    def _codec(self) -> TenantCodec:
+        return self.events.codec
+
+    @property
+    def _scope(self) -> Any:
+        return self.events.scope
+
+    async def _page(
+        self, aggregate: Aggregate[Any], stream_id: UUID, *, after: int, snapshots: bool
+    ) -> _Page:
+        policy = aggregate.snapshots
+        params = {
+            "stream": stream_id,
+            "after": after,
+            "snapshots": snapshots and policy is not None,
+            "schema_version": policy.schema_version if policy else 1,
+            "limit": PAGE_EVENTS,
+        }
+        row = await self._scope.one(QUERIES.load, params)
+        return _Page(*row)
+
+    async def _snapshot(self, aggregate: Aggregate[S], page: _Page) -> Loaded[S] | None:
+        """The state that a snapshot holds; None where there is none, or its key is gone."""
+        if page.snapshot is None or page.snapshot_data is None:
+            return None
+        subject, text = subject_named(page.snapshot_key), page.snapshot_data
+        subjects = frozenset[UUID]() if subject is None else frozenset({subject})
+        if subject is not None:
+            keys = await self._codec.subjects.keys([subject])
+            sealed = msgspec.json.decode(text, type=dict[str, str])["sealed"]
+            opened = open_text(sealed, keys, tenant=self._codec.tenant)
+            if isinstance(opened, Erased):
+                return None
+            text = opened
+        try:
+            state = msgspec.json.decode(text, type=type(aggregate.initial))
+        except msgspec.ValidationError as exc:
+            raise InvalidInput(
+                f"a snapshot of {aggregate.category} does not fit its state: {exc}",
+                hint="raise the schema_version of its SnapshotPolicy when the state's form changes",
+            ) from exc
+        return Loaded(state, page.snapshot, page.snapshot, subjects)
+
+    async def _evolved(self, aggregate: Aggregate[S], loaded: Loaded[S], page: _Page) -> Loaded[S]:
+        if page.events is None:
+            return loaded
+        rows = _PAGE.decode(page.events)
+        events = decoded(self._codec.registry, aggregate.category, rows)
+        about = {s for row in rows if (s := subject_named(row[2])) is not None}
+        if about:
+            keys = await self._codec.subjects.keys(about)
+            kinds = [self._codec.registry.named(aggregate.category, row[0]) for row in rows]
+            pairs = zip(kinds, events, strict=True)
+            events = [self._codec.opened(kind, event, keys) for kind, event in pairs]
+        state = reduce(aggregate.evolve, events, loaded.state)
+        version = loaded.version + page.count
+        return Loaded(state, version, loaded.snapshot, loaded.subjects | about)
+
+    # Snapshots
+
+    def _keep(
+        self,
+        aggregate: Aggregate[S],
+        stream_id: UUID,
+        loaded: Loaded[S],
+        state: S,
+        version: int,
+        events: Sequence[Event],
+    ) -> None:
+        """Have a snapshot written where one is due; nobody waits for it."""
+        policy = aggregate.snapshots
+        if policy is None or not policy.is_due(last=loaded.snapshot, version=version):
+            return
+        subjects = loaded.subjects | self._subjects_of(events)
+        if len(subjects) > 1:
+            return  # no one key could take it back
+        work = self._write(aggregate, policy, stream_id, state, version, subjects)
+        self.background.start(work, what=f"snapshot of {aggregate.category} {stream_id}")
+
+    def _subjects_of(self, events: Sequence[Event]) -> frozenset[UUID]:
+        kinds = ((self._codec.registry.of(type(event)), event) for event in events)
+        found = (kind.subject_of(event) for kind, event in kinds if kind.personal)
+        return frozenset(subject for subject in found if subject is not None)
+
+    async def _write(
+        self,
+        aggregate: Aggregate[S],
+        policy: SnapshotPolicy,
+        stream_id: UUID,
+        state: S,
+        version: int,
+        subjects: frozenset[UUID],
+    ) -> None:
+        data, key_id = msgspec.json.encode(state).decode(), None
+        for subject in subjects:
+            key = (await self._codec.subjects.keys([subject])).get(subject)
+            if key is None:
+                return
+            sealed = seal_text(data, key, tenant=self._codec.tenant, subject=subject)
+            data, key_id = msgspec.json.encode({"sealed": sealed}).decode(), key_id_for(subject)
+        at = {"stream": stream_id, "version": version}
+        async with self._scope.transaction() as tx:
+            await tx.execute(QUERIES.drop_older, at)
+            await tx.execute(
+                QUERIES.take_snapshot,
+                {
+                    **at,
+                    "tenant": self._codec.tenant,
+                    "category": aggregate.category,
+                    "data": data,
+                    "schema_version": policy.schema_version,
+                    "key_id": key_id,
+                },
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A row of `load`."""
+
+    snapshot: int | None
+    snapshot_data: str | None
+    snapshot_key: str | None
+    count: int
+    events: str | None
+
+
+def decoded(
+    registry: Registry, category: str, rows: Sequence[tuple[str, int, str | None, msgspec.Raw]]
+) -> list[Event]:
+    """Events of one category from their types, schema versions and JSON."""
+    kinds: dict[str, EventType] = {}
+    events: list[Event] = []
+    for name, schema_version, _, data in rows:
+        kind = kinds.get(name)
+        if kind is None:
+            kind = kinds[name] = registry.named(category, name)
+        events.append(kind.from_json(data, schema_version))
+    return events

@@ -1,0 +1,37 @@
+"""What typed events, aggregates and projections refuse."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from neolayer.errors import Conflict, InvalidInput, NeolayerError, NotFound
+
+
+class BadEventType(InvalidInput):
+    """A declaration of event types does not hold together."""
+
+
+class UnknownEventType(InvalidInput):
+    """An event's type is not registered."""
+
+
+class UndecodableEvent(NeolayerError):
+    """A stored event does not fit the type it is registered under."""
+
+
+class BadProjection(InvalidInput):
+    """A declaration of a projection does not hold together."""
+
+
+class UnknownProjection(NotFound):
+    """There is no projection of that name."""
+
+
+class ProjectionFailed(NeolayerError):
+    """A projection's function failed on an event."""
+
+    event_id: UUID | None = None
+
+
+class ProjectionNotReady(Conflict):
+    """A projection is not in the state that this needs."""

@@ -1,0 +1,105 @@
+"""Personal fields, and the sealed text that stands in their place wherever they are stored.
+
+    class Opened(msgspec.Struct, frozen=True):
+        customer_id: UUID        # the data subject
+        owner: Personal          # text of that person
+
+A personal field is text, encrypted under the key of one data subject:
+
+    ps1.<subject>.<key's fingerprint>.<nonce and ciphertext>
+
+The text says by itself whose it is, so it can be copied as it is into snapshots, read models and
+streams; nobody but a reader who opens it ever has the plain text. With the subject's key gone every
+copy, wherever it was carried, reads as `Erased`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from uuid import UUID
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from neolayer.keys import BrokenSeal
+
+FORMAT = "ps1"
+_NONCE_BYTES = 12
+_MARK = "neolayer: personal"
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """What stands where a personal value was whose key has been deleted."""
+
+
+Personal: TypeAlias = Annotated[str | Erased, _MARK]
+
+Keys = Mapping[UUID, bytes]
+
+
+def personal_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a type that are declared `Personal` (or `Personal | None`)."""
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(name for name in kind.__struct_fields__ if _is_personal(hints[name]))
+
+
+def _is_personal(annotation: Any) -> bool:
+    metadata: tuple[Any, ...] = getattr(annotation, "__metadata__", ())
+    return _MARK in metadata or any(_is_personal(part) for part in get_args(annotation))
+
+
+def seal_text(plain: str, key: bytes, *, tenant: UUID, subject: UUID) -> str:
+    """The sealed text of a value."""
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    sealed = nonce + AESGCM(key).encrypt(nonce, plain.encode(), _binding(tenant, subject))
+    body = base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
+    return f"{FORMAT}.{subject.hex}.{_fingerprint(key)}.{body}"
+
+
+def subject_of(text: str) -> UUID | None:
+    """Whose a sealed text is; None where it is no sealed text."""
+    parts = text.split(".")
+    if len(parts) != 4 or parts[0] != FORMAT:
+        return None
+    try:
+        return UUID(hex=parts[1])
+    except ValueError:
+        return None
+
+
+def open_text(text: str, keys: Keys, *, tenant: UUID) -> str | Erased:
+    """The value, or `Erased` where its key is gone. What is not sealed is returned as it is.
+
+    Raises BrokenSeal where the text was altered or belongs to another tenant.
+    """
+    subject = subject_of(text)
+    if subject is None:
+        return text
+    _, _, fingerprint, body = text.split(".")
+    key = keys.get(subject)
+    if key is None or fingerprint != _fingerprint(key):
+        return Erased()
+    try:
+        sealed = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+        nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        return AESGCM(key).decrypt(nonce, ciphertext, _binding(tenant, subject)).decode()
+    except (InvalidTag, ValueError, binascii.Error):
+        raise BrokenSeal(
+            f"a personal value of subject {subject} does not belong to tenant {tenant},"
+            " or was altered"
+        ) from None
+
+
+def _binding(tenant: UUID, subject: UUID) -> bytes:
+    return tenant.bytes + subject.bytes
+
+
+def _fingerprint(key: bytes) -> str:
+    """Tells a subject's new key from the one before it, and gives nothing of either away."""
+    return hashlib.sha256(b"fingerprint" + key).hexdigest()[:8]

@@ -1,0 +1,108 @@
+"""Inline projections: read models that change with the append, in its transaction.
+
+Who appends, reads its own write in the read model at once; the price is that the append waits for
+the fold, and fails where the fold does. Rows are locked from reading to commit. Where several
+streams feed one row, two appends that would both make it take turns by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import psycopg
+from psycopg.abc import Params
+
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.engines.postgres.round_trip import Statement
+from neolayer.events.errors import ProjectionNotReady
+from neolayer.events.model import RecordedEvent
+from neolayer.events.projections.domain import Domain
+from neolayer.events.projections.folding import RowKey, fold, keys_of, steps_of
+from neolayer.events.projections.model import Mode, Occurrence, of_stream
+from neolayer.events.projections.pages import Target, rows_of
+from neolayer.events.projections.shape import keys_json, rows_json
+
+QUERIES = load_queries(__name__)
+
+
+class Writer(Protocol):
+    """The tenant's transaction that appends."""
+
+    async def fetch(
+        self, query: Statement, params: Params | None = None
+    ) -> list[tuple[Any, ...]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class InlineProjections:
+    """Every inline projection of a domain."""
+
+    targets: tuple[Target, ...] = ()
+
+    @classmethod
+    def of(cls, domain: Domain) -> InlineProjections:
+        return cls(
+            tuple(
+                Target.of(one, domain.registry, locking=True) for one in domain.of_mode(Mode.INLINE)
+            )
+        )
+
+    def concern(self, category: str, name: str) -> bool:
+        """Whether any of them folds such an event."""
+        return any(target.wants(category, name) for target in self.targets)
+
+    async def apply(self, tx: Writer, recorded: Sequence[RecordedEvent]) -> None:
+        """Fold what was just appended.
+
+        Raises ProjectionFailed and ProjectionNotReady; then the append is undone.
+        """
+        for target in self.targets:
+            seen = [
+                _occurrence(target, one) for one in recorded if target.wants(one.category, one.type)
+            ]
+            if seen:
+                await _apply(tx, target, seen)
+
+
+def _occurrence(target: Target, one: RecordedEvent) -> Occurrence:
+    kind = target.registry.named(one.category, one.type)
+    return Occurrence(
+        kind.from_data(one.data, one.schema_version),
+        one.tenant_id,
+        one.stream_id,
+        one.category,
+        one.version,
+        one.event_id,
+        one.recorded_at,
+        one.user_id,
+    )
+
+
+async def _apply(tx: Writer, target: Target, seen: Sequence[Occurrence]) -> None:
+    projection = target.projection
+    steps = steps_of(projection, seen)
+    keys = keys_of(steps)
+    if not keys:
+        return
+    try:
+        if projection.keys is not of_stream:  # within a stream, appends take turns already
+            locks = {"projection": projection.name, "keys": [_text(key) for key in keys]}
+            await tx.fetch(QUERIES.lock_rows, locks)
+        found = await tx.fetch(target.at.read, {"keys": keys_json(target.shape, keys)})
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as exc:
+        raise ProjectionNotReady(
+            f"{projection.name}: its table is not there, or is of other rows",
+            hint=f"neolayer projections rebuild {projection.name}, then switch",
+        ) from exc
+    folded = fold(projection, steps, rows_of(target, keys, found))
+    if folded.put:
+        await tx.fetch(target.at.put, {"rows": rows_json(folded.put)})
+    if folded.removed:
+        await tx.fetch(target.at.remove, {"keys": keys_json(target.shape, folded.removed)})
+
+
+def _text(key: RowKey) -> str:
+    return msgspec.json.encode(key[1]).decode()

@@ -1,0 +1,170 @@
+-- checkpoint --
+-- How far a projection has come; the row is locked, and skipped where another projector has it.
+SELECT p.status, p.shape, p.last_processed_transaction::text, p.last_processed_position
+FROM public.projections AS p
+WHERE p.projection_name = %(name)s
+FOR UPDATE OF p SKIP LOCKED;
+
+-- state --
+-- The same without a lock, and what an inline projection had seen when it was switched away.
+SELECT
+    p.status, p.shape, p.last_processed_transaction::text, p.last_processed_position,
+    p.seen_snapshot::text
+FROM public.projections AS p
+WHERE p.projection_name = %(name)s;
+
+-- hold_state --
+-- Lock a projection's state, so that the projector passes it by.
+SELECT p.status FROM public.projections AS p WHERE p.projection_name = %(name)s FOR UPDATE OF p;
+
+-- fields --
+-- The columns of a read model's table, in order.
+SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+WHERE
+    a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
+    AND a.attname <> 'tenant_id'
+ORDER BY a.attnum;
+
+-- page --
+-- The next events of all tenants in reading order; the data of those that are asked for. `settled`
+-- keeps to what lies below the oldest running transaction, so that nothing can appear in between;
+-- `seen` leaves out what a snapshot had seen.
+SELECT
+    e.transaction_id::text, e.position, e.tenant_id, e.event_id, e.aggregate_id,
+    e.aggregate_type, e.event_type, e.event_version, e.schema_version, e.created_at, e.user_id,
+    CASE WHEN e.event_type = ANY(%(types)s) THEN e.event_data::text END
+FROM public.events AS e
+WHERE
+    (e.transaction_id, e.position) > (%(transaction)s::text::xid8, %(position)s::bigint)
+    AND (e.transaction_id, e.position)
+    <= (%(to_transaction)s::text::xid8, %(to_position)s::bigint)
+    AND (NOT %(settled)s::boolean OR e.transaction_id < pg_snapshot_xmin(pg_current_snapshot()))
+    AND (
+        %(seen)s::text IS NULL
+        OR NOT pg_visible_in_snapshot(e.transaction_id, %(seen)s::text::pg_snapshot)
+    )
+ORDER BY e.transaction_id, e.position
+LIMIT %(limit)s;
+
+-- save --
+-- How far it has come now, in the transaction of what it wrote.
+UPDATE public.projections
+SET
+    last_processed_transaction = %(transaction)s::text::xid8,
+    last_processed_position = %(position)s::bigint,
+    last_processed_event_id = %(event_id)s::uuid,
+    last_processed_timestamp = %(recorded_at)s::timestamptz
+WHERE projection_name = %(name)s;
+
+-- set_status --
+-- Whether it runs, and if not, why.
+UPDATE public.projections
+SET status = %(status)s, cause = %(cause)s::text, failed_event_id = %(event_id)s::uuid
+WHERE projection_name = %(name)s;
+
+-- behind --
+-- Of these projections those that run and have events before them.
+SELECT p.projection_name
+FROM public.projections AS p
+WHERE
+    p.projection_name = ANY(%(names)s)
+    AND p.status = 'active'
+    AND EXISTS (
+        SELECT FROM public.events AS e
+        WHERE
+            (e.transaction_id, e.position)
+            > (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
+            AND e.transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+    );
+
+-- register --
+-- A table's state, from nothing.
+INSERT INTO public.projections (projection_name, status, mode, shape)
+VALUES (%(name)s, %(status)s, %(mode)s, %(shape)s)
+ON CONFLICT (projection_name) DO UPDATE
+SET
+    status = excluded.status, mode = excluded.mode, shape = excluded.shape, cause = NULL,
+    failed_event_id = NULL, last_processed_event_id = NULL, last_processed_timestamp = NULL,
+    last_processed_transaction = NULL, last_processed_position = NULL, seen_snapshot = NULL;
+
+-- forget --
+-- A table that is gone has no state.
+DELETE FROM public.projections WHERE projection_name = %(name)s;
+
+-- rename --
+-- A table's state under the name of the place that the table moves to.
+UPDATE public.projections SET projection_name = %(to)s, status = %(status)s
+WHERE projection_name = %(name)s;
+
+-- note_seen --
+-- What an inline projection has seen at this moment, which is all that is committed.
+UPDATE public.projections SET seen_snapshot = pg_current_snapshot()
+WHERE projection_name = %(name)s;
+
+-- take_turns --
+-- One program at a time makes, builds and switches tables.
+SELECT pg_advisory_xact_lock(hashtextextended('neolayer projections', 0));
+
+-- certify --
+-- Keep what a replay came to beside what was there; the certificate's number.
+INSERT INTO public.projection_certificates (
+    projection_name, as_of_transaction, as_of_position, live_rows, live_digest,
+    replay_rows, replay_digest
+)
+VALUES (
+    %(name)s, %(transaction)s::text::xid8, %(position)s::bigint, %(live_rows)s, %(live_digest)s,
+    %(replay_rows)s, %(replay_digest)s
+)
+RETURNING id, created_at;
+
+-- list --
+-- Every table's state, how many events lie before it (up to a hundred thousand), and since when
+-- the first of them waits; the newest certificate of each. An inline one has none before it.
+SELECT
+    p.projection_name, p.mode, p.status, p.last_processed_transaction::text,
+    p.last_processed_position, p.last_processed_timestamp, p.cause, p.failed_event_id,
+    coalesce(b.events, 0), b.since, c.created_at,
+    c.live_rows = c.replay_rows AND c.live_digest = c.replay_digest
+FROM public.projections AS p
+LEFT JOIN LATERAL (
+    SELECT count(*) AS events, min(w.created_at) AS since
+    FROM (
+        SELECT e.created_at FROM public.events AS e
+        WHERE
+            (e.transaction_id, e.position)
+            > (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
+        LIMIT 100000
+    ) AS w
+) AS b ON p.mode = 'async' OR p.projection_name LIKE '%%:%%'
+LEFT JOIN LATERAL (
+    SELECT d.created_at, d.live_rows, d.replay_rows, d.live_digest, d.replay_digest
+    FROM public.projection_certificates AS d
+    WHERE d.projection_name = p.projection_name
+    ORDER BY d.id DESC LIMIT 1
+) AS c ON true
+ORDER BY p.projection_name;
+
+-- has_table --
+-- Whether a table is there.
+SELECT to_regclass(%(table)s) IS NOT NULL;
+
+-- hold_appends --
+-- No append comes in between; those under way end first.
+LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE;
+
+-- reached --
+-- Whether a projection has folded all that is committed by now.
+SELECT
+    p.status,
+    NOT EXISTS (
+        SELECT FROM public.events AS e
+        WHERE
+            e.tenant_id = %(tenant)s
+            AND (e.transaction_id, e.position)
+            > (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
+    )
+FROM public.projections AS p WHERE p.projection_name = %(name)s;
+
+-- lock_rows --
+-- Take turns with other appends that concern the same rows of an inline projection.
+SELECT public.lock_read_model_rows(%(projection)s, %(keys)s::text []);

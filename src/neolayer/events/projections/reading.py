@@ -1,0 +1,167 @@
+"""Reading read models: a tenant's rows, typed, opened, and as fresh as the reader asks for.
+
+    row = await acme.read_models.get(BALANCES, account_id, at_least=written.position)
+
+An inline projection is always up to date. An asynchronous one may lag; `at_least` waits until it
+has folded whatever was committed when the read began, which holds every position given out before.
+Reads below go through row-level security, as every read of a tenant does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import InvalidInput, NeolayerError
+from neolayer.events.codec import TenantCodec, open_fields, subjects_in
+from neolayer.events.errors import ProjectionFailed, ProjectionNotReady
+from neolayer.events.personal import personal_fields
+from neolayer.events.projections.model import AnyProjection, Key, Mode, Projection, Slot
+from neolayer.events.projections.shape import Shape, keys_json, shape_of, statements, table
+from neolayer.position import Position
+from neolayer.tenancy import Scope
+
+QUERIES = load_queries(__name__)
+_PATIENCE = timedelta(seconds=5)
+_POLL_S = 0.01
+_LONGEST_POLL_S = 0.1
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class NotFoldedYet(NeolayerError):
+    """A read model does not reflect what was asked for yet."""
+
+    exit_code = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReadModels:
+    """The read models of one tenant. `scope` is one of the event store."""
+
+    scope: Scope
+    codec: TenantCodec
+
+    async def get(
+        self,
+        projection: Projection[R],
+        *key: Any,
+        at_least: Position | None = None,
+        within: timedelta = _PATIENCE,
+    ) -> R | None:
+        """The row with that key, or None.
+
+        Raises NotFoldedYet where it does not reflect `at_least` in time, ProjectionFailed where
+        it stands still, ProjectionNotReady before it has a table.
+        """
+        if len(key) != len(projection.key):
+            raise InvalidInput(f"a key of {projection.name} is {', '.join(projection.key)}")
+        await self._wait(projection, at_least, within)
+        shape = shape_of(projection)
+        query = statements(shape, table(projection, Slot.LIVE), locking=False).read
+        params = {"keys": keys_json(shape, [(self.codec.tenant, key)])}
+        rows = await self._opened(projection, [row[1] for row in await self._fetch(query, params)])
+        return rows[0] if rows else None
+
+    async def list(
+        self,
+        projection: Projection[R],
+        *,
+        after: Key | None = None,
+        limit: int = 100,
+        at_least: Position | None = None,
+        within: timedelta = _PATIENCE,
+        **equal: Any,
+    ) -> list[R]:
+        """Rows in the order of their keys, those behind the key `after`; `equal` are fields and the
+        values they must have. Raises as `get`.
+        """
+        await self._wait(projection, at_least, within)
+        shape = shape_of(projection)
+        query, params = _listing(projection, shape, after, limit, equal)
+        return await self._opened(projection, [row[0] for row in await self._fetch(query, params)])
+
+    async def _fetch(
+        self, query: sql.Composed, params: dict[str, Any]
+    ) -> Sequence[tuple[Any, ...]]:
+        try:
+            return await self.scope.fetch(query, params)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as exc:
+            raise ProjectionNotReady(
+                "the read model has no table yet, or one of other fields",
+                hint="neolayer projections list says how each is",
+            ) from exc
+
+    async def _opened(self, projection: Projection[R], texts: Sequence[str]) -> list[R]:
+        decoder = shape_of(projection).decoder
+        rows = [cast("R", decoder.decode(text)) for text in texts]
+        personal = personal_fields(projection.row)
+        if not personal:
+            return rows
+        keys = await self.codec.subjects.keys(subjects_in(rows, personal))
+        tenant = self.codec.tenant
+        return [cast("R", open_fields(row, personal, keys, tenant=tenant)) for row in rows]
+
+    async def _wait(
+        self, projection: AnyProjection, at_least: Position | None, within: timedelta
+    ) -> None:
+        if at_least is None or projection.mode is Mode.INLINE:
+            return
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + within.total_seconds(), _POLL_S
+        params = {"name": projection.name, "tenant": self.codec.tenant}
+        while True:
+            row = await self.scope.one(QUERIES.reached, params)
+            if row is not None and row[1]:
+                return
+            if row is not None and row[0] == "failed":
+                raise ProjectionFailed(
+                    f"{projection.name} stands still and does not reflect {at_least}",
+                    hint="neolayer projections list says why",
+                )
+            if loop.time() >= deadline:
+                raise NotFoldedYet(
+                    f"{projection.name} does not reflect {at_least} yet",
+                    hint="neolayer projections list says how far it is",
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+
+def _listing(
+    projection: AnyProjection, shape: Shape, after: Key | None, limit: int, equal: dict[str, Any]
+) -> tuple[sql.Composed, dict[str, Any]]:
+    columns = {column.name: column.type for column in shape.columns}
+    if unknown := sorted(set(equal) - set(columns)):
+        raise InvalidInput(f"{projection.name} has no field {unknown[0]!r}")
+    conditions: list[sql.Composable] = [
+        sql.SQL("t.{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in equal
+    ]
+    params: dict[str, Any] = {**equal, "rows_at_most": limit}
+    if after is not None:
+        marks = [f"after_{number}" for number in range(len(shape.key))]
+        params |= dict(zip(marks, after, strict=True))
+        conditions.append(
+            sql.SQL("({}) > ({})").format(
+                _qualified(shape.key), sql.SQL(", ").join(map(sql.Placeholder, marks))
+            )
+        )
+    query = sql.SQL("SELECT to_jsonb(t)::text FROM {} AS t{} ORDER BY {} LIMIT {}").format(
+        table(projection, Slot.LIVE),
+        sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL(""),
+        _qualified(("tenant_id", *shape.key)),
+        sql.Placeholder("rows_at_most"),
+    )
+    return query, params
+
+
+def _qualified(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier("t", name) for name in names)

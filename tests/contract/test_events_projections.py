@@ -1,0 +1,161 @@
+"""Read models: folded inline and behind, once whatever happens, and stopped by what they cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from tests.fixtures.bank import (
+    BALANCES,
+    INLINE_BALANCES,
+    INLINE_TOTALS,
+    TOTALS,
+    AccountClosed,
+    Balance,
+    Deposited,
+    Opened,
+    Total,
+    Withdrawn,
+)
+from tests.fixtures.fix_projections import Bank
+
+from neolayer.events.errors import ProjectionFailed
+from neolayer.events.projections import Occurrence
+from neolayer.events.projections.rebuild import resume
+from neolayer.events.projections.status import standings
+from neolayer.events.rooms import TenantRooms
+
+
+async def open_account(acme: TenantRooms, *amounts: int, owner: str = "Ann") -> UUID:
+    account = uuid4()
+    events = [Opened(uuid4(), owner), *(Deposited(amount) for amount in amounts)]
+    await acme.events.append(account, events)
+    return account
+
+
+async def test_an_asynchronous_read_model_follows_its_events(the_bank: Bank) -> None:
+    """A row comes, changes and goes as its events say, for each tenant by itself."""
+    acme, other = await the_bank.tenant(), await the_bank.tenant()
+    account = await open_account(acme, 5, 7)
+    theirs = await open_account(other, 100)
+    assert await acme.read_models.get(BALANCES, account) is None
+    assert await the_bank.project() > 0
+    row = await acme.read_models.get(BALANCES, account)
+    assert row == Balance(account, 12, 2, "Ann")
+    assert await acme.read_models.get(BALANCES, theirs) is None
+    assert await other.read_models.list(TOTALS) == [
+        Total("Deposited", 1, 100),
+        Total("all", 1, 100),
+    ]
+    await acme.events.append(account, [Withdrawn(2), AccountClosed()])
+    await the_bank.project()
+    assert await acme.read_models.get(BALANCES, account) is None
+    assert await the_bank.project() == 0
+
+
+async def test_an_inline_read_model_is_there_with_the_append(the_bank: Bank) -> None:
+    """Read at once, and undone with an append that is refused."""
+    acme = await the_bank.tenant()
+    account = await open_account(acme, 5)
+    assert await acme.read_models.get(INLINE_BALANCES, account) == Balance(account, 5, 1, "Ann")
+    with pytest.raises(Exception, match="version"):
+        await acme.events.append(account, [Deposited(1)], expected_version=1)
+    assert await acme.read_models.get(INLINE_BALANCES, account) == Balance(account, 5, 1, "Ann")
+    assert await acme.read_models.list(INLINE_TOTALS, kind="all") == [Total("all", 1, 5)]
+
+
+async def test_appends_at_once_lose_nothing_of_a_shared_inline_row(the_bank: Bank) -> None:
+    """Twenty streams feed one row that is not there yet; all are counted."""
+    acme = await the_bank.tenant()
+    await asyncio.gather(*(acme.events.append(uuid4(), [Deposited(1)]) for _ in range(20)))
+    assert await acme.read_models.get(INLINE_TOTALS, "all") == Total("all", 20, 20)
+
+
+async def test_reading_waits_for_what_was_written(the_bank: Bank) -> None:
+    """`at_least` a write's position: the read model has folded it, or says that it has not."""
+    acme = await the_bank.tenant()
+    account = uuid4()
+    written = await acme.events.append(account, [Deposited(5)])
+    reading = asyncio.create_task(
+        acme.read_models.get(BALANCES, account, at_least=written.position)
+    )
+    await the_bank.project()
+    assert await reading == Balance(account, 5, 1)
+
+
+async def test_pages_of_any_size_come_to_the_same(the_bank: Bank) -> None:
+    """One event at a time, or all at once."""
+    acme = await the_bank.tenant()
+    account = await open_account(acme, *range(1, 20))
+    await the_bank.project(page_events=3)
+    assert await acme.read_models.get(BALANCES, account) == Balance(account, 190, 19, "Ann")
+
+
+async def test_C8_a_failing_projection_stops_and_others_go_on(the_bank: Bank) -> None:
+    """It stands at the event it failed on, says why, and goes on from there when it is mended."""
+    acme = await the_bank.tenant()
+    account = uuid4()
+    await acme.events.append(account, [Deposited(n) for n in (1, 2, 666, 4)])
+
+    def fold(row: Balance | None, seen: Occurrence) -> Balance | None:
+        if getattr(seen.event, "amount", 0) == 666:
+            raise ValueError("the number of the beast")
+        return BALANCES.fold(row, seen)
+
+    broken = await the_bank.with_domain(replace(BALANCES, fold=fold), TOTALS)
+    await broken.project()
+    assert await acme.read_models.get(BALANCES, account) == Balance(account, 3, 2)
+    assert await acme.read_models.get(TOTALS, "all") == Total("all", 4, 673)
+    (standing,) = [one for one in await standings(the_bank.endpoints) if one.name == "balances"]
+    assert (standing.status, standing.lag_events) == ("failed", 2)
+    assert "ValueError: the number of the beast" in (standing.cause or "")
+    events = await acme.events.read_all()
+    assert standing.failed_event_id == events[2][1].event_id
+    with pytest.raises(ProjectionFailed, match="stands still"):
+        last = await acme.events.append(account, [Deposited(1)])
+        await acme.read_models.get(BALANCES, account, at_least=last.position)
+    await resume(the_bank.endpoints, the_bank.domain, "balances")
+    await the_bank.project()
+    assert await acme.read_models.get(BALANCES, account) == Balance(account, 674, 5)
+
+
+async def test_an_inline_projection_that_fails_refuses_the_append(the_bank: Bank) -> None:
+    """Nothing is stored, and the refusal names projection and event."""
+
+    def fold(row: Balance | None, seen: Occurrence) -> Balance | None:
+        raise ValueError("no")
+
+    broken = await the_bank.with_domain(replace(INLINE_BALANCES, fold=fold))
+    acme = broken.again(await the_bank.tenant())
+    account = uuid4()
+    with pytest.raises(ProjectionFailed, match="inline_balances failed on event"):
+        await acme.events.append(account, [Deposited(1)])
+    assert await acme.events.state(account) is None
+
+
+async def test_two_projectors_fold_each_event_once(the_bank: Bank) -> None:
+    """The one passes by what the other has in hand."""
+    acme = await the_bank.tenant()
+    account = await open_account(acme, *range(1, 101))
+    await asyncio.gather(*(the_bank.project(page_events=5) for _ in range(3)))
+    while await the_bank.project():
+        pass
+    assert await acme.read_models.get(BALANCES, account) == Balance(account, 5050, 100, "Ann")
+
+
+async def test_events_of_a_running_transaction_are_not_passed_by(the_bank: Bank) -> None:
+    """An append that began first and commits last is folded all the same."""
+    acme = await the_bank.tenant()
+    late, account = uuid4(), uuid4()
+    async with acme.events.scope.transaction() as tx:
+        from neolayer.events.model import NewEvent, StreamAppend
+
+        event = NewEvent("deposited", {"amount": 3, "currency": "EUR"}, schema_version=3)
+        await acme.events.stored.append_in(tx, [StreamAppend(late, [event], "account")])
+        await acme.events.append(account, [Deposited(5)])
+        await the_bank.project()
+        assert await acme.read_models.get(TOTALS, "all") is None  # not before the older one ends
+    await the_bank.project()
+    assert await acme.read_models.get(TOTALS, "all") == Total("all", 2, 8)

@@ -51,6 +51,7 @@ from neolayer.identity.pickup import PickupFolder
 from neolayer.identity.session_tokens import Kind, parse_token
 from neolayer.keys import Keyring
 from neolayer.platform import endpoints, keyring
+from neolayer.position import Position
 from neolayer.settings import Settings, load_settings
 from neolayer.tenancy import (
     NOBODYS,
@@ -116,6 +117,10 @@ class TenantView:
     sealed_data: SealedDataStore
     computations: Computations
     audit: AuditTrail
+
+    async def position(self) -> Position:
+        """What a store must reflect to have all that was written through this view until now."""
+        return await self.scope.position()
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,3 +68,38 @@ def pack_version(epoch: int, lsn: int) -> int:
     if not 0 <= lsn <= _MAX_LSN or not 0 <= epoch <= _MAX_EPOCH:
         raise OverflowError(f"position {epoch}:{format_lsn(lsn)} does not fit a version")
     return (epoch << _LSN_BITS) | lsn
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """One position a database: what a caller must see of all that they wrote, as one token."""
+
+    each: tuple[Position, ...] = ()
+
+    @classmethod
+    def of(cls, *positions: Position | None) -> Positions:
+        """The furthest of each database, sorted by its name."""
+        furthest: dict[str, Position] = {}
+        for one in positions:
+            if one is not None and one >= furthest.get(one.database, one):
+                furthest[one.database] = one
+        return cls(tuple(furthest[name] for name in sorted(furthest)))
+
+    @classmethod
+    def parse(cls, text: str) -> Positions:
+        """The inverse of `str()`. Raises ValueError."""
+        return cls.of(*(Position.parse(part.strip()) for part in text.split(",") if part.strip()))
+
+    def plus(self, *positions: Position | None) -> Positions:
+        """These and further ones."""
+        return Positions.of(*self.each, *positions)
+
+    def at(self, database: str) -> Position | None:
+        """The position of one database, or None."""
+        return next((one for one in self.each if one.database == database), None)
+
+    def __bool__(self) -> bool:
+        return bool(self.each)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.each))

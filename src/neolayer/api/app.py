@@ -22,7 +22,7 @@ from neolayer.api import problems
 from neolayer.api.bodies import check_body
 from neolayer.api.document import DocumentPlugin
 from neolayer.api.health import live, ready
-from neolayer.api.layer import Authentication, Layer
+from neolayer.api.layer import Authentication, Layer, tell_position
 from neolayer.api.metrics import metrics
 from neolayer.api.routes import (
     attestations,
@@ -85,6 +85,7 @@ def make_app(
         lifespan=[lifespan],
         middleware=[DefineMiddleware(Authentication, exclude=list(_OPEN))],
         before_request=check_body,
+        before_send=[tell_position],
         exception_handlers=problems.HANDLERS,
         response_headers=problems.HEADERS,
         request_max_body_size=LARGEST_BODY,

@@ -16,10 +16,11 @@ from uuid import UUID
 
 from litestar import Request
 from litestar.connection import ASGIConnection
-from litestar.datastructures import State
+from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
+from litestar.types import HTTPScope, Message
 
 from neolayer.api.callers import bearer_token, source_address, user_agent
 from neolayer.errors import AccessDenied, LimitExceeded
@@ -27,9 +28,14 @@ from neolayer.face import Platform, TenantView
 from neolayer.identity import Access, Client, UnknownToken
 from neolayer.settings import ServeSettings
 from neolayer.tenancy import Principal, TenantNotFound
+from neolayer.tenancy.database import Written
 
 # In a handler's `opt`: which permission it asks for, for the document and the tests.
 PERMISSION = "permission"
+# In the answer to a request that may have written: what a store must reflect to have all of it.
+POSITION_HEADER = "Neolayer-Position"
+_READING = ("GET", "HEAD", "OPTIONS")
+_WRITTEN = "written"
 Asking = Request[Principal, Access, State]
 
 
@@ -169,7 +175,19 @@ async def provide_platform(request: Asking) -> Platform:
 async def provide_tenant(request: Asking) -> TenantView:
     """The tenant of the token, acting as whoever bears it."""
     platform = await layer_of(request).platform()
-    return platform.view(request.auth.tenant, by=request.auth.principal)
+    view = platform.view(request.auth.tenant, by=request.auth.principal)
+    if request.method not in _READING:
+        view.scope.written.is_wanted = True
+        request.scope["state"][_WRITTEN] = view.scope.written
+    return view
+
+
+async def tell_position(message: Message, scope: HTTPScope) -> None:
+    """Say in a header how far the request has written, before its answer is sent."""
+    written: Written | None = scope.get("state", {}).get(_WRITTEN)
+    if message["type"] == "http.response.start" and written and written.position:
+        headers = MutableScopeHeaders.from_message(message)
+        headers[POSITION_HEADER] = str(written.position)
 
 
 # What handlers declare: `acme: Acme`, `platform: Opened`.

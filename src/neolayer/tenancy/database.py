@@ -28,6 +28,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.copy import copy_rows
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Rows, Statement
+from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
 from neolayer.tenancy.lending import CoreConnection, Lender, open_lender
 from neolayer.tenancy.model import TenantLimitExceeded
@@ -37,16 +38,38 @@ QUERIES = load_queries(__name__)
 T = TypeVar("T")
 _LIMIT_REACHED = "NL402"  # raised by core.count_usage()
 _COMMIT: tuple[Statement, Params | None] = (QUERIES.commit, None)
+_REACHED: tuple[Statement, Params | None] = (QUERIES.reached, None)
+
+
+@dataclass(slots=True)
+class Written:
+    """How far a scope has written, for whoever wants to read their own writes elsewhere.
+
+    Asking costs a commit a few percent, so it is done where `is_wanted`, or later by
+    `Scope.position`. What is known is an upper bound of the commit's own position.
+    """
+
+    database: Database
+    is_wanted: bool = False
+    position: Position | None = None
+
+    def note(self, lsn: int | None) -> None:
+        """What was sent is committed, at or below this place in the log, if that is known."""
+        self.position = None if lsn is None else Position(CURRENT_EPOCH, lsn, self.database)
 
 
 @dataclass(slots=True)
 class Transaction:
-    """An open transaction of one tenant and principal."""
+    """An open transaction of one tenant and principal.
+
+    Where `written.is_wanted`, COMMIT brings the position along, in the same round trip.
+    """
 
     tenant: UUID | None
     by: Principal
     _connection: CoreConnection
     _context: str
+    _written: Written
     _begun: bool = False
     _deferred: list[tuple[Statement, Params | None]] = field(
         default_factory=list[tuple[Statement, Params | None]]
@@ -56,11 +79,17 @@ class Transaction:
         """Run one statement. Psycopg's errors pass through."""
         return (await self._send((query, params)))[-1]
 
-    async def _send(self, *statements: tuple[Statement, Params | None]) -> list[Rows]:
+    async def _send(
+        self,
+        *statements: tuple[Statement, Params | None],
+        after: Sequence[tuple[Statement, Params | None]] = (),
+    ) -> list[Rows]:
         if self._begun:
-            return await self._connection.round_trip(statements)
+            return await self._connection.round_trip(statements, after=after)
         self._begun = True
-        return await self._connection.enter_and(self._context, *statements, begin=True)
+        return await self._connection.enter_and(
+            self._context, *statements, begin=True, after=after
+        )
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
         """All rows of one statement."""
@@ -109,9 +138,11 @@ class Transaction:
         """
         if not self._begun and not self._deferred:
             return
-        results = await self._send(*self._deferred, _COMMIT)
-        if results[-1].statusmessage != "COMMIT":
+        asked = (_REACHED,) if self._written.is_wanted else ()
+        results = await self._send(*self._deferred, _COMMIT, after=asked)
+        if results[-1 - len(asked)].statusmessage != "COMMIT":
             raise psycopg.errors.InFailedSqlTransaction("a statement had failed: nothing is stored")
+        self._written.note(results[-1].rows[0][0] if asked else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +155,18 @@ class Scope:
     core: TenantDatabase
     tenant: UUID | None
     by: Principal
+    written: Written = field(compare=False, repr=False)
 
     def acting_as(self, by: Principal) -> Scope:
         """The same tenant with another principal, such as after a login."""
-        return Scope(self.core, self.tenant, by)
+        return Scope(self.core, self.tenant, by, self.written)
+
+    async def position(self) -> Position:
+        """A store that reflects this has all that was written through this scope until now."""
+        if self.written.position is not None:
+            return self.written.position
+        ((lsn,),) = await self.fetch(QUERIES.reached)
+        return Position(CURRENT_EPOCH, lsn, self.core.database)
 
     @asynccontextmanager
     async def transaction(self, *, lifetime: timedelta = LIFETIME) -> AsyncGenerator[Transaction]:
@@ -137,7 +176,7 @@ class Scope:
         """
         context = self.core.signer.sign(self.tenant, self.by, lifetime=lifetime)
         async with self.core.connection() as connection:
-            tx = Transaction(self.tenant, self.by, connection, context)
+            tx = Transaction(self.tenant, self.by, connection, context, self.written)
             yield tx
             await tx.commit()
 
@@ -164,8 +203,13 @@ class Scope:
     async def _execute(self, query: Statement, params: Params | None) -> Rows:
         context = self.core.signer.sign(self.tenant, self.by)
         # Statements sent together without BEGIN are one transaction.
+        asked = (_REACHED,) if self.written.is_wanted else ()
         async with self.core.connection() as connection:
-            return (await connection.enter_and(context, (query, params), begin=False))[-1]
+            results = await connection.enter_and(
+                context, (query, params), begin=False, after=asked
+            )
+        self.written.note(results[-1].rows[0][0] if asked else None)
+        return results[-1 - len(asked)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +222,11 @@ class TenantDatabase:
 
     def scope(self, tenant: UUID, *, by: Principal) -> Scope:
         """One tenant's data, for `by`."""
-        return Scope(self, tenant, by)
+        return Scope(self, tenant, by, Written(self.database))
 
     def platform(self, *, by: Principal) -> Scope:
         """What is under no tenant: public rows, and audit entries of no tenant."""
-        return Scope(self, None, by)
+        return Scope(self, None, by, Written(self.database))
 
     @property
     def open_connections(self) -> int:

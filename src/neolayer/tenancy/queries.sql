@@ -31,3 +31,7 @@ DISCARD ALL;
 -- forget_staging --
 -- The temporary table of an earlier bulk load in this transaction.
 DROP TABLE IF EXISTS pg_temp.staging;
+
+-- reached --
+-- Up to where the log is on disk, which a commit before this is.
+SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;

@@ -9,9 +9,10 @@ async with neolayer.open(data_dir=".neolayer") as platform:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from neolayer.enclave import (
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.connections import Pool, open_pool
 from neolayer.engines.redis.client import connect as connect_redis
+from neolayer.freshness import ALL_STORES, AsOf, Store, wait_for
 from neolayer.identity import (
     AccessCache,
     Client,
@@ -51,7 +53,7 @@ from neolayer.identity.pickup import PickupFolder
 from neolayer.identity.session_tokens import Kind, parse_token
 from neolayer.keys import Keyring
 from neolayer.platform import endpoints, keyring
-from neolayer.position import Position
+from neolayer.position import Position, Positions
 from neolayer.settings import Settings, load_settings
 from neolayer.tenancy import (
     NOBODYS,
@@ -76,9 +78,20 @@ class ChainReads:
         self._pool = pool
         self._cache = cache
 
-    async def transaction(self, network: str, transaction_hash: str) -> Transaction | None:
-        """The transaction in whatever state it is, through the cache; None where unknown."""
-        return await self._cache.transaction(network, transaction_hash)
+    async def transaction(
+        self, network: str, transaction_hash: str, *, at_least: Position | None = None
+    ) -> Transaction | None:
+        """The transaction in whatever state it is, through the cache; None where unknown.
+
+        It reflects `at_least`: what the cache has of an earlier position is not used.
+        """
+        return await self._cache.transaction(network, transaction_hash, at_least=at_least)
+
+    async def transaction_as_of(
+        self, network: str, transaction_hash: str, *, at_least: Position | None = None
+    ) -> AsOf[Transaction | None]:
+        """The same, with the position that the answer reflects."""
+        return await self._cache.transaction_as_of(network, transaction_hash, at_least=at_least)
 
     async def block(self, network: str, number: int) -> Block | None:
         """The block at that height, or None."""
@@ -219,6 +232,19 @@ class Platform:
         tenant = parse_token(refresh_token, Kind.REFRESH).tenant
         sessions = self.view(tenant, by=Principal.anonymous()).sessions
         return await sessions.refresh(refresh_token, ip_address=ip_address, user_agent=user_agent)
+
+    async def wait_for(
+        self,
+        position: Position | Positions,
+        *,
+        stores: Collection[Store] = ALL_STORES,
+        timeout: timedelta = timedelta(seconds=10),  # noqa: ASYNC109  it says how far each is
+    ) -> dict[Store, Position]:
+        """Return when these stores reflect a position, with what they reflect then.
+
+        Raises NotFresh at the time limit, saying how far each is.
+        """
+        return await wait_for(position, self._endpoints, stores=stores, timeout=timeout)
 
     async def list_tenants(self, *, after: str = "", limit: int = 100) -> list[Tenant]:
         """All tenants by identifier, those that come after `after`."""

@@ -14,6 +14,7 @@ from tests.fixtures.fix_api import PASSWORD, Api, until
 from neolayer.api.app import ROUTERS
 from neolayer.api.layer import PERMISSION
 from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.position import Position
 from neolayer.settings import Settings
 
 LOGIN = {"tenant": "acme", "name": "ann", "password": PASSWORD}
@@ -304,3 +305,14 @@ async def test_wallets_and_attestations_are_bound_to_the_tenant_of_the_token(
     trail = (await ann.ask("GET", "/v1/audit", params={"resource": "wallet"})).json()
     assert {entry["principal"] for entry in trail} == {f"user:{ann.user_id}"}
     assert (await bob.ask("GET", "/v1/audit", params={"resource": "wallet"})).json() == []
+
+
+async def test_a_write_says_its_position_and_a_read_does_not(api: Api) -> None:
+    """What a client must ask a store for to find its own write there."""
+    acme = await api.tenant("acme")
+    ann = await api.person(acme, "ann", "owner")
+    made = await ann.ask("POST", "/v1/roles", json={"name": "clerk", "permissions": []})
+    assert made.status_code == 201, made.text
+    position = Position.parse(made.headers["neolayer-position"])
+    assert Position(1, 0) < position <= await acme.position()
+    assert "neolayer-position" not in (await ann.ask("GET", "/v1/roles")).headers

@@ -166,3 +166,28 @@ async def test_changed_keys_leave_tombstones_under_both_names(relay_scene: Relay
         )
         with relay_scene.redis() as client:
             assert sorted(client.keys("account:*")) == [b"account:ann:1", b"account:eve:1"]
+
+
+async def test_a_cached_answer_is_used_only_where_it_reflects_what_is_asked(
+    layer: Endpoints,
+) -> None:
+    """What lies in a cache whose relay stands still answers up to where it was read; above that
+    the database does, and either says which position its answer reflects."""
+    write(layer, NETWORK_ROW, TRANSACTIONS, HEAD)
+    client = connect_redis(layer.redis)
+    async with await connect(
+        layer.postgres.dsn(Role.APP), autocommit=True, application_name="test"
+    ) as connection:
+        cache = TransactionCache(connection, client)
+        first = await cache.transaction_as_of("synthetic", HASH)
+        position = write(layer, CONFIRM)
+        stale = await cache.transaction_as_of("synthetic", HASH, at_least=first.position)
+        fresh = await cache.transaction_as_of("synthetic", HASH, at_least=position)
+        await client.set(CHECKPOINT_KEY, version_text(position.version))
+        moved = await cache.transaction_as_of("synthetic", HASH)
+    await client.aclose()
+    assert stale.value is not None and stale.value.gas_used is None
+    assert stale.position == first.position
+    assert fresh.value is not None and fresh.value.gas_used == 21000
+    assert fresh.position is not None and moved.position is not None
+    assert fresh.position >= position and moved.position >= fresh.position

@@ -11,6 +11,7 @@ from tests.fixtures.fix_tenancy import NewTenant
 
 from neolayer import audit
 from neolayer.engines.endpoints import Endpoints
+from neolayer.position import Position
 from neolayer.tenancy import CoreDatabase, Principal, Scope
 
 COUNT = "SELECT count(*) FROM core.tenant_data"
@@ -107,3 +108,34 @@ async def test_an_audit_entry_is_stored_with_the_change(
     assert found == [(str(scope.by), scope.by.user_id, "UPDATE", {"name": "x"})]
     async with core.platform(by=Principal.anonymous()).transaction() as tx:
         audit.append(tx, audit.Entry("LOGIN", "user", success=False))
+
+
+async def test_a_scope_knows_how_far_it_has_written(new_tenant: NewTenant) -> None:
+    """The position comes with COMMIT where it is wanted, and is asked for where it is not; either
+    way it is at or above the commit and below the next one."""
+    scope = await new_tenant()
+    assert scope.written.position is None
+    positions: list[Position] = []
+    for is_wanted in (False, True, True, False):
+        scope.written.is_wanted = is_wanted
+        before = await log_end(scope)
+        async with scope.transaction() as tx:
+            await tx.execute(ADD, (tx.tenant, uuid4()))
+        assert (scope.written.position is not None) == is_wanted
+        positions.append(await scope.acting_as(Principal.operator("other")).position())
+        assert before < positions[-1] <= await log_end(scope)
+    assert positions == sorted(positions)
+    scope.written.is_wanted = True
+    await scope.one(
+        "INSERT INTO core.tenant_data (tenant_id, data_id, data) VALUES (%s, %s, '{}') RETURNING 1",
+        (scope.tenant, uuid4()),
+    )
+    assert scope.written.position is not None and scope.written.position > positions[-1]
+
+
+async def log_end(scope: Scope) -> Position:
+    row = await scope.core.platform(by=scope.by).one(
+        "SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
+    )
+    assert row is not None
+    return Position(1, row[0])

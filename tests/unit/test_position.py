@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neolayer.position import Position, format_lsn, parse_lsn
+from neolayer.position import Position, Positions, format_lsn, parse_lsn
 
 lsns = st.integers(0, (1 << 48) - 1)
 epochs = st.integers(0, 30_000)
@@ -54,3 +54,16 @@ def test_text_that_is_no_position_is_refused(text: str) -> None:
     """Parsing anything else says what was expected."""
     with pytest.raises(ValueError, match="expected"):
         Position.parse(text)
+
+
+def test_a_token_holds_the_furthest_of_each_database() -> None:
+    """Positions of several databases are one text; of one database only the furthest counts."""
+    core, events = Position(1, 5), Position(1, 9, "event_store")
+    token = Positions.of(events, core, Position(1, 3), None)
+    assert str(token) == "event_store:1:0/9,neolayer:1:0/5"
+    assert Positions.parse(str(token)) == token
+    assert token.plus(Position(2, 1)).at("neolayer") == Position(2, 1)
+    assert token.at("timeseries") is None
+    assert not Positions() and Positions.parse("") == Positions()
+    with pytest.raises(ValueError, match="not a position"):
+        Positions.parse("neolayer:1:0/5,nonsense")

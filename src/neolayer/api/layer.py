@@ -20,7 +20,7 @@ from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
-from litestar.types import HTTPScope, Message
+from litestar.types import Message, Scope
 
 from neolayer.api.callers import bearer_token, source_address, user_agent
 from neolayer.errors import AccessDenied, LimitExceeded
@@ -182,9 +182,9 @@ async def provide_tenant(request: Asking) -> TenantView:
     return view
 
 
-async def tell_position(message: Message, scope: HTTPScope) -> None:
+async def tell_position(message: Message, scope: Scope) -> None:
     """Say in a header how far the request has written, before its answer is sent."""
-    written: Written | None = scope.get("state", {}).get(_WRITTEN)
+    written: Written | None = scope["state"].get(_WRITTEN)
     if message["type"] == "http.response.start" and written and written.position:
         headers = MutableScopeHeaders.from_message(message)
         headers[POSITION_HEADER] = str(written.position)

@@ -24,8 +24,16 @@ from neolayer.chain.reading import Transaction
 from neolayer.engines.postgres.connections import Connection
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.redis.scripts import load_script
-from neolayer.freshness.cache_versions import FLOOR_KEY, PUT_WITHIN, read_entry, version_text
-from neolayer.position import CURRENT_EPOCH, pack_version
+from neolayer.freshness import AsOf
+from neolayer.freshness.cache_versions import (
+    CHECKPOINT_KEY,
+    FLOOR_KEY,
+    PUT_WITHIN,
+    read_entry,
+    version_of,
+    version_text,
+)
+from neolayer.position import CURRENT_EPOCH, Position, pack_version
 
 _LIVES: Final = timedelta(minutes=5)
 _REST_S: Final = 1.0
@@ -48,31 +56,48 @@ class TransactionCache:
         self._redis = redis
         self._rests_until = 0.0
 
-    async def transaction(self, network: str, transaction_hash: str) -> Transaction | None:
-        """The transaction in whatever state it is, with its confirmations as of now, or None."""
+    async def transaction(
+        self, network: str, transaction_hash: str, *, at_least: Position | None = None
+    ) -> Transaction | None:
+        """The transaction in whatever state it is, with its confirmations as of now, or None.
+
+        What the cache has is used where it reflects `at_least`; PostgreSQL always does.
+        """
+        return (await self.transaction_as_of(network, transaction_hash, at_least=at_least)).value
+
+    async def transaction_as_of(
+        self, network: str, transaction_hash: str, *, at_least: Position | None = None
+    ) -> AsOf[Transaction | None]:
+        """The same, with the position that it reflects."""
         cursor = await self._connection.execute(_sql.network_head, {"network": network})
         found = await cursor.fetchone()
         if found is None:
-            return None
+            return AsOf(None, None)
         network_id, head = found
-        stored = await self._stored(network_id, transaction_hash.lower())
-        return stored and replace(stored, confirmation_count=_confirmations(stored, head))
+        wanted = at_least.version if at_least is not None else 0
+        stored, version = await self._stored(network_id, transaction_hash.lower(), wanted)
+        if stored is not None:
+            stored = replace(stored, confirmation_count=_confirmations(stored, head))
+        return AsOf(stored, Position.from_version(version))
 
-    async def _stored(self, network_id: UUID, transaction_hash: str) -> Transaction | None:
+    async def _stored(
+        self, network_id: UUID, transaction_hash: str, wanted: int
+    ) -> tuple[Transaction | None, int]:
+        """The row, and the version that it reflects."""
         key = TRANSACTION_KEY.format(network_id=network_id, transaction_hash=transaction_hash)
-        cached = await self._get(key)
-        if cached is not None:
-            return cached
+        cached, reflected = await self._get(key)
+        if cached is not None and reflected >= wanted:
+            return cached, reflected
         started = time.monotonic()
         version = await self._version()
         row = await self._row(network_id, transaction_hash)
         if row is None:
-            return None
+            return None, version
         is_settled = row.pop("is_settled")
         stored = Transaction(**row)
         if is_settled and time.monotonic() - started < PUT_WITHIN.total_seconds():
             await self._put(key, version, stored)
-        return stored
+        return stored, version
 
     async def _version(self) -> int:
         cursor = await self._connection.execute(_sql.position)
@@ -85,22 +110,27 @@ class TransactionCache:
             await cursor.execute(_sql.transaction, names)
             return await cursor.fetchone()
 
-    async def _get(self, key: str) -> Transaction | None:
+    async def _get(self, key: str) -> tuple[Transaction | None, int]:
+        """What is cached, and up to which version: that it was read at, or, as nothing has marked
+        it since, that the cache itself reflects."""
         if time.monotonic() < self._rests_until:
-            return None
+            return None, 0
         try:
-            entry, floor = cast(
+            entry, floor, checkpoint = cast(
                 list[bytes | None],
-                await self._redis.mget(key, FLOOR_KEY),
+                await self._redis.mget(key, FLOOR_KEY, CHECKPOINT_KEY),
             )
         except RedisError:
             self._rest()
-            return None
+            return None, 0
         value = read_entry(entry, floor)
+        if entry is None or value is None:
+            return None, 0
         try:
-            return None if value is None else _decoder.decode(value)
+            stored = _decoder.decode(value)
         except msgspec.DecodeError:  # written by another version of this program
-            return None
+            return None, 0
+        return stored, max(version_of(entry), int(checkpoint or b"0", 16))
 
     async def _put(self, key: str, version: int, stored: Transaction) -> None:
         if time.monotonic() < self._rests_until:

@@ -10,12 +10,14 @@ from typing import Annotated
 import orjson
 from cyclopts import Parameter
 
-from neolayer.cli.output import encode_row, write_table
+from neolayer.cli.output import encode_row, say, write_table
 from neolayer.cli.root import app, invocation
 from neolayer.errors import QueryError, SettingsError
-from neolayer.insight.querying import LONGEST_TIME_LIMIT, TIME_LIMIT, Answer, Target, ask
+from neolayer.insight.querying import LONGEST_TIME_LIMIT, PATIENCE, TIME_LIMIT, Answer, Target, ask
 from neolayer.platform import endpoints
+from neolayer.position import Positions
 
+_PATIENCE_S = int(PATIENCE.total_seconds())
 _DEFAULT_S = int(TIME_LIMIT.total_seconds())
 TimeLimit = Annotated[
     int,
@@ -33,24 +35,48 @@ async def query(
     *,
     tenant: Annotated[str | None, Parameter(help="See what this tenant sees.")] = None,
     time_limit_s: TimeLimit = _DEFAULT_S,
+    at_least: Annotated[
+        str | None, Parameter(help="Answer with everything up to this position, or wait for it.")
+    ] = None,
+    wait: Annotated[int, Parameter(help="Seconds to wait for it.")] = _PATIENCE_S,
     json: Annotated[bool, Parameter(help="Print a JSON array of row objects.")] = False,
 ) -> None:
     """Run one read-only SQL statement on core, events, timeseries or analytics.
 
     64-bit integers are JSON numbers; numeric and wider integers are strings, so nothing is
     rounded. In analytics the tables bear the names they have in core: transactions, blocks, logs.
-    The embedded ClickHouse gives no statement more than 300 s.
+    The embedded ClickHouse gives no statement more than 300 s. A copy's answer says on stderr which
+    position it reflects; what --at-least asks for is what writes and ingest return, and where it
+    does not come in time the code is 4.
 
     Example: neolayer query analytics "SELECT count(), sum(value) FROM transactions" --json
     """
     time_limit = _time_limit(time_limit_s)
     at = endpoints(invocation().settings)
-    async with ask(at, target, sql, tenant=tenant, time_limit=time_limit) as answer:
+    async with ask(
+        at,
+        target,
+        sql,
+        tenant=tenant,
+        time_limit=time_limit,
+        at_least=None if at_least is None else _positions(at_least),
+        patience=timedelta(seconds=wait),
+    ) as answer:
+        if answer.position is not None:
+            say(f"as of {answer.position}")
         if json:
             await _write_json(answer)
         else:
             rows = [row async for block in answer.blocks for row in block]
             write_table(answer.columns, rows)
+
+
+def _positions(text: str) -> Positions:
+    """Raises SettingsError."""
+    try:
+        return Positions.parse(text)
+    except ValueError as exc:
+        raise SettingsError(f"--at-least: {exc}") from None
 
 
 def _time_limit(seconds: int) -> timedelta:

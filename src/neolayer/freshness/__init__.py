@@ -2,10 +2,11 @@
 
 from neolayer.freshness.positions import (
     ALL_STORES,
+    AsOf,
     NotFresh,
     Store,
     position_of,
     wait_for,
 )
 
-__all__ = ["ALL_STORES", "NotFresh", "Store", "position_of", "wait_for"]
+__all__ = ["ALL_STORES", "AsOf", "NotFresh", "Store", "position_of", "wait_for"]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 import aiohttp
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -21,8 +23,9 @@ from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
 from neolayer.errors import NeolayerError
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY
-from neolayer.position import Position
+from neolayer.position import Position, Positions
 
+T = TypeVar("T")
 Reader = Callable[[], Awaitable[Position | None]]
 
 _POLL_S = 0.05
@@ -37,6 +40,22 @@ class Store(StrEnum):
 
 
 ALL_STORES = tuple(Store)
+# Which databases' logs a store is fed from.
+FED_FROM: dict[Store, tuple[str, ...]] = {
+    Store.CLICKHOUSE: ("neolayer",),
+    Store.REDIS: ("neolayer",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf(Generic[T]):
+    """What a store answered, and the position that the answer reflects at least.
+
+    None: the store does not know of any.
+    """
+
+    value: T
+    position: Position | None
 
 
 class NotFresh(NeolayerError):
@@ -61,7 +80,7 @@ async def position_of(store: Store, endpoints: Endpoints) -> Position | None:
 
 
 async def wait_for(
-    position: Position,
+    position: Position | Positions,
     endpoints: Endpoints,
     *,
     stores: Iterable[Store] = ALL_STORES,
@@ -69,16 +88,21 @@ async def wait_for(
 ) -> dict[Store, Position]:
     """Return when every store reflects `position`, with the positions they reflect.
 
-    Raises NotFresh at the time limit, saying how far each store is, and EngineUnavailable.
+    Of several databases' positions a store waits for those that it is fed from; a store that is
+    fed from none of them is left out. Raises NotFresh at the time limit, saying how far each store
+    is, and EngineUnavailable.
     """
     deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+    wanted = position.each if isinstance(position, Positions) else (position,)
     stores = tuple(stores)
     reached: dict[Store, Position] = {}
-    for store in stores:
-        found = await _wait_until(store, position, endpoints, deadline)
-        if found is None:
-            raise NotFresh(position, {one: await position_of(one, endpoints) for one in stores})
-        reached[store] = found
+    for one in wanted:
+        fed = [store for store in stores if one.database in FED_FROM[store]]
+        for store in fed:
+            found = await _wait_until(store, one, endpoints, deadline)
+            if found is None:
+                raise NotFresh(one, {each: await position_of(each, endpoints) for each in fed})
+            reached[store] = found
     return reached
 
 

@@ -18,6 +18,8 @@ from enum import StrEnum
 from typing import Any, LiteralString, Protocol, cast
 
 import psycopg
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.conninfo import make_conninfo
@@ -31,11 +33,15 @@ from neolayer.engines.engine import Level
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import QueryError
+from neolayer.freshness import Store, wait_for
+from neolayer.position import Position, Positions
 from neolayer.schema.context_secret import read_context_secret, sign_context
 
 BLOCK_ROWS = 1_000
 TIME_LIMIT = timedelta(minutes=5)
 LONGEST_TIME_LIMIT = timedelta(days=24)  # PostgreSQL counts milliseconds in 31 bits
+PATIENCE = timedelta(seconds=30)  # for a store to reflect a position
+_CHECKPOINT = "SELECT max(version) FROM relay_checkpoints WHERE sink = 'clickhouse'"
 _EMBEDDED_LIMIT = timedelta(minutes=5)  # what the embedded ClickHouse gives any reader
 _CONTEXT_LIVES = timedelta(minutes=5)
 _sql = load_queries(__name__)
@@ -61,10 +67,14 @@ _DATABASES = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Column names in order, and the rows in blocks as they arrive."""
+    """Column names in order, and the rows in blocks as they arrive.
+
+    `position` is what a derived store's answer reflects at least; None where it is the source's.
+    """
 
     columns: tuple[str, ...]
     blocks: AsyncGenerator[Sequence[Row]]
+    position: Position | None = None
 
 
 @asynccontextmanager
@@ -75,8 +85,13 @@ async def ask(
     *,
     tenant: str | None = None,
     time_limit: timedelta = TIME_LIMIT,
+    at_least: Position | Positions | None = None,
+    patience: timedelta = PATIENCE,
 ) -> AsyncGenerator[Answer]:
     """Run one statement as the operator, or as what a tenant (id or identifier) may see.
+
+    The answer reflects `at_least`: a store that does not yet is waited for, and where it takes
+    longer than `patience`, NotFresh says how far it is.
 
     Raises QueryError with the server's own words, where it takes longer than `time_limit` (zero:
     no limit), its rows' way to us included, and where there is no such tenant. ClickHouse holds
@@ -84,6 +99,8 @@ async def ask(
     """
     context = None if tenant is None else await _signed(endpoints, tenant)
     if target is Target.ANALYTICS:
+        if at_least is not None:
+            await wait_for(at_least, endpoints, stores=[Store.CLICKHOUSE], timeout=patience)
         async with _ask_clickhouse(endpoints.clickhouse, statement, time_limit) as answer:
             yield answer
         return
@@ -216,15 +233,26 @@ async def _ask_clickhouse(
     client = await connect_reader(endpoint)
     try:
         async with asyncio.timeout(time_limit.total_seconds() or None):
+            position = await _reflected(client)
             with translate(QueryError):
                 stream = await client.query_row_block_stream(statement)  # pyright: ignore[reportUnknownMemberType]
             source = cast("NativeSource", stream.source)
             wide = tuple(_WIDE.search(kind.name) is not None for kind in source.column_types)
-            yield Answer(tuple(source.column_names), _clickhouse_blocks(stream, wide))
+            blocks = _clickhouse_blocks(stream, wide)
+            yield Answer(tuple(source.column_names), blocks, position)
     except TimeoutError as exc:
         raise _too_long(time_limit, hint=hint) from exc
     finally:
         await client.close()
+
+
+async def _reflected(client: AsyncClient) -> Position | None:
+    """What the store reflects before it is asked; None where no relay has written."""
+    try:
+        version = await client.command(_CHECKPOINT)  # pyright: ignore[reportUnknownMemberType]
+    except (ClickHouseError, OSError):  # not migrated: the statement will say so
+        return None
+    return Position.from_version(int(str(version))) if int(str(version)) else None
 
 
 def _lenient(base: Any) -> type[Loader]:

@@ -87,9 +87,7 @@ class Transaction:
         if self._begun:
             return await self._connection.round_trip(statements, after=after)
         self._begun = True
-        return await self._connection.enter_and(
-            self._context, *statements, begin=True, after=after
-        )
+        return await self._connection.enter_and(self._context, *statements, begin=True, after=after)
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
         """All rows of one statement."""
@@ -205,9 +203,7 @@ class Scope:
         # Statements sent together without BEGIN are one transaction.
         asked = (_REACHED,) if self.written.is_wanted else ()
         async with self.core.connection() as connection:
-            results = await connection.enter_and(
-                context, (query, params), begin=False, after=asked
-            )
+            results = await connection.enter_and(context, (query, params), begin=False, after=asked)
         self.written.note(results[-1].rows[0][0] if asked else None)
         return results[-1 - len(asked)]
 

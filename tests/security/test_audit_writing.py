@@ -79,12 +79,32 @@ async def test_E14_without_a_context_nothing_is_written(trail: Trail) -> None:
 
 
 async def test_E9_the_user_is_the_one_who_acts(trail: Trail) -> None:
-    """A user_id that is not the principal's is refused, also by whoever may write anything."""
-    with pytest.raises(psycopg.errors.CheckViolation):
-        await trail.rows(
-            "INSERT INTO audit.entries (principal, user_id, action, resource, success)"
-            " VALUES ('operator:x', gen_random_uuid(), 'READ', 'x', true)"
-        )
+    """A user_id that is not the principal's is refused, and an action that is none."""
+    query: LiteralString = (
+        "INSERT INTO audit.entries (tenant_id, principal, user_id, action, resource, success)"
+        " VALUES (%(tenant)s, %(principal)s, %(user)s, %(action)s, 'x', true)"
+    )
+    user = uuid4()
+    scope = trail.scope.acting_as(Principal.user(user))
+    good = {"tenant": scope.tenant, "principal": f"user:{user}", "user": user, "action": "READ"}
+    for wrong in ({"user": uuid4()}, {"action": "HACK"}, {"action": "read"}):
+        with pytest.raises(REFUSED):
+            await scope.fetch(query, {**good, **wrong})
+    await scope.fetch(query, good)
+    assert await trail.rows("SELECT user_id FROM audit.entries") == [(user,)]
+
+
+async def test_E14_an_entry_of_a_tenant_that_is_not_there_stops_nobody(trail: Trail) -> None:
+    """It has a chain of its own; the sealer goes on with everybody's."""
+    await audit_in(trail.core.scope(uuid4(), by=trail.scope.by))
+    await trail.write(1)
+    assert await trail.sealer.seal_waiting() == 2
+    assert await trail.rows("SELECT chain_number FROM audit.heads") == [(1,), (1,)]
+
+
+async def audit_in(scope: Scope) -> None:
+    async with scope.transaction() as tx:
+        audit.append(tx, audit.Entry("READ", "x"))
 
 
 async def test_E14_nobody_takes_an_entry_back(trail: Trail) -> None:

@@ -57,18 +57,25 @@ _SECRET_VALUE = re.compile(
     r"|\bnl[srk]1\.[\w-]{64}"
     r"|://[^/\s:@]+:[^/\s@]+@"
 )
+# What every such value holds.
+_SECRET_MARK = re.compile(r"-----B|\$arg|eyJ|prv|nl[srk]1|://")
 
 
 class NotAuditable(InvalidInput):
     """An entry holds what the audit trail may not."""
 
 
-def checked(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as plain JSON. Raises NotAuditable on a secret, and on what JSON cannot say."""
-    plain = _object(changes, ())
-    if len(orjson.dumps(plain)) > MOST_BYTES:
+def as_json(changes: Mapping[str, Any]) -> bytes:
+    """The changes as JSON. Raises NotAuditable on a secret, and on what JSON cannot say."""
+    text = orjson.dumps(checked(changes))
+    if len(text) > MOST_BYTES:
         raise NotAuditable(f"an entry's changes are longer than {MOST_BYTES // 1024} KiB")
-    return plain
+    return text
+
+
+def checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as plain JSON, whatever its length. Raises NotAuditable."""
+    return _object(changes, (), secret=False)
 
 
 @lru_cache(maxsize=4096)  # the same few names, in every entry
@@ -99,14 +106,19 @@ def address(value: str | None) -> str | None:
         raise NotAuditable(f"no IP address: {visible(value)[:80]!r}") from None
 
 
-def _object(value: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    return {str(key): _value(item, (*path, str(key))) for key, item in value.items()}
+def _object(value: Mapping[Any, Any], path: tuple[str, ...], *, secret: bool) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key, item in value.items():
+        name = str(key)
+        hidden = secret or looks_secret(name)
+        plain[name] = _value(item, (*path, name), secret=hidden)
+    return plain
 
 
-def _value(value: Any, path: tuple[str, ...]) -> Any:
+def _value(value: Any, path: tuple[str, ...], *, secret: bool) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    if any(looks_secret(name) for name in path):
+    if secret:
         raise NotAuditable(
             f"{'.'.join(path)!r} would put a secret into the audit trail",
             hint="name the field that changed, never its value",
@@ -114,26 +126,31 @@ def _value(value: Any, path: tuple[str, ...]) -> Any:
     if len(path) > _MOST_DEPTH:
         raise NotAuditable("an entry's changes are nested too deep")
     if type(value) is str:  # nearly all are: an Enum may be one too
-        return _scalar(value, path)
+        return _string(value, path)
     match value:
         case Enum():
-            return _value(value.value, path)
+            return _value(value.value, path, secret=False)
         case Mapping():
-            return _object(value, path)  # pyright: ignore[reportUnknownArgumentType]
+            return _object(value, path, secret=False)  # pyright: ignore[reportUnknownArgumentType]
         case list() | tuple():
-            return [_value(item, path) for item in value]  # pyright: ignore[reportUnknownVariableType]
+            return [_value(item, path, secret=False) for item in value]  # pyright: ignore[reportUnknownVariableType]
         case set() | frozenset():
-            return sorted(_value(item, path) for item in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            return sorted(_value(item, path, secret=False) for item in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         case _:
             return _scalar(value, path)
+
+
+def _string(value: str, path: tuple[str, ...]) -> str:
+    # The first look costs a tenth of the second, and finds nothing nearly always.
+    if _SECRET_MARK.search(value) and _SECRET_VALUE.search(value):
+        raise NotAuditable(f"{'.'.join(path)!r} holds a secret")
+    return visible(value)
 
 
 def _scalar(value: Any, path: tuple[str, ...]) -> Any:
     match value:
         case str():
-            if _SECRET_VALUE.search(value):
-                raise NotAuditable(f"{'.'.join(path)!r} holds a secret")
-            return visible(value)
+            return _string(value, path)
         case int():
             return value if -(2**63) <= value < 2**63 else str(value)
         case float() if isfinite(value):

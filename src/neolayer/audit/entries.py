@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, LiteralString, Protocol
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
-from neolayer.audit.changes import address, checked, text
+from neolayer.audit.changes import address, as_json, text
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.engines.postgres.round_trip import Texts
 from neolayer.telemetry import mask
 
 QUERIES = load_queries(__name__)
@@ -30,7 +29,7 @@ class Writer(Protocol):
     def tenant(self) -> UUID | None: ...
     @property
     def by(self) -> _Principal: ...
-    def defer(self, query: LiteralString, params: Mapping[str, Any]) -> None: ...
+    def defer(self, query: LiteralString, params: Texts) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +55,20 @@ def append(tx: Writer, entry: Entry) -> None:
     It costs no round trip. Raises NotAuditable where it would put a secret into the trail.
     """
     error = text(entry.error_message, longest=_ERROR_MESSAGE)
+    user_id = tx.by.user_id
     tx.defer(
         QUERIES.append_entry,
-        {
-            "tenant_id": tx.tenant,
-            "principal": str(tx.by),
-            "user_id": tx.by.user_id,
-            "action": entry.action,
-            "resource": entry.resource,
-            "resource_id": text(entry.resource_id, longest=_RESOURCE_ID),
-            "changes": None if entry.changes is None else Jsonb(checked(entry.changes)),
-            "ip_address": address(entry.ip_address),
-            "user_agent": text(entry.user_agent, longest=_USER_AGENT),
-            "success": entry.success,
-            "error_message": None if error is None else mask(error),
-        },
+        Texts(
+            tenant_id=None if tx.tenant is None else str(tx.tenant),
+            principal=str(tx.by),
+            user_id=None if user_id is None else str(user_id),
+            action=entry.action,
+            resource=entry.resource,
+            resource_id=text(entry.resource_id, longest=_RESOURCE_ID),
+            changes=None if entry.changes is None else as_json(entry.changes),
+            ip_address=address(entry.ip_address),
+            user_agent=text(entry.user_agent, longest=_USER_AGENT),
+            success="t" if entry.success else "f",
+            error_message=None if error is None else mask(error),
+        ),
     )

@@ -1,9 +1,14 @@
 -- entries --
--- Entries of the tenant the reader is bound to, the newest first; NULL leaves a condition out.
+-- Entries of the tenant the reader is bound to, the newest first; NULL leaves a condition out. What
+-- has no seal yet is in another index than what has one, so the two are merged.
 SELECT e.id, e.tenant_id, e.occurred_at, e.principal, e.action, e.resource, e.resource_id,
        e.changes, host(e.ip_address), e.user_agent, e.success, e.error_message,
        e.chain_number, e.sealed_at
-FROM audit.entries e
+FROM (
+    SELECT * FROM audit.entries WHERE chain_number IS NOT NULL
+    UNION ALL
+    SELECT * FROM audit.entries WHERE chain_number IS NULL
+) e
 WHERE (e.tenant_id = %(tenant)s::uuid OR (%(tenant)s::uuid IS NULL AND e.tenant_id IS NULL))
     AND (%(action)s::text IS NULL OR e.action = %(action)s)
     AND (%(resource)s::text IS NULL OR e.resource = %(resource)s)

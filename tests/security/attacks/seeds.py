@@ -127,7 +127,7 @@ def _is_filled(table: Table, root: str, column: Column) -> bool:
     if column.generated:
         return False
     referring = any(column.name in key.columns for key in table.foreign_keys)
-    wanted = column.required or column.name in table.primary_key or referring
+    wanted = column.required or referring or column.name in (*table.primary_key, table.tenant)
     return wanted or column.name in VALUES or f"{root}.{column.name}" in VALUES
 
 

@@ -75,7 +75,9 @@ DECLARE
     chain text[] := ARRAY['chain_number', 'previous_hash', 'entry_hash', 'sealed_at'];
 BEGIN
     IF current_user = 'neolayer_auditor'
-        AND OLD.chain_number IS NULL AND NEW.chain_number IS NOT NULL
+        AND OLD.chain_number IS NULL AND NEW.chain_number > 0
+        AND octet_length(NEW.previous_hash) = 32 AND octet_length(NEW.entry_hash) = 32
+        AND NEW.sealed_at IS NOT NULL
         AND to_jsonb(OLD) - chain = to_jsonb(NEW) - chain
     THEN
         RETURN NEW;
@@ -97,19 +99,6 @@ RETURN (SELECT sha256(string_agg(COALESCE((int4send(octet_length(convert_to(f.va
     GRANT neolayer_auditor=X
     GRANT neolayer_backup=X
     GRANT neolayer_operator=X
-
-CREATE OR REPLACE FUNCTION audit.writer()
- RETURNS text
- LANGUAGE plpgsql
- STABLE PARALLEL RESTRICTED SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    RETURN array_to_string(core.verified_context(), '.');
-END
-$function$
-    OWNER neolayer_owner
-    GRANT neolayer_app=X
 
 CREATE OR REPLACE FUNCTION auth.actor_lacks(needed_resource text, needed_action text, needed_until timestamp with time zone)
  RETURNS boolean
@@ -1338,16 +1327,13 @@ TABLE audit.entries
     COLUMN previous_hash bytea RIGHTS {neolayer_auditor=w/neolayer_owner}
     COLUMN entry_hash bytea RIGHTS {neolayer_auditor=w/neolayer_owner}
     COLUMN sealed_at timestamp with time zone RIGHTS {neolayer_auditor=w/neolayer_owner}
-    CONSTRAINT entries_action_check CHECK (((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])))
-    CONSTRAINT entries_chain_check CHECK (((num_nulls(chain_number, previous_hash, entry_hash, sealed_at) = ANY (ARRAY[0, 4])) AND (chain_number > 0) AND (octet_length(previous_hash) = 32) AND (octet_length(entry_hash) = 32)))
     CONSTRAINT entries_pkey PRIMARY KEY (id)
-    CONSTRAINT entries_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
-    CONSTRAINT entries_user_check CHECK (((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))))
-    CREATE INDEX idx_entries_tenant_time ON audit.entries USING btree (tenant_id, occurred_at DESC)
+    CREATE INDEX idx_entries_tenant_time ON audit.entries USING btree (tenant_id, occurred_at DESC, id DESC) WHERE (chain_number IS NOT NULL)
     CREATE INDEX idx_entries_unsealed ON audit.entries USING btree (transaction_id) WHERE (chain_number IS NULL)
     CREATE UNIQUE INDEX entries_chain_unique ON audit.entries USING btree (tenant_id, chain_number) NULLS NOT DISTINCT WHERE (chain_number IS NOT NULL)
     POLICY tenant_isolation PERMISSIVE r TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK -
-    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT audit.writer() AS writer)))
+    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND ((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])) AND ((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT asking.writer
+    FROM audit.signed_context asking)))
     CREATE TRIGGER admit_only_sealing BEFORE UPDATE ON audit.entries FOR EACH ROW EXECUTE FUNCTION audit.admit_only_sealing()
     CREATE TRIGGER keep_entries BEFORE DELETE OR TRUNCATE ON audit.entries FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('entries are only added')
     OWNER neolayer_owner
@@ -1366,7 +1352,6 @@ TABLE audit.heads
     COLUMN anchored_number bigint NOT NULL DEFAULT 0
     CONSTRAINT heads_anchored_check CHECK (((anchored_number >= 0) AND (anchored_number <= chain_number)))
     CONSTRAINT heads_chain_check CHECK (((chain_number > 0) AND (octet_length(entry_hash) = 32)))
-    CONSTRAINT heads_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT heads_tenant_unique UNIQUE NULLS NOT DISTINCT (tenant_id)
     POLICY tenant_isolation PERMISSIVE r TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK -
     CREATE TRIGGER admit_only_growth BEFORE UPDATE ON audit.heads FOR EACH ROW EXECUTE FUNCTION audit.admit_only_growth()
@@ -2677,6 +2662,18 @@ TABLE enclave.verifications
     GRANT neolayer_app=r
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
+
+VIEW audit.signed_context
+    WITH {security_barrier=true}
+    REPLICA IDENTITY NOTHING
+    COLUMN writer text
+    AS  SELECT ((c.parts[1] || '.'::text) || c.parts[2]) AS writer
+    FROM (( SELECT string_to_array(current_setting('neolayer.context'::text, true), '.'::text) AS parts
+    OFFSET 0) c
+    CROSS JOIN core.context_secrets s)
+    WHERE ((array_length(c.parts, 1) = 4) AND (encode(sha256((s.outer_pad || sha256((s.inner_pad || convert_to(((((c.parts[1] || '.'::text) || c.parts[2]) || '.'::text) || c.parts[3]), 'UTF8'::name))))), 'hex'::text) = c.parts[4]) AND ((c.parts[3] COLLATE "C") > (floor(EXTRACT(epoch FROM clock_timestamp())))::text));
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
 
 VIEW blockchain.default_partition_rows
     REPLICA IDENTITY NOTHING

@@ -95,6 +95,18 @@ async def test_a_patch_of_a_person_is_all_or_nothing(api: Api) -> None:
     assert (await olga.ask("GET", "/v1/users/me")).json()["username"] == "olga"
 
 
+async def test_D_a_forged_cursor_is_422(api: Api) -> None:
+    """On every route that gives one, as a problem document."""
+    olga = await api.person(await api.tenant("acme"), "olga", "owner")
+    forged = ("forged", "WzAsMCwiMDAwMDAwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAwIl0")
+    for path in ("/v1/wallets", f"/v1/wallets/{olga.user_id}/transactions"):
+        for after in forged:
+            refused = await olga.ask("GET", path, params={"after": after})
+            assert refused.status_code == 422
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert "as it was given" in refused.json()["hint"]
+
+
 async def test_a_second_factor_from_enrolment_to_login(api: Api) -> None:
     """From the first code on a login without one is refused, and a code opens once."""
     ann = await api.person(await api.tenant("acme"), "ann")

@@ -162,6 +162,31 @@ async def test_pages_of_wallets(new_wallets: NewWallets) -> None:
     assert (await wallets.list(user_id=uuid4())).items == ()
 
 
+async def test_D_a_page_goes_on_only_where_it_ended(new_wallets: NewWallets) -> None:
+    """A cursor of another tenant, another filter or another list is refused, and so is one with any
+    bit turned or a letter added: nobody chooses a place by hand."""
+    wallets, other = await new_wallets(), await new_wallets()
+    for _ in range(3):
+        await wallets.create(network="ethereum")
+        await other.create(network="ethereum")
+    after = (await wallets.list(network="ethereum", limit=1)).after
+    assert after is not None
+    assert len((await wallets.list(network="ethereum", after=after)).items) == 2
+    wallet_id = (await wallets.list(limit=1)).items[0].id
+    forged = [after[:n] + ("A" if after[n] != "A" else "B") + after[n + 1 :] for n in range(22)]
+    forged += [after[:-1], after + "A", after + "=", f" {after}", after.swapcase(), "A" * 5000]
+    for attempt in (
+        lambda: other.list(network="ethereum", after=after),
+        lambda: wallets.list(after=after),
+        lambda: wallets.list(network="sepolia", after=after),
+        lambda: wallets.list(network="ethereum", user_id=uuid4(), after=after),
+        lambda: wallets.transactions(wallet_id, after=after),
+        *(lambda text=text: wallets.list(network="ethereum", after=text) for text in forged),
+    ):
+        with pytest.raises(InvalidInput, match="where a page of this list ended"):
+            await attempt()
+
+
 async def test_update_and_delete(new_wallets: NewWallets) -> None:
     """Labels change alone or together; a wallet with a key goes only where that is meant."""
     wallets = await new_wallets()

@@ -11,6 +11,7 @@ from uuid import UUID
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput
 from neolayer.tenancy import Scope
+from neolayer.tenancy.cursors import Pages
 from neolayer.wallets.model import Balance, Movement, Page, WalletNotFound
 from neolayer.wallets.paging import NEWEST, Place, require_limit
 
@@ -21,7 +22,8 @@ async def transactions(
     scope: Scope, wallet_id: UUID, *, after: str | None, limit: int
 ) -> Page[Movement]:
     """A page of what a wallet sent and received, newest first. Raises WalletNotFound."""
-    place = NEWEST if after is None else Place.read(after)
+    pages = Pages(scope, "wallet transactions", {"wallet_id": wallet_id})
+    place = NEWEST if after is None else Place.read(after, pages)
     rows = await scope.fetch(
         sql.wallet_transactions,
         {
@@ -36,7 +38,7 @@ async def transactions(
         raise WalletNotFound
     found = [_movement(row) for row in rows if row[1] is not None]
     page = found[:limit]
-    return Page(tuple(page), _place(page[-1]).text() if len(found) > limit else None)
+    return Page(tuple(page), _place(page[-1]).text(pages) if len(found) > limit else None)
 
 
 async def balance(scope: Scope, wallet_id: UUID, *, as_of_block: int | None) -> Balance:

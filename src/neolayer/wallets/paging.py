@@ -1,13 +1,7 @@
-"""Where a page ended, as text that a caller hands back for the next one.
-
-It holds the last row's place in the order and nothing else: the query it goes into is bound to a
-tenant and a wallet anyway, so a forged one skips rows of the forger's own.
-"""
+"""Where a page ended: the last row's place in the order, as text that only its list takes back."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -15,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from neolayer.errors import InvalidInput
+from neolayer.tenancy.cursors import Pages
 
 MAX_LIMIT = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,27 +30,16 @@ class Place:
     index: int
     key: str
 
-    def text(self) -> str:
-        """The place as URL-safe text."""
+    def text(self, pages: Pages) -> str:
+        """The place as URL-safe text, good for these pages."""
         time_us = (self.time - _EPOCH) // timedelta(microseconds=1)
-        raw = msgspec.json.encode(_Place(time_us, self.index, self.key))
-        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+        return pages.write(msgspec.json.encode(_Place(time_us, self.index, self.key)))
 
     @classmethod
-    def read(cls, text: str) -> Place:
-        """The place that `text` wrote. Raises InvalidInput."""
-        try:
-            raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-            found = msgspec.json.decode(raw, type=_Place)
-            if not 0 <= found.time_us <= _LAST_US or not 0 <= found.index < 1 << 31:
-                raise ValueError
-            if not (found.key.isascii() and found.key.isprintable() and len(found.key) <= 66):
-                raise ValueError
-            return cls(_EPOCH + timedelta(microseconds=found.time_us), found.index, found.key)
-        except (ValueError, binascii.Error, msgspec.DecodeError):
-            raise InvalidInput(
-                "this is not where a page ended", hint="hand back `after` as it was given"
-            ) from None
+    def read(cls, text: str, pages: Pages) -> Place:
+        """The place that `text` wrote for these pages. Raises ForgedCursor."""
+        found = msgspec.json.decode(pages.read(text), type=_Place)
+        return cls(_EPOCH + timedelta(microseconds=found.time_us), found.index, found.key)
 
 
 # Before everything in an order from the newest, and from the oldest.

@@ -27,6 +27,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NotSupported
 from neolayer.keys import Keyring, KeyringError, key_id_of
 from neolayer.tenancy import Scope, Transaction
+from neolayer.tenancy.cursors import Pages
 from neolayer.tenancy.retrying import done_again
 from neolayer.wallets import (
     evm_signing,
@@ -181,18 +182,19 @@ class Wallets:
         limit: int = 100,
     ) -> Page[Wallet]:
         """A page of wallets, oldest first; `after` is where the page before ended."""
-        place = OLDEST if after is None else Place.read(after)
+        pages = Pages(self.scope, "wallets", {"network": network, "user_id": user_id})
+        place = OLDEST if after is None else Place.read(after, pages)
         values = {
             "network": network,
             "user_id": user_id,
             "after_time": place.time,
-            "after_id": _uuid(place.key),
+            "after_id": UUID(place.key),
             "limit": require_limit(limit) + 1,
         }
         found = [_wallet(row) for row in await self.scope.fetch(sql.wallets, values)]
         page = found[:limit]
         last = Place(page[-1].created_at, 0, str(page[-1].id)) if len(found) > limit else None
-        return Page(tuple(page), None if last is None else last.text())
+        return Page(tuple(page), None if last is None else last.text(pages))
 
     async def transactions(
         self, wallet_id: UUID, *, after: str | None = None, limit: int = 50
@@ -494,13 +496,6 @@ def _matching(public_key: str | None, address: str, kind: str) -> str | None:
 def _require_evm(chain: Network, what: str) -> None:
     if chain.kind != EVM:
         raise NotSupported("wallets", f"{what} is for EVM networks, and {chain.name} is none")
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidInput("this is not where a page ended") from None
 
 
 def _plain(value: Any) -> Any:

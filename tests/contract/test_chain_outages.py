@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 import pytest_asyncio
 from psycopg import errors as pg
@@ -19,7 +21,7 @@ from neolayer.chain import finality, follow, ingest, lanes, outages, reorg
 from neolayer.chain.lanes import SteadyStore
 from neolayer.chain.pending import Pool
 from neolayer.chain.sources.jsonrpc import JsonRpc, open_rpc
-from neolayer.chain.store import BlockStore, sql
+from neolayer.chain.store import BlockStore, errors_at_the_door, sql
 from neolayer.chain.synthetic import SyntheticChain, make_chain
 from neolayer.errors import EngineUnavailable, SourceError
 
@@ -259,3 +261,15 @@ async def test_an_ingest_ends_well(
     assert killer.kills == 1
     assert (report.blocks, report.skipped, report.refused) == (8, 0, ())
     assert report.position is not None
+
+
+@pytest.mark.parametrize(
+    "error", [psycopg.OperationalError("gone"), psycopg.errors.DeadlockDetected()]
+)
+def test_what_is_waited_for_has_an_address(error: psycopg.Error) -> None:
+    """`again in 0.2 s: ...` says which server went away."""
+    info = SimpleNamespace(host="db.example.com", port=5433)
+    connection: Any = SimpleNamespace(info=info)
+    named = pytest.raises(EngineUnavailable, match=r"^postgres: db\.example\.com:5433 ")
+    with named, errors_at_the_door(connection):
+        raise error

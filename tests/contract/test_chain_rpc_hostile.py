@@ -22,7 +22,7 @@ from neolayer.chain.pending import Pool, pending_rows
 from neolayer.chain.sources import rpc as rpc_source
 from neolayer.chain.sources.jsonrpc import JsonRpc, open_rpc
 from neolayer.chain.sources.neo_rpc import NeoNode
-from neolayer.chain.sources.rpc import EvmNode
+from neolayer.chain.sources.rpc import EvmNode, fetch_range
 from neolayer.chain.wire import Transaction as Wire
 from neolayer.errors import BadBlock, ChainError, SourceError
 
@@ -355,6 +355,30 @@ async def test_blocks_of_another_chain(
     said(caught.value, played_node.url, f"block {FIRST}", "is signed for chain 1", "11155111")
     assert "another node" in (caught.value.hint or "")
     assert played_node.calls["eth_getBlockByNumber"] == 2
+
+
+async def test_a_node_that_lies_each_time_is_not_asked_again_for_ever(
+    played_node: PlayedNode, rpc: JsonRpc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad blocks are asked for again so many times in all, not so many times each: a node cannot
+    make a run wait for every block. Each is refused all the same."""
+    monkeypatch.setattr(rpc_source, "DOUBTS", 3)
+    monkeypatch.setattr(rpc_source, "DOUBT_EVERY_S", 1e9)
+    played_node.overrides["eth_getBlockByNumber"] = lambda *_: {"hash": 7}
+    node, heights = EvmNode(rpc, ETHEREUM), range(40)
+    found = [block async for block in fetch_range(node, first=0, last=39)]
+    assert [block.block for block in found if isinstance(block, BadBlock)] == [*heights]
+    assert played_node.calls["eth_getBlockByNumber"] == 40 + 3
+
+
+def test_doubts_come_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that lags now and then, for weeks, is asked again each time."""
+    now = 1000.0
+    monkeypatch.setattr(rpc_source, "monotonic", lambda: now)
+    doubts = rpc_source.Doubts()
+    assert sum(doubts.take() for _ in range(1000)) == rpc_source.DOUBTS
+    now += 2 * rpc_source.DOUBT_EVERY_S
+    assert [doubts.take() for _ in range(3)] == [True, True, False]
 
 
 async def test_an_answer_that_drips(played_node: PlayedNode) -> None:

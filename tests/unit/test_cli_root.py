@@ -124,6 +124,8 @@ def test_a_stdout_that_takes_nothing(json_too: tuple[str, ...]) -> None:
             "",
         ),
         (("demo", "--blocks", "nowhere"), "nowhere: no such file or folder", ""),
+        (("demo", "--network", "sepolia"), "are of blocks that are given", "add --blocks FOLDER"),
+        (("demo", "--chain-id", "7"), "are of blocks that are given", "add --blocks FOLDER"),
     ],
 )
 def test_words_that_make_no_command(

@@ -39,18 +39,29 @@ class Batch:
 
     def add(self, item: BlockRows | BadBlock) -> None:
         if isinstance(item, BadBlock):
-            self.bad.append(item)
+            self.bad.append(_without_frames(item))
         else:
             self.blocks.append(item)
             self.rows += 1 + len(item.transactions) + len(item.logs or ())
 
     def is_full(self, blocks_per_commit: int | None) -> bool:
         if blocks_per_commit is not None:
-            return len(self.blocks) >= blocks_per_commit
-        return self.rows >= ROWS_PER_COMMIT or len(self.blocks) >= BLOCKS_PER_COMMIT
+            return len(self.blocks) >= blocks_per_commit or len(self.bad) >= BLOCKS_PER_COMMIT
+        items = len(self.blocks) + len(self.bad)
+        return self.rows >= ROWS_PER_COMMIT or items >= BLOCKS_PER_COMMIT
 
     def __bool__(self) -> bool:
         return bool(self.blocks or self.bad)
+
+
+def _without_frames(bad: BadBlock) -> BadBlock:
+    """The refusal with its causes alone: a traceback would keep the block as it came, all of it,
+    until the run ends."""
+    link: BaseException | None = bad
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return bad
 
 
 async def ahead(source: Source, *, blocks_per_commit: int | None) -> AsyncGenerator[Batch]:

@@ -49,7 +49,7 @@ async def _stamp(store: BlockStore, *, after: int, target: int) -> tuple[int, in
         "limit": BLOCKS_PER_COMMIT,
         "confirmations": store.network.finality_depth + 1,
     }
-    with errors_at_the_door():
+    with errors_at_the_door(store.connection):
         async with store.connection.transaction():
             await store.connection.execute(sql.lock_network, {"network_id": network_id})
             cursor = await store.connection.execute(sql.next_to_finalise, values)

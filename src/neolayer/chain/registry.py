@@ -58,7 +58,7 @@ async def ensure_network(
     found = await _find(connection, name, chain_id)
     if found.id is not None:
         return found
-    with errors_at_the_door():
+    with errors_at_the_door(connection):
         await connection.execute(sql.insert_network, _values(found))
     return await _find(connection, name, found.chain_id)  # another run may have been first
 
@@ -135,7 +135,7 @@ async def _connected(dsn: str) -> Connection:
 
 async def _find(connection: Connection, name: str, chain_id: int | None) -> Network:
     wanted = _wanted(name, chain_id)
-    with errors_at_the_door():
+    with errors_at_the_door(connection):
         stored = await _stored(connection, name, None if wanted is None else wanted.chain_id)
     found = stored or wanted
     if found is None:

@@ -113,7 +113,7 @@ class BlockStore:
         Raises EngineUnavailable where the server goes away; then nothing is stored, or all of it.
         """
         terms = terms or Terms()
-        with errors_at_the_door():
+        with errors_at_the_door(self._connection):
             await self._ensure_partitions(blocks)
             if terms.fork is None:
                 with suppress(_NotStraight):
@@ -230,38 +230,38 @@ class BlockStore:
 
     async def head(self) -> Head | None:
         """The highest stored block, or None."""
-        with errors_at_the_door():
+        with errors_at_the_door(self._connection):
             cursor = await self._connection.execute(sql.head, self._own)
             return _head(await cursor.fetchone())
 
     async def known(self, numbers: Sequence[int]) -> dict[int, KnownBlock]:
         """The stored blocks at these heights."""
         values = {**self._own, "numbers": list(numbers)}
-        with errors_at_the_door():
+        with errors_at_the_door(self._connection):
             cursor = await self._connection.execute(sql.known_blocks, values)
             return _known(await cursor.fetchall())
 
     async def record_pending(self, rows: Sequence[Row]) -> None:
         """Store transactions seen before they are mined, where they are not known yet."""
-        with errors_at_the_door():
+        with errors_at_the_door(self._connection):
             async with self._connection.transaction():
                 await self._connection.execute(sql.lock_network, self._own)
                 await self._rows.waiting(rows)
 
     async def pending(self, *, limit: int) -> list[str]:
         """The hashes of the transactions that wait, oldest first."""
-        with errors_at_the_door():
+        with errors_at_the_door(self._connection):
             cursor = await self._connection.execute(sql.pending, {**self._own, "limit": limit})
             return [transaction_hash for (transaction_hash,) in await cursor.fetchall()]
 
     async def drop_pending(self, hashes: Sequence[str]) -> None:
         """Mark waiting transactions as dropped; others are left as they are."""
-        with errors_at_the_door():
+        with errors_at_the_door(self._connection):
             await self._connection.execute(sql.drop_pending, {**self._own, "hashes": list(hashes)})
 
     async def position(self) -> Position:
         """A position at or above everything committed so far."""
-        with errors_at_the_door():
+        with errors_at_the_door(self._connection):
             cursor = await self._connection.execute(sql.position)
             (lsn,) = cast(tuple[int], await cursor.fetchone())
         return Position(CURRENT_EPOCH, lsn)
@@ -304,7 +304,7 @@ async def writing_connection(dsn: str, network: Network) -> AsyncGenerator[Conne
     """A connection as a `BlockStore` wants it. Raises EngineUnavailable."""
     connection = await connect(dsn, autocommit=True, application_name=f"ingest {network.name}")
     try:
-        with errors_at_the_door():
+        with errors_at_the_door(connection):
             await connection.execute(sql.keep_in_memory)
             await connection.execute(sql.compress_well)
         set_json_dumps(msgspec.json.encode, connection)
@@ -314,7 +314,16 @@ async def writing_connection(dsn: str, network: Network) -> AsyncGenerator[Conne
 
 
 class errors_at_the_door:
-    """Turns psycopg's lost connections and refusals into our errors; all others pass through."""
+    """Turns psycopg's lost connections and refusals into our errors; all others pass through.
+
+    The errors name the server's address where the connection is given.
+    """
+
+    def __init__(self, connection: Connection | None = None) -> None:
+        self._where = ""
+        with suppress(psycopg.Error):  # one that is closed does not know any more
+            if connection is not None:
+                self._where = f"{connection.info.host}:{connection.info.port} "
 
     def __enter__(self) -> None:
         return None
@@ -326,9 +335,13 @@ class errors_at_the_door:
                 hint="free some space and run it again: what is committed is skipped",
             ) from exc
         if isinstance(exc, pg.DeadlockDetected):
-            raise EngineUnavailable("postgres", "let another writer go first") from exc
+            raise EngineUnavailable(
+                "postgres", f"{self._where}let another writer go first"
+            ) from exc
         if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
-            raise EngineUnavailable("postgres", f"went away while writing: {_first(exc)}") from exc
+            raise EngineUnavailable(
+                "postgres", f"{self._where}went away while writing: {_first(exc)}"
+            ) from exc
         if isinstance(exc, psycopg.Error):
             raise ChainError(f"postgres refused: {_first(exc)}") from exc
 

@@ -29,7 +29,10 @@ async def demo(
     *,
     blocks: Annotated[Path | None, Parameter(help="A block file or a folder of them.")] = None,
     rpc: Annotated[str | None, Parameter(help="A JSON-RPC endpoint: its last blocks.")] = None,
-    network: Annotated[str, Parameter(help="The network the blocks are of.")] = "ethereum",
+    network: Annotated[
+        str | None,
+        Parameter(help="The network the blocks are of; unset: ethereum."),
+    ] = None,
     chain_id: Annotated[int | None, Parameter(help="The chain id of a new network.")] = None,
     json: Annotated[bool, Parameter(help="Print JSON.")] = False,
 ) -> int:
@@ -42,10 +45,15 @@ async def demo(
     say_retries()
     if blocks is not None and rpc is not None:
         raise SettingsError("give --blocks or --rpc, not both")
+    if blocks is None and rpc is None and (network, chain_id) != (None, None):
+        raise SettingsError(
+            "--network and --chain-id are of blocks that are given",
+            hint="add --blocks FOLDER or --rpc URL; without them the demo makes a chain of its own",
+        )
     if blocks is not None:
         find_files([blocks])  # before anything is started
     async with _layer() as at:
-        outcome = await _show(at, blocks, rpc, network, chain_id)
+        outcome = await _show(at, blocks, rpc, network or "ethereum", chain_id)
         _answer(outcome, json)
     for line in told(outcome.report.refused):
         say(line)

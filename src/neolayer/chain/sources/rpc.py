@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -37,6 +38,10 @@ REQUESTS_IN_FLIGHT = 4
 # How often and how long a node that lags behind itself is asked again.
 PATIENCE_ATTEMPTS = 6
 PATIENCE_S = 20.0
+# How many bad blocks in all it may offer again: so many at once, then one every so many seconds. A
+# node that lies about each block must not make a run wait for each.
+DOUBTS = 60
+DOUBT_EVERY_S = 10.0
 
 
 class Node(Protocol):
@@ -88,6 +93,24 @@ class _Numbered(msgspec.Struct):
     number: str
 
 
+class Doubts:
+    """How often bad answers may still be asked for again; grows with time up to DOUBTS."""
+
+    def __init__(self) -> None:
+        self._left = float(DOUBTS)
+        self._at = monotonic()
+
+    def take(self) -> bool:
+        """Whether there is one left; it is gone then."""
+        now = monotonic()
+        self._left = min(self._left + (now - self._at) / DOUBT_EVERY_S, DOUBTS)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 T = TypeVar("T")
 # A block as it was asked for: its height, and what is needed to ask for its receipts.
 _Asked = tuple[int, _Summary]
@@ -113,6 +136,7 @@ class EvmNode:
         self._verify = verify
         self._senders = senders
         self._receipts = self._by_hash
+        self._doubts = Doubts()
 
     @property
     def address(self) -> str:
@@ -153,9 +177,15 @@ class EvmNode:
     async def fetch(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock]:
         decoded = zip(numbers, await self._told(numbers), strict=True)
         return [
-            item if isinstance(item, BlockRows) else await self._again(number)
+            item
+            if isinstance(item, BlockRows)
+            or (isinstance(item, BadBlock) and not self._doubts.take())
+            else await self._again(number)
             for number, item in decoded
         ]
+
+    def _is_worth_asking_again(self, exc: Exception) -> bool:
+        return isinstance(exc, Lagging) or (isinstance(exc, BadBlock) and self._doubts.take())
 
     async def _told(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock | Lagging]:
         """What the node says of these blocks when it is asked once."""
@@ -172,7 +202,7 @@ class EvmNode:
         """One block, asked for until the node's answers agree with each other."""
         try:
             async for attempt in stamina.retry_context(
-                on=(Lagging, BadBlock),
+                on=self._is_worth_asking_again,
                 attempts=PATIENCE_ATTEMPTS,
                 timeout=PATIENCE_S,
                 wait_initial=0.1,

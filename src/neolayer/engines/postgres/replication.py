@@ -65,13 +65,19 @@ class PublicationMissing(EngineUnavailable):
 
 
 _MIGRATE = "run: neolayer migrate up"
-# SQLSTATE, a word of the message -> what it means, and the way out.
+# SQLSTATE, the server's functions that raise it ("": any other) -> what it means, and the way out.
+# Messages are in the server's language; these are not.
 _REFUSALS: tuple[tuple[str, str, type[EngineError], str | None], ...] = (
-    ("42704", "replication slot", SlotMissing, None),
-    ("42704", "publication", PublicationMissing, _MIGRATE),
-    ("55006", "slot", SlotActive, "another relay is running; this one takes over when that ends"),
-    ("55000", "wal_level", EngineUnavailable, "set wal_level = logical and restart the server"),
-    ("55000", "slot", SlotLost, "raise max_slot_wal_keep_size, or keep the relay running"),
+    ("42704", "get_publication_oid GetPublicationByName", PublicationMissing, _MIGRATE),
+    ("42704", "", SlotMissing, None),
+    ("55006", "", SlotActive, "another relay is running; this one takes over when that ends"),
+    (
+        "55000",
+        "CheckLogicalDecodingRequirements",
+        EngineUnavailable,
+        "set wal_level = logical and restart the server",
+    ),
+    ("55000", "", SlotLost, "raise max_slot_wal_keep_size, or keep the relay running"),
 )
 
 
@@ -232,8 +238,9 @@ class ReplicationConnection:
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode()
         where = address_of(self._dsn)
-        for code, word, kind, hint in _REFUSALS:
-            if code == state and word in text:
+        function = (result.error_field(pq.DiagnosticField.SOURCE_FUNCTION) or b"").decode()
+        for code, functions, kind, hint in _REFUSALS:
+            if code == state and (not functions or function in functions.split()):
                 return kind("postgres", f"{where}: {text}", hint=hint)
         return EngineUnavailable("postgres", f"{where} refuses to replicate: {text}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from tests.fixtures.fix_postgres import traversable_folder
 from tests.fixtures.fix_rpc import PlayedNode
-from tests.fixtures.shared_data import shared_data
+from tests.fixtures.shared_data import REPOSITORY, shared_data
 
 from neolayer import open as open_layer
 from neolayer.chain.networks import SYNTHETIC
@@ -25,10 +26,11 @@ from neolayer.settings import load_settings
 Run = subprocess.CompletedProcess[str]
 
 
-def neolayer(folder: Path, *arguments: str, **variables: str) -> Run:
+def neolayer(folder: Path, *arguments: str, stdin: str | None = None, **variables: str) -> Run:
     command = (sys.executable, "-m", "neolayer", *arguments, "--data-dir", str(folder / "layer"))
     return subprocess.run(
         command,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=120,
@@ -63,6 +65,22 @@ def test_the_demonstration_lands_everywhere_and_twice_is_once(folder: Path) -> N
     again = facts(neolayer(folder, "demo", "--json"))
     assert (again["blocks"], again["skipped"], again["agrees"]) == (0, 60, True)
     assert again["figures"] == first["figures"]
+
+
+def test_the_front_page_is_true_after_the_demonstration(folder: Path) -> None:
+    """What the README says to try next works as it stands there, on a layer that has seen nothing
+    but `demo`."""
+    facts(neolayer(folder, "demo", "--json"))
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    block = readme.partition("## Use it")[2].split("```")[1]
+    lines = [line.partition("  #")[0] for line in block.splitlines() if line.startswith("neolayer")]
+    password = "nobody else would think of this one"
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if words[0] not in {"down", "status"}:  # other tests' layer; told by tests of their own
+            run = neolayer(folder, *words, stdin=password if words[0] == "users" else None)
+            assert run.returncode == 0, (line, run.stderr)
+    assert [shlex.split(line)[1] for line in lines][-2:] == ["status", "down"]
 
 
 def test_the_demonstration_takes_the_last_blocks_of_a_node(played_node: PlayedNode) -> None:

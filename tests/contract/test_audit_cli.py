@@ -113,7 +113,7 @@ def test_E14_verify_ends_with_1_and_names_the_row(
     assert run("anchor")[0] == 0
     code, out, err = run("verify")
     assert (code, out) == (0, "")
-    assert err == "2 chains, 4 entries, 1 anchors: intact\n"
+    assert err == "2 chains, 4 entries, 1 anchor: intact\n"
     found = superuser.execute(
         "UPDATE audit.entries SET success = true WHERE chain_number = 3 RETURNING id"
     ).fetchone()

@@ -11,7 +11,7 @@ import pytest
 
 from neolayer.cli import main
 from neolayer.cli.config import describe
-from neolayer.cli.output import plain, write_table
+from neolayer.cli.output import counted, plain, write_table
 from neolayer.settings import Settings, load_settings, variables
 
 
@@ -64,6 +64,25 @@ def test_E12_config_show_masks_keys(
     shown = capsys.readouterr()
     assert "canary" not in shown.out + shown.err
     assert "***, ***" in shown.out
+
+
+def test_config_show_folds_no_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal of 80 columns every setting and variable stands whole, to be copied."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("config", "show") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    first = {line.split()[0] for line in lines if line.strip()}
+    assert first >= {"keys.kms.secret_access_key", *variables(Settings)}
+
+
+def test_numbers_of_things() -> None:
+    """One chain, two chains, no entries."""
+    assert counted(1, "chain") == "1 chain"
+    assert counted(2, "chain") == "2 chains"
+    assert counted(0, "entry", "entries") == "0 entries"
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -24,7 +24,7 @@ from neolayer.audit.reading import (
 )
 from neolayer.audit.verify import EveryChain, Report
 from neolayer.audit.verify import verify as verify_trail
-from neolayer.cli.output import say, write_json, write_line, write_table
+from neolayer.cli.output import counted, say, write_json, write_line, write_table
 from neolayer.cli.progress import Counting
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
@@ -154,7 +154,10 @@ async def anchor(*, as_json: AsJson = False) -> None:
     elif stored is None:
         say("No chain has grown since the last anchor.")
     else:
-        say(f"Anchor {stored.anchor.anchor} of {len(stored.anchor.heads)} chains is written.")
+        say(
+            f"Anchor {stored.anchor.anchor} of {counted(len(stored.anchor.heads), 'chain')}"
+            " is written."
+        )
         print(f"{stored.key} {stored.hash.hex()}")
 
 
@@ -209,7 +212,13 @@ def _report(report: Report) -> dict[str, Any]:
 
 
 def _show_report(report: Report) -> None:
-    counts = f"{report.chains} chains, {report.entries} entries, {report.anchors} anchors"
+    counts = ", ".join(
+        (
+            counted(report.chains, "chain"),
+            counted(report.entries, "entry", "entries"),
+            counted(report.anchors, "anchor"),
+        )
+    )
     for finding in report.findings:
         write_line(_sentence(finding))
     if report.found > len(report.findings):

@@ -27,7 +27,11 @@ def show(*, json: Annotated[bool, Parameter(help="Print JSON.")] = False) -> Non
     if json:
         write_json({name: value for name, _, value, _ in rows})
     else:
-        write_table(("setting", "variable", "value", "meaning"), rows)
+        write_table(
+            ("setting and variable", "value", "meaning"),
+            ((f"{name}\n{variable}", *rest) for name, variable, *rest in rows),
+            whole="setting and variable",
+        )
 
 
 def describe(settings: Settings) -> Iterator[tuple[str, str, str | int | float | None, str]]:

@@ -68,13 +68,25 @@ def _default(value: Any) -> Any:
             return str(value)
 
 
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Such as `1 chain` and `2 chains`; `things` where an s does not do."""
+    return f"{number} {thing if number == 1 else things or f'{thing}s'}"
+
+
 def write_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str = "",
+    whole: str = "",
 ) -> None:
-    """A table on stdout for people; cut to the terminal's width, so never for scripts."""
+    """A table on stdout for people; cut to the terminal's width, so never for scripts.
+
+    The column `whole` is not cut while there is another.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(visible(column), overflow="fold")
+        table.add_column(visible(column), overflow="fold", no_wrap=column == whole)
     for row in rows:
         table.add_row(*(Text("" if cell is None else _shown(str(cell))) for cell in row))
     console = Console()

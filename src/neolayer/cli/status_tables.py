@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from neolayer.cli.output import say, write_line, write_table
+from neolayer.cli.output import counted, say, write_line, write_table
 
 Facts = dict[str, Any]
 _RANGES = 8
@@ -81,11 +81,11 @@ def _sink(sink: Facts) -> tuple[object, ...]:
 
 
 def _show_audit(audit: Facts) -> None:
-    waiting = f"{audit['unsealed']} entries unsealed"
+    waiting = f"{counted(audit['unsealed'], 'entry', 'entries')} unsealed"
     if audit["unsealed"]:
         waiting += f" for {audit['lag_seconds']:.1f} s"
     anchor = f"anchor {audit['last_anchor']}" if audit["last_anchor"] else "no anchor yet"
-    write_line(f" audit: {audit['chains']} chains, {waiting}, {anchor}")
+    write_line(f" audit: {counted(audit['chains'], 'chain')}, {waiting}, {anchor}")
 
 
 def _show_networks(networks: list[Facts]) -> None:

@@ -138,8 +138,8 @@ async def watch(
 ) -> None:
     """Add a wallet that is only looked at; its key is somewhere else.
 
-    Example: neolayer wallets watch 0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed --tenant acme
-    --network ethereum
+    Example: neolayer wallets watch --tenant acme --network ethereum
+    0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed
     """
     async with _opened(tenant) as wallets:
         made = await wallets.watch(

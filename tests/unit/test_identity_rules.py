@@ -79,13 +79,14 @@ def test_D_weak_passwords_are_refused(password: str, mfa: bool) -> None:
     [
         "quiet lamp orbits seven",
         "purple elephants dance quietly",
+        "correct horse battery staple, twice",
         " leading and trailing ",
         "no digits no signs at all",
         "\U0001f98a\U0001f30d" * 3 + " zwölf Boxkämpfer",
         "ünïcödé wörks hêré",
         *(("lamp zebra " * 24)[:n] + "fox" for n in (61, 253)),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 async def test_D_long_passwords_match_exactly(hasher: PasswordHasher, password: str) -> None:
     """64 and more characters, blanks, any script: composed, never cut, no rules of composition."""

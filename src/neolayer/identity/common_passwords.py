@@ -30,7 +30,7 @@ _WALKS = tuple(walk for row in _ROWS for walk in (row, row[::-1]))
 _PLAIN = str.maketrans("4@831!05$7+", "aabeiiosstt")
 _YEAR = re.compile(r"(19|20)\d\d")
 _SEPARATORS = re.compile(r"[\s._-]+")
-_SHORTEST_PIECE, _LONGEST_PIECE = 3, 25
+_SHORTEST_PIECE, _LONGEST_PIECE = 3, 24  # a listed phrase is longer: it counts as a whole only
 # So many of the list, the first, are among the first guesses.
 _WELL_KNOWN = {"passwords": 3_000, "female_names": 1_000, "male_names": 1_000}
 _NEWER = (  # than the lists
@@ -72,9 +72,10 @@ def is_common(password: str) -> bool:
 
 def pieces(password: str) -> int:
     """Of how many pieces the password is made, at least."""
-    if password.casefold() in common_words():
+    typed = password.casefold()
+    text = _SEPARATORS.sub("", typed)
+    if typed in common_words() or text in common_words():
         return 1
-    text = _SEPARATORS.sub("", password.casefold())
     if (repeated := _repetition(text)) is not None:
         return repeated
     plain = text.translate(_PLAIN)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import psycopg
+import pytest
 from tests.fixtures.fix_relay import RelayScene
 
 from neolayer.freshness import Store
@@ -158,3 +162,107 @@ async def test_a_large_transaction_goes_on_in_pieces(relay_scene: RelayScene) ->
         totals = "SELECT count(*), sum(amount)::text, count(DISTINCT id) FROM accounts"
         copied = "SELECT count(), toString(sum(amount)), uniqExact(id) FROM accounts FINAL"
         assert await relay_scene.copied(copied) == relay_scene.rows(totals)
+
+
+def streams_early(scene: RelayScene) -> None:
+    """Let the server send transactions of more than 64 kB before they commit."""
+    scene.sql(f"ALTER DATABASE {scene.database} SET logical_decoding_work_mem = '64kB'")
+
+
+def streamed(scene: RelayScene) -> int:
+    """How many transactions the server sent in pieces."""
+    query = "SELECT stream_txns FROM pg_stat_replication_slots WHERE slot_name = "
+    return int(scene.rows(f"{query}'{scene.slot}'")[0][0])
+
+
+BIG = (
+    "INSERT INTO accounts (id, owner, note)"
+    " SELECT g, 'big', repeat(md5(g::text), 8) FROM generate_series({}, {}) g"
+)
+
+
+async def test_C8_large_transactions_are_sent_before_they_commit(relay_scene: RelayScene) -> None:
+    """Pieces wait for their commit: savepoints that were rolled back, whole rollbacks, and small
+    commits between them, in the order of the commits."""
+    streams_early(relay_scene)
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1,'a')")
+        )
+        with psycopg.connect(relay_scene.dsn) as open_one, psycopg.connect(relay_scene.dsn) as lost:
+            open_one.execute(BIG.format(10_000, 12_000))
+            lost.execute(BIG.format(20_000, 22_000))
+            open_one.execute("SAVEPOINT one")
+            open_one.execute(BIG.format(13_000, 15_000))
+            open_one.execute("ROLLBACK TO one")
+            await relay_scene.arrives(
+                relay_scene.sql("UPDATE accounts SET note = 'small' WHERE id = 1")
+            )
+            await relay_scene.same()
+            open_one.execute("UPDATE accounts SET amount = 7 WHERE id = 1")
+            open_one.execute(BIG.format(16_000, 17_000))
+            lost.rollback()
+            open_one.commit()
+        await relay_scene.arrives(relay_scene.sql("SELECT 1"))
+        await relay_scene.same()
+        assert len(await relay_scene.copied()) == 1 + 2_001 + 1_001
+        assert streamed(relay_scene) >= 2
+    assert not list(relay_scene.folder.rglob("*.open"))
+
+
+async def test_C8_a_restart_while_a_large_transaction_is_open(relay_scene: RelayScene) -> None:
+    """What had been sent of it is sent again, once, under its commit."""
+    streams_early(relay_scene)
+    async with contextlib.AsyncExitStack() as stack:
+        async with relay_scene.relaying():
+            await relay_scene.arrives(relay_scene.sql("SELECT 1"))
+            open_one = stack.enter_context(psycopg.connect(relay_scene.dsn))
+            open_one.execute(BIG.format(1, 3_000))
+            await relay_scene.arrives(relay_scene.sql("INSERT INTO accounts VALUES (0, 'small')"))
+        async with relay_scene.relaying():
+            open_one.execute(BIG.format(3_001, 4_000))
+            open_one.commit()
+            await relay_scene.arrives(relay_scene.sql("SELECT 1"))
+            await relay_scene.same()
+    assert len(await relay_scene.copied()) == 4_001
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_schema_changes_inside_a_large_transaction(
+    relay_scene: RelayScene, streaming: bool
+) -> None:
+    """A table altered between two pieces, and in a part that is rolled back, is read rightly."""
+    if streaming:
+        streams_early(relay_scene)
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1,'a')")
+        )
+        with psycopg.connect(relay_scene.dsn) as open_one:
+            open_one.execute(BIG.format(1_000, 2_000))
+            open_one.execute("ALTER TABLE accounts ADD COLUMN extra text DEFAULT 'x'")
+            open_one.execute(BIG.format(2_001, 3_000))
+            open_one.execute("SAVEPOINT one")
+            open_one.execute("ALTER TABLE accounts DROP COLUMN extra")
+            open_one.execute(BIG.format(3_001, 4_000))
+            open_one.execute("ROLLBACK TO one")
+            open_one.execute(BIG.format(4_001, 5_000))
+        await relay_scene.arrives(relay_scene.sql("UPDATE accounts SET amount = 3 WHERE id < 1100"))
+        await relay_scene.same()
+    assert len(await relay_scene.copied()) == 1 + 3_001
+
+
+async def test_generated_columns_and_identities_of_several_columns(relay_scene: RelayScene) -> None:
+    """A stored generated column is not sent and not missed; a row is known by its whole key."""
+    relay_scene.sql(
+        "ALTER TABLE accounts ADD COLUMN twice numeric GENERATED ALWAYS AS (amount * 2) STORED"
+    )
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql(
+                "INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', 5), (2, 'bob', 6)",
+                "UPDATE accounts SET amount = 7 WHERE id = 2",
+                "DELETE FROM accounts WHERE id = 1",
+            )
+        )
+        await relay_scene.same()

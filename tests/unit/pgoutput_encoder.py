@@ -76,3 +76,26 @@ def delete(relation_id: int, old: Sequence[Value], *, mark: bytes = b"O") -> mem
 def truncate(*relation_ids: int) -> memoryview:
     ids = b"".join(struct.pack(">I", one) for one in relation_ids)
     return wal_data(b"T" + struct.pack(">IB", len(relation_ids), 0) + ids)
+
+
+def inside(message: memoryview, xid: int) -> memoryview:
+    """A message as it comes in a piece of a transaction that has not committed."""
+    return memoryview(bytes(message[:26]) + struct.pack(">I", xid) + bytes(message[26:]))
+
+
+def piece(xid: int, *messages: memoryview, part: int | None = None) -> list[memoryview]:
+    """Messages of an open transaction, or of a part of it (a savepoint)."""
+    within = [inside(message, part or xid) for message in messages]
+    return [
+        wal_data(b"S" + struct.pack(">IB", xid, 0)),
+        *within,
+        wal_data(b"E"),
+    ]
+
+
+def piece_commit(xid: int, lsn: int, end: int, *, time_us: int = 0) -> memoryview:
+    return wal_data(b"c" + struct.pack(">IBQQq", xid, 0, lsn, end, time_us))
+
+
+def piece_abort(xid: int, *, part: int | None = None) -> memoryview:
+    return wal_data(b"A" + struct.pack(">II", xid, part or xid))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -27,6 +30,7 @@ from neolayer.relay.changes import (
     Truncation,
 )
 from neolayer.relay.decoder import Decoder
+from neolayer.relay.spool import Spool
 
 LONG = b"t" * 0x7400  # a length whose bytes hold a 't'
 LONGEST = (b"t", b"x" * 0x740000, b"n" * 0x10074)  # lengths that look like the start of a column
@@ -249,6 +253,127 @@ def test_rows_that_do_not_fit_their_table_are_one_error(payload: bytes) -> None:
         changes_of(batch)
 
 
+@pytest.fixture
+def spooling(tmp_path: Path) -> Iterator[Decoder]:
+    spool = Spool(tmp_path)
+    yield Decoder(epoch=1, spool=spool)
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def feed_all(decoder: Decoder, *messages: memoryview) -> None:
+    """As the reader does: what has committed comes before the next message."""
+    for message in messages:
+        decoder.feed(message)
+        while decoder.replay(limit=2):
+            pass
+
+
+def versions_and_ids(batch: Batch | None) -> list[tuple[int, object]]:
+    assert batch is not None
+    return [(change.version & 0xFFFF, change.row[0]) for change in changes_of(batch)]
+
+
+def test_a_transaction_in_pieces_comes_at_its_commit(spooling: Decoder) -> None:
+    """Its rows bear its commit position and follow what committed while it was open."""
+    feed_all(
+        spooling,
+        *pg.piece(7, pg.relation(1, ["id"]), pg.insert(1, [b"big 1"])),
+        pg.keepalive(40),
+        pg.begin(50),
+        pg.relation(1, ["id"]),
+        pg.insert(1, [b"small"]),
+        pg.commit(50, 51),
+        *pg.piece(8, pg.relation(1, ["id"]), pg.insert(1, [b"other"])),
+        *pg.piece(7, pg.insert(1, [b"big 2"]), pg.update(1, [b"big 3"])),
+    )
+    assert spooling.position == 51  # what is open holds nothing back: it will commit later
+    assert versions_and_ids(spooling.take()) == [(50, b"small")]
+    feed_all(spooling, pg.piece_commit(7, 90, 91, time_us=2_000_000), pg.piece_abort(8))
+    batch = spooling.take()
+    assert versions_and_ids(batch) == [(90, b"big 1"), (90, b"big 2"), (90, b"big 3")]
+    assert batch is not None and batch.position == pack_version(1, 91)
+    assert batch.committed_at == 946_684_802
+
+
+def test_parts_that_were_aborted_are_left_out(spooling: Decoder) -> None:
+    """Changes after a savepoint that was rolled back are gone, its descriptions still hold."""
+    feed_all(
+        spooling,
+        *pg.piece(7, pg.relation(1, ["id"]), pg.insert(1, [b"1"])),
+        *pg.piece(7, pg.relation(2, ["id", "x"]), pg.insert(2, [b"2", b"gone"]), part=8),
+        pg.piece_abort(7, part=8),
+        *pg.piece(7, pg.insert(2, [b"3", b"kept"]), part=9),
+        pg.piece_commit(7, 90, 91),
+    )
+    assert versions_and_ids(spooling.take()) == [(90, b"1"), (90, b"3")]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [pg.piece_commit(7, 90, 91)],
+        [pg.piece_abort(7)],
+        [pg.begin(5), *pg.piece(7)],
+        [*pg.piece(7), pg.wal_data(b"c\0\0\0\7")],
+        [*pg.piece(7), pg.begin(5), pg.piece_commit(7, 90, 91)],
+        [*pg.piece(7, pg.insert(3, [b"1"])), pg.piece_commit(7, 90, 91)],
+    ],
+)
+def test_pieces_that_make_no_sense_are_one_error(
+    spooling: Decoder, messages: list[memoryview]
+) -> None:
+    """A commit or abort of what did not begin, a piece inside a transaction, an unknown table."""
+    with pytest.raises(RelayError):
+        feed_all(spooling, *messages)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["piece", "part", "abort part", "abort", "commit", "small"]),
+        st.integers(1, 3),
+    ),
+    max_size=30,
+)
+
+
+@given(steps)
+def test_any_interleaving_of_pieces(steps: list[tuple[str, int]]) -> None:
+    """Several open transactions with parts, aborts and small ones between: only what committed, in
+    the order of the commits."""
+    open_rows: dict[int, list[tuple[int, bytes]]] = {}
+    expected: list[tuple[int, bytes]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder))
+        decoder = Decoder(epoch=1, spool=spool)
+        feed_all(decoder, pg.begin(1), pg.relation(1, ["id"]), pg.commit(1, 2))
+        for number, (step, xid) in enumerate(steps):
+            lsn, row = 10 + 2 * number, b"%d" % number
+            if step in ("piece", "part"):
+                part = xid if step == "piece" else 100 * xid
+                feed_all(decoder, *pg.piece(xid, pg.insert(1, [row]), part=part))
+                open_rows.setdefault(xid, []).append((part, row))
+            elif step == "small":
+                feed_all(decoder, pg.begin(lsn), pg.insert(1, [row]), pg.commit(lsn, lsn + 1))
+                expected.append((lsn, row))
+            elif xid in open_rows and step == "abort part":
+                feed_all(decoder, pg.piece_abort(xid, part=100 * xid))
+                # Later changes never bear the number of a part that is gone.
+                rows = [(part, row) for part, row in open_rows.pop(xid) if part == xid]
+                feed_all(decoder, pg.piece_commit(xid, lsn, lsn + 1))
+                expected += [(lsn, row) for _, row in rows]
+            elif xid in open_rows and step == "abort":
+                feed_all(decoder, pg.piece_abort(xid))
+                del open_rows[xid]
+            elif xid in open_rows and step == "commit":
+                feed_all(decoder, pg.piece_commit(xid, lsn, lsn + 1))
+                expected += [(lsn, row) for _, row in open_rows.pop(xid)]
+        batch = decoder.take()
+        spool.close()
+    assert batch is not None
+    assert [(change.version & 0xFFFF, change.row[0]) for change in changes_of(batch)] == expected
+
+
 frames = st.one_of(
     st.binary(max_size=80),
     st.builds(
@@ -269,11 +394,14 @@ frames = st.one_of(
 @example([bytes(pg.wal_data(b"I\0\0\0\1N\0\1" + b"\xdd\x7f\xff\xff\xff"))])
 def test_no_bytes_crash_it(noise: list[bytes]) -> None:
     """Whatever arrives, the decoder answers with changes or with a RelayError."""
-    decoder = fed(pg.begin(1), pg.relation(1, ["id", "name"]))
-    with contextlib.suppress(RelayError):
-        for frame in noise:
-            decoder.feed(memoryview(frame))
-    with contextlib.suppress(RelayError):
-        batch = decoder.take()
-        if batch is not None:
-            changes_of(batch)
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder))
+        for decoder in (Decoder(epoch=1), Decoder(epoch=1, spool=spool)):
+            with contextlib.suppress(RelayError):
+                feed_all(decoder, pg.begin(1), pg.relation(1, ["id", "name"]), pg.commit(1, 2))
+                feed_all(decoder, *map(memoryview, noise))
+            with contextlib.suppress(RelayError):
+                batch = decoder.take()
+                if batch is not None:
+                    changes_of(batch)
+        spool.close()

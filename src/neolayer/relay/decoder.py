@@ -15,14 +15,16 @@ bytes are followed by text.
 Messages stay packed, in pages, until a sink asks for rows. Small pages, because they stay in the
 processor's cache: at 5,000 rows a page the same work takes twice as long.
 
-Transactions are not streamed before they commit (`replication.py`), so `Begin` names the commit
-position and every row can go on at once, however large its transaction is.
+`Begin` names the commit position, so every row can go on at once, however large its transaction
+is. Of a transaction that the server sends before it commits that position is not known yet: its
+messages go to the spool (`spool.py`), and come back from there when it commits.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from neolayer.errors import RelayError
@@ -39,12 +41,15 @@ from neolayer.relay.changes import (
     TableChanges,
     Truncation,
 )
+from neolayer.relay.spool import Spool
 
 # A batch is cut at the first commit beyond either.
 BATCH_ROWS = 8_192
 BATCH_BYTES = 8 << 20
 
 _WAL_DATA, _KEEPALIVE = b"wk"
+_PIECE_END = ord("E")
+_STREAM_COMMIT_BYTES: Final = 29  # transaction, flags, commit position, its end, time
 _NEW, _OLD, _OLD_KEY, _TEXT, _NULL, _UNCHANGED = b"NOKtnu"
 _HEADER: Final = 25  # kind, start of the data in the log, end of the log, send time
 _WIDEST: Final = 127  # columns: a count of two small integers in MessagePack
@@ -94,10 +99,14 @@ class Decoder:
     """Feed it the stream's messages in order, take batches out. One decoder a connection.
 
     `position` is how far the stream is known to be complete, as a log position (not packed).
+    Without a spool the stream must not send transactions before they commit.
     """
 
-    def __init__(self, *, epoch: int) -> None:
+    def __init__(self, *, epoch: int, spool: Spool | None = None) -> None:
         self._epoch = epoch
+        self._spool = spool
+        self._in_piece = False
+        self._replaying: Iterator[None] = iter(())
         self._relations: dict[int, Relation] = {}
         self._open: dict[int, _OpenTable] = {}
         self._changes: list[TableChanges | Truncation] = []
@@ -108,6 +117,9 @@ class Decoder:
             ord("C"): self._commit,
             ord("R"): self._relation,
             ord("T"): self._truncate,
+            ord("S"): self._begin_piece,
+            ord("c"): self._commit_pieces,
+            ord("A"): self._abort_pieces,
             ord("Y"): _ignore,  # type: the values are text
             ord("O"): _ignore,  # origin: another cluster's commit, the same change
             ord("M"): _ignore,  # a logical message: nobody here listens yet
@@ -120,14 +132,16 @@ class Decoder:
         self.size = 0
 
     def feed(self, message: memoryview) -> bool | None:
-        """One message of the replication stream; true at a commit where it is time to `take`.
+        """One message of the replication stream; true where it is time to `take` or to `replay`.
 
         Raises RelayError on anything unknown.
         """
         try:
             if message[0] == _WAL_DATA:
                 tag = message[_HEADER]
-                if tag == INSERT:
+                if self._in_piece:
+                    self._piece(message, tag)
+                elif tag == INSERT:
                     self._row(message, tag)
                 elif tag in (UPDATE, DELETE):
                     self._update_or_delete(message, tag)
@@ -142,6 +156,13 @@ class Decoder:
                 f"cannot read the replication message {bytes(message[:48])!r}"
             ) from exc
         return None
+
+    def replay(self, *, limit: int) -> int:
+        """Feed up to `limit` messages of a large transaction that has committed; how many it were.
+
+        Comes before the next message of the stream. Raises RelayError.
+        """
+        return sum(1 for _ in islice(self._replaying, limit))
 
     def take(self) -> Batch | None:
         """What was fed since the last take; None where neither rows nor the position moved."""
@@ -258,6 +279,40 @@ class Decoder:
             relation = self._relations[relation_id]
             self._close_table(relation_id)
             self._changes.append(Truncation(relation, self._version))
+
+    # Transactions that are sent in pieces before they commit.
+
+    def _begin_piece(self, body: bytes) -> None:
+        if self._spool is None or self.in_transaction:
+            raise ValueError("a piece of a transaction where none can be")
+        self._spool.begin_piece(_u32(body, 0)[0])
+        self._in_piece = True
+
+    def _piece(self, message: memoryview, tag: int) -> None:
+        assert self._spool is not None
+        if tag == _PIECE_END:
+            self._in_piece = False
+        else:
+            self._spool.add(message)
+
+    def _commit_pieces(self, body: bytes) -> bool:
+        if self._spool is None or len(body) != _STREAM_COMMIT_BYTES:
+            raise ValueError("a commit that cannot be read")
+        messages = self._spool.committed(_u32(body, 0)[0])
+        self._begin(body[5:])
+        self._replaying = self._replayed(messages, body[4:])
+        return True
+
+    def _replayed(self, messages: Iterator[memoryview], commit: bytes) -> Iterator[None]:
+        for message in messages:
+            self.feed(message)
+            yield
+        self._commit(commit)
+
+    def _abort_pieces(self, body: bytes) -> None:
+        if self._spool is None:
+            raise ValueError("an abort of what did not begin")
+        self._spool.abort(_u32(body, 0)[0], _u32(body, 4)[0])
 
     def _keepalive(self, message: memoryview) -> None:
         """All transactions that ended before this position have been sent."""

@@ -31,24 +31,34 @@ class Reader:
     """One stream into one log."""
 
     def __init__(
-        self, stream: ReplicationConnection, log: SegmentLog, lanes: Sequence[Lane], *, epoch: int
+        self,
+        stream: ReplicationConnection,
+        decoder: Decoder,
+        log: SegmentLog,
+        lanes: Sequence[Lane],
     ) -> None:
         self._stream = stream
+        self._decoder = decoder
         self._log = log
         self._lanes = lanes
-        self._decoder = Decoder(epoch=epoch)
         self._confirmed = 0
         self._told_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop`. Raises EngineUnavailable, SlotError or RelayError."""
         while not stop.is_set():
-            received = self._stream.receive(self._decoder.feed, limit=_MESSAGES_AT_ONCE)
+            received = self._receive()
             self._append()
             await self._log.roll()
             await (asyncio.sleep(0) if received else self._stream.wait(_IDLE_S))
             self._confirm(idle=received == 0)
             await self._wait_for_sinks(stop)
+
+    def _receive(self) -> int:
+        """Messages of a large transaction that has committed, or else those that have arrived."""
+        return self._decoder.replay(limit=_MESSAGES_AT_ONCE) or self._stream.receive(
+            self._decoder.feed, limit=_MESSAGES_AT_ONCE
+        )
 
     async def confirm_last(self) -> None:
         """Tell the server where we stop, so that it sends nothing twice."""

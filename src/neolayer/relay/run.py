@@ -30,6 +30,7 @@ from neolayer.engines.postgres.replication import (
 )
 from neolayer.errors import NeolayerError
 from neolayer.position import CURRENT_EPOCH, Position, pack_version
+from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import hold_folder
 from neolayer.relay.lane import Lane
 from neolayer.relay.reader import Reader
@@ -37,6 +38,7 @@ from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.declared import declared_sinks
 from neolayer.relay.sinks.sink import Sink
 from neolayer.relay.snapshot import ExportedSnapshot, export_snapshot
+from neolayer.relay.spool import Spool
 from neolayer.relay.status import (
     PUBLICATION,
     SLOT,
@@ -179,12 +181,15 @@ class _Flow:
 
     async def _session(self, stop: asyncio.Event, folder: Path) -> None:
         segments = await SegmentLog.open(folder, bound=self._settings.log_bytes)
+        spool = Spool(folder / "open")
         stream = await ReplicationConnection.connect(self._source.dsn, application_name="relay")
         try:
             await self._start(stream, segments)
-            await self._stream(stream, segments, stop)
+            decoder = Decoder(epoch=CURRENT_EPOCH, spool=spool)
+            await self._stream(stream, decoder, segments, stop)
         finally:
             await stream.close()
+            spool.close()
 
     async def _start(self, stream: ReplicationConnection, segments: SegmentLog) -> None:
         """Begin the stream where the log ends, or the log where the slot begins."""
@@ -196,15 +201,21 @@ class _Flow:
         else:
             segments.resume(pack_version(CURRENT_EPOCH, confirmed), new_slot=False)
         after = Position.from_version(segments.position)
-        await stream.start(slot, publication=self._source.publication, lsn=after.lsn)
+        await stream.start(
+            slot, publication=self._source.publication, lsn=after.lsn, streaming=True
+        )
         self.state.error = None
         self._log.info("streaming", slot=slot, after=str(after))
 
     async def _stream(
-        self, stream: ReplicationConnection, segments: SegmentLog, stop: asyncio.Event
+        self,
+        stream: ReplicationConnection,
+        decoder: Decoder,
+        segments: SegmentLog,
+        stop: asyncio.Event,
     ) -> None:
         lanes = [self._lane(sink, segments) for sink in self._sinks]
-        reader = Reader(stream, segments, lanes, epoch=CURRENT_EPOCH)
+        reader = Reader(stream, decoder, segments, lanes)
         self._lanes, self._segments = lanes, segments
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(lane.run(self._snapshot)) for lane in lanes]

@@ -138,18 +138,22 @@ class ReplicationConnection:
         """Drop a slot nobody reads. Raises SlotMissing or SlotActive."""
         await self._run(sql.SQL("DROP_REPLICATION_SLOT {}").format(sql.Identifier(name)))
 
-    async def start(self, slot: str, *, publication: str, lsn: int = 0) -> None:
+    async def start(
+        self, slot: str, *, publication: str, lsn: int = 0, streaming: bool = False
+    ) -> None:
         """Begin the stream after `lsn`, or after the confirmed position where that is later.
 
-        Asks for whole transactions: a large one is spilled to disk by the server until it commits,
-        so every change arrives knowing its commit position. Raises SlotError.
+        With `streaming` a large transaction is sent in pieces before it commits; otherwise the
+        server spills it to its disk and sends all of it after the commit. Raises SlotError.
         """
         statement = sql.SQL(
-            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '2', publication_names {})"
+            "START_REPLICATION SLOT {} LOGICAL {}"
+            " (proto_version '2', publication_names {}, streaming {})"
         ).format(
             sql.Identifier(slot),
             sql.SQL(format_lsn(lsn)),  # pyright: ignore[reportArgumentType]
             sql.Literal(f'"{publication}"'),
+            sql.Literal("on" if streaming else "off"),
         )
         self._publication = publication
         await self._run(statement, expected=pq.ExecStatus.COPY_BOTH)

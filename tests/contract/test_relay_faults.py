@@ -127,7 +127,7 @@ async def test_what_changed_while_the_relay_was_away_arrives_at_its_return(
         await relay_scene.same()
 
 
-async def test_batches_that_come_twice_or_late_change_nothing(relay_scene: RelayScene) -> None:
+async def test_C14_batches_that_come_twice_or_late_change_nothing(relay_scene: RelayScene) -> None:
     """C14: replayed and reordered batches end in the same rows."""
     recorder = StubbornSink()
     recorder.willing.set()
@@ -176,7 +176,7 @@ def said_by(state_file: Path) -> str | None:
     return next((flow.error for flow in state.flows.values()), None) if state else None
 
 
-async def test_a_slot_that_was_dropped_is_made_anew_and_the_copy_starts_over(
+async def test_C12_a_slot_that_was_dropped_is_made_anew_and_the_copy_starts_over(
     relay_scene: RelayScene,
 ) -> None:
     """C12: changes that no stream brings, deletes too, are in the copy after the next start."""
@@ -304,7 +304,7 @@ async def own_clickhouse(scene: RelayScene, folder: Path) -> AsyncIterator[Calla
         running[0][0].wait(timeout=30)
 
 
-async def test_a_clickhouse_that_dies_is_written_to_again(
+async def test_C14_a_clickhouse_that_dies_is_written_to_again(
     relay_scene: RelayScene, traversable_tmp: Path
 ) -> None:
     """C14: kill -9 of ClickHouse, changes meanwhile, and the same rows after its return."""
@@ -318,7 +318,7 @@ async def test_a_clickhouse_that_dies_is_written_to_again(
         await relay_scene.same()
 
 
-async def test_a_slot_that_the_server_gave_up_on_is_replaced(
+async def test_C12_a_slot_that_the_server_gave_up_on_is_replaced(
     relay_scene: RelayScene, traversable_tmp: Path
 ) -> None:
     """C12: beyond max_slot_wal_keep_size the server invalidates; the relay copies and goes on."""

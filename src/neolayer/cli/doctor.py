@@ -19,6 +19,7 @@ from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.errors import NeolayerError
 from neolayer.insight.time_series import time_series
 from neolayer.platform import endpoints, engines, engines_not_started, is_embedded
+from neolayer.relay.status import relay_status, state_path
 from neolayer.settings import Settings
 
 
@@ -85,6 +86,9 @@ async def _engines(settings: Settings) -> AsyncIterator[Check]:
         for engine in opened:
             async for check in _engine(engine):
                 yield check
+        if running:
+            async for check in _slots(settings):
+                yield check
         with suppress(NeolayerError):  # one that does not answer was told above
             if found := await time_series(opened):
                 yield Check("time series", True, found)
@@ -107,3 +111,25 @@ async def _engine(engine: Engine) -> AsyncIterator[Check]:
         level = await engine.setting("wal_level")
         remedy = "ALTER SYSTEM SET wal_level = logical, then restart the server"
         yield Check(f"{engine.name} wal_level", level == "logical", level, remedy)
+        yield await _slot_limit(engine)
+
+
+async def _slot_limit(engine: PostgresEngine) -> Check:
+    """Without a limit a slot that nobody reads keeps commit log until the disk is full."""
+    limit = await engine.setting("max_slot_wal_keep_size")
+    found = "no limit" if limit == "-1" else limit
+    remedy = "ALTER SYSTEM SET max_slot_wal_keep_size = '8GB', then SELECT pg_reload_conf()"
+    return Check(f"{engine.name} max_slot_wal_keep_size", limit != "-1", found, remedy)
+
+
+async def _slots(settings: Settings) -> AsyncIterator[Check]:
+    """Whether the server is about to give up a slot of the relay."""
+    try:
+        relay = await relay_status(endpoints(settings), state_file=state_path(settings.data_dir))
+    except NeolayerError:  # before the first migration there is no role to ask as
+        return
+    for reader in relay.readers:
+        if reader.held_bytes is not None:
+            found = reader.alarm or f"{reader.held_bytes >> 20} MB of commit log held back"
+            remedy = "start the relay, or let its copies start over: neolayer relay status"
+            yield Check(f"slot {reader.slot}", reader.alarm is None, found, remedy)

@@ -33,7 +33,8 @@ STOP_SIGNAL = signal.SIGINT  # "fast": roll back what runs, checkpoint, end
 _BACKEND_PATIENCE_S = 5.0  # backends notice their server's death within a second
 
 # The commit log feeds every other store (logical); few large checkpoints, because ingest writes
-# much; compressed page images, because full-page writes dominate its log.
+# much; compressed page images, because full-page writes dominate its log. A slot that nobody reads
+# is given up before it fills the disk; its copies then start over by themselves.
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -44,6 +45,7 @@ SETTINGS: Mapping[str, str] = {
     "max_connections": "200",
     "max_wal_senders": "20",
     "max_replication_slots": "20",
+    "max_slot_wal_keep_size": "8GB",
     "password_encryption": "scram-sha-256",
     "timezone": "UTC",
     "log_timezone": "UTC",

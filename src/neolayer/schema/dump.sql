@@ -3283,6 +3283,9 @@ TABLE public.stream_heads
     GRANT neolayer_operator=r
     GRANT neolayer_relay=r
 
+PUBLICATION neolayer_relay VIA ROOT FOR public.events
+    OWNER neolayer_owner
+
 -- line: timeseries
 DEFAULT RIGHTS OF neolayer_owner IN - ON f
     OWNER neolayer_owner

@@ -87,6 +87,7 @@ class DataClass:
     """One class of data: its primary table, its copies and its clock.
 
     `table` is `schema.table` of `database`. `retention` runs from ingestion; None keeps for ever.
+    `known_by` are the columns by which a person names a row: `neolayer where NAME VALUE`.
     """
 
     name: str
@@ -97,3 +98,4 @@ class DataClass:
     tenant_key: str | None = None
     personal_fields: tuple[str, ...] = field(default=())
     sealed_fields: tuple[SealedField, ...] = field(default=())
+    known_by: tuple[str, ...] = ("id",)

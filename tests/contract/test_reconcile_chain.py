@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 from tests.fixtures.fix_relay import clickhouse_statements
@@ -18,6 +19,7 @@ from neolayer.chain.cache import TransactionCache
 from neolayer.chain.catalogue import CLASSES
 from neolayer.cli import main
 from neolayer.cli import reconcile as command
+from neolayer.cli import where as where_command
 from neolayer.engines.endpoints import ClickHouseEndpoint, Endpoints, RedisEndpoint, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.redis.client import connect as connect_redis
@@ -25,6 +27,7 @@ from neolayer.insight import demonstration
 from neolayer.relay.run import run as run_relay
 from neolayer.schema.runner import migrate_up
 from neolayer.settings import RelaySettings
+from neolayer.tenancy import Principal, Tenants, open_core
 
 Run = Callable[..., tuple[int, list[dict[str, Any]]]]
 
@@ -70,6 +73,25 @@ def run(
 
     async def elsewhere(*arguments: str) -> tuple[int, str]:
         """In a thread of its own, as the command runs its own loop."""
+        return await asyncio.to_thread(called, *arguments)
+
+    return elsewhere
+
+
+@pytest.fixture
+def run_where(
+    layer: Endpoints, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    monkeypatch.setattr(where_command, "endpoints", lambda settings: layer)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def called(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(("where", *arguments))
+        said = capfd.readouterr()
+        return int(str(stopped.value.code or 0)), said.out, said.err
+
+    async def elsewhere(*arguments: str) -> tuple[int, str, str]:
         return await asyncio.to_thread(called, *arguments)
 
     return elsewhere
@@ -139,6 +161,80 @@ async def test_an_ingested_chain_is_equal_everywhere_and_faults_are_named(
         "blockchain.transactions in clickhouse: 0 differences a",
         "blockchain.transactions in redis: 0 differences as of ",
     ]
+
+
+async def test_where_shows_every_copy_of_a_row(
+    layer: Endpoints, run_where: Callable[..., Any]
+) -> None:
+    """A transaction in three engines; altered, uncached and left behind, each said as it is."""
+    dsn = layer.postgres.dsn(Role.ADMIN, "neolayer")
+    async with await connect(dsn, autocommit=True, application_name="tests") as connection:
+        cursor = await connection.execute(
+            "SELECT network_id::text, transaction_hash FROM blockchain.transactions"
+            " ORDER BY transaction_hash LIMIT 2"
+        )
+        (network, first), (_, second) = await cursor.fetchall()
+        client = connect_redis(layer.redis)
+        assert await TransactionCache(connection, client).transaction("synthetic", first)
+        await client.aclose()
+        copies = (await located(run_where, "transaction", first.upper().replace("0X", "0x")))[0]
+        assert copies == {"postgres": "same", "clickhouse": "same", "redis": "same"}
+
+        await clickhouse_statements(
+            layer.clickhouse,
+            f"ALTER TABLE transactions UPDATE nonce = 77 WHERE transaction_hash = '{second}'"
+            " SETTINGS mutations_sync = 2",
+            "INSERT INTO blocks SELECT * REPLACE (99999 AS block_number) FROM blocks FINAL LIMIT 1",
+        )
+        copies = (await located(run_where, "transactions", second))[0]
+        assert copies == {"postgres": "same", "clickhouse": "differs", "redis": "not cached"}
+        copies = (await located(run_where, "block", "99999"))[0]
+        assert copies == {"postgres": "missing", "clickhouse": "differs"}
+
+    code, out, _ = await run_where("transaction", first, "--values", "--json")
+    (row,) = json.loads(out)
+    assert code == 0 and row["key"]["network_id"] == network
+    assert row["values"]["transaction_hash"] == first
+    assert all(copy["position"].startswith("neolayer:1:") for copy in row["copies"])
+    assert {copy["lag_bytes"] for copy in row["copies"]} == {0}
+    assert row["copies"][0]["place"].startswith("neolayer.blockchain.transactions_")
+    code, _, error = await run_where("transaction", "0x00")
+    assert code == 1 and "no row of transactions is known by '0x00'" in error
+    code, _, error = await run_where("nonsense", "1")
+    assert code == 2 and "smart_contracts" in error
+
+
+async def test_where_keeps_to_the_tenant_and_shows_no_secret(
+    layer: Endpoints, run_where: Callable[..., Any]
+) -> None:
+    """One tenant does not find another's people; what proves who one is, is never shown."""
+    async with open_core(layer, application_name="tests") as core:
+        tenants = Tenants(core.platform(by=Principal.operator("tests")))
+        for name in ("acme", "globex"):
+            await tenants.create(name=name, identifier=name, tier="pro")
+    with psycopg.connect(layer.postgres.dsn(Role.ADMIN, "neolayer"), autocommit=True) as admin:
+        admin.execute("SET session_replication_role = replica")
+        admin.execute(
+            "INSERT INTO auth.users"
+            " (tenant_id, email, username, password_hash, mfa_secret, mfa_key_id)"
+            " SELECT id, 'ann@example.com', 'ann', 'H-CANARY', 'S-CANARY', 'k' FROM core.tenants"
+            " WHERE identifier = 'acme'"
+        )
+    code, out, _ = await run_where("user", "ann", "--tenant", "acme", "--values", "--json")
+    assert code == 0 and "CANARY" not in out
+    assert json.loads(out)[0]["values"]["email"] == "ann@example.com"
+    code, out, _ = await run_where("user", "ann@example.com", "--values")
+    assert code == 0 and "CANARY" not in out
+    code, _, error = await run_where("user", "ann", "--tenant", "globex")
+    assert code == 1 and "no row of users" in error
+    code, out, _ = await run_where("tenant", "acme", "--tenant", "globex")
+    assert code == 1
+
+
+async def located(run_where: Callable[..., Any], *arguments: str) -> list[dict[str, str]]:
+    code, out, error = await run_where(*arguments, "--json")
+    assert code == 0, error
+    return [{copy["engine"]: copy["state"] for copy in row["copies"]} for row in json.loads(out)]
 
 
 async def test_a_store_that_stands_still_is_not_compared(

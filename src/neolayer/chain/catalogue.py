@@ -50,6 +50,7 @@ CLASSES: tuple[DataClass, ...] = (
         _DATABASE,
         "blockchain.networks",
         copies=(ClickHouseCopy("networks", ("id",), _NETWORKS),),
+        known_by=("id", "name"),
     ),
     DataClass(
         "blocks",
@@ -57,6 +58,7 @@ CLASSES: tuple[DataClass, ...] = (
         "blockchain.blocks",
         copies=(ClickHouseCopy("blocks", ("network_id", "block_number"), _BLOCKS),),
         retention=_SEVEN_YEARS,
+        known_by=("block_number", "block_hash"),
     ),
     DataClass(
         "transactions",
@@ -67,6 +69,7 @@ CLASSES: tuple[DataClass, ...] = (
             CacheCopy(TRANSACTION_KEY, computed=("confirmation_count",)),
         ),
         retention=_SEVEN_YEARS,
+        known_by=("transaction_hash",),
     ),
     DataClass(
         "logs",
@@ -74,11 +77,13 @@ CLASSES: tuple[DataClass, ...] = (
         "blockchain.logs",
         copies=(ClickHouseCopy("logs", ("network_id", "block_number", "log_index"), _LOGS),),
         retention=_SEVEN_YEARS,
+        known_by=("transaction_hash",),
     ),
     DataClass(
         "smart_contracts",
         _DATABASE,
         "blockchain.smart_contracts",
         copies=(ClickHouseCopy("smart_contracts", ("network_id", "address"), _CONTRACTS),),
+        known_by=("address",),
     ),
 )

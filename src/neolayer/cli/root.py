@@ -36,6 +36,7 @@ COMMANDS = {
     "ingest": "ingest",
     "query": "query",
     "reconcile": "reconcile",
+    "where": "where",
     "migrate": "migrate",
     "audit": "audit",
     "tenants": "tenants",

@@ -30,6 +30,7 @@ CLASSES: tuple[DataClass, ...] = (
         "auth.users",
         tenant_key="tenant_id",
         personal_fields=("email", "username", "last_login_at"),
+        known_by=("id", "email", "username"),
         sealed_fields=(
             SealedField(
                 "mfa_secret",

@@ -8,7 +8,12 @@ _DATABASE = "neolayer"
 
 CLASSES: tuple[DataClass, ...] = (
     DataClass(
-        "tenants", _DATABASE, "core.tenants", tenant_key="id", personal_fields=("name", "settings")
+        "tenants",
+        _DATABASE,
+        "core.tenants",
+        tenant_key="id",
+        personal_fields=("name", "settings"),
+        known_by=("id", "identifier"),
     ),
     DataClass("tenant_data", _DATABASE, "core.tenant_data", tenant_key="tenant_id"),
     # The books that the database keeps by itself, derived from the tenants and what they have.

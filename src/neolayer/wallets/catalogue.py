@@ -11,6 +11,7 @@ CLASSES: tuple[DataClass, ...] = (
         "blockchain.wallets",
         tenant_key="tenant_id",
         personal_fields=("user_id", "name", "address"),
+        known_by=("id", "address"),
         sealed_fields=(
             SealedField(
                 "encrypted_private_key",

@@ -111,6 +111,18 @@ class ClickHouseRows:
             return StoredRow(key, values, int(version), bool(deleted))
         return None
 
+    async def find(self, table: str, column: str, value: str, limit: int) -> list[Key]:
+        """Keys of rows that have a value in one of the copied columns."""
+        key, columns = await self._columns(table)
+        asked = _Asked()
+        place = self._copies[table].columns.index(column)
+        found = await self._query(
+            f"SELECT DISTINCT [{_texts(key)}] FROM {self._table(table)} FINAL"  # noqa: S608
+            f" WHERE {columns[place].name} = {asked.value(value, columns[place])} LIMIT {limit:d}",
+            asked.values,
+        )
+        return [tuple(names) for (names,) in found]
+
     async def put_right(self, table: str, changes: TableChanges) -> None:
         copy = self._copies[table]
         lines = await asyncio.to_thread(encode, changes, columns=copy.columns, key=copy.key)

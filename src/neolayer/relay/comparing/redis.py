@@ -26,6 +26,7 @@ from neolayer.engines.redis.client import connect, explain
 from neolayer.freshness.cache_versions import (
     FLOOR_KEY,
     TOMBSTONE_TTL,
+    is_tombstone,
     read_entry,
     version_of,
     version_text,
@@ -108,13 +109,18 @@ class CachedRows:
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
 
-    async def of_row(self, table: str, row: Mapping[str, Any]) -> tuple[str, bytes | None]:
-        """The cache key of a row, and what lies there, be it believed or not."""
+    async def of_row(self, table: str, row: Mapping[str, Any]) -> tuple[str, Cached | None, bool]:
+        """Where a row is cached; what a reader would believe of it; whether a tombstone lies there.
+
+        `row` holds texts, as they stand in the key.
+        """
         place = self._copies[table].key.format_map(row)
         try:
-            return place, cast("bytes | None", await self._connected().get(place))
+            entry = cast("bytes | None", await self._connected().get(place))
+            found = await self._read([place.encode()], _pattern(self._copies[table].key)[1])
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
+        return place, found[0] if found else None, entry is not None and is_tombstone(entry)
 
     async def mark(self, places: Sequence[bytes], version: int) -> None:
         """Leave a tombstone of that version wherever nothing newer lies."""

@@ -164,7 +164,7 @@ class SourceTable:
 
     async def typed_rows(self, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
         """The whole rows of these keys as Python values, for a cache, which keeps such."""
-        wanted = [key for key in dict.fromkeys(keys) if all(map(_fits, self._key, key))]
+        wanted = [key for key in dict.fromkeys(keys) if all(map(fits, self._key, key))]
         if not wanted:
             return {}
         statement = sql.SQL("SELECT {}, t.* FROM {} AS t WHERE {} IN ({})").format(
@@ -283,7 +283,7 @@ def _row(parts: Iterable[sql.Composable]) -> sql.Composable:
     return sql.SQL("({})").format(_list(parts))
 
 
-def _fits(column: Column, text: str) -> bool:
+def fits(column: Column, text: str) -> bool:
     """Whether a text may be a value of the column: others may have written it."""
     form = _FORMS.get(column.type)
     return "\0" not in text and (form is None or form.fullmatch(text) is not None)

@@ -22,6 +22,7 @@ from neolayer.freshness import Store, wait_for
 from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.relay.comparable import Comparable
 from neolayer.relay.comparing.caches import ComparedCache, reconcile_cache
+from neolayer.relay.comparing.redis import CachedRows
 from neolayer.relay.reconcile import (
     Compared,
     Progress,
@@ -38,6 +39,11 @@ def _clickhouse(at: Endpoints, classes: Iterable[DataClass]) -> Comparable:
     return ClickHouseRows(at.clickhouse, classes)
 
 
+def cached_rows(at: Endpoints, classes: Iterable[DataClass]) -> CachedRows:
+    """The cached rows of these classes; to be closed."""
+    return CachedRows(at.redis, classes)
+
+
 OPENERS: dict[Store, Callable[[Endpoints, Iterable[DataClass]], Comparable]] = {
     Store.CLICKHOUSE: _clickhouse,
 }
@@ -48,9 +54,7 @@ async def open_cache(
     at: Endpoints, classes: Collection[DataClass], *, patience: timedelta
 ) -> AsyncGenerator[ComparedCache]:
     """The cache of these classes' rows, for the length of the block."""
-    from neolayer.relay.comparing.redis import CachedRows
-
-    rows = CachedRows(at.redis, classes)
+    rows = cached_rows(at, classes)
     try:
         yield ComparedCache(rows, _reaching(at, Store.REDIS, patience))
     finally:

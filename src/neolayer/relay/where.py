@@ -1,0 +1,367 @@
+"""Where is it? Every copy of a row, in every engine, with the position each copy reflects.
+
+The row is looked for in PostgreSQL by the columns that a person knows it by (`known_by` of its
+class), as the operator or as one tenant may see it; from the row follow its places in every store
+that the catalogue names. What PostgreSQL does not have is looked for in ClickHouse, which has
+public data only: a copy of a row that is gone is worth knowing. Columns that no operator may read,
+and sealed texts, are never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, LiteralString, Protocol, runtime_checkable
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from neolayer.catalogue import CacheCopy, DataClass
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.postgres.connections import connect
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import InvalidInput, NeolayerError, RelayError
+from neolayer.freshness import Store, position_of
+from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.relay.comparable import Comparable, Key
+from neolayer.relay.comparing.redis import CachedRows
+from neolayer.relay.comparing.source import Column, fits
+from neolayer.relay.comparing.stores import OPENERS, cached_rows
+from neolayer.relay.digests import row_digest
+from neolayer.tenancy import Principal, open_database
+
+_sql = load_queries(__name__, "where.sql")
+MOST = 20
+Read = Callable[[LiteralString | sql.Composed, Any], Awaitable[list[TupleRow]]]
+
+
+class State(StrEnum):
+    """What a place has of a row."""
+
+    SAME = "same"  # as PostgreSQL
+    BEHIND = "behind"  # not as PostgreSQL, and there is log that the store has not read
+    DIFFERS = "differs"  # not as PostgreSQL, although the store has read everything
+    MISSING = "missing"
+    DELETED = "deleted"  # only the trace of a deletion
+    NOT_CACHED = "not cached"
+    MARKED = "marked"  # a tombstone: readers go to PostgreSQL
+    UNKNOWN = "unknown"  # the engine does not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One place where a row is, or should be.
+
+    `position` is that of the row there, `reached` what the store reflects, `lag_bytes` the log
+    between that and now.
+    """
+
+    engine: str
+    place: str
+    state: State
+    position: Position | None = None
+    reached: Position | None = None
+    lag_bytes: int | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """One row: its key, what may be shown of it, and its places, PostgreSQL first."""
+
+    name: str
+    table: str
+    key: dict[str, str | None]
+    values: dict[str, str | None] = field(repr=False)
+    copies: tuple[Copy, ...]
+
+
+@runtime_checkable
+class _Findable(Protocol):
+    async def find(self, table: str, column: str, value: str, limit: int) -> list[Key]: ...
+
+
+def class_of(kind: str, classes: Collection[DataClass]) -> DataClass:
+    """The class of that name, in the plural, the singular, or as its table.
+
+    Raises InvalidInput naming all kinds.
+    """
+    wanted = kind.lower().replace("-", "_")
+    for one in classes:
+        if wanted in (one.name, one.name.removesuffix("s"), one.table):
+            return one
+    for one in classes:  # a contract is a smart_contract
+        if one.name.removesuffix("s").endswith(f"_{wanted}"):
+            return one
+    raise InvalidInput(
+        f"there is no kind {kind!r}", hint=f"one of: {', '.join(one.name for one in classes)}"
+    )
+
+
+async def where(
+    at: Endpoints,
+    one: DataClass,
+    value: str,
+    *,
+    tenant: UUID | None = None,
+    network: str | None = None,
+) -> list[Located]:
+    """The rows that a person means, at most twenty, each with all its places; none: an empty list.
+
+    With `tenant` only what that tenant may see. Raises EngineUnavailable where PostgreSQL is away;
+    another engine that is away is a copy of state unknown.
+    """
+    async with _reading(at, Database(one.database), tenant) as read, _open(at, one) as places:
+        table = await _described(read, one)
+        rows = await _rows(read, table, value, network)
+        ((lsn,),) = await read(_sql.log_end, None)
+        end = Position(CURRENT_EPOCH, lsn, one.database)
+        found = [await _located(table, row, places, end) for row in rows]
+        if not rows and one.tenant_key is None:
+            found = [row async for row in _orphans(table, value, places, end)]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    one: DataClass
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    part: sql.Composable
+
+    def column(self, name: str) -> Column | None:
+        return next((column for column in self.columns if column.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row as texts, the partition it lies in, and as Python values."""
+
+    part: str
+    texts: dict[str, str | None]
+    typed: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """The opened stores that have copies of a class, and what each reflects."""
+
+    rows: tuple[Comparable, ...]
+    cache: CachedRows | None
+    reached: dict[str, Position | None]
+
+
+@asynccontextmanager
+async def _reading(at: Endpoints, database: Database, tenant: UUID | None) -> AsyncGenerator[Read]:
+    """Statements as one tenant, or as the operator, who sees all but secrets."""
+    try:
+        async with _connected(at, database, tenant) as read:
+            yield read
+    except psycopg.Error as exc:
+        raise RelayError(f"cannot look into {database}: {str(exc).splitlines()[0]}") from exc
+
+
+@asynccontextmanager
+async def _connected(
+    at: Endpoints, database: Database, tenant: UUID | None
+) -> AsyncGenerator[Read]:
+    if tenant is not None:
+        async with open_database(at, database, size=1, application_name="where") as opened:
+            scope = opened.scope(tenant, by=Principal.operator("where"))
+            async with scope.transaction() as tx:
+                await tx.execute(_sql.write_as_the_log_does)
+                yield tx.fetch
+        return
+    dsn = at.cluster(database).dsn(Role.OPERATOR, database)
+    async with await connect(dsn, application_name="where") as connection:
+        await connection.set_read_only(True)
+        await connection.execute(_sql.write_as_the_log_does)
+
+        async def read(statement: LiteralString | sql.Composed, values: Any) -> list[TupleRow]:
+            return await (await connection.execute(statement, values)).fetchall()
+
+        yield read
+
+
+@asynccontextmanager
+async def _open(at: Endpoints, one: DataClass) -> AsyncGenerator[_Places]:
+    opened = {store: opener(at, [one]) for store, opener in OPENERS.items()}
+    has_cache = any(isinstance(copy, CacheCopy) for copy in one.copies)
+    cache = cached_rows(at, [one]) if has_cache else None
+    rows = tuple(rows for rows in opened.values() if one.table in rows.tables)
+    names = [*(rows.name for rows in rows), *(["redis"] if cache else [])]
+    try:
+        reached = {name: await _reached(Store(name), at) for name in names}
+        yield _Places(rows, cache, reached)
+    finally:
+        for each in (*opened.values(), *([cache] if cache else [])):
+            await each.close()
+
+
+async def _reached(store: Store, at: Endpoints) -> Position | None:
+    try:
+        return await position_of(store, at)
+    except NeolayerError:  # its copies say so themselves
+        return None
+
+
+async def _described(read: Read, one: DataClass) -> _Table:
+    named = {"table": one.table}
+    columns = tuple(Column(*row) for row in await read(_sql.readable_columns, named))
+    key = tuple(name for (name,) in await read(_sql.primary_key, named))
+    ((may_see_parts,),) = await read(_sql.may_see_parts, named)
+    part = sql.SQL("tableoid::regclass::text") if may_see_parts else sql.Literal(one.table)
+    return _Table(one, columns, key, part)
+
+
+async def _rows(read: Read, table: _Table, value: str, network: str | None) -> list[_Row]:
+    """The rows that have the value in one of the columns they are known by."""
+    texts = [column.text for column in table.columns]
+    names = [sql.Identifier(column.name) for column in table.columns]
+    found: list[_Row] = []
+    for name in table.one.known_by:
+        column = table.column(name)
+        text = value.lower() if value[:2].lower() == "0x" else value
+        if column is None or not fits(column, text):
+            continue
+        where, values = _within_network(table, network)
+        statement = sql.SQL("SELECT {}, {}, {} FROM {} WHERE {} = {} AND {} LIMIT {}").format(
+            table.part,
+            sql.SQL(", ").join(texts),
+            sql.SQL(", ").join(names),
+            sql.Identifier(*table.one.table.split(".")),
+            sql.Identifier(name),
+            sql.SQL("%s::" + column.cast),  # pyright: ignore[reportArgumentType]
+            where,
+            sql.Literal(MOST),
+        )
+        count = len(table.columns)
+        for row in await read(statement, [text, *values]):
+            keys = [column.name for column in table.columns]
+            shown = dict(zip(keys, row[1 : count + 1], strict=True))
+            typed = dict(zip(keys, row[count + 1 :], strict=True))
+            found.append(_Row(row[0], shown, typed))
+        if found:
+            break
+    return found
+
+
+def _within_network(table: _Table, network: str | None) -> tuple[sql.Composable, list[str]]:
+    """Keys begin with the network; naming all of them lets an index answer."""
+    if table.column("network_id") is None:
+        return sql.SQL("true"), []
+    if network is not None:
+        named = "network_id = (SELECT id FROM blockchain.networks WHERE name = %s)"
+        return sql.SQL(named), [network]
+    return sql.SQL("network_id = ANY (ARRAY(SELECT id FROM blockchain.networks))"), []
+
+
+async def _located(table: _Table, row: _Row, places: _Places, end: Position) -> Located:
+    copies = [Copy("postgres", f"{end.database}.{row.part}", State.SAME, end, end, 0)]
+    for rows in places.rows:
+        copies.append(await _guarded(_row_copy(table, row, rows, places, end), rows.name, places))
+    if places.cache is not None:
+        copies.append(
+            await _guarded(_cached_copy(table, row, places.cache, places, end), "redis", places)
+        )
+    key = {name: row.texts.get(name) for name in table.key}
+    return Located(table.one.name, table.one.table, key, _shown(table, row), tuple(copies))
+
+
+async def _guarded(asked: Awaitable[Copy], engine: str, places: _Places) -> Copy:
+    """An engine that is away is said so, beside what the others have."""
+    try:
+        return await asked
+    except NeolayerError as exc:
+        return Copy(engine, "", State.UNKNOWN, None, places.reached[engine], None, exc.message)
+
+
+def _shown(table: _Table, row: _Row) -> dict[str, str | None]:
+    sealed = {one.column for one in table.one.sealed_fields}
+    return {
+        name: "***" if name in sealed and text is not None else text
+        for name, text in row.texts.items()
+    }
+
+
+async def _row_copy(
+    table: _Table, row: _Row, rows: Comparable, places: _Places, end: Position
+) -> Copy:
+    shape = rows.shape(table.one.table)
+    key = tuple(row.texts[name] or "" for name in shape.key)
+    stored = await rows.entry(table.one.table, key)
+    reached = places.reached[rows.name]
+    place = f"{table.one.table.partition('.')[2]} {' '.join(key)}"
+    lag = _lag(reached, end)
+    if stored is None:
+        return Copy(rows.name, place, State.MISSING, None, reached, lag)
+    position = Position.from_version(stored.version, end.database)
+    if stored.deleted:
+        state = State.BEHIND if lag else State.DELETED
+    elif _digest(stored.values, shape.columns) == _digest(row.texts, shape.columns):
+        state = State.SAME
+    else:
+        state = State.BEHIND if lag else State.DIFFERS
+    return Copy(rows.name, place, state, position, reached, lag)
+
+
+async def _cached_copy(
+    table: _Table, row: _Row, cache: CachedRows, places: _Places, end: Position
+) -> Copy:
+    place, cached, is_marked = await cache.of_row(table.one.table, row.texts)
+    reached = places.reached[cache.name]
+    lag = _lag(reached, end)
+    if cached is None:
+        state = State.MARKED if is_marked else State.NOT_CACHED
+        return Copy(cache.name, place, state, None, reached, lag)
+    position = Position.from_version(cached.version, end.database)
+    if cache.is_equal(table.one.table, cached, row.typed):
+        return Copy(cache.name, place, State.SAME, position, reached, lag)
+    state = State.BEHIND if lag else State.DIFFERS
+    return Copy(cache.name, place, state, position, reached, lag)
+
+
+async def _orphans(
+    table: _Table, value: str, places: _Places, end: Position
+) -> AsyncGenerator[Located]:
+    """Copies of rows that PostgreSQL has not."""
+    text = value.lower() if value[:2].lower() == "0x" else value
+    for rows, name in _searched(table, places):
+        column = table.column(name)
+        if not isinstance(rows, _Findable) or column is None or not fits(column, text):
+            continue
+        shape = rows.shape(table.one.table)
+        for key in await rows.find(table.one.table, name, text, MOST):
+            stored = await rows.entry(table.one.table, key)
+            if stored is None:
+                continue
+            copy = Copy(
+                rows.name,
+                f"{table.one.table.partition('.')[2]} {' '.join(key)}",
+                State.BEHIND if _lag(places.reached[rows.name], end) else State.DIFFERS,
+                Position.from_version(stored.version, end.database),
+                places.reached[rows.name],
+                _lag(places.reached[rows.name], end),
+            )
+            absent = Copy("postgres", f"{end.database}.{table.one.table}", State.MISSING, end, end)
+            names = dict(zip(shape.key, key, strict=True))
+            yield Located(table.one.name, table.one.table, dict(names), {}, (absent, copy))
+
+
+def _searched(table: _Table, places: _Places) -> Iterator[tuple[Comparable, str]]:
+    for rows in places.rows:
+        columns = rows.shape(table.one.table).columns
+        yield from ((rows, name) for name in table.one.known_by if name in columns)
+
+
+def _digest(values: Any, columns: Sequence[str]) -> int:
+    texts = (values.get(name) for name in columns)
+    return row_digest(None if text is None else text.encode() for text in texts)
+
+
+def _lag(reached: Position | None, end: Position) -> int | None:
+    return None if reached is None else max(0, end.lsn - reached.lsn)

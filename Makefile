@@ -7,7 +7,7 @@ BLOCKS ?=
 PYTEST ?= $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: demo up test lint format bench bench-long engines test-engines test-faults test-security lock schema-dump clean
+.PHONY: demo up test lint format bench bench-long engines test-engines test-faults test-security lock schema-dump sbom clean
 .DEFAULT_GOAL := demo
 
 # Set up, bring the whole layer up, let a chain flow through it, print what landed, stop.
@@ -60,6 +60,10 @@ test-engines: $(VENV)/.dev
 # Renew the lock files after a change of pyproject.toml.
 lock: $(VENV)/.dev
 	$(BIN)/python tools/lock.py
+
+# A list of everything an installation from the lock may contain, as CycloneDX JSON.
+sbom: $(VENV)/.dev
+	$(BIN)/python tools/sbom.py --output sbom.json
 
 # Renew the committed picture of what all migrations make.
 schema-dump: $(VENV)/.dev

@@ -39,6 +39,11 @@ from neolayer.platform import (
 from neolayer.settings import Settings
 
 _LOADED, _MIGRATED = "programs", "migrations"
+# Secrets that are not for every worker; the DSNs are.
+_ENTITLED: Mapping[str, tuple[str, ...]] = {
+    "NEOLAYER_SERVE__OPERATOR_TOKEN": ("serve",),
+    "NEOLAYER_KEYS__": ("serve", "tasks", "webhooks"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +177,19 @@ def _clickhouse_service(chdb: EmbeddedClickHouse, port: int) -> Service:
 
 
 def _workers(settings: Settings, at: Endpoints, ports: Mapping[str, int]) -> Iterator[Service]:
-    environment = {**variables_of(settings), "NEOLAYER_SERVE__PORT": str(ports["serve"])}
     answers = http_answers(settings.serve.host, ports["serve"], "/health/live")
     after = (_MIGRATED,)
-    yield _worker(settings, environment, "relay", _relay_reads(at), after)
-    yield _worker(settings, environment, "serve", answers, after)
+    port = ports["serve"]
+    yield _worker(settings, port, "relay", _relay_reads(at), after)
+    yield _worker(settings, port, "serve", answers, after)
     # What is done again and again can begin a moment later: a start is not to wait for it.
     run, others = _tasks_run(settings), ("relay", "serve")
-    yield _worker(settings, environment, "tasks", run, others, in_background=True)
+    yield _worker(settings, port, "tasks", run, others, in_background=True)
 
 
 def _worker(
     settings: Settings,
-    environment: Mapping[str, str],
+    port: int,
     name: str,
     ready: Callable[[], Awaitable[bool]],
     after: tuple[str, ...],
@@ -199,7 +204,7 @@ def _worker(
         loads_early=not in_background,
         in_background=in_background,
         ready=ready,
-        env=environment,
+        env={**variables_for(name, settings), "NEOLAYER_SERVE__PORT": str(port)},
         cwd=settings.data_dir,
         depends_on=after,
     )
@@ -227,6 +232,19 @@ def _tasks_run(settings: Settings) -> Callable[[], Awaitable[bool]]:
         return state is not None and state.is_running
 
     return run
+
+
+def variables_for(worker: str, settings: Settings) -> dict[str, str]:
+    """The settings as variables for one worker, without the secrets that are others': whoever can
+    read a process's environment, or makes it print it, gets no more than it works with."""
+    return {
+        name: value
+        for name, value in variables_of(settings).items()
+        if not any(
+            name.startswith(prefix) and worker not in entitled
+            for prefix, entitled in _ENTITLED.items()
+        )
+    }
 
 
 def variables_of(settings: Settings) -> dict[str, str]:

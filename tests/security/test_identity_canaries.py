@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 import psycopg
 import pytest
+from prometheus_client import generate_latest
 from pyotp.totp import TOTP
 
+from neolayer.engines.embedded.data_directory import DataDirectory
+from neolayer.engines.embedded.services import Service
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import NeolayerError
 from neolayer.identity import Client, Credentials, InvalidName, PasswordHasher, WeakPassword
 from neolayer.identity.model import canonical_email, canonical_username
 from neolayer.identity.passwords import acceptable
 from neolayer.keys import Keyring
+from neolayer.settings import load_settings
+from neolayer.supervision import services
+from neolayer.telemetry import REGISTRY
 from neolayer.tenancy import Principal, open_core
+from tests.fixtures.fix_api import OPERATOR_TOKEN, Api, Person
+from tests.fixtures.fix_api import PASSWORD as PASSWORD_OF_ALL
 from tests.fixtures.fix_identity import People
 
 PASSWORD = "canary lamp orbits one"
@@ -168,3 +178,89 @@ def test_E12_what_is_refused_is_not_repeated(text: str) -> None:
         acceptable(text, mfa=False, personal=())
     heard.error(weak.value.with_traceback(None))
     assert heard.found("\n".join(heard.said)) == []
+
+
+SETTINGS = """
+[serve]
+operator_token = "canary-operator-0123456789-0123456789"
+[keys]
+provider = "environment"
+key = "canary-key"
+previous = ["canary-previous"]
+[keys.kms]
+secret_access_key = "canary-kms"
+[keys.vault]
+token = "canary-vault"
+"""
+
+
+def test_E12_a_worker_is_started_with_its_own_secrets_only(tmp_path: Path) -> None:
+    """The operators' token is for who answers requests, the keys are not for the relay; no secret
+    is an argument, where every account of the machine can read it."""
+    file = tmp_path / "neolayer.toml"
+    file.write_text(SETTINGS)
+    settings = load_settings(file, data_dir=tmp_path)
+    directory = DataDirectory(tmp_path)
+    names = ("postgres", "redis", "clickhouse", "serve")
+    parts = services(settings, directory, dict.fromkeys(names, 7))
+    started = {part.name: part for part in parts if isinstance(part, Service)}
+    seen = {name: str(service.env) for name, service in started.items()}
+    everything = ("operator", "key", "previous", "kms", "vault")
+    keys = everything[1:]
+    told = {name: {one for one in everything if f"canary-{one}" in seen[name]} for name in seen}
+    assert told == {
+        **{name: set() for name in ("postgres", "redis", "clickhouse", "relay")},
+        **{"tasks": {*keys}, "serve": {*everything}},
+    }
+    assert not any("canary" in str(service.argv) for service in started.values())
+
+
+CANARY = "canary-0123456789-0123456789-0123456789"
+BODIES: tuple[dict[str, Any], ...] = (
+    {"json": {"tenant": "acme", "name": "ann", "password": CANARY}},
+    {"json": {"tenant": "acme", "name": CANARY, "password": CANARY}},
+    {"json": {"tenant": "acme", "name": "ann", "password": [CANARY]}},
+    {"json": {"tenant": "acme", "name": "ann", "passwort": CANARY}},
+    {"json": {"refresh_token": CANARY}},
+    {"json": {"token": CANARY, "password": CANARY}},
+    {"json": {"password": CANARY, "new_password": CANARY, "code": CANARY}},
+    {"json": CANARY},
+    {"content": f'{{"password": "{CANARY}", "password": "{CANARY}"}}'},
+    {"content": f'{{"password": "{CANARY}'},
+)
+
+
+async def test_E12_no_answer_log_or_metric_repeats_a_secret(
+    api: Api, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is typed into whichever route, well formed or not, logged in or not: problem
+    documents, headers, log records and counters say nothing of it, nor of anybody's tokens."""
+    caplog.set_level(logging.DEBUG)
+    ann = await api.person(await api.tenant("acme"), "ann", "owner")
+    schema = (await api.client.get("/schema/openapi.json")).json()
+    routes = [
+        (method, path)
+        for path, methods in schema["paths"].items()
+        for method in methods
+        if method in ("post", "put", "patch")
+    ]
+    assert len(routes) > 25
+    heard = Heard(secrets=[CANARY, PASSWORD_OF_ALL, OPERATOR_TOKEN, *map(str, secrets_of(ann))])
+    for method, path in routes:
+        place = re.sub(r"\{[^}]*\}", str(ann.user_id), path)
+        for body in BODIES:
+            headers = {"content-type": "application/json", "authorization": f"Bearer {CANARY}"}
+            for ask in (api.client.request, ann.ask):
+                options: dict[str, Any] = body if ask == ann.ask else {**body, "headers": headers}
+                answer = await ask(method.upper(), place, params={"token": CANARY}, **options)
+                if answer.status_code >= 400:
+                    heard.said += [answer.text, str(answer.headers)]
+    clients = ("httpx", "httpcore")  # ours, in this process
+    heard.said += [r.getMessage() for r in caplog.records if r.name not in clients]
+    heard.said += [*capfd.readouterr(), generate_latest(REGISTRY).decode()]
+    assert len(heard.said) > 1000
+    assert [said[:300] for said in heard.said if heard.found(said)] == []
+
+
+def secrets_of(person: Person) -> list[str]:
+    return [person.tokens["access_token"], person.tokens["refresh_token"]]

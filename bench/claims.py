@@ -9,7 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # One file of this folder each.
-SUBJECTS = ("ingest", "memory", "start", "relay", "rls", "session", "keys", "audit", "wallet")
+SUBJECTS = (
+    "ingest",
+    "memory",
+    "start",
+    "relay",
+    "rls",
+    "session",
+    "keys",
+    "audit",
+    "wallet",
+    "events",
+)
 
 EXPORTER = "ethereum-etl exporter (pg8000)"
 EXPORTER_FAST = "ethereum-etl exporter (psycopg2)"
@@ -267,6 +278,26 @@ _ALL = (
         bar=0.7,
     ),
     Claim("wallet-busy-balance-p99", "ms", "The slowest of a hundred of these balances."),
+    Claim(
+        "events-append-1",
+        "events/s",
+        "One event an append, one writer, with expected version, idempotency, tenant and position, "
+        "against a bare INSERT into the same table.",
+        bar=0.8,
+    ),
+    Claim(
+        "events-append-8",
+        "events/s",
+        "The same with 8 writers at once; concurrent appends share a commit.",
+        bar=0.9,
+    ),
+    Claim("events-append-32", "events/s", "The same with 32 writers.", bar=0.9),
+    Claim(
+        "events-append-batches",
+        "events/s",
+        "Appends of 100 events, one writer, against an INSERT of 100 rows out of arrays.",
+        bar=0.9,
+    ),
 )
 
 CLAIMS = {claim.bench: claim for claim in _ALL}

@@ -33,6 +33,10 @@ def test_the_bars_are_the_ones_we_set_out_to_reach() -> None:
         "wallet-balance": 0.7,
         "wallet-busy-page": 0.7,
         "wallet-busy-balance": 0.7,
+        "events-append-1": 0.8,
+        "events-append-8": 0.9,
+        "events-append-32": 0.9,
+        "events-append-batches": 0.9,
     }
 
 

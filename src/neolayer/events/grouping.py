@@ -150,7 +150,7 @@ class Grouper:
         position = _position(rows[-1])
         for place, members in enumerate(by_context.values()):
             units = [member.unit for member in members]
-            answers = outcomes_of(_text(rows[1 + 2 * place]), units)
+            answers = outcomes_of(_text(rows[2 * place]), units)
             for member, outcome in zip(members, answers, strict=True):
                 _give(member, (outcome, position))
 
@@ -165,7 +165,7 @@ class Grouper:
                 context = self.database.signer.sign(tenant, by)
                 rows = await _send(self.database, [(context, [unit])], waits=True)
                 self.commits += 1
-                return outcomes_of(_text(rows[1]), [unit])[0], _position(rows[-1])
+                return outcomes_of(_text(rows[0]), [unit])[0], _position(rows[-1])
             except _AGAIN:
                 if attempt == _TRIES:
                     raise
@@ -180,16 +180,18 @@ async def _send(
     database: TenantDatabase, turns: Sequence[tuple[str, list[Unit]]], *, waits: bool = False
 ) -> list[Rows]:
     """Enter (or switch to) each context and append, in one transaction; ask where that is."""
-    statements: list[tuple[LiteralString, dict[str, Any]]] = []
+    statements: list[tuple[LiteralString, dict[str, Any] | None]] = []
     for place, (context, units) in enumerate(turns):
         if place:
             statements.append((sql.switch, {"context": context}))
         streams, batch = batch_of(units)
         statements.append((sql.append, {"streams": streams, "batch": batch, "waits": waits}))
     async with database.connection() as connection:
-        return await connection.enter_and(
-            turns[0][0], *statements, begin=False, after=((sql.committed_at, None),)
+        # After COMMIT, but in the same round trip; two Syncs would be two packets.
+        rows = await connection.enter_and(
+            turns[0][0], *statements, (sql.commit, None), (sql.committed_at, None), begin=True
         )
+    return rows[2:]
 
 
 def _give(member: _Member, answer: Answer | None) -> None:

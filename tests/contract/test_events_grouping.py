@@ -1,0 +1,178 @@
+"""Appends of one process share commits and nothing else: what one meets is its own affair."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from tests.fixtures.fix_events import NewEvents
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.errors import AccessDenied
+from neolayer.events import (
+    NONE,
+    EventIdTaken,
+    Events,
+    EventStore,
+    NewEvent,
+    StreamAppend,
+    WrongVersion,
+    open_event_store,
+)
+from neolayer.tenancy import Principal
+
+
+def deposit(amount: int = 1) -> NewEvent:
+    return NewEvent("Deposited", {"amount": amount})
+
+
+async def put(events: Events, stream: UUID, event: NewEvent | None = None) -> None:
+    await events.append(stream, [event or deposit()], category="account")
+
+
+@pytest.fixture
+def admin(module_databases: Endpoints) -> Iterator[psycopg.Connection]:
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def held(endpoints: Endpoints, tenant: UUID, stream: UUID) -> AsyncIterator[None]:
+    """Another process whose transaction has appended to the stream and does not end."""
+    async with open_event_store(endpoints, size=1) as other:
+        events = other.events(tenant, by=Principal.operator("other"))
+        async with events.scope.transaction() as tx:
+            await events.append_in(tx, [StreamAppend(stream, [deposit()], "account")])
+            yield
+
+
+async def test_appends_at_once_share_commits(
+    new_events: NewEvents, event_store: EventStore
+) -> None:
+    """A hundred writers of twenty tenants: few commits, every event in its tenant's stream."""
+    tenants = [new_events() for _ in range(20)]
+    streams = [uuid4() for _ in range(5)]
+    before = event_store.grouper.commits
+    await asyncio.gather(
+        *(put(events, stream) for events in tenants for stream in streams),
+    )
+    assert event_store.grouper.commits - before <= 3
+    for events in tenants:
+        found = await events.read_all()
+        assert {event.stream_id for event in found} == set(streams)
+        assert {(event.tenant_id, event.version) for event in found} == {(events.scope.tenant, 1)}
+
+
+async def test_what_one_append_meets_leaves_its_neighbours_alone(new_events: NewEvents) -> None:
+    """A conflict, an id that is taken, an absent version beside good ones, in every place."""
+    events, other = new_events(), new_events()
+    stream, taken = uuid4(), deposit()
+    await put(events, stream, taken)
+    bad = [
+        events.append(stream, [deposit()], expected_version=NONE),
+        events.append(uuid4(), [deposit()], category="account", expected_version=7),
+        put(events, uuid4(), NewEvent("Deposited", {"amount": 9}, event_id=taken.event_id)),
+    ]
+    good = [put(whose, uuid4()) for whose in (events, other) for _ in range(3)]
+    mixed = [work for pair in zip(good, [*bad, *bad[:0]], strict=False) for work in pair]
+    results = await asyncio.gather(*mixed, *good[3:], return_exceptions=True)
+    refused = [type(result) for result in results if isinstance(result, BaseException)]
+    assert sorted(map(str, refused)) == sorted(map(str, [WrongVersion, WrongVersion, EventIdTaken]))
+    assert len(await events.read_all()) == 1 + 3
+    assert len(await other.read_all()) == 3
+
+
+async def test_whoever_gives_up_is_left_out(new_events: NewEvents) -> None:
+    """Cancelled while they wait, half of the appends are not stored; the others all are."""
+    events = new_events()
+    tasks = [asyncio.create_task(put(events, uuid4())) for _ in range(40)]
+    await asyncio.sleep(0)  # all of them are waiting now, and none has been sent
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(r, asyncio.CancelledError) for r in results] == [True, False] * 20
+    assert len(await events.read_all()) == 20
+
+
+async def test_E1_a_group_keeps_tenants_apart(
+    new_events: NewEvents, event_store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one transaction of many tenants: a forged context stores nothing, a foreign stream and a
+    foreign event id are the attacker's own, and nobody's neighbour notices."""
+    victim, forger, copier, neighbour = (new_events() for _ in range(4))
+    stream, known = uuid4(), deposit(1)
+    await put(victim, stream, known)
+    sign = event_store.database.signer.sign
+
+    def forge(tenant: UUID | None, by: Principal) -> str:
+        if tenant != forger.scope.tenant:
+            return sign(tenant, by)
+        signature = sign(neighbour.scope.tenant, by).rsplit(".", 1)[1]
+        return sign(victim.scope.tenant, by).rsplit(".", 1)[0] + "." + signature
+
+    monkeypatch.setattr(type(event_store.grouper.lane.signer), "sign", staticmethod(forge))
+    results = await asyncio.gather(
+        put(neighbour, uuid4()),
+        put(forger, stream, deposit(666)),
+        put(copier, stream, NewEvent("Deposited", {"amount": 2}, event_id=known.event_id)),
+        put(neighbour, stream),
+        return_exceptions=True,
+    )
+    monkeypatch.undo()
+    assert [type(result) for result in results] == [type(None), AccessDenied, *[type(None)] * 2]
+    assert [event.data for event in await victim.read_all()] == [{"amount": 1}]
+    assert [event.data for event in await copier.read_all()] == [{"amount": 2}]
+    assert len(await neighbour.read_all()) == 2
+    assert await forger.read_all() == []
+
+
+async def test_a_stream_that_is_held_delays_nobody_else(
+    new_events: NewEvents, module_databases: Endpoints
+) -> None:
+    """Another process stands at one stream: its append waits for it, all others are stored."""
+    events, stream = new_events(), uuid4()
+    assert events.scope.tenant is not None
+    async with held(module_databases, events.scope.tenant, stream):
+        waiting = asyncio.create_task(put(events, stream))
+        await asyncio.gather(*(put(events, uuid4()) for _ in range(10)))
+        assert not waiting.done()
+    await waiting
+    assert [event.version async for event in events.read_stream(stream)] == [1, 2]
+
+
+async def test_C_a_lost_connection_stores_all_once(
+    new_events: NewEvents, admin: psycopg.Connection
+) -> None:
+    """Four times the server's process ends under an append: every event is stored, once."""
+    events, streams = new_events(), [uuid4() for _ in range(6)]
+
+    async def end_processes() -> None:
+        ended = 0
+        while ended < 4:
+            found = await asyncio.to_thread(
+                admin.execute,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'active'"
+                " AND datname = 'event_store' AND usename = 'neolayer_app' LIMIT 1",
+            )
+            ended += found.rowcount
+            await asyncio.sleep(0.001)
+
+    async def write(stream: UUID) -> None:
+        for version in range(20):
+            await events.append(
+                stream, [deposit(version)], category="account", expected_version=version
+            )
+
+    ending = asyncio.create_task(end_processes())
+    try:
+        await asyncio.gather(*map(write, streams))
+    finally:
+        ending.cancel()
+    for stream in streams:
+        found = [event.data["amount"] async for event in events.read_stream(stream)]
+        assert found == list(range(20))

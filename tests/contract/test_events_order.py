@@ -1,0 +1,262 @@
+"""C: the order in which all events are read never skips one, whoever aborts, stalls or is killed.
+
+Writers in raw transactions of their own, so that each step is the test's: begin, append, wait,
+commit, roll back, be killed. A reader reads on all the while and keeps its place. The same schedule
+with a reader that polls `position > cursor` loses events: so the test can fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.events import BEGINNING, Place
+from neolayer.tenancy import Principal
+from neolayer.tenancy.context import read_signer
+
+SQL = load_queries("neolayer.events.store")
+Session = psycopg.Connection[Any]
+APPEND = "SELECT public.append_events(%s::uuid[], %s::jsonb, true)"
+
+
+@dataclass
+class Store:
+    """What the schedules run on: sessions as the application, all in one tenant's name."""
+
+    dsn: str
+    admin: Session
+    context: str
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        with psycopg.connect(self.dsn) as session:
+            yield session
+
+    def enter(self, session: Session) -> None:
+        session.execute("SELECT set_config('neolayer.context', %s, true)", (self.context,))
+
+
+@pytest.fixture(scope="module")
+def context(module_databases: Endpoints) -> str:
+    async def sign() -> str:
+        signer = await read_signer(module_databases)
+        return signer.sign(uuid4(), Principal.operator("tests"))
+
+    return asyncio.run(sign())
+
+
+@pytest.fixture
+def store(module_databases: Endpoints, context: str) -> Iterator[Store]:
+    cluster = module_databases.event_store
+    with psycopg.connect(cluster.dsn(Role.ADMIN, Database.EVENT_STORE), autocommit=True) as admin:
+        yield Store(cluster.dsn(Role.APP, Database.EVENT_STORE), admin, context)
+
+
+@dataclass
+class Reader:
+    """Reads on from its place; `read` asks for the next page."""
+
+    store: Store
+    session: Session
+    read: Callable[[Session, Any], list[tuple[Any, ...]]]
+    place: Any
+    seen: list[UUID] = field(default_factory=list[UUID])
+
+    def poll(self) -> None:
+        self.store.enter(self.session)
+        found = self.read(self.session, self.place)
+        self.session.commit()
+        if found:
+            self.seen += [row[1] for row in found]
+            self.place = found[-1]
+
+
+def in_order(session: Session, last: Any) -> list[tuple[Any, ...]]:
+    """What the store does."""
+    after = BEGINNING if last is None else Place(last[14], last[15])
+    params = {"transaction": str(after.transaction), "index": after.index, "limit": 10_000}
+    return session.execute(SQL.all, params).fetchall()
+
+
+def by_position(session: Session, last: Any) -> list[tuple[Any, ...]]:
+    """The mutant: what everybody who stores events in PostgreSQL has shipped once."""
+    query = "SELECT position, event_id FROM public.events WHERE position > %s ORDER BY position"
+    return session.execute(query, (0 if last is None else last[0],)).fetchall()
+
+
+def up_to_now(session: Session, last: Any) -> list[tuple[Any, ...]]:
+    """A second mutant: the right order, without looking who still runs."""
+    after = (0, 0) if last is None else last[2:]
+    query = (
+        "SELECT position, event_id, transaction_id::text::bigint, position FROM public.events"
+        " WHERE (transaction_id, position) > (%s::text::xid8, %s)"
+        " ORDER BY transaction_id, position"
+    )
+    return session.execute(query, (str(after[0]), after[1])).fetchall()
+
+
+def schedule(store: Store, reader: Reader, seed: int, steps: int) -> tuple[list[UUID], list[UUID]]:
+    """Run `steps` of a seeded schedule; the events that were committed, and the streams used."""
+    dice = random.Random(seed)
+    committed: list[UUID] = []
+    streams = [uuid4() for _ in range(4)]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(store.session()) for _ in range(5)]
+        open_: dict[int, list[UUID]] = {}
+        busy: dict[UUID, int] = {}
+        for _ in range(steps):
+            number = dice.randrange(len(writers))
+            writer = writers[number]
+            action = dice.choice(("append", "append", "append", "end", "poll", "poll"))
+            if action == "poll":
+                reader.poll()
+            elif action == "append":
+                free = [s for s in streams if busy.get(s, number) == number]
+                if not free:
+                    continue
+                if number not in open_:
+                    store.enter(writer)
+                    open_[number] = []
+                stream = dice.choice(free)
+                busy[stream] = number
+                ids = [uuid4() for _ in range(dice.randint(1, 3))]
+                rows = [
+                    {"u": 0, "a": 0, "s": str(stream), "c": "account", "x": -1, "i": str(i)}
+                    | {"t": "Deposited", "d": {}}
+                    for i in ids
+                ]
+                try:
+                    answer = writer.execute(APPEND, ([stream], Jsonb(rows))).fetchone()
+                except psycopg.errors.SerializationFailure:  # it would stand before what it follows
+                    writer.rollback()
+                    del open_[number]
+                    busy = {s: holder for s, holder in busy.items() if holder != number}
+                    continue
+                assert answer is not None and answer[0]["appends"][0][1] == "stored"
+                open_[number] += ids
+            elif number in open_:
+                end = dice.choice(("commit", "commit", "commit", "roll back", "kill"))
+                if end == "commit":
+                    writer.commit()
+                    committed += open_[number]
+                elif end == "roll back":
+                    writer.rollback()
+                else:
+                    pid = writer.info.backend_pid
+                    store.admin.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+                    writer.close()
+                    writers[number] = stack.enter_context(store.session())
+                del open_[number]
+                busy = {s: holder for s, holder in busy.items() if holder != number}
+        for number, ids in open_.items():
+            writers[number].commit()
+            committed += ids
+    reader.poll()
+    return committed, streams
+
+
+def run(store: Store, read: Any, seed: int, steps: int) -> tuple[Reader, list[UUID], list[UUID]]:
+    with store.session() as session:
+        store.enter(session)
+        start = session.execute("SELECT max(position), NULL FROM public.events").fetchone()
+        last = in_order(session, None)
+        session.commit()
+        assert start is not None
+        begin = {
+            in_order: last[-1] if last else None,
+            by_position: (start[0] or 0,),
+            up_to_now: (0, 0, last[-1][14], last[-1][15]) if last else None,
+        }[read]
+        reader = Reader(store, session, read, begin)
+        committed, streams = schedule(store, reader, seed, steps)
+    return reader, committed, streams
+
+
+def check(store: Store, seed: int, steps: int) -> int:
+    """One seed: every committed event is seen once, in an order that its streams agree with."""
+    reader, committed, streams = run(store, in_order, seed, steps)
+    assert sorted(reader.seen) == sorted(committed), f"seed {seed}"
+    versions = dict(
+        store.admin.execute(
+            "SELECT event_id, (aggregate_id, event_version)::text FROM public.events"
+            " WHERE aggregate_id = ANY(%s)",
+            (streams,),
+        ).fetchall()
+    )
+    per_stream: dict[str, list[int]] = {}
+    for event_id in reader.seen:
+        stream, version = versions[event_id].strip("()").split(",")
+        per_stream.setdefault(stream, []).append(int(version))
+    for found in per_stream.values():
+        assert found == list(range(1, len(found) + 1)), f"seed {seed}"
+    return len(committed)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_C_no_event_is_skipped(store: Store, seed: int) -> None:
+    """Five writers of four streams that commit, roll back, stall and are killed."""
+    assert check(store, seed, 60) > 0
+
+
+@pytest.mark.parametrize("mutant", [by_position, up_to_now])
+def test_C_the_proof_can_fail(store: Store, mutant: Any) -> None:
+    """A reader that does not wait for older transactions loses events on the same schedules."""
+    lost = 0
+    for seed in range(8):
+        reader, committed, _ = run(store, mutant, seed, 60)
+        lost += len(set(committed) - set(reader.seen))
+    assert lost > 0
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+def test_C_no_event_is_skipped_in_five_hundred_schedules(store: Store) -> None:
+    """The long form: 500 seeds of 120 steps."""
+    assert sum(check(store, 1_000 + seed, 120) for seed in range(500)) > 10_000
+
+
+def test_what_an_appender_could_see_stands_before_it(store: Store) -> None:
+    """An event that was committed when an append began is read before it; also where the later
+    one's transaction began first, because it gets its id by appending."""
+    one, two = uuid4(), uuid4()
+    with store.session() as early, store.session() as late:
+        store.enter(early)
+        early.execute("SELECT 1")  # the transaction is open, and has no id yet
+        _append(store, late, one)
+        late.commit()
+        assert early.execute("SELECT count(*) FROM public.stream_heads").fetchone() != (0,)
+        _append(store, early, two)
+        early.commit()
+        store.enter(early)
+        order = [row[2] for row in in_order(early, None) if row[2] in (one, two)]
+    assert order == [one, two]
+
+
+def test_a_late_transaction_cannot_stand_before_what_it_follows(store: Store) -> None:
+    """A transaction with an id older than the stream's last event is told to run again: otherwise
+    readers would get version 2 before version 1."""
+    stream = uuid4()
+    with store.session() as early, store.session() as late:
+        store.enter(early)
+        early.execute("SELECT pg_current_xact_id()")
+        _append(store, late, stream)
+        late.commit()
+        with pytest.raises(psycopg.errors.SerializationFailure, match="began to write later"):
+            _append(store, early, stream)
+
+
+def _append(store: Store, session: Session, stream: UUID) -> None:
+    store.enter(session)
+    row = {"u": 0, "a": 0, "s": str(stream), "c": "account", "x": -1, "i": str(uuid4())}
+    session.execute(APPEND, ([stream], Jsonb([row | {"t": "Deposited", "d": {}}])))

@@ -3008,6 +3008,9 @@ CREATE OR REPLACE FUNCTION public.append_events(streams uuid[], batch jsonb, wai
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_bitmapscan TO 'off'
 AS $function$
 DECLARE
     asking uuid := core.current_tenant();
@@ -3033,9 +3036,11 @@ BEGIN
             y uuid, z int, k text
         )) WITH ORDINALITY AS e (u, a, s, c, x, i, t, d, m, w, r, y, z, k, n)
     ), appends AS (
-        SELECT g.a, g.u, g.s, g.c, g.x, count(*) AS events, bool_or(EXISTS (
-            SELECT FROM public.events e WHERE e.tenant_id = asking AND e.event_id = g.i
-        )) AS is_known
+        SELECT g.a, g.u, g.s, g.c, g.x, count(*) AS events, count((
+            
+            SELECT e.event_version FROM public.events e
+            WHERE e.tenant_id = asking AND e.event_id = g.i
+        )) > 0 AS is_known
         FROM given g GROUP BY g.a, g.u, g.s, g.c, g.x
     ), placed AS (
         SELECT p.a, p.u, p.s, p.x, p.is_known, coalesce(p.c, h.aggregate_type) AS category,
@@ -3045,7 +3050,10 @@ BEGIN
                 PARTITION BY p.s ORDER BY p.a ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ), 0)::int AS before
         FROM appends p
-        LEFT JOIN public.stream_heads h ON h.tenant_id = asking AND h.aggregate_id = p.s
+        LEFT JOIN LATERAL (
+            SELECT * FROM public.stream_heads s
+            WHERE s.tenant_id = asking AND s.aggregate_id = p.s LIMIT 1
+        ) AS h ON true
     ), judged AS (
         SELECT p.*, CASE
             WHEN p.s = ANY(held) THEN 'busy'

@@ -13,7 +13,7 @@ taking and giving back are single steps of the event loop, in which nothing can 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -38,13 +38,17 @@ class CoreConnection(RoundTripConnection):
     clean_state = ""
 
     async def enter_and(
-        self, context: str, *statements: tuple[Statement, Params | None], begin: bool
+        self,
+        context: str,
+        *statements: tuple[Statement, Params | None],
+        begin: bool,
+        after: Sequence[tuple[Statement, Params | None]] = (),
     ) -> list[Rows]:
-        """Say who is asking, and run the statements in the same round trip."""
+        """Say who is asking, and run the statements in the same round trip; see `round_trip`."""
         enter = (QUERIES.enter, {"context": context, "state": self.clean_state})
         before = [*([_BEGIN] if begin else []), enter]
         try:
-            return await self.round_trip([*before, *statements])
+            return await self.round_trip([*before, *statements], after=after)
         except psycopg.Error as exc:
             if self.closed or self.failed_at >= len(before):
                 raise
@@ -52,7 +56,7 @@ class CoreConnection(RoundTripConnection):
             found = exc.diag.message_detail or exc.diag.message_primary
             log_warning("a session was left changed and is wiped", found=found)
         await self.wipe()
-        return await self.round_trip([*before, *statements])
+        return await self.round_trip([*before, *statements], after=after)
 
     async def wipe(self) -> None:
         """Make the session what it was at the beginning."""

@@ -112,9 +112,15 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         self._forgotten: list[bytes] = []
         self._number = 0
 
-    async def round_trip(self, statements: Sequence[tuple[Statement, Params | None]]) -> list[Rows]:
+    async def round_trip(
+        self,
+        statements: Sequence[tuple[Statement, Params | None]],
+        *,
+        after: Sequence[tuple[Statement, Params | None]] = (),
+    ) -> list[Rows]:
         """The answers in order. The first error is raised; nothing after it was done.
 
+        `after` is sent along and run once the statements' transaction has ended, however it did.
         Cancelled, it asks the server to stop; the connection must then be closed.
         """
         async with self.lock:
@@ -123,15 +129,17 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
             prepared: dict[int, tuple[Key, bytes]] = {}  # place among the results -> statement
             asked: list[int] = []
             sent = self._forget()
-            for query, params in statements:
-                if (preparing := self._send(query, params)) is not None:
-                    prepared[sent] = preparing
+            for part in (statements, after):
+                for query, params in part:
+                    if (preparing := self._send(query, params)) is not None:
+                        prepared[sent] = preparing
+                        sent += 1
+                    asked.append(sent)
                     sent += 1
-                asked.append(sent)
-                sent += 1
-            pgconn.pipeline_sync()
+                if part or part is statements:
+                    pgconn.pipeline_sync()
             try:
-                results = await self._receive()
+                results = await self._receive(2 if after else 1)
             except asyncio.CancelledError:
                 with suppress(psycopg.Error, TimeoutError):
                     await self.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
@@ -189,8 +197,8 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         self.pgconn.send_query_prepared(name, values, param_formats=formats)
         return key, name
 
-    async def _receive(self) -> list[pq.abc.PGresult]:
-        """All results up to the Sync."""
+    async def _receive(self, syncs: int) -> list[pq.abc.PGresult]:
+        """All results up to the last Sync."""
         pgconn = self.pgconn
         while pgconn.flush():  # a large parameter: the server may want to speak meanwhile
             await self._ready(writing=True)
@@ -204,7 +212,10 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
             if result is None:
                 continue  # the end of one statement's answer
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
-                return results
+                syncs -= 1
+                if not syncs:
+                    return results
+                continue
             results.append(result)
 
     async def _ready(self, *, writing: bool) -> None:

@@ -30,6 +30,15 @@ from neolayer.enclave import (
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.connections import Pool, open_pool
 from neolayer.engines.redis.client import connect as connect_redis
+from neolayer.events import (
+    Aggregates,
+    EventRooms,
+    ReadModels,
+    Subjects,
+    TypedEvents,
+    load_domain,
+    open_event_rooms,
+)
 from neolayer.freshness import ALL_STORES, AsOf, Store, wait_for
 from neolayer.identity import (
     AccessCache,
@@ -129,6 +138,10 @@ class TenantView:
     attestations: Attestations
     sealed_data: SealedDataStore
     computations: Computations
+    events: TypedEvents
+    aggregates: Aggregates
+    read_models: ReadModels
+    subjects: Subjects
     audit: AuditTrail
 
     async def position(self) -> Position:
@@ -153,6 +166,7 @@ class Platform:
     _mailer: Mailer = field(repr=False)
     _sessions: SessionPolicy
     _results: ResultCache = field(repr=False)
+    _rooms: EventRooms = field(repr=False)
 
     @asynccontextmanager
     async def as_tenant(
@@ -168,6 +182,7 @@ class Platform:
     def view(self, tenant: UUID, *, by: Principal) -> TenantView:
         """The same of a tenant that is known to be there, such as from a token."""
         scope = self.core.scope(tenant, by=by)
+        rooms = self._rooms.tenant(scope)
         return TenantView(
             scope=scope,
             tenants=Tenants(scope),
@@ -181,6 +196,10 @@ class Platform:
             attestations=Attestations(scope),
             sealed_data=SealedDataStore(scope),
             computations=Computations(scope, self._results),
+            events=rooms.events,
+            aggregates=rooms.aggregates,
+            read_models=rooms.read_models,
+            subjects=rooms.subjects,
             audit=AuditTrail(scope),
         )
 
@@ -291,6 +310,9 @@ async def open_at(
         strangers = Strangers(core, Rates(redis), settings.serve.tries_per_minute)
         stack.push_async_callback(strangers.close)
         connection = await stack.enter_async_context(pool.connection())
+        keys = await stack.enter_async_context(keyring(settings))
+        domain = load_domain(settings.events.modules)
+        rooms = await stack.enter_async_context(open_event_rooms(at, domain, keys, size=size))
         yield Platform(
             chain=ChainReads(pool, TransactionCache(connection, redis)),
             tenants=Tenants(core.platform(by=operator)),
@@ -301,8 +323,9 @@ async def open_at(
             core=core,
             _endpoints=at,
             _hasher=stack.enter_context(PasswordHasher()),
-            _keyring=await stack.enter_async_context(keyring(settings)),
+            _keyring=keys,
             _results=ResultCache(redis),
+            _rooms=rooms,
             _sessions=SessionPolicy.of(settings.sessions),
             _mailer=mailer or PickupFolder(settings.data_dir / "letters"),
         )

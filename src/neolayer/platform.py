@@ -199,6 +199,7 @@ async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[Bound
     """Every room's periodic work, with what it needs open for the length of the block."""
     from neolayer.audit.tasks import tasks as audit_tasks
     from neolayer.enclave.tasks import tasks as enclave_tasks
+    from neolayer.events.tasks import tasks as event_tasks
     from neolayer.identity.tasks import tasks as identity_tasks
     from neolayer.outbox.tasks import tasks as outbox_tasks
     from neolayer.webhooks.tasks import tasks as webhook_tasks
@@ -208,6 +209,7 @@ async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[Bound
             *await needs.enter_async_context(audit_tasks(at, settings.audit)),
             *await needs.enter_async_context(identity_tasks(at)),
             *await needs.enter_async_context(enclave_tasks(at)),
+            *await needs.enter_async_context(event_tasks(at, settings.events)),
             *outbox_tasks(at),
             *webhook_tasks(at),
         )

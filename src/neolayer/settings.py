@@ -242,6 +242,21 @@ class KeySettings(_Section):
     )
 
 
+class EventSettings(_Section):
+    """The event store: a program's own events and projections."""
+
+    modules: tuple[str, ...] = Field(
+        default=(),
+        description="modules that hold your event types and projections; a JSON list",
+    )
+    project_seconds: float = Field(
+        default=0.1,
+        gt=0,
+        le=60,
+        description="seconds between two looks for events that projections have not folded yet",
+    )
+
+
 class AuditSettings(_Section):
     """The audit trail: how soon entries are sealed, and how often that is noted elsewhere."""
 
@@ -281,6 +296,7 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     keys: KeySettings = KeySettings()
     audit: AuditSettings = AuditSettings()
+    events: EventSettings = EventSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -39,6 +39,7 @@ COMMANDS = {
     "where": "where",
     "migrate": "migrate",
     "audit": "audit",
+    "projections": "projections",
     "tenants": "tenants",
     "attestations": "attestations",
     "sealed": "sealed",

@@ -1,0 +1,110 @@
+"""`neolayer projections` through the command line: what it prints, and the code it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from tests.fixtures import bank
+from tests.fixtures.bank import Deposited
+
+from neolayer.cli import main
+from neolayer.cli import projections as command
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.events import open_event_rooms
+from neolayer.events.projections.domain import load_domain
+from neolayer.events.projections.projector import Projector
+from neolayer.keys import Keyring
+from neolayer.tenancy import Principal, open_core
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    module_databases: Endpoints,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "endpoints", lambda settings: module_databases)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NEOLAYER_EVENTS__MODULES", '["tests.fixtures.bank"]')
+
+    def called(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(("projections", *arguments))
+        captured = capfd.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return called
+
+
+def deposit(at: Endpoints, keyring: Keyring, *amounts: int) -> None:
+    """Into an account of some tenant, folded by a projector."""
+
+    async def work() -> None:
+        domain = load_domain(["tests.fixtures.bank"])
+        async with (
+            open_core(at, application_name="tests") as core,
+            open_event_rooms(at, domain, keyring, application_name="tests") as rooms,
+        ):
+            acme = rooms.tenant(core.scope(uuid4(), by=Principal.operator("tests")))
+            await acme.events.append(uuid4(), [Deposited(amount) for amount in amounts])
+            projector = Projector(at, domain)
+            await projector.catch_up()
+            await projector.close()
+
+    asyncio.run(work())
+
+
+def test_read_models_from_the_command_line(
+    run: Run, module_databases: Endpoints, keyring: Keyring
+) -> None:
+    """List, rebuild with a certificate, a difference row by row, switch, and back."""
+    deposit(module_databases, keyring, 5, 7)
+    code, out, _ = run("list", "--json", "--exit-code")
+    listed = {one["name"]: one for one in json.loads(out)}
+    assert code == 0 and set(listed) == {
+        "balances",
+        "totals",
+        "inline_balances",
+        "inline_totals",
+    }
+    assert listed["balances"]["status"] == "active"
+    assert listed["balances"]["lag_events"] == 0 and ":" in listed["balances"]["place"]
+
+    code, _, err = run("rebuild", "balances")
+    assert code == 0 and "the live table is what its events say" in err
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute("UPDATE read_models.balances SET balance = 13")
+    code, out, err = run("diff", "balances")
+    assert code == 1 and "DIFFERENT" in err
+    assert {"balance", "13", "12"} <= set(out.split())
+    code, out, _ = run("diff", "balances", "--json")
+    (difference,) = json.loads(out)["differences"]
+    assert (difference["live"]["balance"], difference["replay"]["balance"]) == (13, 12)
+
+    assert run("switch", "balances")[0] == 0
+    code, out, _ = run("list")
+    assert "balances:previous" in out and "paused" in out
+    code, out, _ = run("switch", "balances", "--back", "--json")
+    assert json.loads(out)["back"] is True
+    assert run("resume", "balances")[0] == 0
+
+
+def test_refusals_say_the_way_out(run: Run, module_databases: Endpoints, keyring: Keyring) -> None:
+    """An unknown name lists the known ones; a switch without a rebuild names the command."""
+    deposit(module_databases, keyring, 1)
+    code, _, err = run("rebuild", "nothing")
+    assert code == 1 and "there are: balances, inline_balances, totals, inline_totals" in err
+    code, _, err = run("switch", "totals")
+    assert code == 1 and "hint: neolayer projections rebuild totals" in err
+    assert bank.TOTALS.name == "totals"

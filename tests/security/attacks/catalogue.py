@@ -9,7 +9,7 @@ import psycopg
 
 Session = psycopg.Connection[Any]
 
-SCHEMAS = ("core", "auth", "blockchain", "enclave", "audit", "public")
+SCHEMAS = ("core", "auth", "blockchain", "enclave", "audit", "public", "read_models")
 
 
 @dataclass(frozen=True, slots=True)

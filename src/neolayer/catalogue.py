@@ -26,6 +26,21 @@ class ClickHouseCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class MongoCopy:
+    """A MongoDB collection that mirrors a PostgreSQL table, a document a row.
+
+    `key` becomes `_id` (one column: its value; several: a document of them) and must be a subset of
+    what the source's replica identity carries. `names` says which fields are called otherwise than
+    their columns.
+    """
+
+    collection: str
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
 class CacheCopy:
     """A Redis key, as a template over columns of the row: `transaction:{network_id}:{hash}`.
 
@@ -93,7 +108,7 @@ class DataClass:
     name: str
     database: str
     table: str
-    copies: tuple[ClickHouseCopy | CacheCopy | OutgoingCopy, ...] = ()
+    copies: tuple[ClickHouseCopy | MongoCopy | CacheCopy | OutgoingCopy, ...] = ()
     retention: timedelta | None = None
     tenant_key: str | None = None
     personal_fields: tuple[str, ...] = field(default=())

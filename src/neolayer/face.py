@@ -39,7 +39,7 @@ from neolayer.events import (
     load_domain,
     open_event_rooms,
 )
-from neolayer.freshness import ALL_STORES, AsOf, Store, wait_for
+from neolayer.freshness import AsOf, Store, wait_for
 from neolayer.identity import (
     AccessCache,
     Client,
@@ -256,7 +256,7 @@ class Platform:
         self,
         position: Position | Positions,
         *,
-        stores: Collection[Store] = ALL_STORES,
+        stores: Collection[Store] | None = None,
         timeout: timedelta = timedelta(seconds=10),  # noqa: ASYNC109  it says how far each is
     ) -> dict[Store, Position]:
         """Return when these stores reflect a position, with what they reflect then.

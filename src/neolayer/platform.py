@@ -27,12 +27,15 @@ from neolayer.engines.embedded.valkey import EmbeddedValkey
 from neolayer.engines.endpoints import (
     ClickHouseEndpoint,
     Endpoints,
+    MongoEndpoint,
     ObjectsEndpoint,
     PostgresEndpoint,
     RedisEndpoint,
     Role,
 )
 from neolayer.engines.engine import Engine, Level
+from neolayer.engines.fallback import FallbackEngine
+from neolayer.engines.mongodb import dsn as mongodb
 from neolayer.engines.objects.engine import ObjectsEngine
 from neolayer.engines.postgres.connections import address_of
 from neolayer.engines.postgres.engine import PostgresEngine
@@ -81,6 +84,7 @@ def endpoints_at(
         redis=_redis(settings, directory, secrets, ports),
         clickhouse=_clickhouse(settings, directory, secrets, ports),
         objects=_objects(settings),
+        mongodb=_mongodb(settings),
     )
 
 
@@ -122,6 +126,11 @@ def _clickhouse(
     return parse_dsn(settings.clickhouse.dsn.get_secret_value())
 
 
+def _mongodb(settings: Settings) -> MongoEndpoint | None:
+    dsn = settings.mongodb.dsn
+    return None if dsn is None else mongodb.parse_dsn(dsn.get_secret_value())
+
+
 def _objects(settings: Settings) -> ObjectsEndpoint:
     if settings.objects.url is not None:
         return ObjectsEndpoint(Level.REAL, settings.objects.url)
@@ -140,6 +149,7 @@ def engines(at: Endpoints) -> list[Engine]:
         *clusters,
         _redis_engine(at.redis),
         _clickhouse_engine(at.clickhouse),
+        _mongodb_engine(at.mongodb),
         ObjectsEngine(at.objects),
     ]
 
@@ -163,6 +173,8 @@ def engines_not_started(settings: Settings) -> list[Engine]:
         found.append(_redis_engine(_real_redis(settings.redis.dsn)))
     if settings.clickhouse.dsn is not None:
         found.append(_clickhouse_engine(parse_dsn(settings.clickhouse.dsn.get_secret_value())))
+    if (documents := _mongodb(settings)) is not None:
+        found.append(_mongodb_engine(documents))
     return [*found, ObjectsEngine(_objects(settings))]
 
 
@@ -176,6 +188,14 @@ def _clickhouse_engine(at: ClickHouseEndpoint) -> Engine:
     from neolayer.engines.clickhouse.engine import ClickHouseEngine
 
     return ClickHouseEngine(at)
+
+
+def _mongodb_engine(at: MongoEndpoint | None) -> Engine:
+    if at is None:
+        return FallbackEngine("mongodb", "PostgreSQL", "documents stay in PostgreSQL")
+    from neolayer.engines.mongodb.engine import MongoEngine
+
+    return MongoEngine(at)
 
 
 def data_classes() -> tuple[DataClass, ...]:

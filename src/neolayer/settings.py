@@ -61,6 +61,16 @@ class ClickHouseSettings(_Section):
     )
 
 
+class MongoSettings(_Section):
+    """MongoDB: documents and the audit trail to query, derived from the commit log."""
+
+    dsn: SecretStr | None = Field(
+        default=None,
+        description="mongodb://user:password@host:port/database; unset: documents stay in "
+        "PostgreSQL",
+    )
+
+
 class ObjectSettings(_Section):
     """Object storage."""
 
@@ -288,6 +298,7 @@ class Settings(BaseSettings):
     postgres: PostgresSettings = PostgresSettings()
     redis: RedisSettings = RedisSettings()
     clickhouse: ClickHouseSettings = ClickHouseSettings()
+    mongodb: MongoSettings = MongoSettings()
     objects: ObjectSettings = ObjectSettings()
     serve: ServeSettings = ServeSettings()
     sessions: SessionSettings = SessionSettings()

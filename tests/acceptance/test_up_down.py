@@ -44,9 +44,14 @@ def test_up_returns_when_the_layer_is_healthy(layer: Layer) -> None:
     assert {service["name"] for service in status["services"]} == PARTS
     assert all(service["state"] == "healthy" for service in status["services"])
     by_name = {engine["name"]: engine for engine in status["engines"]}
-    assert set(by_name) == {"postgres", "redis", "clickhouse", "objects"}
+    assert set(by_name) == {"postgres", "redis", "clickhouse", "mongodb", "objects"}
+    assert (by_name["mongodb"]["level"], by_name["mongodb"]["address"]) == (
+        "fallback",
+        "documents stay in PostgreSQL",
+    )
     for engine in by_name.values():
-        assert (engine["healthy"], engine["level"]) == (True, "embedded"), engine
+        assert engine["healthy"], engine
+        assert engine["level"] == ("fallback" if engine["name"] == "mongodb" else "embedded")
     assert by_name["postgres"]["schema_version"]
     assert by_name["clickhouse"]["schema_version"]
     assert by_name["clickhouse"]["lag"]["bytes"] is not None

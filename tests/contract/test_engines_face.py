@@ -13,11 +13,15 @@ from neolayer.engines.clickhouse.engine import ClickHouseEngine
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.endpoints import (
     ClickHouseEndpoint,
+    MongoEndpoint,
     ObjectsEndpoint,
     PostgresEndpoint,
     RedisEndpoint,
 )
 from neolayer.engines.engine import Engine, Level
+from neolayer.engines.fallback import FallbackEngine
+from neolayer.engines.mongodb.dsn import parse_dsn as read_mongodb
+from neolayer.engines.mongodb.engine import MongoEngine
 from neolayer.engines.objects.engine import ObjectsEngine
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.redis.engine import RedisEngine
@@ -74,6 +78,16 @@ def refusing(postgres: PostgresEndpoint, redis: RedisEndpoint) -> list[tuple[Eng
         (
             RedisEngine(RedisEndpoint(real, f"redis://:{SECRET}@{nobody}/0", nobody)),
             "refuses the connection",
+        ),
+        (
+            MongoEngine(
+                read_mongodb(f"mongodb://u:{SECRET}@{nobody}/x?serverSelectionTimeoutMS=300")
+            ),
+            "refuses the connection",
+        ),
+        (
+            MongoEngine(MongoEndpoint(real, f"mongodb://u:{SECRET}@:@{nobody}/x", "x", nobody)),
+            "DSN cannot be read",
         ),
         (
             RedisEngine(RedisEndpoint(real, f"http://:{SECRET}@{nobody}", nobody)),
@@ -142,3 +156,26 @@ def test_clickhouse_dsn_that_cannot_be_read(dsn: str) -> None:
     with pytest.raises(EngineUnavailable, match="DSN cannot be read") as caught:
         parse_dsn(dsn)
     assert SECRET not in str(caught.value) + str(caught.value.hint)
+
+
+def test_a_mongodb_dsn_names_hosts_and_never_the_password() -> None:
+    """Database and hosts are read from the DSN; `neolayer` where none is named."""
+    cluster = read_mongodb(f"mongodb://ann:{SECRET}@a:27017,b:27018/layer?replicaSet=rs0")
+    assert (cluster.database, cluster.address) == ("layer", "mongodb://a:27017,b:27018/layer")
+    assert SECRET not in repr(cluster)
+    assert read_mongodb("mongodb+srv://cluster.example").database == "neolayer"
+    for dsn in (f"http://u:{SECRET}@h/x", f"mongodb://u:{SECRET}@/x", f"mongodb://[{SECRET}"):
+        with pytest.raises(EngineUnavailable, match="DSN cannot be read") as refused:
+            read_mongodb(dsn)
+        assert SECRET not in str(refused.value)
+
+
+async def test_what_no_server_does_is_said(tmp_path: Path) -> None:
+    """Without MongoDB its line says that another engine stands in, and how."""
+    engine = FallbackEngine("mongodb", "PostgreSQL", "documents stay in PostgreSQL")
+    await engine.open()
+    await engine.ping()
+    found = await engine.status()
+    assert (found.level, found.healthy) == (Level.FALLBACK, True)
+    assert (found.version, found.address) == ("on PostgreSQL", "documents stay in PostgreSQL")
+    await engine.close()

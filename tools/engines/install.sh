@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the servers that are no wheels, once, for `make test-engines`: Debian's PostgreSQL 15 and
-# Redis (as root, with apt), and anvil (a package of npm) into $NEOLAYER_ENGINES, by default a folder
-# of the user's cache. What is there already is left alone.
+# Redis (as root, with apt), anvil (a package of npm) and FerretDB (built by Go) into
+# $NEOLAYER_ENGINES, by default a folder of the user's cache. What is there already is left alone.
 set -euo pipefail
 
 cache="${NEOLAYER_ENGINES:-${XDG_CACHE_HOME:-$HOME/.cache}/neolayer-engines}"
@@ -36,6 +36,22 @@ if [ ! -x "$cache/anvil" ]; then
     install -m 755 "$(find "$work" -type f -name anvil | head -n 1)" "$cache/anvil"
 fi
 
+# Programs in Go: each has a folder with its go.mod, and is built again when that folder changes.
+for name in ferretdb; do
+    source="$(dirname "$0")/go/$name"
+    built="$cache/$name-$(cat "$source"/* | sha256sum | cut -c 1-12)"
+    if [ ! -x "$built" ]; then
+        if ! command -v go >/dev/null; then
+            echo "error: go is missing; it builds $name" >&2
+            exit 1
+        fi
+        (cd "$source" && go build -trimpath -o "$built.part" .)
+        mv "$built.part" "$built"
+    fi
+    ln -sfn "$(basename "$built")" "$cache/$name"
+done
+
 /usr/lib/postgresql/15/bin/postgres --version
 redis-server --version
 "$cache/anvil" --version | head -n 1
+readlink "$cache/ferretdb"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass
+from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass, MongoCopy
 
 _DATABASE = "neolayer"
 _SEVEN_YEARS = timedelta(days=7 * 365)
@@ -43,6 +43,8 @@ _CONTRACTS = (
     *("source_code", "compiler_version", "optimization_enabled", "verified", "deployed_by"),
     *("deployed_at", "created_at", "deployment_transaction_hash", "deployed_block_number"),
 )
+# What people ask about a contract. Its bytecode is not among it, and may be large.
+_CONTRACT_METADATA = tuple(column for column in _CONTRACTS if column != "bytecode")
 
 CLASSES: tuple[DataClass, ...] = (
     DataClass(
@@ -83,7 +85,15 @@ CLASSES: tuple[DataClass, ...] = (
         "smart_contracts",
         _DATABASE,
         "blockchain.smart_contracts",
-        copies=(ClickHouseCopy("smart_contracts", ("network_id", "address"), _CONTRACTS),),
+        copies=(
+            ClickHouseCopy("smart_contracts", ("network_id", "address"), _CONTRACTS),
+            MongoCopy(
+                "contract_metadata",
+                ("network_id", "address"),
+                _CONTRACT_METADATA,
+                names={"network_id": "network"},
+            ),
+        ),
         known_by=("address",),
     ),
 )

@@ -10,7 +10,6 @@ from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.platform import endpoints
-from neolayer.schema.lines import Line
 from neolayer.schema.plan import PlannedMigration, PlannedStatement
 from neolayer.schema.plan import plan as make_plan
 from neolayer.schema.runner import AppliedStep, migrate_down, migrate_up
@@ -40,8 +39,8 @@ async def down(*, to: To = None, as_json: AsJson = False) -> None:
     """Take back the last migration, or all after number TO (0: all), the newest first.
 
     It stops before a PostgreSQL migration whose tables have rows; what it took back until then
-    stays so. ClickHouse holds copies only: they are dropped unasked, and made again by `migrate up`
-    and the relay.
+    stays so. ClickHouse and MongoDB hold copies only: they are dropped unasked, and made again by
+    `migrate up` and the relay.
 
     Example: neolayer migrate down --to 0007
     """
@@ -91,7 +90,7 @@ def _say_step(step: AppliedStep) -> None:
 
 def _say_step_down(step: AppliedStep) -> None:
     _say_step(step)
-    if step.line is Line.CLICKHOUSE:
+    if step.line.database is None:
         say("     dropped copies of what PostgreSQL has; migrate up and the relay make them again")
 
 

@@ -87,6 +87,16 @@ class ClickHouseEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class MongoEndpoint:
+    """One server or cluster, and the layer's database on it."""
+
+    level: Level
+    url: str = field(repr=False)
+    database: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectsEndpoint:
     level: Level
     url: str
@@ -99,7 +109,10 @@ class ObjectsEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """All engines of one layer. The event store and time series share `postgres` by default."""
+    """All engines of one layer. The event store and time series share `postgres` by default.
+
+    None: no such server is configured, and what it would hold stays where it comes from.
+    """
 
     postgres: PostgresEndpoint
     event_store: PostgresEndpoint
@@ -107,6 +120,7 @@ class Endpoints:
     redis: RedisEndpoint
     clickhouse: ClickHouseEndpoint
     objects: ObjectsEndpoint
+    mongodb: MongoEndpoint | None = None
 
     def cluster(self, database: Database) -> PostgresEndpoint:
         return {

@@ -6,7 +6,8 @@ from neolayer.freshness.positions import (
     NotFresh,
     Store,
     position_of,
+    stores_at,
     wait_for,
 )
 
-__all__ = ["ALL_STORES", "AsOf", "NotFresh", "Store", "position_of", "wait_for"]
+__all__ = ["ALL_STORES", "AsOf", "NotFresh", "Store", "position_of", "stores_at", "wait_for"]

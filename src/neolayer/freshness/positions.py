@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from neolayer.engines.clickhouse import client as clickhouse
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
-from neolayer.errors import NeolayerError
+from neolayer.errors import NeolayerError, NotSupported
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY
 from neolayer.position import Position, Positions
 
@@ -37,6 +37,7 @@ class Store(StrEnum):
 
     CLICKHOUSE = "clickhouse"
     REDIS = "redis"
+    MONGODB = "mongodb"
 
 
 ALL_STORES = tuple(Store)
@@ -44,7 +45,14 @@ ALL_STORES = tuple(Store)
 FED_FROM: dict[Store, tuple[str, ...]] = {
     Store.CLICKHOUSE: ("neolayer",),
     Store.REDIS: ("neolayer",),
+    Store.MONGODB: ("neolayer",),
 }
+
+
+def stores_at(endpoints: Endpoints) -> tuple[Store, ...]:
+    """The stores for which there is a server."""
+    absent = {Store.MONGODB} if endpoints.mongodb is None else set[Store]()
+    return tuple(store for store in ALL_STORES if store not in absent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +91,10 @@ async def wait_for(
     position: Position | Positions,
     endpoints: Endpoints,
     *,
-    stores: Iterable[Store] = ALL_STORES,
+    stores: Iterable[Store] | None = None,
     timeout: timedelta,  # noqa: ASYNC109  over all stores, and it says how far each is
 ) -> dict[Store, Position]:
-    """Return when every store reflects `position`, with the positions they reflect.
+    """Return when every store (None: all there are) reflects `position`, with their positions.
 
     Of several databases' positions a store waits for those that it is fed from; a store that is
     fed from none of them is left out. Raises NotFresh at the time limit, saying how far each store
@@ -94,7 +102,7 @@ async def wait_for(
     """
     deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
     wanted = position.each if isinstance(position, Positions) else (position,)
-    stores = tuple(stores)
+    stores = stores_at(endpoints) if stores is None else tuple(stores)
     reached: dict[Store, Position] = {}
     for one in wanted:
         fed = [store for store in stores if one.database in FED_FROM[store]]
@@ -158,7 +166,27 @@ async def _clickhouse_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
         await client.close()
 
 
-_READERS = {Store.CLICKHOUSE: _clickhouse_reader, Store.REDIS: _redis_reader}
+@asynccontextmanager
+async def _mongodb_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
+    at = endpoints.mongodb
+    if at is None:
+        raise NotSupported("mongodb", "is not configured", hint="set mongodb.dsn")
+    from neolayer.engines.mongodb import checkpoint  # its driver is an extra
+
+    async with checkpoint.reading(at, str(Store.MONGODB)) as read_version:
+
+        async def read() -> Position | None:
+            version = await read_version()
+            return Position.from_version(version) if version else None
+
+        yield read
+
+
+_READERS = {
+    Store.CLICKHOUSE: _clickhouse_reader,
+    Store.REDIS: _redis_reader,
+    Store.MONGODB: _mongodb_reader,
+}
 
 
 def _distance(wanted: Position, at: Position | None) -> str:

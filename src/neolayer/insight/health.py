@@ -122,7 +122,9 @@ def _newest() -> dict[Line, int]:
     return {migration.line: migration.number for migration in load_migrations()}
 
 
-def _address(at: Endpoints, line: Line) -> str:
+def _address(at: Endpoints, line: Line) -> str | None:
+    if line is Line.MONGODB:
+        return at.mongodb.address if at.mongodb is not None else None
     return at.clickhouse.address if line.database is None else at.cluster(line.database).address
 
 

@@ -20,7 +20,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect, explain
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NeolayerError
-from neolayer.freshness import ALL_STORES, position_of
+from neolayer.freshness import ALL_STORES, position_of, stores_at
 from neolayer.position import CURRENT_EPOCH, Position
 
 SLOT = "neolayer_relay"
@@ -242,7 +242,9 @@ async def relay_status(endpoints: Endpoints, *, state_file: Path | None = None) 
         for database in Database
         if database is Database.CORE or database in flows
     ]
-    sinks = [await _sink_status(store, endpoints, readers[0], state) for store in ALL_STORES]
+    sinks = [
+        await _sink_status(store, endpoints, readers[0], state) for store in stores_at(endpoints)
+    ]
     return RelayStatus(tuple(readers), tuple(sinks))
 
 

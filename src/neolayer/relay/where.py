@@ -25,7 +25,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NeolayerError, RelayError
-from neolayer.freshness import Store, position_of
+from neolayer.freshness import Store, position_of, stores_at
 from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.relay.comparable import Comparable, Key
 from neolayer.relay.comparing.redis import CachedRows
@@ -189,7 +189,8 @@ async def _connected(
 
 @asynccontextmanager
 async def _open(at: Endpoints, one: DataClass) -> AsyncGenerator[_Places]:
-    opened = {store: opener(at, [one]) for store, opener in OPENERS.items()}
+    there = stores_at(at)
+    opened = {store: opener(at, [one]) for store, opener in OPENERS.items() if store in there}
     has_cache = any(isinstance(copy, CacheCopy) for copy in one.copies)
     cache = cached_rows(at, [one]) if has_cache else None
     rows = tuple(rows for rows in opened.values() if one.table in rows.tables)

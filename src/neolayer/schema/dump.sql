@@ -1309,6 +1309,7 @@ TABLE audit.anchors
 TABLE audit.entries
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
+    REPLICA IDENTITY FULL
     COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
     COLUMN tenant_id uuid RIGHTS {neolayer_app=a/neolayer_owner}
     COLUMN occurred_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
@@ -1341,6 +1342,7 @@ TABLE audit.entries
     GRANT neolayer_auditor=r
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
 
 TABLE audit.heads
     ROW LEVEL SECURITY
@@ -2161,6 +2163,7 @@ TABLE core.tenant_data
     PARTITION BY HASH (tenant_id)
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
+    REPLICA IDENTITY FULL
     COLUMN tenant_id uuid NOT NULL RIGHTS {neolayer_search=r/neolayer_owner}
     COLUMN data_id uuid NOT NULL RIGHTS {neolayer_search=r/neolayer_owner}
     COLUMN data jsonb NOT NULL RIGHTS {neolayer_search=r/neolayer_owner}
@@ -2177,11 +2180,13 @@ TABLE core.tenant_data
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
+    GRANT neolayer_relay=r
 
 TABLE core.tenant_data_p0
     PARTITION OF core.tenant_data FOR VALUES WITH (modulus 4, remainder 0)
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
+    REPLICA IDENTITY FULL
     COLUMN tenant_id uuid NOT NULL
     COLUMN data_id uuid NOT NULL
     COLUMN data jsonb NOT NULL
@@ -2194,6 +2199,7 @@ TABLE core.tenant_data_p1
     PARTITION OF core.tenant_data FOR VALUES WITH (modulus 4, remainder 1)
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
+    REPLICA IDENTITY FULL
     COLUMN tenant_id uuid NOT NULL
     COLUMN data_id uuid NOT NULL
     COLUMN data jsonb NOT NULL
@@ -2206,6 +2212,7 @@ TABLE core.tenant_data_p2
     PARTITION OF core.tenant_data FOR VALUES WITH (modulus 4, remainder 2)
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
+    REPLICA IDENTITY FULL
     COLUMN tenant_id uuid NOT NULL
     COLUMN data_id uuid NOT NULL
     COLUMN data jsonb NOT NULL
@@ -2218,6 +2225,7 @@ TABLE core.tenant_data_p3
     PARTITION OF core.tenant_data FOR VALUES WITH (modulus 4, remainder 3)
     ROW LEVEL SECURITY
     FORCE ROW LEVEL SECURITY
+    REPLICA IDENTITY FULL
     COLUMN tenant_id uuid NOT NULL
     COLUMN data_id uuid NOT NULL
     COLUMN data jsonb NOT NULL
@@ -2765,7 +2773,7 @@ VIEW blockchain.transactions_current
     GRANT neolayer_operator=r
     GRANT neolayer_relay=r
 
-PUBLICATION neolayer_relay VIA ROOT FOR blockchain.blocks, blockchain.logs, blockchain.networks, blockchain.smart_contracts, blockchain.transactions, core.outbox
+PUBLICATION neolayer_relay VIA ROOT FOR audit.entries, blockchain.blocks, blockchain.logs, blockchain.networks, blockchain.smart_contracts, blockchain.transactions, core.outbox, core.tenant_data
     OWNER neolayer_owner
 
 -- line: event_store

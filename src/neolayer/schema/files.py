@@ -27,7 +27,7 @@ from neolayer.errors import MigrationError
 from neolayer.schema.lines import Line
 from neolayer.schema.statements import split_statements
 
-_FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
+_FILE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)(?P<suffix>\.[a-z]+)")
 _MARK = re.compile(r"^-- migrate:(?P<direction>up|down)[ \t]*(?P<options>.*)$", re.MULTILINE)
 _NONE = re.compile(r"none:\s*(?P<reason>\S.*)")
 
@@ -63,7 +63,7 @@ class Migration:
 
     @property
     def path(self) -> str:
-        return f"{self.line}/{self.label}.sql"
+        return f"{self.line}/{self.label}{self.line.suffix}"
 
     def script(self, direction: Direction) -> Script:
         """The script of a direction. Raises MigrationError where there is no way back."""
@@ -89,15 +89,15 @@ def _files(root: Path | Traversable) -> Iterator[Migration]:
         if not folder.is_dir():
             continue
         for file in folder.iterdir():
-            if file.name.endswith(".sql"):
+            if file.name.endswith(line.suffix):
                 yield parse_migration(file.read_text(encoding="utf-8"), line=line, file=file.name)
 
 
 def parse_migration(text: str, *, line: Line, file: str) -> Migration:
     """Read one file's text. Raises MigrationError naming the file."""
     named = _FILE.fullmatch(file)
-    if named is None:
-        raise MigrationError(f"{line}/{file}: a migration is named 0001_like_this.sql")
+    if named is None or named["suffix"] != line.suffix:
+        raise MigrationError(f"{line}/{file}: a migration is named 0001_like_this{line.suffix}")
     sections = _sections(text, origin=f"{line}/{file}")
     down, no_way_back = _down(*sections[Direction.DOWN])
     return Migration(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
-from neolayer.engines.endpoints import Database
+from neolayer.engines.endpoints import Database, Endpoints
 
 
 class Line(StrEnum):
@@ -14,11 +15,17 @@ class Line(StrEnum):
     EVENT_STORE = "event_store"
     TIMESERIES = "timeseries"
     CLICKHOUSE = "clickhouse"
+    MONGODB = "mongodb"
 
     @property
     def database(self) -> Database | None:
         """The PostgreSQL database it belongs to; None for another engine."""
         return _DATABASES.get(self)
+
+    @property
+    def suffix(self) -> str:
+        """How its files' names end: those of MongoDB hold commands, as JSON."""
+        return ".mongodb" if self is Line.MONGODB else ".sql"
 
 
 _DATABASES = {
@@ -27,3 +34,11 @@ _DATABASES = {
     Line.TIMESERIES: Database.TIMESERIES,
 }
 POSTGRES_LINES = tuple(_DATABASES)
+
+
+def lines_at(endpoints: Endpoints, lines: Iterable[Line] = tuple(Line)) -> tuple[Line, ...]:
+    """Those of `lines` for which there is a server, in their order."""
+    wanted = set(lines)
+    if endpoints.mongodb is None:
+        wanted.discard(Line.MONGODB)
+    return tuple(line for line in Line if line in wanted)

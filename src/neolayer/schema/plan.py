@@ -17,7 +17,7 @@ from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.schema.files import Migration, load_migrations
-from neolayer.schema.lines import Line
+from neolayer.schema.lines import Line, lines_at
 from neolayer.schema.state import read_books
 from neolayer.schema.statements import without_comments
 
@@ -32,6 +32,7 @@ _HINDERS = {
     "ExclusiveLock": "writers wait",
     "AccessExclusiveLock": "readers and writers wait",
 }
+_ENGINES = {Line.CLICKHOUSE: "ClickHouse", Line.MONGODB: "MongoDB"}
 _KNOWN = (
     (r"(CREATE|DROP)\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY", "ShareUpdateExclusiveLock"),
     (r"REINDEX\b.*\bCONCURRENTLY", "ShareUpdateExclusiveLock"),
@@ -78,6 +79,7 @@ async def plan(
 
     Raises MigrationError where `up` would refuse to start.
     """
+    lines = lines_at(endpoints, lines)
     chosen = [m for m in sorted(migrations or load_migrations()) if m.line in lines]
     books, present = await read_books(endpoints, lines)
     books.check(chosen)
@@ -101,7 +103,8 @@ async def _plan_line(
             _unmeasured(migration, "a new database: nobody is there yet") for migration in pending
         ]
     if line.database is None:
-        return [_unmeasured(entry, "ClickHouse takes no lock on rows") for entry in pending]
+        note = f"{_ENGINES[line]} takes no lock on rows"
+        return [_unmeasured(entry, note) for entry in pending]
     dsn = endpoints.cluster(line.database).dsn(Role.MIGRATOR, line.database)
     async with await connect(dsn, application_name="plan") as connection:
         try:

@@ -19,7 +19,7 @@ from neolayer.schema.clickhouse_target import open_clickhouse_target, provision_
 from neolayer.schema.context_secret import share_context_secret
 from neolayer.schema.files import Direction, Migration, load_migrations, numbered, parse_number
 from neolayer.schema.history import Books, Mark
-from neolayer.schema.lines import Line
+from neolayer.schema.lines import Line, lines_at
 from neolayer.schema.partitions import make_partitions_ahead
 from neolayer.schema.postgres_target import Patience, PostgresTarget, open_target
 from neolayer.schema.provision import provision
@@ -101,6 +101,7 @@ async def migrate_up(
     behind), and when another migrator is at work for too long.
     """
     last = parse_number(to) if to is not None else None
+    lines = lines_at(endpoints, lines)
     await provision(endpoints, databases=[line.database for line in lines if line.database])
     if Line.CLICKHOUSE in lines:
         await provision_clickhouse(endpoints.clickhouse)
@@ -156,6 +157,7 @@ async def open_run(
     on_statement: OnStatement = ignore_statement,
 ) -> AsyncGenerator[Run]:
     """Open and lock the databases of `lines`, in the order that every migrator takes them."""
+    lines = lines_at(endpoints, lines)
     chosen = tuple(m for m in sorted(migrations or load_migrations()) if m.line in lines)
     targets: dict[Line, Target] = {}
     try:
@@ -171,6 +173,10 @@ async def open_run(
 
 
 async def _open(endpoints: Endpoints, line: Line, patience: Patience | None) -> Target:
+    if line is Line.MONGODB and endpoints.mongodb is not None:
+        from neolayer.schema.mongodb_target import open_mongodb_target  # its driver is an extra
+
+        return await open_mongodb_target(endpoints.mongodb)
     if line.database is None:
         return await open_clickhouse_target(endpoints.clickhouse)
     return await open_target(endpoints.cluster(line.database), line, patience=patience)

@@ -22,7 +22,7 @@ from neolayer.schema.clickhouse_target import QUERIES as CLICKHOUSE_QUERIES
 from neolayer.schema.clickhouse_target import marks_in, query
 from neolayer.schema.files import Migration, load_migrations
 from neolayer.schema.history import Books, Mark
-from neolayer.schema.lines import Line
+from neolayer.schema.lines import Line, lines_at
 from neolayer.schema.picture import committed, differences, dump
 from neolayer.schema.postgres_target import mark_from_row
 
@@ -61,6 +61,7 @@ async def status(
 
     The objects themselves are compared with the committed dump once nothing is pending.
     """
+    lines = lines_at(endpoints, lines)
     chosen = [m for m in sorted(migrations or load_migrations()) if m.line in lines]
     books, _ = await read_books(endpoints, lines)
     states = tuple(_line_state(line, books, chosen) for line in Line if line in lines)
@@ -104,9 +105,7 @@ async def read_books(
     """All marks, and which databases exist at all."""
     marks: list[Mark] = []
     present: set[Line] = set()
-    for line in Line:
-        if line not in lines:
-            continue
+    for line in lines_at(endpoints, lines):
         found = await _read(endpoints, line)
         if found is not None:
             present.add(line)
@@ -116,6 +115,10 @@ async def read_books(
 
 
 async def _read(endpoints: Endpoints, line: Line) -> list[Mark] | None:
+    if line is Line.MONGODB and endpoints.mongodb is not None:
+        from neolayer.schema.mongodb_target import read_marks  # its driver is an extra
+
+        return await read_marks(endpoints.mongodb)
     if line.database is None:
         return await _read_clickhouse(endpoints.clickhouse)
     return await _read_postgres(endpoints.cluster(line.database), line.database)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neolayer.catalogue import DataClass
+from neolayer.catalogue import DataClass, MongoCopy
 
 _DATABASE = "neolayer"
 
@@ -15,7 +15,19 @@ CLASSES: tuple[DataClass, ...] = (
         personal_fields=("name", "settings"),
         known_by=("id", "identifier"),
     ),
-    DataClass("tenant_data", _DATABASE, "core.tenant_data", tenant_key="tenant_id"),
+    DataClass(
+        "tenant_data",
+        _DATABASE,
+        "core.tenant_data",
+        copies=(
+            MongoCopy(
+                "tenant_documents",
+                ("tenant_id", "data_id"),
+                ("tenant_id", "data_id", "data", "created_at", "updated_at"),
+            ),
+        ),
+        tenant_key="tenant_id",
+    ),
     # The books that the database keeps by itself, derived from the tenants and what they have.
     DataClass("tenant_standing", _DATABASE, "core.tenant_standing", tenant_key="id"),
     DataClass("usage_slots", _DATABASE, "core.usage_slots", tenant_key="tenant"),

@@ -18,7 +18,7 @@ from datetime import timedelta
 
 from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.freshness import Store, wait_for
+from neolayer.freshness import Store, stores_at, wait_for
 from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.relay.comparable import Comparable
 from neolayer.relay.comparing.caches import ComparedCache, reconcile_cache
@@ -39,6 +39,13 @@ def _clickhouse(at: Endpoints, classes: Iterable[DataClass]) -> Comparable:
     return ClickHouseRows(at.clickhouse, classes)
 
 
+def _mongodb(at: Endpoints, classes: Iterable[DataClass]) -> Comparable:
+    from neolayer.relay.comparing.mongodb import MongoRows
+
+    assert at.mongodb is not None, "only stores that are there are opened"
+    return MongoRows(at.mongodb, classes)
+
+
 def cached_rows(at: Endpoints, classes: Iterable[DataClass]) -> CachedRows:
     """The cached rows of these classes; to be closed."""
     return CachedRows(at.redis, classes)
@@ -46,6 +53,7 @@ def cached_rows(at: Endpoints, classes: Iterable[DataClass]) -> CachedRows:
 
 OPENERS: dict[Store, Callable[[Endpoints, Iterable[DataClass]], Comparable]] = {
     Store.CLICKHOUSE: _clickhouse,
+    Store.MONGODB: _mongodb,
 }
 
 
@@ -73,7 +81,7 @@ async def open_compared(
     async with AsyncExitStack() as stack:
         opened: list[Compared] = []
         for store, opener in OPENERS.items():
-            if stores is not None and store not in stores:
+            if store not in (stores_at(at) if stores is None else stores):
                 continue
             rows = opener(at, classes)
             stack.push_async_callback(rows.close)

@@ -16,7 +16,12 @@ def declared_sinks(
     endpoints: Endpoints, settings: RelaySettings, classes: Collection[DataClass]
 ) -> list[Sink]:
     """Not connected yet; each says which database it reads."""
-    return [
+    sinks: list[Sink] = [
         ClickHouseSink(endpoints.clickhouse, classes, wait_s=settings.batch_seconds),
         RedisSink(endpoints.redis, classes),
     ]
+    if endpoints.mongodb is not None:
+        from neolayer.relay.sinks.mongodb import MongoSink  # its driver is an extra
+
+        sinks.append(MongoSink(endpoints.mongodb, classes, wait_s=settings.batch_seconds))
+    return sinks

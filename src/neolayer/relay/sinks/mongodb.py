@@ -1,0 +1,396 @@
+"""The MongoDB sink: a document a row, and the newest version of each wins, whenever it comes.
+
+Every write names the version it brings and applies only over an older one (or the same: a large
+transaction comes in pieces that share one). Where a document is newer already the server's upsert
+runs into it, a duplicate key, and that is success. A deleted row leaves its version behind for a
+day, so that an older change which arrives late does not bring it back; an emptied table leaves the
+version below which nothing of it is believed.
+
+Documents that the server refuses for ever (a validator, a size, a name it does not take) come back
+with its words; the checkpoint passes them. It lies beside the data and is written after them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from bson import Int64
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import PyMongoError
+
+from neolayer.catalogue import DataClass, MongoCopy
+from neolayer.crash_points import crash_point
+from neolayer.engines.endpoints import MongoEndpoint
+from neolayer.engines.mongodb.checkpoint import CHECKPOINTS
+from neolayer.engines.mongodb.client import (
+    WRITE_CONCERN,
+    Client,
+    DocumentDatabase,
+    connect,
+    database_of,
+    explain,
+)
+from neolayer.errors import EngineUnavailable
+from neolayer.relay.changes import Batch, TableChanges, Truncation
+from neolayer.relay.sinks.bson import Document, Encoder, notation, text_of
+from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
+from neolayer.relay.sinks.tabs import LIVE, latest_by_key
+from neolayer.relay.values import Notation, copied_rows
+
+FLOORS: Final = "relay_floors"
+
+_DOCUMENTS: Final = 1_000  # in one command
+_BYTES: Final = 12 << 20  # the same; a message may have 48 MB
+_TRIES: Final = 5
+_CLEAR_EVERY_S: Final = 600.0
+_DUPLICATE: Final = 11_000
+# What a later try may not meet again: elections, shutdowns, time limits, conflicts of transactions.
+_PASSING: Final = frozenset(
+    (
+        *(6, 7, 24, 46, 50, 63, 64, 79, 89, 91, 112, 133, 150, 189, 202, 234, 246, 251, 262),
+        *(9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 50915),
+    )
+)
+
+_log = structlog.get_logger()
+
+
+class MongoSink:
+    """The collections that the catalogue declares, fed from one database."""
+
+    name = "mongodb"
+
+    def __init__(
+        self,
+        endpoint: MongoEndpoint,
+        classes: Iterable[DataClass],
+        *,
+        wait_s: float = 0.5,
+        database: str = "neolayer",
+    ) -> None:
+        self.wait_s = wait_s
+        self.database = database
+        self._endpoint = endpoint
+        self._copies = {
+            one.table: copy
+            for one in classes
+            for copy in one.copies
+            if isinstance(copy, MongoCopy) and one.database == database
+        }
+        self.tables = frozenset(self._copies)
+        self._client: Client | None = None
+        self._words: Notation = notation(decimals=True)
+        self._expires = True
+        self._stops_at_errors = False
+        self._left = 0
+        self._floors: dict[str, int] = {}
+        self._cleared_at = time.monotonic()
+
+    async def open(self, confirmed: int) -> int | None:
+        await self.connect()
+        checkpoint = self._left = await self._checkpoint()
+        return checkpoint if checkpoint and checkpoint >= confirmed else None
+
+    async def connect(self) -> None:
+        """Connect and learn what the server can do. Raises EngineUnavailable."""
+        if self._client is None:
+            self._client = connect(self._endpoint)
+        try:
+            built = await self._client.server_info()
+            floors = await self._database[FLOORS].find().to_list()
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        is_ferretdb = "ferretdbVersion" in built
+        self._words = notation(decimals=not is_ferretdb)
+        self._expires = not is_ferretdb
+        self._stops_at_errors = is_ferretdb
+        self._floors = {one["_id"]: int(one["version"]) for one in floors}
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        await self._require_what_was_left()
+        rejected: list[Rejected] = []
+        waiting: dict[str, dict[Any, Document]] = {}
+        for changes in (changes for batch in batches for changes in batch.changes):
+            table = changes.relation.table
+            if table not in self._copies:
+                continue
+            if isinstance(changes, Truncation):
+                rejected += await self._apply(table, waiting.pop(table, {}).values())
+                await self._truncate(table, changes.version)
+                continue
+            documents = await asyncio.to_thread(self._documents, changes)
+            _keep_newest(waiting.setdefault(table, {}), documents)
+        for table, documents in waiting.items():
+            rejected += await self._apply(table, documents.values())
+        crash_point("mongodb.before_checkpoint")
+        await self._store_checkpoint(batches[-1].position)
+        crash_point("mongodb.after_checkpoint")
+        await self._clear_away()
+        return rejected
+
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        if tables is None:
+            self._left = 0
+        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
+            await self._copy_table(snapshot, table)
+        if tables is None:
+            await self._store_checkpoint(snapshot.version)
+
+    async def put(self, table: str, changes: TableChanges) -> Sequence[Rejected]:
+        """Apply changes of one table and leave the checkpoint alone: for the reconciler."""
+        kept: dict[Any, Document] = {}
+        _keep_newest(kept, await asyncio.to_thread(self._documents, changes))
+        return await self._apply(table, kept.values())
+
+    # Copying
+
+    async def _copy_table(self, snapshot: Snapshot, table: str) -> None:
+        copy = self._copies[table]
+        relation = await snapshot.describe(table, copy.columns)
+        encoder = Encoder(relation, copy, self._words)
+        held: list[Document] = []
+        async for block in snapshot.rows(table, copy.columns):
+            held += [encoder.live(row, snapshot.version) for row in copied_rows(block)]
+            if len(held) >= _DOCUMENTS:
+                await self._copy_documents(table, held)
+                held = []
+        await self._copy_documents(table, held)
+        await self._delete_below(table, snapshot.version)
+
+    async def _copy_documents(self, table: str, documents: Sequence[Document]) -> None:
+        for one in await self._apply(table, documents, over_equal=False):
+            _log.error("a row is refused for ever", table=table, key=one.key, cause=one.cause)
+
+    # Documents
+
+    def _documents(self, changes: TableChanges) -> list[Document]:
+        copy = self._copies[changes.relation.table]
+        encoder = Encoder(changes.relation, copy, self._words)
+        return [
+            encoder.live(row, version) if mark == LIVE else encoder.dead(row, version)
+            for row, version, mark in latest_by_key(changes, copy.key).values()
+        ]
+
+    async def _apply(
+        self, table: str, documents: Collection[Document], *, over_equal: bool = True
+    ) -> list[Rejected]:
+        floor = self._floors.get(table, 0)
+        fresh = [one for one in documents if one.version >= floor]
+        rejected = [self._rejected(table, one, one.refusal) for one in fresh if one.refusal]
+        for part in _parts(one for one in fresh if not one.refusal):
+            rejected += await self._write_part(table, part, "$lte" if over_equal else "$lt")
+        return rejected
+
+    async def _write_part(
+        self, table: str, documents: Sequence[Document], older: str
+    ) -> list[Rejected]:
+        """Upsert each document over an older one. Raises EngineUnavailable on what may pass."""
+        collection = self._copies[table].collection
+        rejected: list[Rejected] = []
+        left: list[Document] = list(documents)
+        for _ in range(_TRIES):
+            met: list[Document] = []
+            for error in await self._update(collection, [_upsert(one, older) for one in left]):
+                document: Document = left[int(error["index"])]
+                if _is_duplicate(error):
+                    met.append(document)
+                elif error.get("code") in _PASSING:
+                    raise EngineUnavailable("mongodb", str(error.get("errmsg")))
+                else:
+                    rejected.append(self._rejected(table, document, _words_of(error)))
+            left = await self._still_older(collection, met, older)
+            if not left:
+                return rejected
+        raise EngineUnavailable("mongodb", f"{len(left)} documents of {collection} keep changing")
+
+    async def _still_older(
+        self, collection: str, documents: Sequence[Document], older: str
+    ) -> list[Document]:
+        """Of documents that met another one: those that are newer than it all the same.
+
+        Another writer's upsert may have come between; one without a version is nobody's of ours.
+        """
+        if not documents:
+            return []
+        names = [one.id for one in documents]
+        try:
+            there = self._database[collection]
+            found = await there.find({"_id": {"$in": names}}, {"_version": 1}).to_list()
+            stray = [one["_id"] for one in found if not isinstance(one.get("_version"), int)]
+            if stray:
+                await there.delete_many({"_id": {"$in": stray}})
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        stored = {_hashable(one["_id"]): one.get("_version") for one in found}
+
+        def is_newer(document: Document) -> bool:
+            version = stored.get(_hashable(document.id))
+            if not isinstance(version, int):
+                return True
+            return version < document.version or (older == "$lte" and version == document.version)
+
+        return [one for one in documents if is_newer(one)]
+
+    async def _update(
+        self, collection: str, updates: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """The errors of single updates, each with its place.
+
+        FerretDB stops at the first and calls its place 0, so there each is tried alone.
+        """
+        errors = await self._command(collection, updates)
+        if not errors or not self._stops_at_errors or len(updates) == 1:
+            return errors
+        return [
+            {**error, "index": place}
+            for place, one in enumerate(updates)
+            for error in await self._command(collection, [one])
+        ]
+
+    async def _command(
+        self, collection: str, updates: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Not pymongo's bulk API, which reads what FerretDB's answers lack."""
+        command = {
+            "update": collection,
+            "updates": list(updates),
+            "ordered": False,
+            "writeConcern": WRITE_CONCERN,
+        }
+        try:
+            answer = await self._database.command(command)
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        if "writeConcernError" in answer:
+            raise EngineUnavailable("mongodb", str(answer["writeConcernError"].get("errmsg")))
+        return list(answer.get("writeErrors", ()))
+
+    def _rejected(self, table: str, document: Document, cause: str) -> Rejected:
+        copy = self._copies[table]
+        row, relation = document.row, document.relation
+        shown = copy.key if document.deleted else relation.columns
+        return Rejected(
+            table=table,
+            key=tuple(text_of(row[place]) for place in relation.places(copy.key)),
+            version=document.version,
+            deleted=document.deleted,
+            cause=cause,
+            row={
+                name: text_of(row[place])
+                for name, place in zip(shown, relation.places(shown), strict=True)
+            },
+        )
+
+    # Emptied tables, traces, checkpoint
+
+    async def _truncate(self, table: str, version: int) -> None:
+        """Remember the floor first: what is older is refused from then on."""
+        try:
+            await self._database[FLOORS].update_one(
+                {"_id": table}, {"$max": {"version": Int64(version)}}, upsert=True
+            )
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        self._floors[table] = max(version, self._floors.get(table, 0))
+        await self._delete_below(table, version + 1)
+
+    async def _delete_below(self, table: str, version: int) -> None:
+        collection = self._database[self._copies[table].collection]
+        try:
+            await collection.delete_many({"_version": {"$lt": Int64(version)}})
+            await collection.delete_many({"_version": None})
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def _clear_away(self) -> None:
+        """Where the server expires nothing by itself: the traces whose day is over."""
+        if self._expires or time.monotonic() - self._cleared_at < _CLEAR_EVERY_S:
+            return
+        self._cleared_at = time.monotonic()
+        over = {"_deleted": True, "_expires_at": {"$lt": datetime.now(UTC)}}
+        try:
+            for copy in self._copies.values():
+                await self._database[copy.collection].delete_many(over)
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+
+    async def _checkpoint(self) -> int:
+        try:
+            stored = await self._database[CHECKPOINTS].find_one({"_id": self.name})
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        return int(stored["version"]) if stored else 0
+
+    async def _require_what_was_left(self) -> None:
+        """The database may be dropped under us; its checkpoint then says less than we left."""
+        if await self._checkpoint() < self._left:
+            raise CopyLost(self.name)
+
+    async def _store_checkpoint(self, version: int) -> None:
+        moved = {"$max": {"version": Int64(version)}, "$set": {"updated_at": datetime.now(UTC)}}
+        try:
+            await self._database[CHECKPOINTS].update_one({"_id": self.name}, moved, upsert=True)
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        self._left = max(self._left, version)
+
+    @property
+    def _database(self) -> DocumentDatabase:
+        assert self._client is not None, "open() comes first"
+        return database_of(self._client, self._endpoint)
+
+
+def _keep_newest(kept: dict[Any, Document], documents: Iterable[Document]) -> None:
+    """Of several changes of one key the newest; of one version the last."""
+    for one in documents:
+        name = _hashable(one.id)
+        other = kept.get(name)
+        if other is None or one.version >= other.version:
+            kept[name] = one
+
+
+def _parts(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """As many at once as one command takes."""
+    part: list[Document] = []
+    size = 0
+    for one in documents:
+        if part and (len(part) == _DOCUMENTS or size + len(one.encoded) > _BYTES):
+            yield part
+            part, size = [], 0
+        part.append(one)
+        size += len(one.encoded)
+    if part:
+        yield part
+
+
+def _upsert(document: Document, older: str) -> dict[str, Any]:
+    return {
+        "q": {"_id": document.id, "_version": {older: Int64(document.version)}},
+        "u": RawBSONDocument(document.encoded),
+        "upsert": True,
+    }
+
+
+def _is_duplicate(error: dict[str, Any]) -> bool:
+    """Whether the document itself is there already; another unique index is a refusal."""
+    return error.get("code") == _DUPLICATE and set(error.get("keyPattern") or {"_id"}) == {"_id"}
+
+
+def _words_of(error: dict[str, Any]) -> str:
+    words = str(error.get("errmsg", "no reason given"))
+    details = error.get("errInfo", {}).get("details")
+    return (f"{words}: {details}" if details else words)[:1000]
+
+
+def _hashable(name: Any) -> Any:
+    return tuple(name.items()) if isinstance(name, dict) else name  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType, reportUnknownMemberType]

@@ -1,0 +1,97 @@
+"""The sinks of the wheels, held to the contract that all sinks share."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import pytest
+import redis
+from tests.fixtures.fix_relay import COPIES, clickhouse_statements
+from tests.fixtures.sink_suite import CLICKHOUSE_TABLE, THINGS, SinkCase, SinkSuite
+
+from neolayer.engines.clickhouse.client import connect
+from neolayer.engines.endpoints import ClickHouseEndpoint, RedisEndpoint
+from neolayer.relay.sinks.clickhouse import ClickHouseSink
+from neolayer.relay.sinks.null import NullSink
+from neolayer.relay.sinks.redis import RedisSink
+
+
+class ClickHouseCase(SinkCase):
+    remembers_truncations = False  # rows are gone with their versions
+    checkpoint_step = "neolayer.relay.sinks.clickhouse.ClickHouseSink._store_checkpoint"
+
+    def __init__(self, endpoint: ClickHouseEndpoint) -> None:
+        self.endpoint = endpoint
+
+    def sink(self) -> ClickHouseSink:
+        return ClickHouseSink(self.endpoint, [THINGS], wait_s=0.01)
+
+    async def rows(self) -> Mapping[Any, Any]:
+        client = await connect(self.endpoint)
+        try:
+            found = await client.query("SELECT toString(owner), id, note FROM things FINAL")
+            return {(owner, number): note for owner, number, note in found.result_rows}
+        finally:
+            await client.close()
+
+    async def wipe(self) -> bool:
+        await clickhouse_statements(
+            self.endpoint, "TRUNCATE TABLE things", "TRUNCATE TABLE relay_checkpoints"
+        )
+        return True
+
+
+class TestClickHouse(SinkSuite):
+    @pytest.fixture
+    async def case(self, clickhouse_server: ClickHouseEndpoint) -> AsyncIterator[SinkCase]:
+        name = f"sink_{secrets.token_hex(4)}"
+        server = dataclasses.replace(clickhouse_server, database="default")
+        endpoint = dataclasses.replace(clickhouse_server, database=name)
+        await clickhouse_statements(server, f"CREATE DATABASE {name}")
+        await clickhouse_statements(endpoint, CLICKHOUSE_TABLE, COPIES[1])
+        yield ClickHouseCase(endpoint)
+        await clickhouse_statements(server, f"DROP DATABASE {name}")
+
+
+class RedisCase(SinkCase):
+    """What it holds are the versions at or below which nothing is believed."""
+
+    keeps_rows = False
+    checkpoint_step = "neolayer.relay.sinks.redis.RedisSink._move_to"
+
+    def __init__(self, endpoint: RedisEndpoint, client: redis.Redis) -> None:
+        self.endpoint = endpoint
+        self.client = client
+
+    def sink(self) -> RedisSink:
+        return RedisSink(self.endpoint, [THINGS])
+
+    async def rows(self) -> Mapping[Any, Any]:
+        return {key: self.client.get(key) for key in self.client.keys("thing:*")}
+
+
+class TestRedis(SinkSuite):
+    @pytest.fixture
+    def case(self, redis_server: RedisEndpoint) -> Iterator[SinkCase]:
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.flushdb()
+            yield RedisCase(redis_server, client)
+
+
+class NullCase(SinkCase):
+    keeps_rows = False
+
+    def sink(self) -> NullSink:
+        return NullSink()
+
+    async def rows(self) -> Mapping[Any, Any]:
+        return {}
+
+
+class TestNull(SinkSuite):
+    @pytest.fixture
+    def case(self) -> SinkCase:
+        return NullCase()

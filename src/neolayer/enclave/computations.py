@@ -27,9 +27,9 @@ from neolayer.enclave.model import (
     ComputationNotFound,
     LeaseLost,
     NotAttested,
-    checked_limit,
     checked_name,
     checked_time,
+    page_of,
 )
 from neolayer.enclave.results import ResultCache
 from neolayer.engines.postgres.queries import load_queries
@@ -235,14 +235,8 @@ class Computations:
         limit: int = 100,
     ) -> list[Computation]:
         """Computations, the newest first; the next page is `after` the last one's id."""
-        names = {
-            "tenant_id": self.scope.tenant,
-            "enclave_id": enclave_id,
-            "status": status,
-            "after": after,
-            "limit": checked_limit(limit),
-        }
-        rows = await self.scope.fetch(sql.list_computations, names)
+        asked = page_of(self.scope.tenant, enclave_id, status, after, limit)
+        rows = await self.scope.fetch(sql.list_computations, asked)
         return [_computation(row) for row in rows]
 
     async def result(self, computation_id: UUID, *, at: datetime | None = None) -> Result | None:

@@ -159,3 +159,16 @@ def checked_limit(limit: int) -> int:
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidInput(f"limit is from 1 to {MAX_PAGE}")
     return limit
+
+
+def page_of(
+    tenant: UUID | None, enclave_id: str | None, status: str | None, after: UUID | None, limit: int
+) -> dict[str, object]:
+    """The parameters of a page of what concerns an enclave. Raises InvalidInput."""
+    return {
+        "tenant_id": tenant,
+        "enclave_id": enclave_id,
+        "status": status,
+        "after": after,
+        "limit": checked_limit(limit),
+    }

@@ -168,7 +168,7 @@ def test_watching_and_devices(run: Run) -> None:
         (("rename", str(uuid4())), "nothing is to change"),
         (("rename", str(uuid4()), "--name", "x"), "no such wallet"),
         (("list", "--limit", "0"), "limit 0"),
-        (("list", "--after", "x"), "where a page ended"),
+        (("list", "--after", "x"), "where a page of this list ended"),
         (("import", "nowhere.json", "--network", "ethereum"), "cannot be read"),
         (("sign", str(uuid4()), "nowhere.json"), "cannot be read"),
         (("balance", str(uuid4()), "--block", "-1"), "no such wallet"),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO, cast
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -18,6 +15,7 @@ from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.cli.secret_input import read_secret
+from neolayer.cli.wallet_documents import document, fields, new_private_file
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.errors import InvalidInput
 from neolayer.platform import keyring
@@ -42,7 +40,6 @@ PasswordFile = Annotated[
 After = Annotated[str | None, Parameter(name="--after", help="Where the page before ended.")]
 WalletText = Annotated[str, Parameter(help="Id of the wallet, or its address with --network.")]
 _DECIMALS = {"evm": (18, "coins"), "neo-n3": (8, "GAS")}
-_MAX_DOCUMENT_BYTES = 1 << 20
 
 
 @app.command
@@ -90,7 +87,7 @@ async def import_(
         async with _opened(tenant) as wallets:
             made = await wallets.import_key(private_key=key, **labels)
     else:
-        text = _document(keystore)
+        text = document(keystore)
         password = read_secret("Password", password_file)
         async with _opened(tenant) as wallets:
             made = await wallets.import_keystore(keystore=text, password=password, **labels)
@@ -119,7 +116,7 @@ async def export(
     password = read_secret("Password", password_file, twice=True)
     async with _opened(tenant) as wallets:
         found = await _find(wallets, wallet, network)
-        with _new_private_file(file) as out:
+        with new_private_file(file) as out:
             out.write(await wallets.export_keystore(found.id, password=password, kdf=kdf) + "\n")
     say(f"The key of {found.shown_address} is in {file}, under that password.")
 
@@ -361,10 +358,10 @@ async def sign(
 
     Example: neolayer wallets sign 0x9d8A...5A4F transaction.json --tenant acme --network ethereum
     """
-    fields = _fields(_document(transaction))
+    asked = fields(document(transaction))
     async with _opened(tenant) as wallets:
         found = await _find(wallets, wallet, network)
-        signed = await wallets.sign_transaction(found.id, fields)
+        signed = await wallets.sign_transaction(found.id, asked)
     if as_json or signed.raw is None:
         write_json(msgspec.to_builtins(signed))
     else:
@@ -388,51 +385,6 @@ async def _find(wallets: Wallets, text: str, network: str | None) -> Wallet:
                 f"{text[:60]!r} is no wallet's id", hint="an address needs its --network"
             ) from None
     return await wallets.find(network=network, address=text)
-
-
-@contextmanager
-def _new_private_file(file: Path) -> Generator[TextIO]:
-    """A file for us alone (0600) that was not there before, and is not there after an error."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as exc:
-        raise InvalidInput(f"{file} cannot be made: {exc.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-    except BaseException:  # Ctrl-C too: no half of a keystore stays
-        file.unlink(missing_ok=True)
-        raise
-
-
-def _document(file: Path | None) -> bytes:
-    try:
-        if file is None:
-            return sys.stdin.buffer.read(_MAX_DOCUMENT_BYTES)
-        with file.open("rb") as opened:
-            return opened.read(_MAX_DOCUMENT_BYTES)
-    except OSError as exc:
-        raise InvalidInput(f"{file} cannot be read: {exc.strerror}") from None
-
-
-def _fields(document: bytes) -> dict[str, Any]:
-    """A JSON object in which no name stands twice: what is signed must be what was read."""
-    try:
-        fields: Any = json.loads(document, object_pairs_hook=_members)
-    except (ValueError, RecursionError):
-        raise InvalidInput("the transaction is not JSON, or names stand twice in it") from None
-    if not isinstance(fields, dict):
-        raise InvalidInput("the transaction is not a JSON object")
-    return cast("dict[str, Any]", fields)
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
-    return found
 
 
 def _answer(wallet: Wallet, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neolayer.wallets.held_keys import binding
 from neolayer.wallets.model import (
     Balance,
     Custody,
@@ -19,7 +20,7 @@ from neolayer.wallets.model import (
     WalletExists,
     WalletNotFound,
 )
-from neolayer.wallets.store import UNCHANGED, Unchanged, Wallets, binding
+from neolayer.wallets.store import UNCHANGED, Unchanged, Wallets
 
 __all__ = [
     "UNCHANGED",

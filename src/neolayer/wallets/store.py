@@ -12,8 +12,6 @@ call, in that call, and no verb returns it: a key leaves only as a keystore unde
 from __future__ import annotations
 
 import asyncio
-import re
-import unicodedata
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +20,10 @@ from uuid import UUID
 
 from psycopg.errors import ForeignKeyViolation
 
-from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NotSupported
-from neolayer.keys import Keyring, KeyringError, key_id_of
-from neolayer.tenancy import Scope, Transaction
+from neolayer.keys import Keyring, key_id_of
+from neolayer.tenancy import Scope
 from neolayer.tenancy.cursors import Pages
 from neolayer.tenancy.retrying import done_again
 from neolayer.wallets import (
@@ -38,11 +35,12 @@ from neolayer.wallets import (
     private_keys,
 )
 from neolayer.wallets.addresses import EVM, address_of, canonical, canonical_public_key, shown
+from neolayer.wallets.held_keys import HeldKeys, binding
+from neolayer.wallets.labels import checked_name, checked_type
+from neolayer.wallets.labels import labels as labels_of
 from neolayer.wallets.model import (
-    MAX_NAME,
     Balance,
     Custody,
-    KeyNotHeld,
     KeyWouldBeLost,
     Movement,
     Network,
@@ -57,10 +55,10 @@ from neolayer.wallets.model import (
 )
 from neolayer.wallets.paging import OLDEST, Place, require_limit
 from neolayer.wallets.private_keys import PrivateKey
+from neolayer.wallets.rows import known_wallet, note, wallet_of
 
 sql = load_queries(__name__)
 MAX_MESSAGE_BYTES = 65_536
-_WALLET_TYPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,49}")
 
 
 class Unchanged:
@@ -90,7 +88,7 @@ class Wallets:
         """A wallet with a new key, held here. Raises NetworkNotFound."""
         chain = await self._network(network)
         key = private_keys.generate(chain.kind)
-        return await self._hold(chain, key, _labels(name, wallet_type, user_id))
+        return await self._hold(chain, key, labels_of(name, wallet_type, user_id))
 
     async def import_key(
         self,
@@ -104,7 +102,7 @@ class Wallets:
         """A wallet whose key is given: hex, or WIF on Neo N3. Raises InvalidInput, WalletExists."""
         chain = await self._network(network)
         key = private_keys.read(private_key, chain.kind)
-        return await self._hold(chain, key, _labels(name, wallet_type, user_id))
+        return await self._hold(chain, key, labels_of(name, wallet_type, user_id))
 
     async def import_keystore(
         self,
@@ -123,7 +121,7 @@ class Wallets:
         chain = await self._network(network)
         opening: Any = keystores if chain.kind == EVM else nep2
         key = await opening.open_keystore(keystore, password)
-        return await self._hold(chain, key, _labels(name, wallet_type, user_id))
+        return await self._hold(chain, key, labels_of(name, wallet_type, user_id))
 
     async def watch(
         self,
@@ -139,7 +137,7 @@ class Wallets:
         chain = await self._network(network)
         found = canonical(address, chain.kind)
         point = _matching(public_key, found, chain.kind)
-        labels = _labels(name, wallet_type, user_id)
+        labels = labels_of(name, wallet_type, user_id)
         return await self._add(chain, found, Custody.WATCH_ONLY, point, None, labels)
 
     async def add_hardware(
@@ -158,20 +156,20 @@ class Wallets:
         found = address_of(point, chain.kind)
         if address is not None:
             _matching(public_key, canonical(address, chain.kind), chain.kind)
-        labels = _labels(name, wallet_type, user_id)
+        labels = labels_of(name, wallet_type, user_id)
         return await self._add(chain, found, Custody.HARDWARE, point.hex(), None, labels)
 
     # Looking
 
     async def get(self, wallet_id: UUID) -> Wallet:
         """One wallet. Raises WalletNotFound, alike for an absent and another tenant's."""
-        return _found(await self.scope.one(sql.wallet, {"wallet_id": wallet_id}))
+        return known_wallet(await self.scope.one(sql.wallet, {"wallet_id": wallet_id}))
 
     async def find(self, *, network: str, address: str) -> Wallet:
         """The wallet of an address. Raises NetworkNotFound, InvalidInput, WalletNotFound."""
         chain = await self._network(network)
         values = {"network": network, "address": canonical(address, chain.kind)}
-        return _found(await self.scope.one(sql.wallet_of_address, values))
+        return known_wallet(await self.scope.one(sql.wallet_of_address, values))
 
     async def list(
         self,
@@ -191,7 +189,7 @@ class Wallets:
             "after_id": UUID(place.key),
             "limit": require_limit(limit) + 1,
         }
-        found = [_wallet(row) for row in await self.scope.fetch(sql.wallets, values)]
+        found = [wallet_of(row) for row in await self.scope.fetch(sql.wallets, values)]
         page = found[:limit]
         last = Place(page[-1].created_at, 0, str(page[-1].id)) if len(found) > limit else None
         return Page(tuple(page), None if last is None else last.text(pages))
@@ -220,9 +218,9 @@ class Wallets:
         asked = {"name": name, "wallet_type": wallet_type, "user_id": user_id}
         changes = {key: value for key, value in asked.items() if not isinstance(value, Unchanged)}
         if isinstance(changes.get("name"), str):
-            changes["name"] = _name(str(changes["name"]))
+            changes["name"] = checked_name(str(changes["name"]))
         if "wallet_type" in changes:
-            changes["wallet_type"] = _wallet_type(str(changes["wallet_type"]))
+            changes["wallet_type"] = checked_type(str(changes["wallet_type"]))
         flags = {f"set_{key}": key in changes for key in asked}
         values = {key: changes.get(key) for key in asked}
         with _owner_at_the_door():
@@ -230,8 +228,8 @@ class Wallets:
                 params = {"wallet_id": wallet_id, **values, **flags}
                 if await tx.one(sql.update_wallet, params) is None:
                     raise WalletNotFound
-                _audit(tx, "UPDATE", wallet_id, {key: _plain(v) for key, v in changes.items()})
-                return _found(await tx.one(sql.wallet, {"wallet_id": wallet_id}))
+                note(tx, "UPDATE", wallet_id, {key: _plain(v) for key, v in changes.items()})
+                return known_wallet(await tx.one(sql.wallet, {"wallet_id": wallet_id}))
 
     @done_again
     async def delete(self, wallet_id: UUID, *, destroy_key: bool = False) -> None:
@@ -244,12 +242,12 @@ class Wallets:
         async with self.scope.transaction() as tx:
             row = await tx.one(sql.delete_wallet, values)
             if row is None:
-                wallet = _found(await tx.one(sql.wallet, {"wallet_id": wallet_id}))
+                wallet = known_wallet(await tx.one(sql.wallet, {"wallet_id": wallet_id}))
                 raise KeyWouldBeLost(
                     f"deleting {wallet.shown_address} destroys its private key",
                     hint="export a keystore first, then say that the key may be destroyed",
                 )
-            _audit(tx, "DELETE", wallet_id, {"address": row[0]})
+            note(tx, "DELETE", wallet_id, {"address": row[0]})
 
     # Using the key
 
@@ -260,14 +258,16 @@ class Wallets:
         nonce; on Neo N3 one as nodes write it, without witnesses. Raises TransactionRefused (for
         another chain, too), KeyNotHeld, WalletNotFound, KeyringError.
         """
-        wallet, sealed = await self._sealed(wallet_id)
+        wallet, sealed = await self._keys.sealed(wallet_id)
         signing: Any = evm_signing if wallet.network.kind == EVM else neo_signing
         if wallet.network.kind == EVM:
             evm_signing.require_library()
         item = signing.read(transaction, network=wallet.network, address=wallet.address)
-        key = await self._open(wallet, sealed, "sign_transaction")
+        key = await self._keys.open(wallet, sealed, "sign_transaction")
         signed: Signed = await asyncio.to_thread(signing.sign, item, key)
-        await self._used(wallet, "sign_transaction", {"transaction_hash": signed.transaction_hash})
+        await self._keys.used(
+            wallet, "sign_transaction", {"transaction_hash": signed.transaction_hash}
+        )
         return signed
 
     async def sign_message(self, wallet_id: UUID, message: str | bytes) -> SignedMessage:
@@ -280,12 +280,12 @@ class Wallets:
             ) from None
         if len(raw) > MAX_MESSAGE_BYTES:
             raise InvalidInput(f"a message has at most {MAX_MESSAGE_BYTES} bytes")
-        wallet, sealed = await self._sealed(wallet_id)
+        wallet, sealed = await self._keys.sealed(wallet_id)
         _require_evm(wallet.network, "an EIP-191 signature")
         evm_signing.require_library()
-        key = await self._open(wallet, sealed, "sign_message")
+        key = await self._keys.open(wallet, sealed, "sign_message")
         signed = await asyncio.to_thread(evm_signing.sign_message, raw, key)
-        await self._used(wallet, "sign_message", {"message_hash": signed.message_hash})
+        await self._keys.used(wallet, "sign_message", {"message_hash": signed.message_hash})
         return signed
 
     async def export_keystore(
@@ -295,18 +295,22 @@ class Wallets:
 
         `kdf` is of a keystore v3; NEP-2 has its own. Raises InvalidInput for a short password.
         """
-        wallet, sealed = await self._sealed(wallet_id)
+        wallet, sealed = await self._keys.sealed(wallet_id)
         if wallet.network.kind == EVM:
             keystores.require_library()
-        key = await self._open(wallet, sealed, "export_keystore")
+        key = await self._keys.open(wallet, sealed, "export_keystore")
         if wallet.network.kind == EVM:
             form, made = kdf, await keystores.make_keystore(key, password, kdf=kdf)
         else:
             form, made = "nep2", await nep2.make_keystore(key, password)
-        await self._used(wallet, "export_keystore", {"kdf": form}, action="READ")
+        await self._keys.used(wallet, "export_keystore", {"kdf": form}, action="READ")
         return made
 
     # Within
+
+    @property
+    def _keys(self) -> HeldKeys:
+        return HeldKeys(self.scope, self.keyring)
 
     async def _network(self, name: str) -> Network:
         row = await self.scope.one(sql.network, {"name": name})
@@ -354,7 +358,7 @@ class Wallets:
                     )
                 wallet_id, created_at = row
                 said = {"network": chain.name, "address": address, "custody": str(custody)}
-                _audit(tx, "CREATE", wallet_id, said | {k: _plain(v) for k, v in labels.items()})
+                note(tx, "CREATE", wallet_id, said | {k: _plain(v) for k, v in labels.items()})
         return Wallet(
             id=wallet_id,
             network=chain,
@@ -366,63 +370,8 @@ class Wallets:
             **labels,
         )
 
-    async def _sealed(self, wallet_id: UUID) -> tuple[Wallet, str]:
-        """A wallet and its sealed key. Raises WalletNotFound, KeyNotHeld."""
-        row = await self.scope.one(sql.sealed_key, {"wallet_id": wallet_id})
-        wallet = _found(None if row is None else row[:-1])
-        if row is None or row[-1] is None:
-            raise KeyNotHeld(
-                f"the key of {wallet.shown_address} is not held here ({wallet.custody})"
-            )
-        return wallet, row[-1]
-
-    async def _open(self, wallet: Wallet, sealed: str, operation: str) -> PrivateKey:
-        """The key, for the running call only. A refusal is audited, because it may be an attack."""
-        bound_to = self._binding(wallet.network, wallet.address)
-        try:
-            raw = await self.keyring.open(sealed, bound_to=bound_to)
-        except KeyringError as exc:
-            async with self.scope.transaction() as tx:
-                changes = {"operation": operation}
-                _audit(tx, "EXECUTE", wallet.id, changes, error=f"{type(exc).__name__}")
-            raise
-        return PrivateKey(raw, wallet.network.kind)
-
-    async def _used(
-        self,
-        wallet: Wallet,
-        operation: str,
-        changes: dict[str, Any],
-        *,
-        action: audit.Action = "EXECUTE",
-    ) -> None:
-        """Record a use of the key. Raises WalletNotFound where the wallet went away meanwhile."""
-        async with self.scope.transaction() as tx:
-            if await tx.one(sql.hold_wallet, {"wallet_id": wallet.id}) is None:
-                raise WalletNotFound
-            _audit(tx, action, wallet.id, {"operation": operation, **changes})
-
     def _binding(self, chain: Network, address: str) -> dict[str, str]:
         return binding(self.scope.tenant, chain.id, address)
-
-
-def binding(tenant: UUID | None, network_id: UUID, address: str) -> dict[str, str]:
-    """What a wallet's sealed key is bound to; for whoever re-wraps keys."""
-    return {"tenant": str(tenant), "network": str(network_id), "address": address}
-
-
-def _audit(
-    tx: Transaction,
-    action: audit.Action,
-    wallet_id: UUID,
-    changes: dict[str, Any],
-    *,
-    error: str | None = None,
-) -> None:
-    entry = audit.Entry(
-        action, "wallet", str(wallet_id), changes, success=error is None, error_message=error
-    )
-    audit.append(tx, entry)
 
 
 @contextmanager
@@ -434,53 +383,6 @@ def _owner_at_the_door() -> Generator[None]:
         if exc.diag.constraint_name != "wallets_user_fkey":
             raise
         raise OwnerNotFound from None
-
-
-def _wallet(row: tuple[Any, ...]) -> Wallet:
-    wallet_id, network_id, network, kind, chain_id, address, name, wallet_type, *rest = row
-    is_hardware, has_key, public_key, user_id, key_id, created_at = rest
-    held = Custody.CUSTODIAL if has_key else Custody.WATCH_ONLY
-    return Wallet(
-        id=wallet_id,
-        network=Network(network_id, network, kind, chain_id),
-        address=address,
-        name=name,
-        wallet_type=wallet_type,
-        custody=Custody.HARDWARE if is_hardware else held,
-        public_key=public_key,
-        user_id=user_id,
-        key_id=key_id,
-        created_at=created_at,
-    )
-
-
-def _found(row: tuple[Any, ...] | None) -> Wallet:
-    if row is None:
-        raise WalletNotFound
-    return _wallet(row)
-
-
-def _labels(name: str | None, wallet_type: str | None, user_id: UUID | None) -> dict[str, Any]:
-    return {
-        "name": None if name is None else _name(name),
-        "wallet_type": None if wallet_type is None else _wallet_type(wallet_type),
-        "user_id": user_id,
-    }
-
-
-def _name(text: str) -> str:
-    name = unicodedata.normalize("NFC", text).strip()
-    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise InvalidInput(f"a wallet's name has 1 to {MAX_NAME} printable characters")
-    return name
-
-
-def _wallet_type(text: str) -> str:
-    if not _WALLET_TYPE.fullmatch(text):
-        raise InvalidInput(
-            f"{text[:60]!r} is no wallet type", hint="1 to 50 of a-z, 0-9, '_' and '-'"
-        )
-    return text
 
 
 def _matching(public_key: str | None, address: str, kind: str) -> str | None:

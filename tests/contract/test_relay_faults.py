@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.fix_clickhouse import start_clickhouse
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_postgres import running_postgres
-from tests.fixtures.fix_relay import COPIES, TABLES, RelayScene, clickhouse_statements
+from tests.fixtures.fix_relay import ACCOUNTS, COPIES, TABLES, RelayScene, clickhouse_statements
 
 from neolayer.engines.endpoints import Role
 from neolayer.errors import EngineUnavailable
@@ -21,6 +21,7 @@ from neolayer.freshness import Store
 from neolayer.relay import decoder, segments
 from neolayer.relay.changes import Batch
 from neolayer.relay.segments import SegmentLog
+from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Rejected
 from neolayer.relay.status import read_state, slot_state
@@ -278,6 +279,32 @@ async def test_C6_reading_waits_for_the_fastest_sink_rather_than_cutting_all_off
     async with relay_scene.relaying(sink):
         await until(lambda: sink.rows == 10_000)
     assert sink.copies == 0
+
+
+async def test_C11_a_poison_row_is_put_aside_and_its_neighbours_flow(
+    relay_scene: RelayScene,
+) -> None:
+    """A row that ClickHouse cannot read is told with its key and cause; nothing waits for it."""
+    refused: list[Rejected] = []
+
+    class Watched(ClickHouseSink):
+        async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+            rejected = await super().write(batches)
+            refused.extend(rejected)
+            return rejected
+
+    sink = Watched(relay_scene.endpoints.clickhouse, [ACCOUNTS], wait_s=0.05)
+    async with relay_scene.relaying(sink):
+        await relay_scene.arrives(relay_scene.sql(HUNDRED), Store.CLICKHOUSE)
+        position = relay_scene.sql(
+            "UPDATE accounts SET amount = CASE id WHEN 42 THEN -1 ELSE 7 END, note = E'a\\tb'",
+        )
+        await relay_scene.arrives(position, Store.CLICKHOUSE)
+    ((poison,), copied) = refused, await relay_scene.copied()
+    assert poison.table == "public.accounts" and poison.key == ("42",) and not poison.deleted
+    assert poison.row["amount"] == "-1" and poison.row["note"] == "a\tb"
+    assert poison.cause == "Cannot parse input: expected '\\t' (ClickHouse code 27)"
+    assert [int(row[2]) for row in copied] == [0 if row[0] == 42 else 7 for row in copied]
 
 
 @contextlib.asynccontextmanager

@@ -4,25 +4,31 @@ Every change becomes a row of a ReplacingMergeTree: the key, the columns, the ve
 position) and a deletion mark. The newest version of a key wins whenever it arrives, so a batch may
 come twice. A batch that stops inside a transaction is an insert of its own, because two rows of
 one key under one version are told apart only by the order of their inserts.
+
+A row that the server cannot read (a number below zero for an unsigned column) fails its whole
+insert: then halves are tried, down to the row itself, which is given back as rejected.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
 import aiohttp
+import structlog
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from neolayer.catalogue import ClickHouseCopy, DataClass
+from neolayer.crash_points import crash_point
 from neolayer.engines.clickhouse.client import connect, explain
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.relay.changes import Batch, TableChanges, Truncation
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
-from neolayer.relay.sinks.tabs import LIVE, encode
+from neolayer.relay.sinks.tabs import LIVE, encode, rejected_line
 
 _sql = load_queries(__name__, "clickhouse.sql")
 _CHECKPOINTS = "relay_checkpoints"
@@ -32,6 +38,16 @@ _SETTINGS: dict[str, Any] = {
     "async_insert": 0,  # the answer must mean that the rows are stored
 }
 _BLOCK_BYTES = 16 << 20
+# The server's codes for a value that does not fit its column: trying again does not help.
+_UNREADABLE = frozenset(
+    {6, 26, 27, 32, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 376, 407, 441, 467}
+)
+
+_log = structlog.get_logger()
+
+
+class _Unreadable(Exception):
+    """A line of an insert cannot be read."""
 
 
 class ClickHouseSink:
@@ -77,6 +93,7 @@ class ClickHouseSink:
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         await self._require_what_was_left()
+        rejected: list[Rejected] = []
         waiting: dict[str, list[bytes]] = {}
         last_version: dict[str, int] = {}
         for changes in (changes for batch in batches for changes in batch.changes):
@@ -85,16 +102,17 @@ class ClickHouseSink:
             if copy is None:
                 continue
             if isinstance(changes, Truncation):
-                await self._insert_all(waiting)
+                rejected += await self._insert_all(waiting)
                 await self._delete_below(copy, changes.version + 1)
                 continue
             if last_version.get(table) == changes.versions[0]:  # altered inside a transaction
-                await self._insert_all(waiting)
+                rejected += await self._insert_all(waiting)
             waiting.setdefault(table, []).append(await _encode(changes, copy))
             last_version[table] = changes.versions[-1]
-        await self._insert_all(waiting)
+        rejected += await self._insert_all(waiting)
+        crash_point("clickhouse.before_checkpoint")
         await self._store_checkpoint(batches[-1].position)
-        return ()
+        return rejected
 
     async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
         if tables is None:
@@ -103,18 +121,32 @@ class ClickHouseSink:
             copy = self._copies[table]
             tail = b"\t%d\t%s\n" % (snapshot.version, LIVE)
             async for block in _blocks(snapshot.rows(table, copy.columns), tail):
-                await self._insert(copy, block)
+                for one in await self._insert(table, block):
+                    _log.error("a row is refused for ever", table=table, key=one.key)
             await self._delete_below(copy, snapshot.version)
         if tables is None:
             await self._store_checkpoint(snapshot.version)
 
-    async def _insert_all(self, waiting: dict[str, list[bytes]]) -> None:
+    async def _insert_all(self, waiting: dict[str, list[bytes]]) -> list[Rejected]:
+        rejected: list[Rejected] = []
         for table, parts in waiting.items():
-            await self._insert(self._copies[table], b"".join(parts))
+            rejected += await self._insert(table, b"".join(parts))
         waiting.clear()
+        return rejected
 
-    async def _insert(self, copy: ClickHouseCopy, lines: bytes) -> None:
-        await self._raw_insert(copy.table, (*copy.columns, "_version", "_deleted"), lines)
+    async def _insert(self, table: str, lines: bytes) -> list[Rejected]:
+        """Insert lines, and give back those that the server cannot read."""
+        copy = self._copies[table]
+        try:
+            await self._raw_insert(copy.table, (*copy.columns, "_version", "_deleted"), lines)
+        except _Unreadable as exc:
+            rows = lines.split(b"\n")[:-1]
+            if len(rows) == 1:
+                return [rejected_line(rows[0], table, copy, cause=str(exc))]
+            middle = len(rows) // 2
+            halves = (b"\n".join([*half, b""]) for half in (rows[:middle], rows[middle:]))
+            return [one for half in halves for one in await self._insert(table, half)]
+        return []
 
     async def _store_checkpoint(self, version: int) -> None:
         line = b"%s\t%d\n" % (self.name.encode(), version)
@@ -129,6 +161,8 @@ class ClickHouseSink:
                 table, columns, lines, settings=_SETTINGS, fmt="TabSeparated"
             )
         except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
+            if getattr(exc, "code", None) in _UNREADABLE:
+                raise _Unreadable(_cause(str(exc))) from exc
             raise explain(exc, self._endpoint) from exc
 
     async def _delete_below(self, copy: ClickHouseCopy, version: int) -> None:
@@ -147,6 +181,12 @@ class ClickHouseSink:
     def _connected(self) -> AsyncClient:
         assert self._client is not None, "open() comes first"
         return self._client
+
+
+def _cause(text: str) -> str:
+    """What the server says of a value, without the row that it quotes."""
+    found = re.search(r"Code: (\d+)\. DB::Exception: (.*?)(?: before:|: \(|: While|$)", text)
+    return f"{found[2]} (ClickHouse code {found[1]})" if found else "ClickHouse cannot read it"
 
 
 async def _encode(changes: TableChanges, copy: ClickHouseCopy) -> bytes:

@@ -8,19 +8,24 @@ whose count is wrong is put together again with escapes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, repeat
 from operator import itemgetter
 from typing import TypeAlias, cast
 
+from neolayer.catalogue import ClickHouseCopy
 from neolayer.errors import RelayError
 from neolayer.relay.changes import DELETE, NULL, ROWS_PER_PAGE, Relation, Row, TableChanges, Value
+from neolayer.relay.sinks.sink import Rejected
 
 LIVE, DEAD = b"0", b"1"
 Column: TypeAlias = Sequence[Value]
 Latest: TypeAlias = tuple[Row, int, bytes]
 
 _MARKS = {NULL: rb"\N"}
+_ESCAPED = re.compile(rb"\\([\\tnr])")
+_CHARACTERS = {b"\\": b"\\", b"t": b"\t", b"n": b"\n", b"r": b"\r"}
 _ESCAPES = ((b"\\", rb"\\"), (b"\t", rb"\t"), (b"\n", rb"\n"), (b"\r", rb"\r"))
 
 
@@ -43,6 +48,21 @@ def encode(changes: TableChanges, *, columns: Sequence[str], key: Sequence[str])
         _latest_lines(latest[start : start + ROWS_PER_PAGE], places, relation)
         for start in range(0, len(latest), ROWS_PER_PAGE)
     )
+
+
+def rejected_line(line: bytes, table: str, copy: ClickHouseCopy, *, cause: str) -> Rejected:
+    """A line as `encode` made it, for those who must look at it."""
+    *values, version, mark = line.split(b"\t")
+    row = dict(zip(copy.columns, map(_unescape, values), strict=True))
+    key = tuple(row[column] for column in copy.key)
+    kept = row if mark == LIVE else dict(zip(copy.key, key, strict=True))
+    return Rejected(table, key, int(version), mark == DEAD, cause, kept)
+
+
+def _unescape(text: bytes) -> str | None:
+    if text == rb"\N":
+        return None
+    return _ESCAPED.sub(lambda found: _CHARACTERS[found[1]], text).decode(errors="replace")
 
 
 def latest_by_key(changes: TableChanges, key: Sequence[str]) -> dict[tuple[Value, ...], Latest]:

@@ -5,21 +5,42 @@ SELECT e.id, e.tenant_id, e.occurred_at, e.principal, e.action, e.resource, e.re
        e.changes, host(e.ip_address), e.user_agent, e.success, e.error_message,
        e.chain_number, e.sealed_at
 FROM (
-    SELECT * FROM audit.entries WHERE chain_number IS NOT NULL
-    UNION ALL
-    SELECT * FROM audit.entries WHERE chain_number IS NULL
-) e
-WHERE (e.tenant_id = %(tenant)s::uuid OR (%(tenant)s::uuid IS NULL AND e.tenant_id IS NULL))
-    AND (%(action)s::text IS NULL OR e.action = %(action)s)
-    AND (%(resource)s::text IS NULL OR e.resource = %(resource)s)
-    AND (%(resource_id)s::text IS NULL OR e.resource_id = %(resource_id)s)
-    AND (%(principal)s::text IS NULL OR e.principal = %(principal)s)
-    AND (%(success)s::boolean IS NULL OR e.success = %(success)s)
-    AND (%(since)s::timestamptz IS NULL OR e.occurred_at >= %(since)s)
-    AND (
-        %(before_at)s::timestamptz IS NULL
-        OR (e.occurred_at, e.id) < (%(before_at)s, %(before_id)s::uuid)
+    (
+        SELECT e.* FROM audit.entries e
+        WHERE e.chain_number IS NOT NULL
+            AND (e.tenant_id = %(tenant)s::uuid OR (%(tenant)s::uuid IS NULL AND e.tenant_id IS NULL))
+            AND (%(action)s::text IS NULL OR e.action = %(action)s)
+            AND (%(resource)s::text IS NULL OR e.resource = %(resource)s)
+            AND (%(resource_id)s::text IS NULL OR e.resource_id = %(resource_id)s)
+            AND (%(principal)s::text IS NULL OR e.principal = %(principal)s)
+            AND (%(success)s::boolean IS NULL OR e.success = %(success)s)
+            AND (%(since)s::timestamptz IS NULL OR e.occurred_at >= %(since)s)
+            AND (
+                %(before_at)s::timestamptz IS NULL
+                OR (e.occurred_at, e.id) < (%(before_at)s, %(before_id)s::uuid)
+            )
+        ORDER BY e.occurred_at DESC, e.id DESC
+        LIMIT %(limit)s
     )
+    UNION ALL
+    (
+        SELECT e.* FROM audit.entries e
+        WHERE e.chain_number IS NULL
+            AND (e.tenant_id = %(tenant)s::uuid OR (%(tenant)s::uuid IS NULL AND e.tenant_id IS NULL))
+            AND (%(action)s::text IS NULL OR e.action = %(action)s)
+            AND (%(resource)s::text IS NULL OR e.resource = %(resource)s)
+            AND (%(resource_id)s::text IS NULL OR e.resource_id = %(resource_id)s)
+            AND (%(principal)s::text IS NULL OR e.principal = %(principal)s)
+            AND (%(success)s::boolean IS NULL OR e.success = %(success)s)
+            AND (%(since)s::timestamptz IS NULL OR e.occurred_at >= %(since)s)
+            AND (
+                %(before_at)s::timestamptz IS NULL
+                OR (e.occurred_at, e.id) < (%(before_at)s, %(before_id)s::uuid)
+            )
+        ORDER BY e.occurred_at DESC, e.id DESC
+        LIMIT %(limit)s
+    )
+) e
 ORDER BY e.occurred_at DESC, e.id DESC
 LIMIT %(limit)s;
 

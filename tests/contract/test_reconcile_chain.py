@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import psycopg
@@ -17,16 +21,19 @@ from tests.fixtures.fix_relay import clickhouse_statements
 from neolayer.catalogue import CacheCopy, ClickHouseCopy
 from neolayer.chain.cache import TransactionCache
 from neolayer.chain.catalogue import CLASSES
-from neolayer.cli import main
+from neolayer.cli import main, root
+from neolayer.cli import query as query_command
 from neolayer.cli import reconcile as command
 from neolayer.cli import where as where_command
 from neolayer.engines.endpoints import ClickHouseEndpoint, Endpoints, RedisEndpoint, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.redis.client import connect as connect_redis
+from neolayer.face import open_at
+from neolayer.freshness import Store
 from neolayer.insight import demonstration
 from neolayer.relay.run import run as run_relay
 from neolayer.schema.runner import migrate_up
-from neolayer.settings import RelaySettings
+from neolayer.settings import RelaySettings, Settings
 from neolayer.tenancy import Principal, Tenants, open_core
 
 Run = Callable[..., tuple[int, list[dict[str, Any]]]]
@@ -257,3 +264,44 @@ async def test_a_store_that_stands_still_is_not_compared(
 
     assert await asyncio.to_thread(called) == 4
     assert "clickhouse is at nothing yet" in capfd.readouterr().err
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "reconcile.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+async def test_the_how_to_reads_its_own_writes(layer: Endpoints, tmp_path: Path) -> None:
+    """The Python of docs/how-to/reconcile.md, as it stands there."""
+    (code,) = blocks("python")
+    names: dict[str, Any] = {}
+    arguments = "platform, tenant, password, transaction_hash, print"
+    exec(f"async def run({arguments}):\n{indent(code, '    ')}", names)
+    printed: list[tuple[Any, ...]] = []
+    async with open_at(Settings(data_dir=tmp_path), layer) as platform:
+        tenant = await platform.tenants.create(name="Acme", identifier="acme", tier="pro")
+        dsn = layer.postgres.dsn(Role.ADMIN, "neolayer")
+        async with await connect(dsn, application_name="tests") as connection:
+            found = await connection.execute(
+                "SELECT transaction_hash FROM blockchain.transactions LIMIT 1"
+            )
+            (transaction_hash,) = await found.fetchone() or ("",)
+        await names["run"](
+            platform, tenant, "a long pass phrase", transaction_hash, lambda *w: printed.append(w)
+        )
+    ((reached, transaction, position),) = printed
+    assert set(reached) == set(Store) and transaction.transaction_hash == transaction_hash
+    assert position is not None
+
+
+def test_the_commands_of_the_how_to_are_there() -> None:
+    """Every command of the page parses."""
+    lines = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.strip()]
+    assert len(commands) == 9
+    assert query_command.query and command.reconcile and where_command.where
+    for arguments in commands:
+        _, _, unused = root.app.parse_args(arguments, exit_on_error=False, print_error=False)
+        assert not unused

@@ -43,6 +43,11 @@ REPORT: Facts = {
         "alarm": "slot neolayer_relay holds back 6000 MB",
         "sinks": [sink("clickhouse", error="no table"), sink("redis", lag_bytes=None)],
     },
+    "stores": [
+        {"store": "clickhouse", "class": name, "position": True, "reconcile": True, "where": True}
+        | {"erase": False, "restore": False, "joined": False}
+        for name in ("blocks", "transactions")
+    ],
     "audit": {"chains": 10_000, "unsealed": 3_000_000, "lag_seconds": 86_400.5, "last_anchor": 99},
     "tasks": [{"name": "audit: seal", "error": "PostgreSQL does not answer " * 5}],
     "networks": [
@@ -79,6 +84,7 @@ def test_it_fits_eighty_columns(
         "relay: the stream stopped",
         "relay: slot neolayer_relay holds back 6000 MB",
         "clickhouse: no table",
+        "clickhouse: 0 of 2 classes joined, without erase, restore",
         "neo-n3-testnet 894710606 22431087 22431086 200 1710",
     ):
         assert row in rows, row

@@ -16,8 +16,9 @@ from neolayer.engines.embedded.data_directory import DataDirectory, LayerState
 from neolayer.engines.engine import Engine
 from neolayer.errors import NotRunning
 from neolayer.insight.health import EngineHealth, Health, examine
+from neolayer.insight.joining import VERBS, Joining, joining
 from neolayer.insight.tasks import TasksState, tasks_path
-from neolayer.platform import endpoints, engines
+from neolayer.platform import data_classes, endpoints, engines
 from neolayer.relay.status import RelayStatus, state_path
 from neolayer.settings import Settings
 
@@ -74,6 +75,7 @@ def _report(directory: DataDirectory, health: Health | None) -> dict[str, Any]:
         "time_series": health.time_series if health else None,
         "services": _services(state) if holder and state else [],
         "relay": _relay(health.relay) if health and health.relay else None,
+        "stores": [_store(one) for one in joining(data_classes())],
         "audit": _audit(health.audit) if health and health.audit else None,
         "tasks": _tasks(health.tasks) if health and health.tasks else [],
         "networks": [_network(network) for network in health.networks] if health else [],
@@ -143,6 +145,11 @@ def _relay(relay: RelayStatus) -> dict[str, Any]:
             for sink in relay.sinks
         ],
     }
+
+
+def _store(one: Joining) -> dict[str, Any]:
+    covered = {verb: verb in one.covered for verb in VERBS}
+    return {"store": one.store, "class": one.data_class, **covered, "joined": one.is_joined}
 
 
 def _audit(audit: AuditStatus) -> dict[str, Any]:

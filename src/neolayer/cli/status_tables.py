@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from neolayer.cli.output import counted, say, write_line, write_table
+from neolayer.insight.joining import VERBS
 
 Facts = dict[str, Any]
 _RANGES = 8
@@ -27,6 +28,8 @@ def show(report: Facts) -> None:
         write_table(columns, [tuple(service.values()) for service in report["services"]])
     if report["relay"]:
         _show_relay(report["relay"])
+    if report["engines"] and report["stores"]:
+        _show_stores(report["stores"])
     if report["audit"]:
         _show_audit(report["audit"])
     for task in report["tasks"]:
@@ -78,6 +81,16 @@ def _sink(sink: Facts) -> tuple[object, ...]:
     if sink["lag_seconds"] is not None:
         lag += f", {sink['lag_seconds']:.1f} s"
     return sink["name"], sink["position"], lag.removeprefix(", "), sink["waiting_rows"]
+
+
+def _show_stores(stores: list[Facts]) -> None:
+    """One line a store: which of its copies are joined, and what the others are not covered by."""
+    for name in dict.fromkeys(one["store"] for one in stores):
+        copies = [one for one in stores if one["store"] == name]
+        joined = sum(one["joined"] for one in copies)
+        lacking = [verb for verb in VERBS if not all(one[verb] for one in copies)]
+        line = f" {name}: {joined} of {len(copies)} classes joined"
+        write_line(line + (f", without {', '.join(lacking)}" if lacking else ""))
 
 
 def _show_audit(audit: Facts) -> None:

@@ -20,6 +20,7 @@ SUBJECTS = (
     "audit",
     "wallet",
     "events",
+    "aggregate",
 )
 
 EXPORTER = "ethereum-etl exporter (pg8000)"
@@ -297,6 +298,26 @@ _ALL = (
         "events/s",
         "Appends of 100 events, one writer, against an INSERT of 100 rows out of arrays.",
         bar=0.9,
+    ),
+    Claim(
+        "events-rebuild",
+        "ms",
+        "An aggregate of 1,000 events rebuilt from the first, as its tenant, against the library "
+        "`eventsourcing`.",
+        bar=3,
+        less_is_better=True,
+    ),
+    Claim(
+        "events-rebuild-bare",
+        "ms",
+        "The same against a superuser's SELECT of the rows with json.loads, which folds nothing.",
+        less_is_better=True,
+    ),
+    Claim(
+        "events-rebuild-snapshot",
+        "ms",
+        "The same aggregate loaded from a snapshot.",
+        less_is_better=True,
     ),
 )
 

@@ -161,7 +161,10 @@ class NatsSettings(_Section):
     prefix: str = Field(
         default="neolayer", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="first part of a subject"
     )
-    replicas: int = Field(default=1, ge=1, le=5, description="replicas of the stream")
+    replicas: int = Field(default=1, ge=1, le=5, description="replicas of a stream we make")
+    keep_days: float = Field(
+        default=7, gt=0, description="days that a stream we make keeps messages"
+    )
 
 
 class KafkaSettings(_Section):

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Install the servers that are no wheels, once, for `make test-engines`: Debian's PostgreSQL 15 and
-# Redis (as root, with apt), anvil (a package of npm) and FerretDB (built by Go) into
-# $NEOLAYER_ENGINES, by default a folder of the user's cache. What is there already is left alone.
+# Redis (as root, with apt), anvil (a package of npm), FerretDB and nats-server (built by Go) and
+# Kafka (by Maven) into $NEOLAYER_ENGINES, by default a folder of the user's cache. What is there
+# already is left alone.
 set -euo pipefail
 
 cache="${NEOLAYER_ENGINES:-${XDG_CACHE_HOME:-$HOME/.cache}/neolayer-engines}"
@@ -50,6 +51,10 @@ for name in ferretdb; do
     fi
     ln -sfn "$(basename "$built")" "$cache/$name"
 done
+
+here="$(cd "$(dirname "$0")" && pwd)"
+bash "$here/nats.sh" "$cache"
+bash "$here/kafka.sh" "$cache"
 
 /usr/lib/postgresql/15/bin/postgres --version
 redis-server --version

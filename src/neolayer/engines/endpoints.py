@@ -6,6 +6,7 @@ state file a running layer leaves in its data directory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -105,6 +106,33 @@ class ObjectsEndpoint:
     @property
     def address(self) -> str:
         return self.url
+
+
+@dataclass(frozen=True, slots=True)
+class NatsEndpoint:
+    """A server or cluster with JetStream; what we make there begins with `prefix`."""
+
+    level: Level
+    url: str = field(repr=False)
+    address: str
+    prefix: str = "neolayer"
+    replicas: int = 1
+    keep_days: float = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaEndpoint:
+    """A cluster of brokers; what we make there begins with `prefix`. `options` are librdkafka's."""
+
+    level: Level
+    servers: str
+    prefix: str = "neolayer"
+    partitions: int = 6
+    options: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    @property
+    def address(self) -> str:
+        return self.servers
 
 
 @dataclass(frozen=True, slots=True)

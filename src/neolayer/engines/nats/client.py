@@ -1,7 +1,8 @@
 """Clients of NATS, which is asked through its JetStream.
 
-The client is an extra (`neolayer[streams]`), so it is loaded where it is needed. It does not connect
-again by itself: whoever waits for an acknowledgement wants to know that the connection is gone.
+The client is an extra (`neolayer[streams]`), so it is loaded where it is needed. It does not
+connect again by itself: whoever waits for an acknowledgement wants to know that the connection is
+gone.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ async def connect(endpoint: NatsEndpoint, *, timeout_s: float = TIMEOUT_S) -> Co
                 name="neolayer",
                 allow_reconnect=False,
                 connect_timeout=timeout_s,
-                max_reconnect_attempts=0,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
                 closed_cb=ended,
                 error_cb=quiet,
             )
@@ -113,8 +115,6 @@ def unavailable(endpoint: NatsEndpoint, meaning: str, *, hint: str | None = None
 def _library() -> Any:
     try:
         import nats
-        import nats.errors
-        import nats.js.errors
     except ImportError as exc:
         raise NotSupported(
             "nats",

@@ -31,7 +31,9 @@ class NatsEngine:
             await connection.close()
             oldest = ".".join(map(str, OLDEST))
             raise EngineTooOld(
-                "nats", f"{self._endpoint.address} runs {found}; {oldest} or newer is supported"
+                "nats",
+                f"{self._endpoint.address} runs {found.major}.{found.minor};"
+                f" {oldest} or newer is supported",
             )
         self._connection = connection
 
@@ -57,7 +59,8 @@ class NatsEngine:
     async def version(self) -> str:
         await self.open()
         assert self._connection is not None
-        return str(self._connection.client.connected_server_version)
+        found = self._connection.client.connected_server_version
+        return f"{found.major}.{found.minor}.{found.patch}"
 
     async def status(self) -> EngineStatus:
         return await probe(self, level=self._endpoint.level, address=self._endpoint.address)

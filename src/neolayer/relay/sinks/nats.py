@@ -1,0 +1,284 @@
+"""The NATS JetStream sink: envelopes in commit order, each stored once.
+
+Every message names its identity (`Nats-Msg-Id`) and the one that must stand before it
+(`Nats-Expected-Last-Msg-Id`), so that a thousand can be on their way at once and still none
+overtakes another: where one is lost, the server refuses all that follow, and they are sent again
+from there. The checkpoint lies in a key-value bucket of the same JetStream, stored after the
+messages' acknowledgements. What a dying relay had published beyond it is found at the next start:
+the stream's last message says how far it had come, whatever the server's window for doubles is.
+
+The streams are this layer's alone, one a database; subjects are PREFIX.TENANT.SUBJECT, with
+`public` for what belongs to no tenant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Collection, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from neolayer.catalogue import DataClass
+from neolayer.crash_points import crash_point
+from neolayer.engines.endpoints import Database, NatsEndpoint
+from neolayer.engines.nats.client import Connection, connect, explain, unavailable
+from neolayer.engines.nats.publishing import Answer, Publisher, Refused, open_publisher
+from neolayer.errors import NeolayerError
+from neolayer.relay.changes import Batch
+from neolayer.relay.envelope import Envelopes, Made, Outgoing
+from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
+
+T = TypeVar("T")
+_AT_ONCE: Final = 1_000
+_PATIENCE_S: Final = 30.0
+_PUBLIC: Final = "public"
+# JetStream's numbers for errors: api codes that tell what to do about one message.
+_TOO_LARGE: Final = (10054, 10097)
+_OUT_OF_ORDER: Final = (10070, 10071)
+
+
+class _Known(msgspec.Struct):
+    """What is read of a message of ours."""
+
+    id: str
+    version: str
+
+
+class NatsSink:
+    """Publishes envelopes of one database's changes."""
+
+    wait_s = 0.0
+
+    def __init__(
+        self,
+        endpoint: NatsEndpoint,
+        classes: Iterable[DataClass],
+        *,
+        database: str = Database.CORE,
+    ) -> None:
+        self.database = str(database)
+        self.name = "nats" if database == Database.CORE else f"nats:{database}"
+        self._endpoint = endpoint
+        self._envelopes = Envelopes(classes, self.database)
+        suffix = "" if database == Database.CORE else f"_{database}"
+        self._stream = f"{endpoint.prefix}{suffix}"
+        self._connection: Connection | None = None
+        self._publisher: Publisher | None = None
+        self._bucket: Any = None
+        self._left = 0
+        self._last: _Known | None = None
+
+    @property
+    def tables(self) -> frozenset[str]:
+        return self._envelopes.tables
+
+    async def open(self, confirmed: int) -> int | None:
+        self._envelopes.restart()
+        await self._drop()
+        connection = await self._connected()
+        checkpoint = self._left = await self._checkpoint(connection)
+        return checkpoint if checkpoint and checkpoint >= confirmed else None
+
+    async def close(self) -> None:
+        await self._drop()
+
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        """Publish what the tables hold: events as they were, states as `copied`."""
+        self._left = 0
+        connection = await self._connected()
+        self._last = None
+        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
+            async for page in self._envelopes.copied(snapshot, table):
+                await self._publish(page)
+        if tables is None:
+            await self._move_to(connection, snapshot.version)
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        made = self._envelopes.of(batches)
+        connection = await self._connected()
+        rejected = await self._publish(made)
+        crash_point("nats.after_publish")
+        await self._move_to(connection, batches[-1].position)
+        crash_point("nats.after_checkpoint")
+        self._envelopes.accept()
+        return rejected
+
+    async def _publish(self, made: Iterable[Made]) -> list[Rejected]:
+        """Every message stored, in order; what the server will never take comes back."""
+        rejected = [one for one in made if isinstance(one, Rejected)]
+        waiting = self._unpublished([one for one in made if isinstance(one, Outgoing)])
+        previous: str | None = None
+        while waiting:
+            stored, refused = await self._send(waiting[:_AT_ONCE], previous)
+            if stored:
+                previous = waiting[stored - 1].id
+                waiting = waiting[stored:]
+            if refused is None:
+                continue
+            if refused.err_code in _TOO_LARGE:
+                rejected.append(waiting.pop(0).refuse(refused.description))
+            elif refused.err_code in _OUT_OF_ORDER and (stored or previous):
+                # One before it was lost, or somebody else writes here: go on from where we are.
+                previous = previous if stored else None
+            else:
+                await self._drop()
+                if not refused.err_code:
+                    raise explain(RuntimeError(refused.description), self._endpoint)
+                meaning = f"does not store a message: {refused.description}"
+                raise unavailable(self._endpoint, meaning)
+        return rejected
+
+    async def _send(
+        self, messages: Sequence[Outgoing], previous: str | None
+    ) -> tuple[int, Refused | None]:
+        """Send them all at once; how many were stored before the first that was not, and why.
+
+        Raises EngineUnavailable where the connection ends, or nothing is answered in time.
+        """
+        from nats.errors import Error, MaxPayloadError
+
+        publisher = self._publisher
+        assert publisher is not None
+        answers: list[Answer] = []
+        error: Refused | None = None
+        try:
+            for one in messages:
+                headers = {"Nats-Msg-Id": one.id, "Nats-Expected-Stream": self._stream}
+                if previous is not None:
+                    headers["Nats-Expected-Last-Msg-Id"] = previous
+                try:
+                    answers.append(await publisher.send(self._subject(one), one.body, headers))
+                except MaxPayloadError as exc:
+                    error = Refused(_TOO_LARGE[0], f"the message exceeds the limit: {exc}")
+                    break
+                previous = one.id
+            together = asyncio.gather(*answers)
+            told = await publisher.connection.ask(together, seconds=_PATIENCE_S)
+        except NeolayerError:
+            await self._drop()
+            raise
+        except Error as exc:
+            await self._drop()
+            raise explain(exc, self._endpoint) from exc
+        for number, refused in enumerate(told):
+            if refused is not None:
+                return number, refused
+        return len(told), error
+
+    def _subject(self, one: Outgoing) -> str:
+        return f"{self._endpoint.prefix}.{one.tenant or _PUBLIC}.{one.subject}"
+
+    def _unpublished(self, made: list[Outgoing]) -> list[Outgoing]:
+        """Without what the stream had already when we connected; only a first write has any."""
+        last, self._last = self._last, None
+        if last is None or not made:
+            return made
+        reached = int(last.version)
+        for number, one in enumerate(made):
+            if one.version == reached and one.id == last.id:
+                return made[number + 1 :]
+        if made[-1].version < reached:
+            self._last = last  # the place is still to come
+        return [one for one in made if one.version >= reached]
+
+    async def _move_to(self, connection: Connection, version: int) -> None:
+        await self._ask(connection, self._bucket.put(self._key, b"%d" % version))
+        self._left = version
+
+    async def _checkpoint(self, connection: Connection) -> int:
+        from nats.js.errors import KeyNotFoundError
+
+        try:
+            entry = await connection.ask(self._bucket.get(self._key))
+        except KeyNotFoundError:
+            return 0
+        except NeolayerError:
+            await self._drop()
+            raise
+        return int(entry.value or b"0")
+
+    @property
+    def _key(self) -> str:
+        return self.name.replace(":", ".")
+
+    async def _connected(self) -> Connection:
+        """The connection, with stream and bucket there. Raises CopyLost where they were emptied."""
+        if self._connection is not None and not self._connection.gone.is_set():
+            return self._connection
+        await self._drop()
+        connection = await connect(self._endpoint)
+        try:
+            await self._prepare(connection)
+            if await self._checkpoint(connection) < self._left:
+                raise CopyLost(self.name)
+            self._last = await self._last_message(connection)
+            self._publisher = await open_publisher(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    async def _prepare(self, connection: Connection) -> None:
+        """Make the stream and the bucket where they are missing; what is there stays as it is."""
+        from nats.js.api import KeyValueConfig, StreamConfig
+
+        at = self._endpoint
+        stream: Any = connection.stream
+        topics = sorted(self._envelopes.topics)
+        subjects = [f"{at.prefix}.*.{t}{end}" for t in topics for end in ("", ".>")]
+        found = await self._there(connection, stream.stream_info(self._stream))
+        if found is None:
+            config = StreamConfig(
+                name=self._stream,
+                subjects=subjects,
+                num_replicas=at.replicas,
+                max_age=at.keep_days * 86_400,
+            )
+            await self._ask(connection, stream.add_stream(config))
+        elif missing := set(subjects) - set(found.config.subjects or ()):
+            config = found.config
+            config.subjects = [*(config.subjects or ()), *sorted(missing)]
+            await self._ask(connection, stream.update_stream(config))
+        bucket = f"{at.prefix}_checkpoints"
+        self._bucket = await self._there(connection, stream.key_value(bucket))
+        if self._bucket is None:
+            made = KeyValueConfig(bucket=bucket, replicas=at.replicas)
+            self._bucket = await self._ask(connection, stream.create_key_value(made))
+
+    async def _last_message(self, connection: Connection) -> _Known | None:
+        """What stands at the stream's end, if it is ours."""
+        last = await self._there(
+            connection, connection.stream.get_last_msg(self._stream, f"{self._endpoint.prefix}.>")
+        )
+        try:
+            return msgspec.json.decode(last.data or b"", type=_Known) if last else None
+        except msgspec.DecodeError:
+            return None
+
+    async def _there(self, connection: Connection, asked: Awaitable[T]) -> T | None:
+        """The answer, or None where there is no such thing."""
+        from nats.js.errors import NotFoundError
+
+        try:
+            return await self._ask(connection, asked)
+        except NotFoundError:
+            return None
+
+    async def _ask(self, connection: Connection, asked: Awaitable[T]) -> T:
+        from nats.errors import Error
+        from nats.js.errors import NotFoundError
+
+        try:
+            return await connection.ask(asked)
+        except NotFoundError:
+            raise
+        except Error as exc:
+            await self._drop()
+            raise explain(exc, self._endpoint) from exc
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()

@@ -95,6 +95,30 @@ class Outgoing:
 Made: TypeAlias = Outgoing | Rejected
 
 
+class Reached(msgspec.Struct, frozen=True):
+    """The last envelope that a stream has, as the stream itself says. Reads as JSON from one."""
+
+    id: str
+    version: str
+
+
+def unpublished(
+    made: list[Outgoing], last: Reached | None
+) -> tuple[list[Outgoing], Reached | None]:
+    """What a stream that ends with `last` has not had yet, and `last` while that is still to come.
+
+    A writer that died after the data and before its checkpoint so goes on exactly where it was.
+    """
+    if last is None or not made:
+        return made, last
+    reached = int(last.version)
+    for number, one in enumerate(made):
+        if one.version == reached and one.id == last.id:
+            return made[number + 1 :], None
+    still = last if made[-1].version < reached else None
+    return [one for one in made if one.version >= reached], still
+
+
 class Envelopes:
     """Makes envelopes of the declared tables' changes, for one stream."""
 

@@ -26,7 +26,7 @@ from neolayer.engines.nats.client import Connection, connect, explain, unavailab
 from neolayer.engines.nats.publishing import Answer, Publisher, Refused, open_publisher
 from neolayer.errors import NeolayerError
 from neolayer.relay.changes import Batch
-from neolayer.relay.envelope import Envelopes, Made, Outgoing
+from neolayer.relay.envelope import Envelopes, Made, Outgoing, Reached, unpublished
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 
 T = TypeVar("T")
@@ -36,13 +36,6 @@ _PUBLIC: Final = "public"
 # JetStream's numbers for errors: api codes that tell what to do about one message.
 _TOO_LARGE: Final = (10054, 10097)
 _OUT_OF_ORDER: Final = (10070, 10071)
-
-
-class _Known(msgspec.Struct):
-    """What is read of a message of ours."""
-
-    id: str
-    version: str
 
 
 class NatsSink:
@@ -67,7 +60,7 @@ class NatsSink:
         self._publisher: Publisher | None = None
         self._bucket: Any = None
         self._left = 0
-        self._last: _Known | None = None
+        self._last: Reached | None = None
 
     @property
     def tables(self) -> frozenset[str]:
@@ -107,7 +100,8 @@ class NatsSink:
     async def _publish(self, made: Iterable[Made]) -> list[Rejected]:
         """Every message stored, in order; what the server will never take comes back."""
         rejected = [one for one in made if isinstance(one, Rejected)]
-        waiting = self._unpublished([one for one in made if isinstance(one, Outgoing)])
+        outgoing = [one for one in made if isinstance(one, Outgoing)]
+        waiting, self._last = unpublished(outgoing, self._last)
         previous: str | None = None
         while waiting:
             stored, refused = await self._send(waiting[:_AT_ONCE], previous)
@@ -168,19 +162,6 @@ class NatsSink:
 
     def _subject(self, one: Outgoing) -> str:
         return f"{self._endpoint.prefix}.{one.tenant or _PUBLIC}.{one.subject}"
-
-    def _unpublished(self, made: list[Outgoing]) -> list[Outgoing]:
-        """Without what the stream had already when we connected; only a first write has any."""
-        last, self._last = self._last, None
-        if last is None or not made:
-            return made
-        reached = int(last.version)
-        for number, one in enumerate(made):
-            if one.version == reached and one.id == last.id:
-                return made[number + 1 :]
-        if made[-1].version < reached:
-            self._last = last  # the place is still to come
-        return [one for one in made if one.version >= reached]
 
     async def _move_to(self, connection: Connection, version: int) -> None:
         await self._ask(connection, self._bucket.put(self._key, b"%d" % version))
@@ -247,13 +228,13 @@ class NatsSink:
             made = KeyValueConfig(bucket=bucket, replicas=at.replicas)
             self._bucket = await self._ask(connection, stream.create_key_value(made))
 
-    async def _last_message(self, connection: Connection) -> _Known | None:
+    async def _last_message(self, connection: Connection) -> Reached | None:
         """What stands at the stream's end, if it is ours."""
         last = await self._there(
             connection, connection.stream.get_last_msg(self._stream, f"{self._endpoint.prefix}.>")
         )
         try:
-            return msgspec.json.decode(last.data or b"", type=_Known) if last else None
+            return msgspec.json.decode(last.data or b"", type=Reached) if last else None
         except msgspec.DecodeError:
             return None
 

@@ -1,0 +1,231 @@
+"""The Kafka sink against a real broker: order per key, once for whoever reads what is committed."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from tests.fixtures.batches import (
+    CLASSES,
+    COINS,
+    OUTBOX,
+    PlainSnapshot,
+    at,
+    batch,
+    changes,
+    event_row,
+    events,
+)
+from tests.fixtures.fix_kafka import KafkaBroker
+
+from neolayer.engines.endpoints import KafkaEndpoint
+from neolayer.engines.engine import Level
+from neolayer.engines.kafka.engine import KafkaEngine
+from neolayer.errors import EngineUnavailable
+from neolayer.relay.changes import INSERT
+from neolayer.relay.sinks.kafka import KafkaSink
+
+pytestmark = pytest.mark.engines
+TENANT = UUID(int=5)
+TABLES = {"core.outbox": OUTBOX, "public.coins": COINS}
+
+
+@pytest.fixture
+def endpoint(kafka_broker: KafkaBroker) -> KafkaEndpoint:
+    """The module's broker under a prefix that nobody else has."""
+    return kafka_broker.endpoint(f"t{secrets.token_hex(4)}")
+
+
+async def opened(endpoint: KafkaEndpoint) -> KafkaSink:
+    """A sink that has nothing to copy."""
+    sink = KafkaSink(endpoint, CLASSES)
+    assert await sink.open(at(1)) is None
+    await sink.copy(PlainSnapshot(at(1), {t: (r, []) for t, r in TABLES.items()}))
+    return sink
+
+
+def read(endpoint: KafkaEndpoint, topic: str = "outbox") -> list[Any]:
+    """Every message that a reader of committed ones sees, partition by partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": endpoint.servers,
+            "group.id": secrets.token_hex(4),
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+        }
+    )
+    name = f"{endpoint.prefix}.{topic}"
+    partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
+    consumer.assign([TopicPartition(name, number, 0) for number in partitions])
+    found, ended = [], 0
+    while ended < len(partitions):
+        message = consumer.poll(10)
+        assert message is not None
+        if message.error() is None:
+            found.append(message)
+        else:
+            assert message.error().name() == "_PARTITION_EOF", message.error()
+            ended += 1
+    consumer.close()
+    return found
+
+
+def by_key(messages: list[Any]) -> dict[str, list[str]]:
+    told: dict[str, list[str]] = {}
+    for message in messages:
+        envelope = msgspec.json.decode(message.value())
+        told.setdefault(envelope["key"], []).append(envelope["id"])
+    return told
+
+
+def keys(count: int) -> list[tuple[str | None, ...]]:
+    return [event_row(TENANT, f"k{number % 7}") for number in range(count)]
+
+
+def expected(*rows: tuple[str | None, ...]) -> dict[str, list[str]]:
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        told.setdefault(str(row[3]), []).append(str(row[1]))
+    return told
+
+
+async def test_every_change_is_there_in_order_of_its_key(endpoint: KafkaEndpoint) -> None:
+    """The same envelope as everywhere; key, headers, and the checkpoint beside it."""
+    sink = await opened(endpoint)
+    rows = keys(500)
+    coin = changes(COINS, (at(3), INSERT, ["1", "ann", "1.5", None]))
+    assert await sink.write([events(at(2), *rows), batch(coin, position=at(3))]) == []
+    found = read(endpoint)
+    assert by_key(found) == expected(*rows)
+    assert {message.key() for message in found} == {f"{TENANT}:k{n}".encode() for n in range(7)}
+    assert dict(found[0].headers())["type"] == b"wallet.created"
+    (told,) = read(endpoint, "coins")
+    assert msgspec.json.decode(told.value())["data"]["amount"] == "1.5"
+    assert await sink.open(at(2)) == at(3)
+    assert await sink.open(at(4)) is None
+    await sink.close()
+
+
+async def test_C1_messages_and_checkpoint_are_there_together_or_not_at_all(
+    endpoint: KafkaEndpoint,
+) -> None:
+    """A relay that dies within a transaction: the next one takes over, and readers see one."""
+    sink = await opened(endpoint)
+    rows = keys(200)
+    producer: Any = (await sink._connected())._producer
+    made = sink._envelopes.of([events(at(2), *rows)])
+    await asyncio.to_thread(producer.begin_transaction)
+    for one in made:
+        producer.produce(f"{endpoint.prefix}.outbox", key=one.key, value=one.body)
+    await asyncio.to_thread(producer.flush, 10)  # on the broker, and never committed
+    again = KafkaSink(endpoint, CLASSES)
+    assert await again.open(at(1)) == at(1)
+    await again.write([events(at(2), *rows)])
+    assert by_key(read(endpoint)) == expected(*rows)
+    with pytest.raises(EngineUnavailable):  # fenced: the first must not go on
+        await sink.write([events(at(3), *keys(1))])
+    assert by_key(read(endpoint)) == expected(*rows)
+    assert await again.open(at(2)) == at(2)
+    await sink.close()
+    await again.close()
+
+
+async def test_C2_a_commit_whose_answer_was_lost_is_not_made_again(
+    endpoint: KafkaEndpoint,
+) -> None:
+    """Also of a piece of a large transaction, whose checkpoint does not move."""
+    sink = await opened(endpoint)
+    rows = keys(60)
+    whole = changes(OUTBOX, *((at(2), INSERT, row) for row in rows[:30]))
+    piece = batch(whole, position=at(1), unfinished=at(2))
+    rest = changes(OUTBOX, *((at(2), INSERT, row) for row in rows[30:]))
+    await sink.write([piece])
+    await sink._drop()  # the answer never came: the write is tried again
+    await sink.write([piece])
+    last = batch(rest, position=at(2))
+    await sink.write([last])
+    await sink._drop()
+    await sink.write([last])
+    assert by_key(read(endpoint)) == expected(*rows)
+    await sink.close()
+
+
+async def test_C8_what_the_broker_will_never_take_is_set_aside(endpoint: KafkaEndpoint) -> None:
+    """Too large for the client or the topic: it comes back with the cause; the others are there."""
+    sink = await opened(endpoint)
+    rows = keys(40)
+    huge = msgspec.json.encode({"text": secrets.token_hex(1_500_000)}).decode()
+    rows[7] = event_row(TENANT, data=huge)
+    rejected = await sink.write([events(at(2), *rows)])
+    assert [(one.key, one.version) for one in rejected] == [(("k1",), at(2))]
+    assert "large" in rejected[0].cause
+    assert by_key(read(endpoint)) == expected(*(row for row in rows if row is not rows[7]))
+    wide = replace(endpoint, options={"message.max.bytes": "4000000"})
+    other = KafkaSink(wide, CLASSES)
+    assert await other.open(at(1)) == at(2)
+    last = [event_row(TENANT, data=huge), event_row(TENANT)]
+    rejected = await other.write([events(at(3), *last)])
+    assert len(rejected) == 1 and "large" in rejected[0].cause.lower()
+    assert by_key(read(endpoint))["k1"][-1] == last[1][1]
+    await sink.close()
+    await other.close()
+
+
+async def test_two_databases_have_a_checkpoint_each(endpoint: KafkaEndpoint) -> None:
+    """In one compacted topic, under the sink's name."""
+    core = await opened(endpoint)
+    coins = [replace(one, database="event_store") for one in CLASSES if one.name == "coins"]
+    other = KafkaSink(endpoint, coins, database="event_store")
+    assert await other.open(at(1)) is None
+    await other.copy(PlainSnapshot(at(5), {"public.coins": (COINS, [["1", "ann", "1", None]])}))
+    assert (await core.open(at(1)), await other.open(at(1))) == (at(1), at(5))
+    await core.close()
+    await other.close()
+
+
+async def test_the_engine_says_how_it_is(endpoint: KafkaEndpoint) -> None:
+    """A running one, and one sentence for one that does not answer."""
+    engine = KafkaEngine(endpoint)
+    status = await engine.status()
+    assert status.healthy and status.version == "1 broker"
+    await engine.close()
+    dead = KafkaEngine(KafkaEndpoint(Level.REAL, "127.0.0.1:1"))
+    status = await dead.status()
+    assert not status.healthy and "127.0.0.1:1 does not answer" in (status.detail or "")
+    await dead.close()
+
+
+async def test_C2_a_broker_killed_under_load_loses_and_doubles_nothing(
+    kafka_broker: KafkaBroker, endpoint: KafkaEndpoint
+) -> None:
+    """It is killed and started again while batches are written; a failed write is tried again."""
+    sink = await opened(endpoint)
+    rows = [event_row(TENANT, f"k{n % 7}", event_id=uuid4()) for n in range(3_000)]
+    writes = [events(at(2 + n), *rows[n * 100 : n * 100 + 100]) for n in range(30)]
+    halfway = asyncio.Event()
+
+    async def write_all() -> None:
+        for number, one in enumerate(writes):
+            if number == 10:
+                halfway.set()
+            while True:
+                try:
+                    await sink.write([one])
+                    break
+                except EngineUnavailable:
+                    await asyncio.sleep(0.2)
+
+    writing = asyncio.create_task(write_all())
+    await halfway.wait()
+    await asyncio.to_thread(kafka_broker.kill)
+    await asyncio.to_thread(kafka_broker.start)
+    await asyncio.wait_for(writing, 120)
+    assert by_key(read(endpoint)) == expected(*rows)
+    await sink.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pymongo
 import pytest
+from tests.fixtures.fix_mongodb import address_of, running_ferretdb
 from tests.fixtures.sink_suite import (
     THINGS,
     Log,
@@ -22,6 +24,8 @@ from tests.fixtures.sink_suite import (
 )
 
 from neolayer.engines.endpoints import MongoEndpoint
+from neolayer.engines.mongodb.dsn import parse_dsn
+from neolayer.errors import EngineUnavailable
 from neolayer.relay.digests import row_digest
 from neolayer.relay.sinks.mongodb import MongoSink
 
@@ -156,3 +160,45 @@ async def test_traces_of_deletions_are_cleared_away(
     await sink.close()
     assert things.count_documents({"_deleted": True}) == 1
     assert things.count_documents({}) == 2
+
+
+async def test_C7_what_may_pass_is_tried_again(
+    mongo_case: MongoCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An election in the middle of a write is no dead letter: the checkpoint stays where it was,
+    and the next try writes everything once."""
+    log = Log()
+    sink = await opened(mongo_case, log)
+    before = log.position
+    batch = log.commit(*(put(Thing(number)) for number in range(3)))
+    answered = sink._database.command
+
+    async def stepping_down(_: object, command: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = await answered(command)
+        error = {"index": 1, "code": 189, "errmsg": "primary stepped down"}
+        return {**answer, "writeErrors": [error]}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(sink._database), "command", stepping_down)
+        with pytest.raises(EngineUnavailable, match="stepped down"):
+            await sink.write([batch])
+    again = mongo_case.sink()
+    assert await again.open(before) == before
+    assert await again.write([batch]) == []
+    assert await again.open(batch.position) == batch.position
+    assert len(await mongo_case.rows()) == 3
+    await sink.close()
+    await again.close()
+
+
+async def test_C14_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None:
+    """A write fails within the time limit, in words, and leaves nothing half-told."""
+    log = Log()
+    with running_ferretdb(tmp_path / "data") as server:
+        endpoint = parse_dsn(f"{address_of(server)}/away?serverSelectionTimeoutMS=500")
+        sink = MongoSink(endpoint, [THINGS])
+        await sink.open(log.position)
+        await sink.copy(StillTables(log.position, []))
+    with pytest.raises(EngineUnavailable, match=r"refuses the connection|cannot be used"):
+        await sink.write([log.commit(put(Thing(1)))])
+    await sink.close()

@@ -65,7 +65,10 @@ def notation(*, decimals: bool) -> Notation:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A row on its way: the encoded document, or why there is none."""
+    """A row on its way: the encoded document, or why there is none.
+
+    A `fresh` one is most likely not there yet: it is inserted, which costs less than looking.
+    """
 
     id: Any
     version: int
@@ -74,6 +77,7 @@ class Document:
     row: Row
     relation: Relation
     refusal: str = ""
+    fresh: bool = False
 
 
 class Encoder:
@@ -107,7 +111,7 @@ class Encoder:
             parts[name] = read(value)
         return parts if len(self._key) > 1 else parts[self._key[0][0]]
 
-    def live(self, row: Row, version: int) -> Document:
+    def live(self, row: Row, version: int, *, fresh: bool = False) -> Document:
         """A row that is there. Raises RelayError where a long value was left out."""
         name = self.id(row)
         try:
@@ -122,7 +126,7 @@ class Encoder:
         if len(encoded) > MOST_BYTES:
             why = f"the document has {len(encoded)} bytes; MongoDB takes {MOST_BYTES}"
             return self._refused(name, version, row, why)
-        return Document(name, version, False, encoded, row, self._relation)
+        return Document(name, version, False, encoded, row, self._relation, fresh=fresh)
 
     def dead(self, row: Row, version: int) -> Document:
         """The trace of a row that is gone; it keeps older changes from bringing the row back."""

@@ -160,7 +160,8 @@ class MongoSink:
         encoder = Encoder(relation, copy, self._words)
         held: list[Document] = []
         async for block in snapshot.rows(table, copy.columns):
-            held += [encoder.live(row, snapshot.version) for row in copied_rows(block)]
+            rows = copied_rows(block)
+            held += [encoder.live(row, snapshot.version, fresh=True) for row in rows]
             if len(held) >= _DOCUMENTS:
                 await self._copy_documents(table, held)
                 held = []
@@ -176,8 +177,9 @@ class MongoSink:
     def _documents(self, changes: TableChanges) -> list[Document]:
         copy = self._copies[changes.relation.table]
         encoder = Encoder(changes.relation, copy, self._words)
+        fresh = changes.inserts_only
         return [
-            encoder.live(row, version) if mark == LIVE else encoder.dead(row, version)
+            encoder.live(row, version, fresh=fresh) if mark == LIVE else encoder.dead(row, version)
             for row, version, mark in latest_by_key(changes, copy.key).values()
         ]
 
@@ -194,24 +196,39 @@ class MongoSink:
     async def _write_part(
         self, table: str, documents: Sequence[Document], older: str
     ) -> list[Rejected]:
-        """Upsert each document over an older one. Raises EngineUnavailable on what may pass."""
+        """Insert what is fresh, upsert the rest over what is older, until all is as new as here.
+
+        Raises EngineUnavailable on what may pass.
+        """
         collection = self._copies[table].collection
-        rejected: list[Rejected] = []
-        left: list[Document] = list(documents)
+        fresh = [one for one in documents if one.fresh]
+        met, rejected = self._sorted_out(table, fresh, await self._insert(collection, fresh))
+        left = [one for one in documents if not one.fresh]
+        left += await self._still_older(collection, met, older)
         for _ in range(_TRIES):
-            met: list[Document] = []
-            for error in await self._update(collection, [_upsert(one, older) for one in left]):
-                document: Document = left[int(error["index"])]
-                if _is_duplicate(error):
-                    met.append(document)
-                elif error.get("code") in _PASSING:
-                    raise EngineUnavailable("mongodb", str(error.get("errmsg")))
-                else:
-                    rejected.append(self._rejected(table, document, _words_of(error)))
-            left = await self._still_older(collection, met, older)
             if not left:
                 return rejected
+            errors = await self._update(collection, [_upsert(one, older) for one in left])
+            met, refused = self._sorted_out(table, left, errors)
+            rejected += refused
+            left = await self._still_older(collection, met, older)
         raise EngineUnavailable("mongodb", f"{len(left)} documents of {collection} keep changing")
+
+    def _sorted_out(
+        self, table: str, documents: Sequence[Document], errors: Sequence[dict[str, Any]]
+    ) -> tuple[list[Document], list[Rejected]]:
+        """Which met a document that is there, and which are refused for ever."""
+        met: list[Document] = []
+        rejected: list[Rejected] = []
+        for error in errors:
+            document = documents[int(error["index"])]
+            if _is_duplicate(error):
+                met.append(document)
+            elif error.get("code") in _PASSING:
+                raise EngineUnavailable("mongodb", str(error.get("errmsg")))
+            else:
+                rejected.append(self._rejected(table, document, _words_of(error)))
+        return met, rejected
 
     async def _still_older(
         self, collection: str, documents: Sequence[Document], older: str
@@ -241,29 +258,35 @@ class MongoSink:
 
         return [one for one in documents if is_newer(one)]
 
+    async def _insert(self, collection: str, documents: Sequence[Document]) -> list[dict[str, Any]]:
+        encoded = [RawBSONDocument(one.encoded) for one in documents]
+        return await self._command("insert", collection, "documents", encoded)
+
     async def _update(
         self, collection: str, updates: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """The errors of single updates, each with its place.
-
-        FerretDB stops at the first and calls its place 0, so there each is tried alone.
-        """
-        errors = await self._command(collection, updates)
+        """FerretDB stops at the first error and calls its place 0, so there each is tried alone."""
+        errors = await self._command("update", collection, "updates", updates)
         if not errors or not self._stops_at_errors or len(updates) == 1:
             return errors
         return [
             {**error, "index": place}
             for place, one in enumerate(updates)
-            for error in await self._command(collection, [one])
+            for error in await self._command("update", collection, "updates", [one])
         ]
 
     async def _command(
-        self, collection: str, updates: Sequence[dict[str, Any]]
+        self, verb: str, collection: str, field: str, items: Sequence[Any]
     ) -> list[dict[str, Any]]:
-        """Not pymongo's bulk API, which reads what FerretDB's answers lack."""
+        """The errors of single items, each with its place.
+
+        Not pymongo's bulk API, which reads what FerretDB's answers lack.
+        """
+        if not items:
+            return []
         command = {
-            "update": collection,
-            "updates": list(updates),
+            verb: collection,
+            field: list(items),
             "ordered": False,
             "writeConcern": WRITE_CONCERN,
         }

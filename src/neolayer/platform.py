@@ -222,10 +222,12 @@ async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[Bound
     from neolayer.events.tasks import tasks as event_tasks
     from neolayer.identity.tasks import tasks as identity_tasks
     from neolayer.outbox.tasks import tasks as outbox_tasks
+    from neolayer.tenancy.standing import tasks as standing_tasks
     from neolayer.webhooks.tasks import tasks as webhook_tasks
 
     async with AsyncExitStack() as needs:
         yield (
+            *await needs.enter_async_context(standing_tasks(at)),
             *await needs.enter_async_context(audit_tasks(at, settings.audit)),
             *await needs.enter_async_context(identity_tasks(at)),
             *await needs.enter_async_context(enclave_tasks(at)),

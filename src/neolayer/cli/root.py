@@ -51,6 +51,7 @@ COMMANDS = {
     "roles": "roles",
     "services": "services",
     "sessions": "sessions",
+    "events": "events",
 }
 # What a write to stdout can meet beside a reader that has gone.
 _STDOUT_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)

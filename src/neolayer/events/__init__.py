@@ -30,6 +30,7 @@ from neolayer.events.rooms import EventRooms, TenantRooms, open_event_rooms
 from neolayer.events.snapshots import SnapshotPolicy
 from neolayer.events.store import Events, EventStore, StreamState, open_event_store
 from neolayer.events.subjects import Subjects
+from neolayer.events.subscriptions import ParkedEvent, Poison, Subscription
 from neolayer.events.typed import TypedEvents
 
 __all__ = [
@@ -54,8 +55,10 @@ __all__ = [
     "Mode",
     "NewEvent",
     "Occurrence",
+    "ParkedEvent",
     "Personal",
     "Place",
+    "Poison",
     "Projection",
     "ProjectionFailed",
     "ProjectionNotReady",
@@ -67,6 +70,7 @@ __all__ = [
     "StreamIsClosed",
     "StreamState",
     "Subjects",
+    "Subscription",
     "TenantRooms",
     "TypedEvents",
     "UnknownEventType",

@@ -43,6 +43,32 @@ CLASSES: tuple[DataClass, ...] = (
             SealedField("sealed_key", "key_id", bound_to={"tenant": "tenant_id", "subject": "id"}),
         ),
     ),
+    # Where closed streams lie in the object store.
+    DataClass(
+        "archived_streams",
+        _DATABASE,
+        "public.archived_streams",
+        tenant_key="tenant_id",
+        known_by=("aggregate_id",),
+    ),
+    DataClass("subscriptions", _DATABASE, "public.subscriptions", tenant_key="tenant_id"),
+    DataClass(
+        "subscription_partitions",
+        _DATABASE,
+        "public.subscription_partitions",
+        tenant_key="tenant_id",
+    ),
+    DataClass(
+        "subscription_consumers", _DATABASE, "public.subscription_consumers", tenant_key="tenant_id"
+    ),
+    DataClass(
+        "parked_events",
+        _DATABASE,
+        "public.parked_events",
+        tenant_key="tenant_id",
+        personal_fields=("cause",),
+        known_by=("aggregate_id",),
+    ),
     # What the core database says of tenants, for whoever may not read it.
     DataClass("event_tenant_standing", _DATABASE, "core.tenant_standing", tenant_key="id"),
 )

@@ -59,13 +59,15 @@ class _Member:
 class Grouper:
     """The one of a process for its event store, on one event loop.
 
-    `lane` has a connection for the groups alone, so that no append that waits for its stream keeps
-    the others waiting; what goes alone takes one of `database`.
+    `committed` is set at the next commit. `lane` has a connection for the groups alone, so that no
+    append that waits for its stream keeps the others waiting; what goes alone takes one of
+    `database`.
     """
 
     database: TenantDatabase
     lane: TenantDatabase
     commits: int = 0
+    committed: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: deque[_Member] = field(default_factory=deque[_Member])
     _working: asyncio.Task[None] | None = None
 
@@ -146,13 +148,19 @@ class Grouper:
             for member in group:
                 _give(member, None)
             return
-        self.commits += 1
+        self._note_commit()
         position = _position(rows[-1])
         for place, members in enumerate(by_context.values()):
             units = [member.unit for member in members]
             answers = outcomes_of(_text(rows[2 * place]), units)
             for member, outcome in zip(members, answers, strict=True):
                 _give(member, (outcome, position))
+
+    def _note_commit(self) -> None:
+        """Wake whoever waits for new events in this process; the next commit is another event."""
+        self.commits += 1
+        self.committed.set()
+        self.committed = asyncio.Event()
 
     async def _alone(self, tenant: UUID | None, by: Principal, unit: Unit) -> Answer:
         """By itself, waiting for whoever is at its streams; again where that may help.
@@ -164,7 +172,7 @@ class Grouper:
             try:
                 context = self.database.signer.sign(tenant, by)
                 rows = await _send(self.database, [(context, [unit])], waits=True)
-                self.commits += 1
+                self._note_commit()
                 return outcomes_of(_text(rows[0]), [unit])[0], _position(rows[-1])
             except _AGAIN:
                 if attempt == _TRIES:

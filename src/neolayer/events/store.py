@@ -12,27 +12,40 @@ events say whether it was stored before, and then the first outcome is what come
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, LiteralString, cast
 from uuid import UUID
 
 from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
+from neolayer.events.archive import Archive, SegmentStore
 from neolayer.events.grouping import Grouper
 from neolayer.events.model import (
     ANY,
     BEGINNING,
+    CLOSED_TYPE,
+    EXISTS,
     Appended,
     Codec,
     EventIdTaken,
+    NewEvent,
     Place,
     RecordedEvent,
     StreamAppend,
 )
 from neolayer.events.reading import recorded
+from neolayer.events.subscriptions import (
+    LEASE,
+    POLL,
+    Poison,
+    Subscription,
+    follow,
+    subscribe,
+)
 from neolayer.events.units import (
     Outcome,
     Unit,
@@ -67,6 +80,7 @@ class Events:
     scope: Scope
     grouper: Grouper
     codec: Codec | None = None
+    segments: SegmentStore | None = None
 
     # Writing
 
@@ -95,6 +109,13 @@ class Events:
             rows = await self.scope.fetch(sql.stored_before, {"batch": batch_of([unit])[1]})
             return self._as_before(unit, rows, position)
         raise refusal(unit, outcome)
+
+    async def close(
+        self, stream_id: UUID, data: Mapping[str, Any], *, expected_version: int = EXISTS
+    ) -> Appended:
+        """End a stream with a closing event: it takes no more, and can be archived."""
+        event = NewEvent(CLOSED_TYPE, data)
+        return await self.append(stream_id, [event], expected_version=expected_version)
 
     async def append_in(self, tx: Transaction, appends: Sequence[StreamAppend]) -> Appended:
         """The same inside a transaction of this scope's database, with other rows to be written.
@@ -158,6 +179,10 @@ class Events:
             rows = await self.scope.fetch(sql.stream_forwards, params)
             for row in rows:
                 yield recorded(row)
+            if not rows:
+                for event in await self._archived(stream_id):
+                    if from_version <= event.version <= up_to:
+                        yield event
             if len(rows) < page:
                 return
             from_version = rows[-1][5] + 1
@@ -171,9 +196,16 @@ class Events:
             rows = await self.scope.fetch(sql.stream_backwards, params)
             for row in rows:
                 yield recorded(row)
+            if not rows:
+                for event in reversed(await self._archived(stream_id)):
+                    if event.version <= from_version:
+                        yield event
             if len(rows) < page:
                 return
             from_version = rows[-1][5] - 1
+
+    async def _archived(self, stream_id: UUID) -> Sequence[RecordedEvent]:
+        return await Archive(self.scope, self.segments).read(stream_id)
 
     async def read_all(
         self,
@@ -193,6 +225,39 @@ class Events:
         query, params = _kind(types, categories, correlation_id)
         params |= {"transaction": str(after.transaction), "index": after.index, "limit": limit}
         return [recorded(row) for row in await self.scope.fetch(query, params)]
+
+    # Following
+
+    async def subscribe(
+        self,
+        name: str,
+        *,
+        partitions: int = 4,
+        after: Place = BEGINNING,
+        types: Sequence[str] | None = None,
+        poison: Poison = Poison.HOLD,
+        lease: timedelta = LEASE,
+        poll: timedelta = POLL,
+    ) -> Subscription:
+        """The subscription of that name; made, to begin after `after`, if it is not there.
+
+        Raises Conflict where it has another number of partitions, InvalidInput.
+        """
+        made = await subscribe(self.scope, name, partitions=partitions, after=after)
+        return replace(
+            made,
+            types=types,
+            poison=poison,
+            lease=lease,
+            poll=poll,
+            committed=lambda: self.grouper.committed,
+        )
+
+    def follow(
+        self, *, after: Place = BEGINNING, poll: timedelta = POLL
+    ) -> AsyncIterator[RecordedEvent]:
+        """Every event from a place on, for ever; whoever reads keeps the place by themselves."""
+        return follow(self.scope, after=after, poll=poll, committed=lambda: self.grouper.committed)
 
     @property
     def _tenant(self) -> UUID:
@@ -224,10 +289,12 @@ class EventStore:
     database: TenantDatabase
     grouper: Grouper
     codec: Codec | None = None
+    segments: SegmentStore | None = None
 
     def events(self, tenant: UUID, *, by: Principal, codec: Codec | None = None) -> Events:
         """One tenant's events, for `by`."""
-        return Events(self.database.scope(tenant, by=by), self.grouper, codec or self.codec)
+        scope = self.database.scope(tenant, by=by)
+        return Events(scope, self.grouper, codec or self.codec, self.segments)
 
 
 @asynccontextmanager
@@ -246,6 +313,6 @@ async def open_event_store(
     ):
         grouper = Grouper(database, lane)
         try:
-            yield EventStore(database, grouper, codec)
+            yield EventStore(database, grouper, codec, SegmentStore(endpoints.objects))
         finally:
             await grouper.close()

@@ -290,6 +290,8 @@ def _argument(kind: str, a: UUID, some_id: UUID) -> Any:
             return 1
         case "timestamp with time zone":
             return seeds.NOW
+        case "interval":
+            return "1 second"
         case "bytea":
             return b"\0"
         case "inet":

@@ -92,27 +92,30 @@ GRANT EXECUTE ON FUNCTION
 core.session_state(), core.has_temporary_objects(), core.refuse_session(text), core.enter(text, text)
 TO neolayer_app;
 
--- The layer's own work tells which tenants are deleted and which are back; how many that changed.
-CREATE FUNCTION core.note_standing(tenants uuid [], closed boolean []) RETURNS bigint
+-- The layer's own work tells which tenants are deleted; all others are not. How many that changed.
+CREATE FUNCTION core.note_standing(closed uuid []) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    changed bigint;
+    newly bigint;
+    again bigint;
 BEGIN
     IF coalesce(core.current_principal(), '') !~ '^system:' THEN
         RAISE EXCEPTION 'the standing of tenants is noted by the layer itself'
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     INSERT INTO core.tenant_standing AS s (id, is_closed)
-    SELECT t.id, t.is_closed FROM unnest(tenants, closed) AS t (id, is_closed)
-    ON CONFLICT (id) DO UPDATE SET is_closed = excluded.is_closed
-    WHERE s.is_closed <> excluded.is_closed;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    RETURN changed;
+    SELECT DISTINCT c.id, true FROM unnest(closed) AS c (id)
+    ON CONFLICT (id) DO UPDATE SET is_closed = true WHERE NOT s.is_closed;
+    GET DIAGNOSTICS newly = ROW_COUNT;
+    UPDATE core.tenant_standing s SET is_closed = false
+    WHERE s.is_closed AND NOT s.id = ANY(closed);
+    GET DIAGNOSTICS again = ROW_COUNT;
+    RETURN newly + again;
 END
 $$;
-GRANT EXECUTE ON FUNCTION core.note_standing(uuid [], boolean []) TO neolayer_app;
+GRANT EXECUTE ON FUNCTION core.note_standing(uuid []) TO neolayer_app;
 
 -- A stream's head remembers which transaction wrote it last: within a stream, versions and reading
 -- order must agree, and a transaction that got its id before that one would stand before it. A
@@ -357,7 +360,7 @@ DROP INDEX public.idx_events_type;
 CREATE INDEX idx_events_type ON public.events (tenant_id, event_type, created_at DESC);
 ALTER TABLE public.stream_heads DROP COLUMN is_closed;
 ALTER TABLE public.stream_heads DROP COLUMN transaction_id;
-DROP FUNCTION core.note_standing(uuid [], boolean []);
+DROP FUNCTION core.note_standing(uuid []);
 DROP FUNCTION core.enter(text, text);
 DROP FUNCTION core.refuse_session(text);
 DROP FUNCTION core.has_temporary_objects();

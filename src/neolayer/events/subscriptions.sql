@@ -1,0 +1,119 @@
+-- make_subscription --
+-- A subscription with its partitions, at the beginning or where the caller says; none if it is there.
+WITH made AS (
+    INSERT INTO public.subscriptions (tenant_id, subscription, partitions)
+    VALUES ((SELECT core.current_tenant()), %(name)s::text, %(partitions)s::int)
+    ON CONFLICT DO NOTHING
+    RETURNING tenant_id, subscription, partitions
+)
+INSERT INTO public.subscription_partitions
+(tenant_id, subscription, partition, transaction_id, position)
+SELECT made.tenant_id, made.subscription, p.number, %(transaction)s::text::xid8, %(index)s::bigint
+FROM made CROSS JOIN LATERAL generate_series(0, made.partitions - 1) AS p (number);
+
+-- subscription --
+-- How many partitions a subscription has.
+SELECT partitions FROM public.subscriptions
+WHERE tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text;
+
+-- delete_subscription --
+-- Forget a subscription, with its places and what it parked.
+DELETE FROM public.subscriptions
+WHERE tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text;
+
+-- claim --
+-- The partitions that a consumer holds, after taking its share.
+SELECT claimed, fence, transaction_id::text::bigint, position
+FROM public.claim_partitions(%(name)s::text, %(consumer)s::text, %(lease)s::interval);
+
+-- leave --
+-- A consumer goes: what it holds is free at once.
+WITH gone AS (
+    DELETE FROM public.subscription_consumers
+    WHERE
+        tenant_id = (SELECT core.current_tenant())
+        AND subscription = %(name)s::text AND consumer = %(consumer)s::text
+)
+UPDATE public.subscription_partitions SET owner = NULL, owned_until = NULL
+WHERE
+    tenant_id = (SELECT core.current_tenant())
+    AND subscription = %(name)s::text AND owner = %(consumer)s::text;
+
+-- next_events --
+-- Events of one partition in reading order, those after a place.
+SELECT
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
+    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint, position
+FROM public.events
+WHERE
+    tenant_id = (SELECT core.current_tenant())
+    AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+    AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+    AND (hashtextextended(aggregate_id::text, 0) & 1073741823) %% %(partitions)s::bigint
+    = %(partition)s::bigint
+    AND (%(types)s::text [] IS NULL OR event_type = ANY(%(types)s::text []))
+ORDER BY transaction_id, position
+LIMIT %(limit)s::bigint;
+
+-- horizon --
+-- Below this transaction everything that will ever be there is there.
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+
+-- advance --
+-- The place that a partition has reached, if the consumer still holds it; the row is the proof.
+UPDATE public.subscription_partitions
+SET transaction_id = %(transaction)s::text::xid8, position = %(index)s::bigint
+WHERE
+    tenant_id = (SELECT core.current_tenant())
+    AND subscription = %(name)s::text AND partition = %(partition)s::int
+    AND owner = %(consumer)s::text AND fence = %(fence)s::bigint
+RETURNING partition;
+
+-- held_streams --
+-- Which of these streams have events that wait to be replayed.
+SELECT DISTINCT aggregate_id FROM public.parked_events
+WHERE
+    tenant_id = (SELECT core.current_tenant())
+    AND subscription = %(name)s::text AND aggregate_id = ANY(%(streams)s::uuid []);
+
+-- park --
+-- Put an event aside, with the cause or (NULL) behind another of its stream.
+INSERT INTO public.parked_events
+(tenant_id, subscription, aggregate_id, event_version, cause, attempts)
+VALUES (
+    (SELECT core.current_tenant()), %(name)s::text, %(stream)s::uuid, %(version)s::int,
+    %(cause)s::text, %(attempts)s::int
+)
+ON CONFLICT (tenant_id, subscription, aggregate_id, event_version) DO UPDATE
+SET cause = excluded.cause, attempts = parked_events.attempts + excluded.attempts;
+
+-- parked --
+-- What is parked, stream by stream in order.
+SELECT aggregate_id, event_version, cause, attempts, parked_at FROM public.parked_events
+WHERE
+    tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text
+    AND (%(stream)s::uuid IS NULL OR aggregate_id = %(stream)s::uuid)
+ORDER BY aggregate_id, event_version
+LIMIT %(limit)s::bigint;
+
+-- take_parked --
+-- One parked event, for whoever replays it; none where somebody else does.
+DELETE FROM public.parked_events
+WHERE
+    tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text
+    AND aggregate_id = %(stream)s::uuid AND event_version = %(version)s::int
+RETURNING event_version;
+
+-- progress --
+-- Where each partition is, who has it, and how far it is behind.
+SELECT
+    p.partition, p.transaction_id::text::bigint, p.position,
+    CASE WHEN p.owned_until > clock_timestamp() THEN p.owner END,
+    (
+        SELECT count(*) FROM public.parked_events AS e
+        WHERE e.tenant_id = p.tenant_id AND e.subscription = p.subscription
+    )
+FROM public.subscription_partitions AS p
+WHERE p.tenant_id = (SELECT core.current_tenant()) AND p.subscription = %(name)s::text
+ORDER BY p.partition;

@@ -2852,25 +2852,28 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
-CREATE OR REPLACE FUNCTION core.note_standing(tenants uuid[], closed boolean[])
+CREATE OR REPLACE FUNCTION core.note_standing(closed uuid[])
  RETURNS bigint
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
-    changed bigint;
+    newly bigint;
+    again bigint;
 BEGIN
     IF coalesce(core.current_principal(), '') !~ '^system:' THEN
         RAISE EXCEPTION 'the standing of tenants is noted by the layer itself'
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     INSERT INTO core.tenant_standing AS s (id, is_closed)
-    SELECT t.id, t.is_closed FROM unnest(tenants, closed) AS t (id, is_closed)
-    ON CONFLICT (id) DO UPDATE SET is_closed = excluded.is_closed
-    WHERE s.is_closed <> excluded.is_closed;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    RETURN changed;
+    SELECT DISTINCT c.id, true FROM unnest(closed) AS c (id)
+    ON CONFLICT (id) DO UPDATE SET is_closed = true WHERE NOT s.is_closed;
+    GET DIAGNOSTICS newly = ROW_COUNT;
+    UPDATE core.tenant_standing s SET is_closed = false
+    WHERE s.is_closed AND NOT s.id = ANY(closed);
+    GET DIAGNOSTICS again = ROW_COUNT;
+    RETURN newly + again;
 END
 $function$
     OWNER neolayer_owner
@@ -3127,6 +3130,157 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION public.archive_stream(of_stream uuid, key text, hash text, bytes bigint, lines_hash text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    asking uuid := core.current_tenant();
+    head public.stream_heads%ROWTYPE;
+    closing public.events%ROWTYPE;
+    present text;
+    removed int;
+BEGIN
+    SELECT * INTO head FROM public.stream_heads h
+    WHERE h.tenant_id = asking AND h.aggregate_id = of_stream FOR UPDATE;
+    IF NOT FOUND OR NOT head.is_closed THEN
+        RETURN 'open';
+    END IF;
+    SELECT * INTO closing FROM public.events e
+    WHERE e.tenant_id = asking AND e.aggregate_id = of_stream AND e.event_version = head.version;
+    IF NOT FOUND THEN
+        RETURN 'archived';
+    END IF;
+    IF closing.transaction_id >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS (
+        SELECT FROM public.subscriptions s
+        INNER JOIN public.subscription_partitions p USING (tenant_id, subscription)
+        WHERE s.tenant_id = asking
+            AND p.partition = (hashtextextended(of_stream::text, 0) & 1073741823) % s.partitions
+            AND (p.transaction_id, p.position) < (closing.transaction_id, closing.position)
+    ) OR EXISTS (
+        SELECT FROM public.parked_events k WHERE k.tenant_id = asking AND k.aggregate_id = of_stream
+    ) THEN
+        RETURN 'unread';
+    END IF;
+    SELECT encode(sha256(convert_to(string_agg(l.line, E'\n'), 'UTF8')), 'hex') INTO present
+    FROM public.stream_lines(of_stream) AS l;
+    IF present IS DISTINCT FROM lines_hash THEN
+        RETURN 'different';
+    END IF;
+    INSERT INTO public.archived_streams (
+        tenant_id, aggregate_id, version, object_key, object_hash, object_bytes,
+        last_transaction_id, last_position
+    ) VALUES (
+        asking, of_stream, head.version, key, hash, bytes, closing.transaction_id, closing.position
+    );
+    PERFORM set_config('neolayer.archiving', pg_current_xact_id()::text, true);
+    DELETE FROM public.events e WHERE e.tenant_id = asking AND e.aggregate_id = of_stream;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM set_config('neolayer.archiving', '', true);
+    RETURN removed::text;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION public.claim_partitions(named text, by_consumer text, lease interval)
+ RETURNS TABLE(claimed integer, fence bigint, transaction_id xid8, "position" bigint)
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+DECLARE
+    asking uuid := core.current_tenant();
+    share int;
+    present timestamptz := clock_timestamp();
+BEGIN
+    INSERT INTO public.subscription_consumers AS c (tenant_id, subscription, consumer, seen_until)
+    SELECT s.tenant_id, s.subscription, by_consumer, present + lease
+    FROM public.subscriptions s WHERE s.tenant_id = asking AND s.subscription = named
+    ON CONFLICT (tenant_id, subscription, consumer) DO UPDATE SET seen_until = excluded.seen_until;
+    SELECT ceil(s.partitions::numeric / greatest((
+        SELECT count(*) FROM public.subscription_consumers c
+        WHERE c.tenant_id = asking AND c.subscription = named AND c.seen_until > present
+    ), 1)) INTO share
+    FROM public.subscriptions s WHERE s.tenant_id = asking AND s.subscription = named;
+    UPDATE public.subscription_partitions p
+    SET owned_until = CASE WHEN k.place <= share THEN present + lease END,
+        owner = CASE WHEN k.place <= share THEN by_consumer END
+    FROM (
+        SELECT o.partition, row_number() OVER (ORDER BY o.partition) AS place
+        FROM public.subscription_partitions o
+        WHERE o.tenant_id = asking AND o.subscription = named AND o.owner = by_consumer
+            AND o.owned_until > present
+    ) AS k
+    WHERE p.tenant_id = asking AND p.subscription = named AND p.partition = k.partition
+        AND p.owner = by_consumer;
+    UPDATE public.subscription_partitions p
+    SET owner = by_consumer, owned_until = present + lease, fence = p.fence + 1
+    FROM (
+        SELECT f.partition FROM public.subscription_partitions f
+        WHERE f.tenant_id = asking AND f.subscription = named
+            AND (f.owned_until IS NULL OR f.owned_until <= present)
+        ORDER BY f.partition
+        LIMIT greatest(0, share - (
+            SELECT count(*) FROM public.subscription_partitions o
+            WHERE o.tenant_id = asking AND o.subscription = named AND o.owner = by_consumer
+                AND o.owned_until > present
+        ))
+        FOR UPDATE SKIP LOCKED
+    ) AS f
+    WHERE p.tenant_id = asking AND p.subscription = named AND p.partition = f.partition;
+    RETURN QUERY
+    SELECT p.partition, p.fence, p.transaction_id, p.position
+    FROM public.subscription_partitions p
+    WHERE p.tenant_id = asking AND p.subscription = named AND p.owner = by_consumer
+        AND p.owned_until > present
+    ORDER BY p.partition;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION public.keep_events()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF TG_OP = 'DELETE'
+        AND current_setting('neolayer.archiving', true) = pg_current_xact_id_if_assigned()::text
+    THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION '% of %.% is refused', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege', HINT = 'events are only appended';
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION public.keep_unarchived()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF EXISTS (
+        SELECT FROM gone g WHERE NOT EXISTS (
+            SELECT FROM public.archived_streams a
+            WHERE a.tenant_id = g.tenant_id AND a.aggregate_id = g.aggregate_id
+                AND a.archived_in = pg_current_xact_id()
+        )
+    ) THEN
+        RAISE EXCEPTION 'DELETE of public.events is refused'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'only archived streams go';
+    END IF;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION public.lock_read_model_rows(projection text, keys text[])
  RETURNS bigint
  LANGUAGE plpgsql
@@ -3152,6 +3306,20 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION public.stream_lines(of_stream uuid)
+ RETURNS TABLE(line text)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+BEGIN ATOMIC
+ SELECT (jsonb_build_array(e.tenant_id, e.event_id, e.aggregate_id, e.aggregate_type, e.event_type, e.event_version, e.event_data, e.metadata, e.user_id, e.correlation_id, e.causation_id, e.created_at, e.schema_version, e.key_id, ((e.transaction_id)::text)::bigint, e."position"))::text AS jsonb_build_array
+    FROM public.events e
+   WHERE ((e.tenant_id = ( SELECT core.current_tenant() AS current_tenant)) AND (e.aggregate_id = stream_lines.of_stream))
+   ORDER BY e.event_version;
+END
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 TABLE core.context_secrets
     COLUMN id smallint NOT NULL
     COLUMN inner_pad bytea NOT NULL
@@ -3167,6 +3335,30 @@ TABLE core.tenant_standing
     COLUMN is_closed boolean NOT NULL
     CONSTRAINT tenant_standing_pkey PRIMARY KEY (id)
     OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE public.archived_streams
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN aggregate_id uuid NOT NULL
+    COLUMN version integer NOT NULL
+    COLUMN object_key character varying(500) NOT NULL
+    COLUMN object_hash character varying(64) NOT NULL
+    COLUMN object_bytes bigint NOT NULL
+    COLUMN last_transaction_id xid8 NOT NULL
+    COLUMN last_position bigint NOT NULL
+    COLUMN archived_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN archived_in xid8 NOT NULL DEFAULT pg_current_xact_id()
+    CONSTRAINT archived_streams_object_bytes_check CHECK ((object_bytes > 0))
+    CONSTRAINT archived_streams_object_hash_check CHECK (((object_hash)::text ~ '^[0-9a-f]{64}$'::text))
+    CONSTRAINT archived_streams_pkey PRIMARY KEY (tenant_id, aggregate_id)
+    CONSTRAINT archived_streams_stream_fkey FOREIGN KEY (tenant_id, aggregate_id) REFERENCES public.stream_heads(tenant_id, aggregate_id)
+    CONSTRAINT archived_streams_version_check CHECK ((version > 0))
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
 
@@ -3200,13 +3392,34 @@ TABLE public.events
     CREATE INDEX idx_events_type ON public.events USING btree (tenant_id, event_type, transaction_id, "position")
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER advance_heads AFTER INSERT ON public.events REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.advance_stream_heads()
-    CREATE TRIGGER keep_events BEFORE DELETE OR UPDATE OR TRUNCATE ON public.events FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('events are only appended')
+    CREATE TRIGGER keep_events BEFORE DELETE OR UPDATE OR TRUNCATE ON public.events FOR EACH STATEMENT EXECUTE FUNCTION public.keep_events()
+    CREATE TRIGGER keep_unarchived AFTER DELETE ON public.events REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.keep_unarchived()
     OWNER neolayer_owner
     GRANT neolayer_app=ar
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
     GRANT neolayer_projector=r
     GRANT neolayer_relay=r
+
+TABLE public.parked_events
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN subscription character varying(255) NOT NULL
+    COLUMN aggregate_id uuid NOT NULL
+    COLUMN event_version integer NOT NULL
+    COLUMN cause text
+    COLUMN attempts integer NOT NULL
+    COLUMN parked_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT parked_events_attempts_check CHECK ((attempts >= 0))
+    CONSTRAINT parked_events_event_version_check CHECK ((event_version > 0))
+    CONSTRAINT parked_events_pkey PRIMARY KEY (tenant_id, subscription, aggregate_id, event_version)
+    CONSTRAINT parked_events_subscription_fkey FOREIGN KEY (tenant_id, subscription) REFERENCES public.subscriptions(tenant_id, subscription) ON DELETE CASCADE
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
 
 TABLE public.projection_certificates
     COLUMN id bigint NOT NULL IDENTITY a
@@ -3298,6 +3511,58 @@ TABLE public.stream_heads
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
     GRANT neolayer_relay=r
+
+TABLE public.subscription_consumers
+    WITH {fillfactor=50}
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN subscription character varying(255) NOT NULL
+    COLUMN consumer character varying(255) NOT NULL
+    COLUMN seen_until timestamp with time zone NOT NULL
+    CONSTRAINT subscription_consumers_pkey PRIMARY KEY (tenant_id, subscription, consumer)
+    CONSTRAINT subscription_consumers_subscription_fkey FOREIGN KEY (tenant_id, subscription) REFERENCES public.subscriptions(tenant_id, subscription) ON DELETE CASCADE
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE public.subscription_partitions
+    WITH {fillfactor=50}
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN subscription character varying(255) NOT NULL
+    COLUMN partition integer NOT NULL
+    COLUMN transaction_id xid8 NOT NULL DEFAULT '0'::xid8
+    COLUMN "position" bigint NOT NULL DEFAULT 0
+    COLUMN owner character varying(255)
+    COLUMN owned_until timestamp with time zone
+    COLUMN fence bigint NOT NULL DEFAULT 0
+    CONSTRAINT subscription_partitions_partition_check CHECK ((partition >= 0))
+    CONSTRAINT subscription_partitions_pkey PRIMARY KEY (tenant_id, subscription, partition)
+    CONSTRAINT subscription_partitions_subscription_fkey FOREIGN KEY (tenant_id, subscription) REFERENCES public.subscriptions(tenant_id, subscription) ON DELETE CASCADE
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE public.subscriptions
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN subscription character varying(255) NOT NULL
+    COLUMN partitions integer NOT NULL
+    COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT subscriptions_partitions_check CHECK (((partitions >= 1) AND (partitions <= 1024)))
+    CONSTRAINT subscriptions_pkey PRIMARY KEY (tenant_id, subscription)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=arwd
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
 
 PUBLICATION neolayer_relay VIA ROOT FOR public.events
     OWNER neolayer_owner

@@ -27,7 +27,9 @@ from neolayer.engines.embedded.valkey import EmbeddedValkey
 from neolayer.engines.endpoints import (
     ClickHouseEndpoint,
     Endpoints,
+    KafkaEndpoint,
     MongoEndpoint,
+    NatsEndpoint,
     ObjectsEndpoint,
     PostgresEndpoint,
     RedisEndpoint,
@@ -36,16 +38,18 @@ from neolayer.engines.endpoints import (
 from neolayer.engines.engine import Engine, Level
 from neolayer.engines.fallback import FallbackEngine
 from neolayer.engines.mongodb import dsn as mongodb
+from neolayer.engines.nats.dsn import address_of_urls
 from neolayer.engines.objects.engine import ObjectsEngine
 from neolayer.engines.postgres.connections import address_of
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.redis.dsn import address_of_url
 from neolayer.errors import NotRunning
 from neolayer.periodic import BoundTask
-from neolayer.settings import SERVICES, Settings
+from neolayer.settings import SERVICES, KafkaSettings, NatsSettings, Settings
 
 if TYPE_CHECKING:
     from neolayer.keys.keyring import Keyring
+    from neolayer.relay.sinks.sink import Sink
 
 
 def is_embedded(settings: Settings) -> bool:
@@ -85,6 +89,8 @@ def endpoints_at(
         clickhouse=_clickhouse(settings, directory, secrets, ports),
         objects=_objects(settings),
         mongodb=_mongodb(settings),
+        nats=_nats(settings.streams.nats),
+        kafka=_kafka(settings.streams.kafka),
     )
 
 
@@ -126,6 +132,41 @@ def _clickhouse(
     return parse_dsn(settings.clickhouse.dsn.get_secret_value())
 
 
+def _nats(settings: NatsSettings) -> NatsEndpoint | None:
+    if settings.url is None:
+        return None
+    url = settings.url.get_secret_value()
+    return NatsEndpoint(
+        Level.REAL,
+        url,
+        address_of_urls(url),
+        settings.prefix,
+        settings.replicas,
+        settings.keep_days,
+    )
+
+
+def _kafka(settings: KafkaSettings) -> KafkaEndpoint | None:
+    if settings.servers is None:
+        return None
+    options: dict[str, str] = {}
+    if settings.username is not None:
+        password = settings.password.get_secret_value() if settings.password else ""
+        options |= {
+            "sasl.mechanism": settings.mechanism,
+            "sasl.username": settings.username,
+            "sasl.password": password,
+        }
+    if settings.tls or options:
+        protocol = f"{'sasl_' if options else ''}{'ssl' if settings.tls else 'plaintext'}"
+        options["security.protocol"] = protocol
+    if settings.ca_file is not None:
+        options["ssl.ca.location"] = str(settings.ca_file)
+    return KafkaEndpoint(
+        Level.REAL, settings.servers, settings.prefix, settings.partitions, options
+    )
+
+
 def _mongodb(settings: Settings) -> MongoEndpoint | None:
     dsn = settings.mongodb.dsn
     return None if dsn is None else mongodb.parse_dsn(dsn.get_secret_value())
@@ -150,6 +191,7 @@ def engines(at: Endpoints) -> list[Engine]:
         _redis_engine(at.redis),
         _clickhouse_engine(at.clickhouse),
         _mongodb_engine(at.mongodb),
+        *_stream_engines(at.nats, at.kafka),
         ObjectsEngine(at.objects),
     ]
 
@@ -175,7 +217,21 @@ def engines_not_started(settings: Settings) -> list[Engine]:
         found.append(_clickhouse_engine(parse_dsn(settings.clickhouse.dsn.get_secret_value())))
     if (documents := _mongodb(settings)) is not None:
         found.append(_mongodb_engine(documents))
+    found += _stream_engines(_nats(settings.streams.nats), _kafka(settings.streams.kafka))
     return [*found, ObjectsEngine(_objects(settings))]
+
+
+def _stream_engines(nats: NatsEndpoint | None, kafka: KafkaEndpoint | None) -> list[Engine]:
+    found: list[Engine] = []
+    if nats is not None:
+        from neolayer.engines.nats.engine import NatsEngine
+
+        found.append(NatsEngine(nats))
+    if kafka is not None:
+        from neolayer.engines.kafka.engine import KafkaEngine
+
+        found.append(KafkaEngine(kafka))
+    return found
 
 
 def _redis_engine(at: RedisEndpoint) -> Engine:
@@ -235,6 +291,25 @@ async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[Bound
             *outbox_tasks(at),
             *webhook_tasks(at),
         )
+
+
+@asynccontextmanager
+async def webhook_sinks(settings: Settings, at: Endpoints) -> AsyncGenerator[list[Sink]]:
+    """What tells the tenants' endpoints, with the keyring that opens their secrets.
+
+    Raises SettingsError, KeyringError.
+    """
+    from neolayer.relay.envelope import outgoing_databases
+    from neolayer.relay.sinks.webhooks import WebhookSink
+    from neolayer.webhooks import Deliverer, policy_of
+
+    classes = data_classes()
+    async with keyring(settings) as opened:
+        deliverer = Deliverer(at, opened, policy_of(settings.webhooks))
+        yield [
+            WebhookSink(at, classes, deliverer, database=database)
+            for database in outgoing_databases(classes)
+        ]
 
 
 @asynccontextmanager

@@ -149,6 +149,8 @@ class Endpoints:
     clickhouse: ClickHouseEndpoint
     objects: ObjectsEndpoint
     mongodb: MongoEndpoint | None = None
+    nats: NatsEndpoint | None = None
+    kafka: KafkaEndpoint | None = None
 
     def cluster(self, database: Database) -> PostgresEndpoint:
         return {

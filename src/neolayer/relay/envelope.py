@@ -366,6 +366,17 @@ class _Maker:
         return Rejected(self.relation.table, key, version, deleted, cause[:500], values)
 
 
+def outgoing_databases(classes: Iterable[DataClass]) -> list[str]:
+    """The databases with tables whose changes go out."""
+    return sorted(
+        {
+            one.database
+            for one in classes
+            if any(isinstance(copy, OutgoingCopy) for copy in one.copies)
+        }
+    )
+
+
 def topic_of(subject: str) -> str:
     """The part of a subject before its first column: `events` of `events.{aggregate_type}`."""
     return subject.partition("{")[0].rstrip(".")

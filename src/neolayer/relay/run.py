@@ -75,13 +75,14 @@ async def run(
     stop: asyncio.Event,
     *,
     classes: Collection[DataClass],
+    more: Sequence[Sink] = (),
     folder: Path | None = None,
 ) -> None:
     """Relay every declared copy until `stop` is set. Failures are retried with back-off, for ever.
 
-    `folder` holds the segment logs and the state file; without one they last as long as this call.
+    `more` are sinks that need what this room does not have. `folder` holds the segment logs and the state file; without one they last as long as this call.
     """
-    sinks = declared_sinks(endpoints, settings, classes)
+    sinks = [*declared_sinks(endpoints, settings, classes), *more]
     flows = [
         _Flow(_source(database, endpoints), fed, settings) for database, fed in _by_database(sinks)
     ]

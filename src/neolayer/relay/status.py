@@ -245,7 +245,14 @@ async def relay_status(endpoints: Endpoints, *, state_file: Path | None = None) 
     sinks = [
         await _sink_status(store, endpoints, readers[0], state) for store in stores_at(endpoints)
     ]
-    return RelayStatus(tuple(readers), tuple(sinks))
+    by_database = {reader.database: reader for reader in readers}
+    streams = [
+        _stream_status(name, lane, by_database[database], state)
+        for database, flow in flows.items()
+        for name, lane in flow.lanes.items()
+        if name not in _STORES
+    ]
+    return RelayStatus(tuple(readers), (*sinks, *streams))
 
 
 async def _reader_status(
@@ -289,6 +296,22 @@ async def _sink_status(
         lag_seconds=_lag_seconds(behind, lane, state),
         waiting_rows=lane.waiting_rows if lane else None,
         error=error,
+    )
+
+
+def _stream_status(
+    name: str, lane: LaneState, reader: ReaderStatus, state: RelayState | None
+) -> SinkStatus:
+    """A sink that nobody reads through us: what its lane says."""
+    position = Position.from_version(lane.position, reader.database) if lane.position else None
+    behind = max(0, reader.flushed.lsn - position.lsn) if reader.flushed and position else None
+    return SinkStatus(
+        name=name,
+        position=position,
+        lag_bytes=behind,
+        lag_seconds=_lag_seconds(behind, lane, state),
+        waiting_rows=lane.waiting_rows,
+        error=lane.error,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Endpoints
+from neolayer.relay.envelope import outgoing_databases
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.redis import RedisSink
 from neolayer.relay.sinks.sink import Sink
@@ -24,4 +25,13 @@ def declared_sinks(
         from neolayer.relay.sinks.mongodb import MongoSink  # its driver is an extra
 
         sinks.append(MongoSink(endpoints.mongodb, classes, wait_s=settings.batch_seconds))
+    for database in outgoing_databases(classes):
+        if endpoints.nats is not None:
+            from neolayer.relay.sinks.nats import NatsSink
+
+            sinks.append(NatsSink(endpoints.nats, classes, database=database))
+        if endpoints.kafka is not None:
+            from neolayer.relay.sinks.kafka import KafkaSink
+
+            sinks.append(KafkaSink(endpoints.kafka, classes, database=database))
     return sinks

@@ -268,15 +268,14 @@ class _Producer:
         try:
             beginning = self._kafka.OFFSET_BEGINNING
             consumer.assign([self._kafka.TopicPartition(self._checkpoints, 0, beginning)])
-            while messages := consumer.consume(500, timeout=TIMEOUT_S):
-                for message in messages:
-                    error = message.error()
-                    if error is not None and error.name() == "_PARTITION_EOF":
-                        return found
-                    if error is not None:
-                        raise self._kafka.KafkaException(error)
-                    if message.key() == self._name.encode():
-                        found = msgspec.json.decode(message.value(), type=_Checkpoint)
+            while (message := consumer.poll(TIMEOUT_S)) is not None:
+                error = message.error()
+                if error is not None and error.name() == "_PARTITION_EOF":
+                    return found
+                if error is not None:
+                    raise self._kafka.KafkaException(error)
+                if message.key() == self._name.encode():
+                    found = msgspec.json.decode(message.value(), type=_Checkpoint)
             raise self._timed_out()
         finally:
             consumer.close()

@@ -78,6 +78,7 @@ from neolayer.tenancy.model import as_id
 from neolayer.tenancy.rates import Rates
 from neolayer.tenancy.requests import RequestLimiter
 from neolayer.wallets import Wallets
+from neolayer.webhooks import Webhooks
 
 
 class ChainReads:
@@ -142,6 +143,7 @@ class TenantView:
     aggregates: Aggregates
     read_models: ReadModels
     subjects: Subjects
+    webhooks: Webhooks
     audit: AuditTrail
 
     async def position(self) -> Position:
@@ -200,6 +202,7 @@ class Platform:
             aggregates=rooms.aggregates,
             read_models=rooms.read_models,
             subjects=rooms.subjects,
+            webhooks=Webhooks(scope, self._keyring),
             audit=AuditTrail(scope),
         )
 

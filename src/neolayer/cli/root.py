@@ -50,6 +50,7 @@ COMMANDS = {
     "wallets": "wallets",
     "roles": "roles",
     "services": "services",
+    "webhooks": "webhooks",
     "sessions": "sessions",
     "events": "events",
 }

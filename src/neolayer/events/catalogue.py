@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neolayer.catalogue import DataClass, SealedField
+from neolayer.catalogue import DataClass, EventColumns, OutgoingCopy, SealedField
 
 _DATABASE = "event_store"
 
@@ -11,6 +11,14 @@ CLASSES: tuple[DataClass, ...] = (
         "events",
         _DATABASE,
         "public.events",
+        copies=(
+            OutgoingCopy(
+                "events.{aggregate_type}",
+                key=("aggregate_id",),
+                columns=("event_data",),
+                event=EventColumns(),
+            ),
+        ),
         tenant_key="tenant_id",
         personal_fields=("event_data", "metadata", "user_id"),
         known_by=("aggregate_id", "event_id"),

@@ -80,7 +80,8 @@ async def run(
 ) -> None:
     """Relay every declared copy until `stop` is set. Failures are retried with back-off, for ever.
 
-    `more` are sinks that need what this room does not have. `folder` holds the segment logs and the state file; without one they last as long as this call.
+    `more` are sinks that need what this room does not have. `folder` holds the segment logs and the
+    state file; without one they last as long as this call.
     """
     sinks = [*declared_sinks(endpoints, settings, classes), *more]
     flows = [

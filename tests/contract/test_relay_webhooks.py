@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.fixtures.batches import CLASSES, OUTBOX, PlainSnapshot, at, event_row, events
+from tests.fixtures.batches import CLASSES, OUTBOX, PlainSnapshot, at, batch, event_row, events
 from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.fix_webhooks import POLICY, Receiver
 
@@ -96,6 +96,22 @@ async def test_C14_what_comes_again_is_queued_once(
     await sink.copy(snapshot)
     assert [event for _, event in await queued(acme)] == [row[1] for row in rows]
     assert await sink.open(at(9)) == at(9)
+
+
+async def test_a_checkpoint_does_not_chase_itself(
+    sink: WebhookSink, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """Storing it is a commit too: where nothing is told, it moves rarely, and when we stop."""
+    acme = await new_tenant()
+    await Webhooks(acme, keyring).create("all", URL, ["*"])
+    await sink.open(at(1))
+    await sink.write([events(at(2), event_row(acme.tenant))])
+    for number in range(3, 9):
+        await sink.write([batch(position=at(number))])
+    row = await acme.one("SELECT version FROM core.relay_checkpoints WHERE sink = 'webhooks'")
+    assert row == (at(2),)
+    await sink.close()
+    assert await sink.open(at(8)) == at(8)
 
 
 async def test_nobody_is_told_of_what_was_before_them(

@@ -69,7 +69,7 @@ def test_a_webhook_from_its_making_to_its_end(run: Run) -> None:
     assert answer(run, "replay", "billing", "--number", str(told["number"]))["replayed"] == 0
     (listed,) = answer(run, "list")
     assert (listed["event_types"], listed["pending"]) == (["wallet.*"], 1)
-    assert "billing" in run("list")[1] and event_id in run("deliveries", "billing")[1]
+    assert run("list")[0] == 0 and "pending" in run("deliveries", "billing")[1]
     assert answer(run, "delete", "billing")["deleted"] is True
     code, out, err = run("trial", "billing")
     assert (code, out) == (1, "") and "no such webhook" in err.lower()

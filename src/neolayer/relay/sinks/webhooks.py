@@ -1,14 +1,18 @@
 """The webhooks sink: each event into the queue of every endpoint that wants it.
 
 The queues are a table of the core database, written in one transaction with the checkpoint, so that
-no event is queued twice or not at all. Calling the endpoints is the deliverer's work, which runs
-beside this sink and never holds it up: an endpoint that is slow or dead costs the flow nothing.
+no event is queued twice or not at all. That transaction is itself in the log that is read here, so
+where nothing was queued the checkpoint moves every few seconds only: it would chase itself.
+
+Calling the endpoints is the deliverer's work, which runs beside this sink and never holds it up: an
+endpoint that is slow or dead costs the flow nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol, cast
@@ -27,6 +31,7 @@ from neolayer.relay.sinks.sink import Rejected, Snapshot
 from neolayer.webhooks.model import matches
 
 _sql = load_queries(__name__, "webhooks.sql")
+_IDLE_MOVE_S = 5.0
 _Subscription = tuple[UUID, UUID, list[str], datetime]
 
 
@@ -57,6 +62,8 @@ class WebhookSink:
         self._deliverer = deliverer
         self._delivering: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
+        self._moved_at = 0.0
+        self._unstored: int | None = None
 
     @property
     def tables(self) -> frozenset[str]:
@@ -65,6 +72,7 @@ class WebhookSink:
     async def open(self, confirmed: int) -> int | None:
         """A first start copies nothing: no endpoint was told of anything before it."""
         self._envelopes.restart()
+        self._unstored = None
         connection = await self._connected()
         row = await self._one(connection, _sql.checkpoint, {"sink": self.name})
         if self._delivering is None:
@@ -82,7 +90,15 @@ class WebhookSink:
                 await task
         connection, self._connection = self._connection, None
         if connection is not None:
+            await self._store_last(connection)
             await connection.close()
+
+    async def _store_last(self, connection: Connection) -> None:
+        """What was passed over without storing it; where this fails, it is read again."""
+        position, self._unstored = self._unstored, None
+        if position is not None:
+            with contextlib.suppress(psycopg.Error):
+                await connection.execute(_sql.move, {"sink": self.name, "version": position})
 
     async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
         """Queue the events that were missed, which their tables still hold; of tables that hold
@@ -99,8 +115,13 @@ class WebhookSink:
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         made = self._envelopes.of(batches)
+        if not made and time.monotonic() - self._moved_at < _IDLE_MOVE_S:
+            self._unstored = batches[-1].position
+            self._envelopes.accept()
+            return []
         connection = await self._connected()
         await self._queue(connection, made, batches[-1].position)
+        self._moved_at, self._unstored = time.monotonic(), None
         self._envelopes.accept()
         if made:
             self._deliverer.wake()

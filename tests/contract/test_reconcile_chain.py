@@ -29,7 +29,7 @@ from neolayer.engines.endpoints import ClickHouseEndpoint, Endpoints, RedisEndpo
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.redis.client import connect as connect_redis
 from neolayer.face import open_at
-from neolayer.freshness import Store
+from neolayer.freshness import stores_at
 from neolayer.insight import demonstration
 from neolayer.relay.run import run as run_relay
 from neolayer.schema.runner import migrate_up
@@ -292,7 +292,9 @@ async def test_the_how_to_reads_its_own_writes(layer: Endpoints, tmp_path: Path)
             platform, tenant, "a long pass phrase", transaction_hash, lambda *w: printed.append(w)
         )
     ((reached, transaction, position),) = printed
-    assert set(reached) == set(Store) and transaction.transaction_hash == transaction_hash
+    assert (
+        set(reached) == set(stores_at(layer)) and transaction.transaction_hash == transaction_hash
+    )
     assert position is not None
 
 

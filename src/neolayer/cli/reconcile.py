@@ -12,7 +12,7 @@ from neolayer.cli.output import write_json, write_line
 from neolayer.cli.progress import Counting
 from neolayer.cli.root import app, invocation
 from neolayer.errors import SettingsError
-from neolayer.freshness import Store
+from neolayer.freshness import Store, stores_at
 from neolayer.platform import data_classes, endpoints
 from neolayer.relay.comparing.stores import reconcile as compare
 from neolayer.relay.reconcile import TableReport
@@ -38,6 +38,8 @@ async def reconcile(
     Example: neolayer reconcile --table transactions --repair
     """
     at = endpoints(invocation().settings)
+    if sink is not None and sink not in stores_at(at):
+        raise SettingsError(f"no {sink} is configured")
     reports: list[TableReport] = []
     with Counting("rows compared") as counting:
         before = 0

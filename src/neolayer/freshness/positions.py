@@ -29,7 +29,8 @@ T = TypeVar("T")
 Reader = Callable[[], Awaitable[Position | None]]
 
 _POLL_S = 0.05
-_CLICKHOUSE_CHECKPOINT = "SELECT max(version) FROM relay_checkpoints WHERE sink = 'clickhouse'"
+_CLICKHOUSE_CHECKPOINT = "SELECT max(version) FROM relay_checkpoints WHERE sink = {sink:String}"
+_CORE = "neolayer"
 
 
 class Store(StrEnum):
@@ -47,6 +48,11 @@ FED_FROM: dict[Store, tuple[str, ...]] = {
     Store.REDIS: ("neolayer",),
     Store.MONGODB: ("neolayer",),
 }
+
+
+def checkpoint_of(store: Store, database: str) -> str:
+    """The name of a store's checkpoint for what it is fed from one database."""
+    return str(store) if database == _CORE else f"{store}:{database}"
 
 
 def stores_at(endpoints: Endpoints) -> tuple[Store, ...]:
@@ -81,9 +87,9 @@ class NotFresh(NeolayerError):
         self.reached = dict(reached)
 
 
-async def position_of(store: Store, endpoints: Endpoints) -> Position | None:
-    """The position a store reflects now, or None. Raises EngineUnavailable."""
-    async with _READERS[store](endpoints) as read:
+async def position_of(store: Store, endpoints: Endpoints, database: str = _CORE) -> Position | None:
+    """The position of a database that a store reflects now, or None. Raises EngineUnavailable."""
+    async with _READERS[store](endpoints, database) as read:
         return await read()
 
 
@@ -109,7 +115,9 @@ async def wait_for(
         for store in fed:
             found = await _wait_until(store, one, endpoints, deadline)
             if found is None:
-                raise NotFresh(one, {each: await position_of(each, endpoints) for each in fed})
+                raise NotFresh(
+                    one, {each: await position_of(each, endpoints, one.database) for each in fed}
+                )
             reached[store] = found
     return reached
 
@@ -118,7 +126,7 @@ async def _wait_until(
     store: Store, wanted: Position, endpoints: Endpoints, deadline: float
 ) -> Position | None:
     delay = _POLL_S
-    async with _READERS[store](endpoints) as read:
+    async with _READERS[store](endpoints, wanted.database) as read:
         while True:
             at = await read()
             if at is not None and at >= wanted:
@@ -131,15 +139,16 @@ async def _wait_until(
 
 
 @asynccontextmanager
-async def _redis_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
+async def _redis_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[Reader]:
     client = redis.connect(endpoints.redis)
+    key = CHECKPOINT_KEY if database == _CORE else f"{CHECKPOINT_KEY}:{database}"
 
     async def read() -> Position | None:
         try:
-            stored = await client.get(CHECKPOINT_KEY)
+            stored = await client.get(key)
         except RedisError as exc:
             raise redis.explain(exc, endpoints.redis) from exc
-        return Position.from_version(int(stored, 16)) if stored else None
+        return Position.from_version(int(stored, 16), database) if stored else None
 
     try:
         yield read
@@ -148,17 +157,18 @@ async def _redis_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
 
 
 @asynccontextmanager
-async def _clickhouse_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
+async def _clickhouse_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[Reader]:
     client = await clickhouse.connect(endpoints.clickhouse)
+    sink = {"sink": checkpoint_of(Store.CLICKHOUSE, database)}
 
     async def read() -> Position | None:
         try:
             stored = await client.command(  # pyright: ignore[reportUnknownMemberType]
-                _CLICKHOUSE_CHECKPOINT
+                _CLICKHOUSE_CHECKPOINT, sink
             )
         except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
             raise clickhouse.explain(exc, endpoints.clickhouse) from exc
-        return Position.from_version(int(str(stored))) if int(str(stored)) else None
+        return Position.from_version(int(str(stored)), database) if int(str(stored)) else None
 
     try:
         yield read
@@ -167,17 +177,18 @@ async def _clickhouse_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
 
 
 @asynccontextmanager
-async def _mongodb_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
+async def _mongodb_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[Reader]:
     at = endpoints.mongodb
     if at is None:
         raise NotSupported("mongodb", "is not configured", hint="set mongodb.dsn")
     from neolayer.engines.mongodb import checkpoint  # its driver is an extra
 
-    async with checkpoint.reading(at, str(Store.MONGODB)) as read_version:
+    sink = checkpoint_of(Store.MONGODB, database)
+    async with checkpoint.reading(at, sink) as read_version:
 
         async def read() -> Position | None:
             version = await read_version()
-            return Position.from_version(version) if version else None
+            return Position.from_version(version, database) if version else None
 
         yield read
 

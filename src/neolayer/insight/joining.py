@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass
+from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass, MongoCopy
 from neolayer.freshness import ALL_STORES, Store
 from neolayer.relay.comparing.stores import OPENERS
 
 VERBS = ("position", "reconcile", "where", "erase", "restore")
-_STORES: dict[type, str] = {ClickHouseCopy: Store.CLICKHOUSE, CacheCopy: Store.REDIS}
+_STORES: dict[type, str] = {
+    ClickHouseCopy: Store.CLICKHOUSE,
+    CacheCopy: Store.REDIS,
+    MongoCopy: Store.MONGODB,
+}
 _COMPARED = {*OPENERS, Store.REDIS}
 
 

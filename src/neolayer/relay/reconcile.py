@@ -165,9 +165,7 @@ class _Reconciling:
         async with self._source() as source:
             self.report.position = Position.from_version(source.version, self._database)
             await self._compare(source)
-        if self._touched:
-            async with self._source() as source:
-                await self._verify(source)
+        await self._verify()
         return self.report
 
     @asynccontextmanager
@@ -187,6 +185,8 @@ class _Reconciling:
             if sum(len(one.doubted) for one in doubted) >= _MOST_IN_DOUBT:
                 await self._look_again(doubted)
                 doubted = []
+            if sum(len(keys) for _, _, keys in self._touched) >= _MOST_IN_DOUBT:
+                await self._verify()
         await self._look_again(doubted)
 
     async def _look_again(self, leaves: list[_Leaf]) -> None:
@@ -203,17 +203,21 @@ class _Reconciling:
             leaves = [leaf for leaf in leaves if leaf.doubted]
         self.report.unsettled += sum(len(leaf.doubted) for leaf in leaves)
 
-    async def _verify(self, source: SourceTable) -> None:
-        """Count what is still different among the keys that were put right."""
-        for low, high, keys in self._touched:
-            found = await self._candidates(source, low, high)
-            wrong = [
-                key
-                for key in keys & found.keys()
-                if found[key].kind is Kind.MISSING or _is_certain(found[key], source.version)
-            ]
-            self.report.left += len(wrong)
-            self.report.repaired += len(keys) - len(wrong)
+    async def _verify(self) -> None:
+        """Count what is still different among the keys that were put right since the last time."""
+        touched, self._touched = self._touched, []
+        if not touched:
+            return
+        async with self._source() as source:
+            for low, high, keys in touched:
+                found = await self._candidates(source, low, high)
+                wrong = [
+                    key
+                    for key in keys & found.keys()
+                    if found[key].kind is Kind.MISSING or _is_certain(found[key], source.version)
+                ]
+                self.report.left += len(wrong)
+                self.report.repaired += len(keys) - len(wrong)
 
     async def _differing(self, source: SourceTable) -> AsyncIterator[tuple[Bound, Bound]]:
         """Small ranges that differ, in key order."""

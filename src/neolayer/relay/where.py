@@ -196,16 +196,16 @@ async def _open(at: Endpoints, one: DataClass) -> AsyncGenerator[_Places]:
     rows = tuple(rows for rows in opened.values() if one.table in rows.tables)
     names = [*(rows.name for rows in rows), *(["redis"] if cache else [])]
     try:
-        reached = {name: await _reached(Store(name), at) for name in names}
+        reached = {name: await _reached(Store(name), at, one.database) for name in names}
         yield _Places(rows, cache, reached)
     finally:
         for each in (*opened.values(), *([cache] if cache else [])):
             await each.close()
 
 
-async def _reached(store: Store, at: Endpoints) -> Position | None:
+async def _reached(store: Store, at: Endpoints, database: str) -> Position | None:
     try:
-        return await position_of(store, at)
+        return await position_of(store, at, database)
     except NeolayerError:  # its copies say so themselves
         return None
 

@@ -18,7 +18,9 @@ from datetime import timedelta
 
 from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.errors import RelayError
 from neolayer.freshness import Store, stores_at, wait_for
+from neolayer.freshness.positions import FED_FROM
 from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.relay.comparable import Comparable
 from neolayer.relay.comparing.caches import ComparedCache, reconcile_cache
@@ -81,7 +83,7 @@ async def open_compared(
     async with AsyncExitStack() as stack:
         opened: list[Compared] = []
         for store, opener in OPENERS.items():
-            if store not in (stores_at(at) if stores is None else stores):
+            if store not in stores_at(at) or (stores is not None and store not in stores):
                 continue
             rows = opener(at, classes)
             stack.push_async_callback(rows.close)
@@ -94,6 +96,8 @@ def _reaching(
     at: Endpoints, store: Store, patience: timedelta
 ) -> Callable[[Position], Awaitable[object]]:
     async def reaches(position: Position) -> None:
+        if position.database not in FED_FROM[store]:
+            raise RelayError(f"{store} is declared to hold copies of {position.database}, unfed")
         await wait_for(position, at, stores=[store], timeout=patience)
 
     return reaches

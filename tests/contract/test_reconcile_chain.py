@@ -9,6 +9,7 @@ import re
 import secrets
 import shlex
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from tests.fixtures.fix_relay import clickhouse_statements
+from tests.fixtures.fix_relay import clickhouse_statements, flushed
 
 from neolayer.catalogue import CacheCopy, ClickHouseCopy
 from neolayer.chain.cache import TransactionCache
@@ -29,7 +30,7 @@ from neolayer.engines.endpoints import ClickHouseEndpoint, Endpoints, RedisEndpo
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.redis.client import connect as connect_redis
 from neolayer.face import open_at
-from neolayer.freshness import stores_at
+from neolayer.freshness import stores_at, wait_for
 from neolayer.insight import demonstration
 from neolayer.relay.run import run as run_relay
 from neolayer.schema.runner import migrate_up
@@ -57,6 +58,10 @@ async def layer(
     task = asyncio.create_task(run_relay(endpoints, settings, stop, classes=CLASSES))
     monkeypatch.setattr(demonstration, "settled", _nothing_more)
     await demonstration.show_synthetic(endpoints, lambda _: None)
+    for _ in range(2):  # nothing is cached up to where the cache began: the log moves on from there
+        with psycopg.connect(endpoints.postgres.dsn(Role.ADMIN), autocommit=True) as admin:
+            admin.execute("UPDATE blockchain.networks SET is_active = is_active")
+            await wait_for(flushed(admin), endpoints, timeout=timedelta(seconds=30))
     yield endpoints
     stop.set()
     await asyncio.wait_for(task, 20)

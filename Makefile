@@ -25,6 +25,7 @@ test: $(VENV)/.dev
 # Kills at random moments: longer, and apart.
 test-faults: $(VENV)/.dev
 	$(PYTEST) -m "faults and not engines"
+	@$(BIN)/python tools/fault_figures.py
 
 # Every attack on every row, and every guard taken away in turn; ends with a line of JSON.
 test-security: $(VENV)/.dev

@@ -1,7 +1,7 @@
 """Add up what the runs of `make test-faults` noted, and print one line of JSON.
 
-seeds: runs of their own; kills: processes that died by SIGKILL at a named point; lost, doubled: what
-was not there at the end, or there twice.
+seeds: runs of their own; kills: processes that died by SIGKILL at a named point; lost, doubled:
+what was not there at the end, or there twice.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
 from pydantic import BaseModel, SecretStr
@@ -204,7 +206,11 @@ def _worker(
         loads_early=not in_background,
         in_background=in_background,
         ready=ready,
-        env={**variables_for(name, settings), "NEOLAYER_SERVE__PORT": str(port)},
+        env={
+            **variables_for(name, settings),
+            **_module_path(settings),
+            "NEOLAYER_SERVE__PORT": str(port),
+        },
         cwd=settings.data_dir,
         depends_on=after,
     )
@@ -232,6 +238,14 @@ def _tasks_run(settings: Settings) -> Callable[[], Awaitable[bool]]:
         return state is not None and state.is_running
 
     return run
+
+
+def _module_path(settings: Settings) -> dict[str, str]:
+    """Where workers, which run in the data directory, find the modules of `events.modules`."""
+    if not settings.events.modules:
+        return {}
+    already = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), *([already] if already else [])])}
 
 
 def variables_for(worker: str, settings: Settings) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -22,7 +23,9 @@ from tests.fixtures.bank import (
 from tests.fixtures.fix_projections import Bank
 
 from neolayer.events.errors import ProjectionFailed
+from neolayer.events.model import NewEvent, StreamAppend
 from neolayer.events.projections import Occurrence
+from neolayer.events.projections.reading import NotFoldedYet
 from neolayer.events.projections.rebuild import resume
 from neolayer.events.projections.status import standings
 from neolayer.events.rooms import TenantRooms
@@ -83,6 +86,12 @@ async def test_reading_waits_for_what_was_written(the_bank: Bank) -> None:
     )
     await the_bank.project()
     assert await reading == Balance(account, 5, 1)
+    assert await acme.read_models.place(BALANCES) == written.events[0].place
+    later = await acme.events.append(account, [Deposited(1)])
+    with pytest.raises(NotFoldedYet, match=f"yet: it is at {written.events[0].place}"):
+        await acme.read_models.get(
+            BALANCES, account, at_least=later.position, within=timedelta(milliseconds=30)
+        )
 
 
 async def test_pages_of_any_size_come_to_the_same(the_bank: Bank) -> None:
@@ -150,8 +159,6 @@ async def test_events_of_a_running_transaction_are_not_passed_by(the_bank: Bank)
     acme = await the_bank.tenant()
     late, account = uuid4(), uuid4()
     async with acme.events.scope.transaction() as tx:
-        from neolayer.events.model import NewEvent, StreamAppend
-
         event = NewEvent("deposited", {"amount": 3, "currency": "EUR"}, schema_version=3)
         await acme.events.stored.append_in(tx, [StreamAppend(late, [event], "account")])
         await acme.events.append(account, [Deposited(5)])

@@ -153,9 +153,11 @@ SELECT to_regclass(%(table)s) IS NOT NULL;
 LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE;
 
 -- reached --
--- Whether a projection has folded all that is committed by now.
+-- Whether a projection has folded all that is committed by now, and how far it is.
 SELECT
     p.status,
+    p.last_processed_transaction::text,
+    p.last_processed_position,
     NOT EXISTS (
         SELECT FROM public.events AS e
         WHERE

@@ -23,8 +23,10 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NeolayerError
 from neolayer.events.codec import TenantCodec, open_fields, subjects_in
 from neolayer.events.errors import ProjectionFailed, ProjectionNotReady
+from neolayer.events.model import BEGINNING, Place
 from neolayer.events.personal import personal_fields
 from neolayer.events.projections.model import AnyProjection, Key, Mode, Projection, Slot
+from neolayer.events.projections.pages import place_of
 from neolayer.events.projections.shape import Shape, keys_json, shape_of, statements, table
 from neolayer.position import Position
 from neolayer.tenancy import Scope
@@ -89,6 +91,14 @@ class ReadModels:
         query, params = _listing(projection, shape, after, limit, equal)
         return await self._opened(projection, [row[0] for row in await self._fetch(query, params)])
 
+    async def place(self, projection: AnyProjection) -> Place:
+        """How far an asynchronous projection is in reading order: rows reflect every event up to
+        there. An inline one reflects all that is committed, wherever this says it is.
+        """
+        params = {"name": projection.name, "tenant": self.codec.tenant}
+        row = await self.scope.one(QUERIES.reached, params)
+        return BEGINNING if row is None else place_of(row[1], row[2])
+
     async def _fetch(
         self, query: sql.Composed, params: dict[str, Any]
     ) -> Sequence[tuple[Any, ...]]:
@@ -120,7 +130,7 @@ class ReadModels:
         params = {"name": projection.name, "tenant": self.codec.tenant}
         while True:
             row = await self.scope.one(QUERIES.reached, params)
-            if row is not None and row[1]:
+            if row is not None and row[3]:
                 return
             if row is not None and row[0] == "failed":
                 raise ProjectionFailed(
@@ -128,8 +138,9 @@ class ReadModels:
                     hint="neolayer projections list says why",
                 )
             if loop.time() >= deadline:
+                place = place_of(row[1], row[2]) if row is not None else BEGINNING
                 raise NotFoldedYet(
-                    f"{projection.name} does not reflect {at_least} yet",
+                    f"{projection.name} does not reflect {at_least} yet: it is at {place}",
                     hint="neolayer projections list says how far it is",
                 )
             await asyncio.sleep(pause)

@@ -1,4 +1,4 @@
-"""The relay: a backlog of committed rows into ClickHouse, and its decoder alone."""
+"""The relay: a backlog of committed rows into ClickHouse, its decoder alone, and `relay_flow`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 
+from bench import relay_flow
 from bench.harness import Figure, Plan, alone, progress
 from bench.process import Process, running
 from bench.replay import BLOCKS_PER_COPY, replay
@@ -59,6 +60,7 @@ def figures(plan: Plan) -> Iterator[Figure]:
             yield alone("relay-end-to-end", _rounds(databases, endpoints, ours, slices[:-1]))
             messages = asyncio.run(_captured(databases, ours, slices[-1]))
         yield alone("relay-decoder", [_decoded(messages) for _ in range(count)])
+        yield from relay_flow.figures(plan, databases, clickhouse, folder)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from neolayer.errors import EngineUnavailable
 from neolayer.freshness import Store
 from neolayer.relay import decoder, segments
 from neolayer.relay.changes import Batch
+from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
@@ -305,6 +306,48 @@ async def test_C11_a_poison_row_is_put_aside_and_its_neighbours_flow(
     assert poison.row["amount"] == "-1" and poison.row["note"] == "a\tb"
     assert poison.cause == "Cannot parse input: expected '\\t' (ClickHouse code 27)"
     assert [int(row[2]) for row in copied] == [0 if row[0] == 42 else 7 for row in copied]
+
+
+class RejectingSink(NullSink):
+    """Refuses every row for ever, and stores its checkpoint all the same."""
+
+    name = "rejecting"
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        before = self.rows
+        await super().write(batches)
+        one = Rejected("public.accounts", ("1",), batches[-1].position, False, "no", {})
+        return [one] * (self.rows - before)
+
+
+async def test_C11_refused_rows_are_put_aside_though_the_relay_dies_in_between(
+    relay_scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sink's checkpoint has passed the rows and nobody has seen them yet: they come again."""
+    sink = RejectingSink()
+    park = Lane._park
+
+    def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(Lane, "_park", die)
+    with pytest.raises(ExceptionGroup):
+        async with relay_scene.relaying(sink):
+            await until(lambda: sink.position is not None)
+            relay_scene.sql(HUNDRED)
+            await until(lambda: sink.rows == 100)
+    monkeypatch.setattr(Lane, "_park", park)
+    async with relay_scene.relaying(sink):
+        await until(lambda: rejected(relay_scene) == 100)
+    assert sink.rows == 200
+    async with relay_scene.relaying(sink):
+        await relay_scene.arrives_at(sink, relay_scene.sql("SELECT 1"))
+    assert sink.rows == 200
+
+
+def rejected(scene: RelayScene) -> int:
+    state = read_state(scene.state_file)
+    return state.lanes["rejecting"].rejected if state else 0
 
 
 @contextlib.asynccontextmanager

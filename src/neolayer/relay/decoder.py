@@ -49,6 +49,9 @@ BATCH_BYTES = 8 << 20
 
 _WAL_DATA, _KEEPALIVE = b"wk"
 _PIECE_END = ord("E")
+_INSIDE: Final = b"RIUDT"  # what of a piece concerns anybody
+_NUMBER: Final = 4  # bytes of a transaction's number
+_UNREADABLE = (struct.error, IndexError, KeyError, ValueError, OverflowError)
 _STREAM_COMMIT_BYTES: Final = 29  # transaction, flags, commit position, its end, time
 _NEW, _OLD, _OLD_KEY, _TEXT, _NULL, _UNCHANGED = b"NOKtnu"
 _HEADER: Final = 25  # kind, start of the data in the log, end of the log, send time
@@ -143,18 +146,14 @@ class Decoder:
                     self._piece(message, tag)
                 elif tag == INSERT:
                     self._row(message, tag)
-                elif tag in (UPDATE, DELETE):
-                    self._update_or_delete(message, tag)
                 else:
-                    return self._other[tag](message[_HEADER + 1 :].tobytes())
+                    return self._message(message, tag)
             elif message[0] == _KEEPALIVE:
                 self._keepalive(message)
             else:
                 raise RelayError(f"unknown replication message {bytes(message[:1])!r}")
-        except (struct.error, IndexError, KeyError, ValueError, OverflowError) as exc:
-            raise RelayError(
-                f"cannot read the replication message {bytes(message[:48])!r}"
-            ) from exc
+        except _UNREADABLE as exc:
+            raise _cannot_read(message) from exc
         return None
 
     def replay(self, *, limit: int) -> int:
@@ -203,6 +202,16 @@ class Decoder:
         table.changes.kinds.append(kind)
         self.rows += 1
         self.size += size
+
+    def _message(self, message: memoryview, tag: int) -> bool | None:
+        """Any message; its body stands behind the header and the tag."""
+        if tag == INSERT:
+            self._row(message, tag)
+        elif tag in (UPDATE, DELETE):
+            self._update_or_delete(message, tag)
+        else:
+            return self._other[tag](message[_HEADER + 1 :].tobytes())
+        return None
 
     def _update_or_delete(self, message: memoryview, tag: int) -> None:
         mark = message[30]
@@ -305,7 +314,13 @@ class Decoder:
 
     def _replayed(self, messages: Iterator[memoryview], commit: bytes) -> Iterator[None]:
         for message in messages:
-            self.feed(message)
+            tag = message[_HEADER]
+            if tag in _INSIDE:
+                try:
+                    # Behind the tag stands a transaction's number; without it all is as usual.
+                    self._message(message[_NUMBER:], tag)
+                except _UNREADABLE as exc:
+                    raise _cannot_read(message) from exc
             yield
         self._commit(commit)
 
@@ -321,6 +336,10 @@ class Decoder:
         if not self.in_transaction:
             pack_version(self._epoch, end)
             self.position = max(self.position, end)
+
+
+def _cannot_read(message: memoryview) -> RelayError:
+    return RelayError(f"cannot read the replication message {bytes(message[:48])!r}")
 
 
 def _ignore(_: bytes) -> None:

@@ -21,6 +21,7 @@ import structlog
 from neolayer.crash_points import crash_point
 from neolayer.errors import NeolayerError
 from neolayer.relay.changes import Batch
+from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.segment import CutOff
 from neolayer.relay.segments import Cursor, SegmentLog
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Sink, Snapshot
@@ -51,6 +52,7 @@ class Lane:
         self.working = False
         self._log = log
         self._rows = rows
+        self._mark = WriteMark(log.folder / f"{sink.name}.mark")
         self._cursor: Cursor | None = None
         self._moved = asyncio.Event()
         self._logger = structlog.get_logger().bind(sink=sink.name)
@@ -84,9 +86,11 @@ class Lane:
     async def _open(self, snapshot: SnapshotMaker) -> Cursor:
         checkpoint = await self.sink.open(self._log.start)
         if checkpoint is None:
-            checkpoint = await self._copy(snapshot)
-        self._cursor = await self._log.cursor(checkpoint)
-        self._reached(checkpoint)
+            after = await self._copy(snapshot)
+        else:
+            after = self._mark.resume_at(checkpoint, earliest=self._log.start)
+        self._cursor = await self._log.cursor(after)
+        self._reached(after)
         return self._cursor
 
     async def _copy(self, snapshot: SnapshotMaker) -> int:
@@ -96,6 +100,7 @@ class Lane:
             await self.sink.copy(tables)
             version = tables.version
         crash_point("relay.after_copy")
+        self._mark.move(version)
         self._logger.info("copied")
         return version
 
@@ -127,11 +132,15 @@ class Lane:
     async def _write(self, batches: list[Batch]) -> None:
         # A sink can be ahead of the log, which lost its end with the machine.
         fresh = [batch for batch in batches if not batch.contained_in(self.position)]
-        crash_point("relay.before_write")
         if fresh:
-            self._park(await self.sink.write(fresh))
+            self._mark.move(self.position)
+            crash_point("relay.before_write")
+            rejected = await self.sink.write(fresh)
+            crash_point("relay.after_write")
+            self._park(rejected)
+            self._mark.move(batches[-1].position)
+            crash_point("relay.after_park")
             self.state.writes += 1
-        crash_point("relay.after_write")
         for batch in batches:
             self.state.written_rows += batch.rows
             self.state.committed_at = batch.committed_at or self.state.committed_at

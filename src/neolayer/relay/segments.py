@@ -49,7 +49,7 @@ class SegmentLog:
 
     def __init__(self, folder: Path, bound: int) -> None:
         self.bound = bound
-        self._folder = folder
+        self.folder = folder
         self._segment_bytes = min(_SEGMENT_BYTES, max(1, bound // 8))
         self._segments: list[Segment] = []
         self._end = self._boundary = self._durable = _Boundary(0, 0, 0)
@@ -104,7 +104,7 @@ class SegmentLog:
             if new_slot or not self._segments or self.position < confirmed:
                 self._start_over(confirmed)
         except OSError as exc:
-            raise _unusable(self._folder, exc) from exc
+            raise _unusable(self.folder, exc) from exc
 
     def append(self, batch: Batch) -> None:
         """Add a batch: it can be read at once, and is safe when `durable` has reached it."""
@@ -112,7 +112,7 @@ class SegmentLog:
         try:
             self._segments[-1].append(record)
         except OSError as exc:
-            raise _unusable(self._folder, exc) from exc
+            raise _unusable(self.folder, exc) from exc
         crash_point("relay.after_append")
         self._remember(batch, head)
         self._end = _Boundary(self.end + len(record), batch.position, self.rows + batch.rows)
@@ -140,7 +140,7 @@ class SegmentLog:
                 # A disk may forget in silence what it once failed to write: nothing of it stays.
                 with suppress(OSError):
                     self._segments[-1].cut(self._durable.offset)
-                raise _unusable(self._folder, exc) from exc
+                raise _unusable(self.folder, exc) from exc
             crash_point("relay.after_segment_fsync")
             self._durable = boundary
 
@@ -153,7 +153,7 @@ class SegmentLog:
             try:
                 self._begin_segment(self._boundary)
             except OSError as exc:
-                raise _unusable(self._folder, exc) from exc
+                raise _unusable(self.folder, exc) from exc
         crash_point("relay.after_segment_roll")
         while self.held_bytes > self.bound and len(self._segments) > 1:
             self._drop_oldest()
@@ -189,7 +189,7 @@ class SegmentLog:
 
     def _load(self) -> None:
         """Find what an earlier process left, and cut what is torn or has no end."""
-        paths = sorted(self._folder.glob("*.segment"))
+        paths = sorted(self.folder.glob("*.segment"))
         for path in paths:
             offset = self._segments[-1].end if self._segments else 0
             segment = Segment.existing(path, offset=offset)
@@ -222,7 +222,7 @@ class SegmentLog:
         self._begin_segment(_Boundary(self.end, position, self.rows))
 
     def _begin_segment(self, at: _Boundary) -> None:
-        segment = Segment.create(self._folder, start=at.position, rows=at.rows, offset=at.offset)
+        segment = Segment.create(self.folder, start=at.position, rows=at.rows, offset=at.offset)
         self._segments.append(segment)
         self._end = self._boundary = self._durable = at
 

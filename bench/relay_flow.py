@@ -1,0 +1,380 @@
+"""The relay's own figures: reading, writing into ClickHouse, lag, memory with a sink down.
+
+All contenders of a round read the same committed backlog, each through a copy of one slot. Ours is
+the whole relay: slot, decoder, fsynced segment log, lane and sink; the null sink unpacks every row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import redis
+
+from bench.claims import DIRECT, PYPGOUTPUT, RAW
+from bench.harness import Figure, Plan, against_aim, compare, progress, rounds
+from bench.peers import peer_python
+from bench.process import Process, running
+from bench.server import Databases
+from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass
+from neolayer.engines.clickhouse.client import connect
+from neolayer.engines.embedded.ports import free_port
+from neolayer.engines.embedded.valkey import EmbeddedValkey
+from neolayer.engines.endpoints import ClickHouseEndpoint, RedisEndpoint, Role
+from neolayer.engines.postgres.replication import ReplicationConnection
+from neolayer.position import CURRENT_EPOCH, pack_version
+from neolayer.relay.changes import Batch
+from neolayer.relay.run import run_sinks
+from neolayer.relay.sinks.clickhouse import ClickHouseSink
+from neolayer.relay.sinks.null import NullSink
+from neolayer.relay.sinks.redis import RedisSink
+from neolayer.relay.sinks.sink import Rejected, Sink
+from neolayer.settings import RelaySettings
+
+DATABASE = "bench_relay"
+PUBLICATION = "neolayer_relay"
+_COLUMNS = ("id", "owner", "amount", "note", "seen_at", "good")
+ACCOUNTS = DataClass(
+    name="accounts",
+    database="neolayer",
+    table="public.accounts",
+    copies=(
+        ClickHouseCopy("accounts", key=("id",), columns=_COLUMNS),
+        CacheCopy("account:{id}"),
+    ),
+)
+_TABLE = """CREATE TABLE accounts (id bigint PRIMARY KEY, owner text NOT NULL,
+amount numeric(78, 0) NOT NULL, note text, seen_at timestamptz NOT NULL DEFAULT now(),
+good boolean NOT NULL DEFAULT true)"""
+_PUBLISH = f"CREATE PUBLICATION {PUBLICATION} FOR TABLE accounts"
+_ROWS = """INSERT INTO accounts (id, owner, amount, note)
+SELECT g, 'ann', g * 1000, 'note ' || g FROM generate_series({}, {}) g"""
+_TRANSACTION = 1_000
+_COPY = """CREATE OR REPLACE TABLE {} (
+id Int64, owner String, amount UInt256, note Nullable(String),
+seen_at DateTime64(6, 'UTC'), good Bool, _version UInt64, _deleted UInt8)
+ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id"""
+_CHECKPOINTS = """CREATE OR REPLACE TABLE relay_checkpoints (sink String, version UInt64,
+updated_at DateTime64(6, 'UTC') DEFAULT now64(6))
+ENGINE = ReplacingMergeTree(version) ORDER BY sink"""
+_INSERT_ROWS = 50_000
+
+
+def figures(
+    plan: Plan, databases: Databases, clickhouse: ClickHouseEndpoint, folder: Path
+) -> Iterator[Figure]:
+    rows = plan.pick(100_000, 500_000)
+    source = _Source(databases, rows)
+    with running("pypgoutput", peer_python()) as peer:
+        contenders = {
+            "null sink": partial(_ours, source),
+            RAW: partial(_raw, source),
+            PYPGOUTPUT: partial(_pypgoutput, source, peer),
+        }
+        samples = rounds(contenders, plan.pick(3, 10))
+    yield compare("relay-null-vs-pypgoutput", samples, "null sink", PYPGOUTPUT)
+    yield compare("relay-null-vs-raw", samples, "null sink", RAW)
+    lines = source.lines()
+    asyncio.run(_make_copies(clickhouse, source.begins_at()))
+    into_clickhouse = {
+        "relay": lambda: _ours(source, _clickhouse_sink(clickhouse, source)),
+        DIRECT: lambda: asyncio.run(_direct(clickhouse, lines)),
+    }
+    samples = rounds(into_clickhouse, plan.pick(3, 10))
+    yield compare("relay-clickhouse-vs-direct", samples, "relay", DIRECT)
+    seconds = plan.pick(5, 30)
+    with _valkey(folder) as cache:
+        yield against_aim("relay-lag-null", _lags(source, _Null(), seconds), aim=100)
+        yield against_aim("relay-lag-redis", _lags(source, _Cache(cache), seconds), aim=100)
+    sink = _clickhouse_sink(clickhouse, source)
+    yield against_aim("relay-lag-clickhouse", _lags(source, sink, seconds), aim=2_000)
+    yield _memory(databases, plan)
+
+
+@dataclass
+class _Source:
+    """A database with a backlog, and a slot from before it to make copies of."""
+
+    databases: Databases
+    rows: int
+
+    def __post_init__(self) -> None:
+        self.databases.fresh(DATABASE)
+        self.run(_TABLE, _PUBLISH, "ALTER TABLE accounts REPLICA IDENTITY FULL")
+        self.run("SELECT pg_create_logical_replication_slot('bench_origin', 'pgoutput')")
+        for first in range(1, self.rows + 1, _TRANSACTION):
+            self.run(_ROWS.format(first, first + _TRANSACTION - 1))
+
+    @property
+    def dsn(self) -> str:
+        return self.databases.dsn(Role.ADMIN, DATABASE)
+
+    def run(self, *statements: str) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[str]:
+        """A slot of this moment's own, at the beginning of the backlog."""
+        name = f"bench_{time.monotonic_ns()}"
+        self.run(f"SELECT pg_copy_logical_replication_slot('bench_origin', '{name}')")
+        yield name
+        self.run(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+            f" WHERE slot_name = '{name}' AND active"
+        )
+        for _ in range(100):
+            try:
+                self.run(f"SELECT pg_drop_replication_slot('{name}')")
+                return
+            except psycopg.errors.ObjectInUse:
+                time.sleep(0.05)
+
+    def begins_at(self) -> int:
+        """The position of the slot, as a version."""
+        query = "SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = %s"
+        with psycopg.connect(self.dsn) as connection:
+            row = connection.execute(query, ["bench_origin"]).fetchone()
+        assert row is not None
+        return pack_version(CURRENT_EPOCH, int(row[0]))
+
+    def lines(self) -> list[bytes]:
+        """The rows as an insert into the copy, in parts of one insert's size."""
+        query = f"COPY (SELECT {', '.join(_COLUMNS)}, 1, 0 FROM accounts) TO STDOUT"
+        with (
+            psycopg.connect(self.dsn, options="-c TimeZone=UTC") as connection,
+            connection.cursor().copy(query) as copy,  # type: ignore[arg-type]
+        ):
+            lines = [bytes(line) for line in copy]
+        starts = range(0, len(lines), _INSERT_ROWS)
+        return [b"".join(lines[start : start + _INSERT_ROWS]) for start in starts]
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
+
+
+async def _relayed(dsn: str, slot: str, sinks: Sequence[Sink], done: Callable[[], bool]) -> float:
+    """Seconds from the relay's start until `done`."""
+    stop = asyncio.Event()
+    started = time.perf_counter()
+    relay = asyncio.create_task(run_sinks(dsn, sinks, RelaySettings(), stop, slot=slot))
+    await _until(done)
+    seconds = time.perf_counter() - started
+    stop.set()
+    await relay
+    return seconds
+
+
+class _Null(NullSink):
+    """Tells when it had what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached: list[tuple[int, float]] = []
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        rejected = await super().write(batches)
+        self.reached.append((batches[-1].position, time.time()))
+        return rejected
+
+
+class _Cache(RedisSink):
+    def __init__(self, endpoint: RedisEndpoint) -> None:
+        super().__init__(endpoint, [ACCOUNTS])
+        self.reached: list[tuple[int, float]] = []
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        rejected = await super().write(batches)
+        self.reached.append((batches[-1].position, time.time()))
+        return rejected
+
+
+class _Analytics(ClickHouseSink):
+    def __init__(self, *arguments: object, **options: float) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        self.reached: list[tuple[int, float]] = []
+        self.rows = 0
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        rejected = await super().write(batches)
+        self.rows += sum(batch.rows for batch in batches)
+        self.reached.append((batches[-1].position, time.time()))
+        return rejected
+
+
+def _clickhouse_sink(endpoint: ClickHouseEndpoint, source: _Source) -> _Analytics:
+    asyncio.run(_make_copies(endpoint, source.begins_at()))
+    return _Analytics(endpoint, [ACCOUNTS], wait_s=RelaySettings().batch_seconds)
+
+
+async def _make_copies(endpoint: ClickHouseEndpoint, complete_to: int) -> None:
+    client = await connect(endpoint)
+    for statement in (_COPY.format("accounts"), _COPY.format("direct"), _CHECKPOINTS):
+        await client.command(statement)
+    # Empty, and lacking nothing: where the stream begins there were no rows yet.
+    checkpoint = (
+        f"INSERT INTO relay_checkpoints (sink, version) VALUES ('clickhouse', {complete_to})"
+    )
+    await client.command(checkpoint)
+    await client.close()
+
+
+def _ours(source: _Source, sink: _Null | _Analytics | None = None) -> float:
+    """Rows a second through the whole relay."""
+    chosen = sink or _Null()
+    with source.slot() as slot:
+        seconds = asyncio.run(
+            _relayed(source.dsn, slot, [chosen], lambda: chosen.rows >= source.rows)
+        )
+    return source.rows / seconds
+
+
+def _raw(source: _Source) -> float:
+    """Rows a second received, and nothing done with them."""
+    with source.slot() as slot:
+        return source.rows / asyncio.run(_received(source.dsn, slot, source.rows))
+
+
+async def _received(dsn: str, slot: str, rows: int) -> float:
+    started = time.perf_counter()
+    stream = await ReplicationConnection.connect(dsn, application_name="bench")
+    await stream.start(slot, publication=PUBLICATION)
+    seen = 0
+
+    def count(message: memoryview) -> None:
+        nonlocal seen
+        seen += message[0] == ord("w") and message[25] == ord("I")
+
+    while seen < rows:
+        if not stream.receive(count, limit=2_000):
+            await stream.wait(0.25)
+    await stream.close()
+    return time.perf_counter() - started
+
+
+def _pypgoutput(source: _Source, peer: Process) -> float:
+    with source.slot() as slot:
+        job = {"dsn": source.dsn, "slot": slot, "publication": PUBLICATION, "rows": source.rows}
+        return peer.run(**job).per_second
+
+
+async def _direct(endpoint: ClickHouseEndpoint, parts: Sequence[bytes]) -> float:
+    """Rows a second of inserting the same lines without a relay."""
+    client = await connect(endpoint)
+    await client.command("TRUNCATE TABLE direct")
+    rows = sum(part.count(b"\n") for part in parts)
+    started = time.perf_counter()
+    for part in parts:
+        await client.raw_insert(
+            "direct",
+            (*_COLUMNS, "_version", "_deleted"),
+            part,
+            settings={"date_time_input_format": "best_effort", "async_insert": 0},
+            fmt="TabSeparated",
+        )
+    seconds = time.perf_counter() - started
+    await client.close()
+    return rows / seconds
+
+
+def _lags(source: _Source, sink: _Null | _Cache | _Analytics, seconds: int) -> list[float]:
+    """The 99th percentile of the lag, in ms, for each second of 10,000 row changes a second."""
+    commits: list[tuple[int, float]] = []
+    with source.slot() as slot:
+        source.run(f"SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")
+        writer = threading.Thread(target=_write, args=(source.dsn, seconds, commits))
+
+        async def measured() -> None:
+            stop = asyncio.Event()
+            relay = asyncio.create_task(
+                run_sinks(source.dsn, [sink], RelaySettings(), stop, slot=slot)
+            )
+            await _until(lambda: bool(sink.reached))
+            writer.start()
+            await asyncio.to_thread(writer.join)
+            await _until(lambda: sink.reached[-1][0] & ((1 << 48) - 1) >= commits[-1][0])
+            stop.set()
+            await relay
+
+        asyncio.run(measured())
+    return _percentiles(commits, sink.reached)
+
+
+def _write(dsn: str, seconds: int, commits: list[tuple[int, float]]) -> None:
+    """100 transactions of 100 updates a second."""
+    update = "UPDATE accounts SET amount = amount + 1 WHERE id BETWEEN %s AND %s"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        started = time.monotonic()
+        for number in range(100 * seconds):
+            time.sleep(max(0.0, started + number / 100 - time.monotonic()))
+            first = 1 + 100 * (number % 500)
+            connection.execute(update, (first, first + 99))
+            committed_at = time.time()
+            row = connection.execute("SELECT pg_current_wal_flush_lsn() - '0/0'").fetchone()
+            assert row is not None
+            commits.append((int(row[0]), committed_at))
+
+
+def _percentiles(
+    commits: Sequence[tuple[int, float]], reached: Sequence[tuple[int, float]]
+) -> list[float]:
+    lags: list[float] = []
+    marks = iter(reached)
+    position, at = next(marks)
+    for lsn, committed_at in commits:
+        while position & ((1 << 48) - 1) < lsn:
+            position, at = next(marks)
+        lags.append(max(0.0, at - committed_at) * 1000)
+    part = max(100, len(lags) // 5)
+    parts = [lags[start : start + part] for start in range(0, len(lags), part)]
+    worst = [statistics.quantiles(one, n=100)[98] for one in parts if len(one) >= 100]
+    progress(f"  lag p50 {statistics.median(lags):.1f} ms, p99 {max(worst):.1f} ms")
+    return worst
+
+
+@contextlib.contextmanager
+def _valkey(folder: Path) -> Iterator[RedisEndpoint]:
+    server, port = EmbeddedValkey(folder / "valkey", "bench"), free_port()
+    server.initialise()
+    process = subprocess.Popen(server.argv(port), stdout=subprocess.DEVNULL)
+    endpoint = server.endpoint(port)
+    try:
+        with redis.Redis.from_url(endpoint.url) as client:
+            while True:
+                try:
+                    client.ping()
+                    break
+                except redis.exceptions.RedisError:
+                    time.sleep(0.05)
+        yield endpoint
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _memory(databases: Databases, plan: Plan) -> Figure:
+    """Peak memory of a relay whose one sink is down while changes come for the other."""
+    few, many = 100_000, plan.pick(300_000, 1_000_000)
+    contenders = {f"{rows:,} changes": partial(_peak_mib, databases, rows) for rows in (few, many)}
+    samples = rounds(contenders, plan.pick(1, 3), warm_up=False)
+    return compare("relay-memory-sink-down", samples, f"{many:,} changes", f"{few:,} changes")
+
+
+def _peak_mib(databases: Databases, rows: int) -> float:
+    source = _Source(databases, rows)
+    with source.slot() as slot, running("relay_down") as process:
+        peak = process.run(dsn=source.dsn, slot=slot, rows=rows).peak_kb / 1024
+    source.run("SELECT pg_drop_replication_slot('bench_origin')")
+    return peak

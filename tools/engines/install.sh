@@ -51,6 +51,8 @@ for name in ferretdb; do
     fi
     ln -sfn "$(basename "$built")" "$cache/$name"
 done
+here="$(cd "$(dirname "$0")" && pwd)"
+bash "$here/opensearch.sh" "$cache"
 
 here="$(cd "$(dirname "$0")" && pwd)"
 bash "$here/nats.sh" "$cache"

@@ -1,0 +1,1 @@
+"""Elasticsearch or OpenSearch, over the HTTP interface that both speak."""

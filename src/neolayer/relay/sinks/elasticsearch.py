@@ -1,0 +1,284 @@
+"""The search sink: a document a row, told apart by external versions.
+
+The server itself keeps the newer of two versions, and answers 409 for the older, which is as good
+as done. Equal versions go over each other (`external_gte`): changes of one transaction share one,
+and come in order. A deleted row leaves a tombstone of its version, because a server forgets what it
+deleted within a minute; readers ask through an alias that leaves tombstones out, and they are
+cleared away after a day. The checkpoint is a document of the same server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from neolayer.catalogue import DataClass, SearchCopy
+from neolayer.engines.elasticsearch.client import SearchClient, reason_of
+from neolayer.engines.endpoints import ElasticsearchEndpoint
+from neolayer.errors import EngineUnavailable
+from neolayer.relay.changes import Batch, Relation, Row, TableChanges, Truncation
+from neolayer.relay.digests import halves, row_digest
+from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
+from neolayer.relay.sinks.tabs import DEAD, LIVE, latest_by_key
+from neolayer.relay.values import JSON, UnfitValue, copied_rows, document_of
+
+CHECKPOINTS: Final = "relay_checkpoints"
+_BULK_BYTES: Final = 8 << 20
+_TOMBSTONES_S: Final = 86_400
+_CLEAR_EVERY_S: Final = 3_600
+_TRIES: Final = 6
+_WAIT: Final = frozenset({429, 503})
+_CONFLICT: Final = 409
+
+Encode = Callable[[Row, int, bytes], bytes]
+_Operation = tuple[bytes, Relation, Row, int, bytes]
+
+
+class ElasticsearchSink:
+    """Copies the declared tables into indices of one server."""
+
+    name = "elasticsearch"
+    database = "neolayer"
+
+    def __init__(
+        self, endpoint: ElasticsearchEndpoint, classes: Iterable[DataClass], *, wait_s: float
+    ) -> None:
+        self._client = SearchClient(endpoint)
+        self._at = endpoint
+        self._copies = {
+            one.table: copy
+            for one in classes
+            for copy in one.copies
+            if isinstance(copy, SearchCopy)
+        }
+        self.tables = frozenset(self._copies)
+        self.wait_s = wait_s
+        self._left = 0
+        self._floors: dict[str, int] = {}
+        self._cleared_at = 0.0
+
+    async def open(self, confirmed: int) -> int | None:
+        stored = await self._stored()
+        self._left = checkpoint = int(stored.get("version", 0))
+        self._floors = dict(stored.get("floors", {}))
+        return checkpoint if checkpoint and checkpoint >= confirmed else None
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        if int((await self._stored()).get("version", 0)) < self._left:
+            raise CopyLost(self.name)
+        rejected: list[Rejected] = []
+        for changes in (changes for batch in batches for changes in batch.changes):
+            if changes.relation.table not in self._copies:
+                continue
+            if isinstance(changes, Truncation):
+                await self._empty(changes.relation.table, changes.version)
+            else:
+                rejected += await self.apply(changes)
+        await self._store_checkpoint(batches[-1].position)
+        await self._clear_tombstones()
+        return rejected
+
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        if tables is None:
+            self._left, self._floors = 0, {}
+        for table in sorted(self.tables if tables is None else tables):
+            await self._copy(snapshot, table)
+        if tables is None:
+            await self._store_checkpoint(snapshot.version)
+
+    async def apply(self, changes: TableChanges) -> list[Rejected]:
+        """Bring the last state of every key that was touched; the checkpoint stays."""
+        copy = self._copies[changes.relation.table]
+        floor = self._floors.get(changes.relation.table, 0)
+        latest = latest_by_key(changes, copy.key).values()
+        encode = encoder(self._at, copy, changes.relation)
+        rejected: list[Rejected] = []
+        for part in _parts(
+            (_encoded(encode, changes.relation, row, version, mark) for row, version, mark in latest
+             if version > floor)
+        ):
+            rejected += await self._send(part, copy)
+        return rejected
+
+    # Documents
+
+    async def _copy(self, snapshot: Snapshot, table: str) -> None:
+        copy = self._copies[table]
+        relation = await snapshot.describe(table, copy.columns)
+        encode = encoder(self._at, copy, relation)
+        async for block in snapshot.rows(table, copy.columns):
+            rows = copied_rows(block)
+            for part in _parts(
+                _encoded(encode, relation, row, snapshot.version, LIVE) for row in rows
+            ):
+                await self._send(part, copy)
+        await self._delete(copy, {"range": {"relay.version": {"lt": snapshot.version}}})
+
+    async def _send(self, operations: Sequence[_Operation | Rejected], copy: SearchCopy) -> list[Rejected]:
+        """All operations of a part; what the server is too busy for is sent again, alone."""
+        rejected = [one for one in operations if isinstance(one, Rejected)]
+        waiting = [one for one in operations if not isinstance(one, Rejected)]
+        for attempt in range(_TRIES):
+            if not waiting:
+                return rejected
+            if attempt:
+                await asyncio.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311
+            outcomes = await self._client.bulk(b"".join(line for line, *_ in waiting))
+            busy: list[_Operation] = []
+            for operation, outcome in zip(waiting, outcomes, strict=True):
+                status = int(outcome["status"])
+                if status < 300 or status == _CONFLICT:
+                    continue
+                if status in _WAIT:
+                    busy.append(operation)
+                elif status == 404:
+                    raise EngineUnavailable(
+                        "elasticsearch",
+                        f"{self._at.address} has no index {outcome['_index']}",
+                        hint="run: neolayer migrate up",
+                    )
+                else:
+                    rejected.append(_rejected(operation, copy, reason_of(outcome["error"])[1]))
+            waiting = busy
+        raise EngineUnavailable(
+            "elasticsearch", f"{self._at.address} is too busy for {len(waiting)} documents"
+        )
+
+    async def _empty(self, table: str, version: int) -> None:
+        self._floors[table] = version
+        await self._delete(self._copies[table], {"range": {"relay.version": {"lte": version}}})
+
+    async def _delete(self, copy: SearchCopy, query: dict[str, Any]) -> None:
+        index = self._at.index(copy.index)
+        await self._client.call("POST", f"/{index}/_refresh")
+        await self._client.call(
+            "POST",
+            f"/{index}/_delete_by_query?conflicts=proceed&refresh=true&slices=auto",
+            {"query": query},
+        )
+
+    async def _clear_tombstones(self) -> None:
+        now = time.time()
+        if now - self._cleared_at < _CLEAR_EVERY_S:
+            return
+        self._cleared_at = now
+        old = datetime.fromtimestamp(now - _TOMBSTONES_S, UTC).isoformat()
+        for copy in self._copies.values():
+            await self._delete(copy, {"range": {"relay.deleted_at": {"lt": old}}})
+
+    # The checkpoint
+
+    async def _stored(self) -> dict[str, Any]:
+        path = f"/{self._at.index(CHECKPOINTS)}/_doc/{self.name}"
+        found = await self._client.call("GET", path, missing={})
+        return found.get("_source", {})
+
+    async def _store_checkpoint(self, version: int) -> None:
+        path = f"/{self._at.index(CHECKPOINTS)}/_doc/{self.name}"
+        await self._client.call("PUT", path, {"version": version, "floors": self._floors})
+        self._left = max(self._left, version)
+
+
+def encoder(at: ElasticsearchEndpoint, copy: SearchCopy, relation: Relation) -> Encode:
+    """A function from (row, version, mark) to the two lines of a bulk operation.
+
+    It raises UnfitValue for a value that JSON has no word for.
+    """
+    build = document_of(relation, copy.columns, JSON)
+    build_key = document_of(relation, copy.key, JSON)
+    key_places = relation.places(copy.key)
+    whole = [relation.types[place] in WHOLE for place in key_places]
+    places = relation.places(copy.columns)
+    index = at.index(copy.index)
+
+    def encode(row: Row, version: int, mark: bytes) -> bytes:
+        key = [_text(row[place]) for place in key_places]
+        head = {
+            "index": {
+                "_index": index,
+                "_id": document_id(key),
+                "version": version,
+                "version_type": "external_gte",
+            }
+        }
+        relay: dict[str, Any] = {"version": version, "order": order_of(key, whole)}
+        if mark == DEAD:
+            document = build_key(row) | {"relay": relay}
+            relay["deleted_at"] = datetime.now(UTC).isoformat()
+        else:
+            values = (row[place] for place in places)
+            digest = row_digest(v if isinstance(v, bytes) else None for v in values)
+            relay["high"], relay["low"] = halves(digest)
+            document = build(row) | {"relay": relay}
+        return orjson.dumps(head) + b"\n" + orjson.dumps(document) + b"\n"
+
+    return encode
+
+
+def document_id(key: Sequence[str]) -> str:
+    """The `_id` of a row: the texts of its key, joined."""
+    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in key)
+
+
+WHOLE: Final = frozenset({20, 21, 23, 26})
+"""pg_type.oid of int8, int2, int4 and oid."""
+
+
+def order_of(key: Sequence[str], whole: Sequence[bool]) -> str:
+    """A text whose bytes sort as PostgreSQL sorts the key; `whole`: the column is an integer."""
+    parts = (
+        f"{int(part) + (1 << 63):016x}" if is_whole else part
+        for part, is_whole in zip(key, whole, strict=True)
+    )
+    return "\0".join(parts)
+
+
+def _encoded(
+    encode: Encode, relation: Relation, row: Row, version: int, mark: bytes
+) -> _Operation | Rejected:
+    try:
+        return encode(row, version, mark), relation, row, version, mark
+    except UnfitValue as exc:
+        values = {name: _shown(value) for name, value in zip(relation.columns, row, strict=True)}
+        return Rejected(relation.table, (), version, mark == DEAD, exc.message, values)
+
+
+def _rejected(operation: _Operation, copy: SearchCopy, cause: str) -> Rejected:
+    _, relation, row, version, mark = operation
+    key = tuple(_shown(row[place]) for place in relation.places(copy.key))
+    values = {name: _shown(value) for name, value in zip(relation.columns, row, strict=True)}
+    return Rejected(relation.table, key, version, mark == DEAD, cause, values)
+
+
+def _parts(
+    operations: Iterable[_Operation | Rejected],
+) -> Iterator[list[_Operation | Rejected]]:
+    part: list[_Operation | Rejected] = []
+    size = 0
+    for operation in operations:
+        part.append(operation)
+        size += 0 if isinstance(operation, Rejected) else len(operation[0])
+        if size >= _BULK_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _text(value: bytes | int) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    raise UnfitValue("a key column is null")
+
+
+def _shown(value: bytes | int) -> str | None:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else None

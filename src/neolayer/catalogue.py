@@ -41,6 +41,19 @@ class MongoCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchCopy:
+    """An index of Elasticsearch or OpenSearch that mirrors columns of a PostgreSQL table.
+
+    `key` is the document's identity and must be a subset of what the source's replica identity
+    carries. What is searched, and how, is the index's mapping (`schema/elasticsearch/`).
+    """
+
+    index: str
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CacheCopy:
     """A Redis key, as a template over columns of the row: `transaction:{network_id}:{hash}`.
 
@@ -108,7 +121,7 @@ class DataClass:
     name: str
     database: str
     table: str
-    copies: tuple[ClickHouseCopy | MongoCopy | CacheCopy | OutgoingCopy, ...] = ()
+    copies: tuple[ClickHouseCopy | MongoCopy | SearchCopy | CacheCopy | OutgoingCopy, ...] = ()
     retention: timedelta | None = None
     tenant_key: str | None = None
     personal_fields: tuple[str, ...] = field(default=())

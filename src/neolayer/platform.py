@@ -18,6 +18,7 @@ from neolayer.audit import catalogue as audit
 from neolayer.catalogue import DataClass
 from neolayer.chain import catalogue as chain
 from neolayer.engines.clickhouse.dsn import parse_dsn
+from neolayer.engines.elasticsearch import dsn as elasticsearch
 from neolayer.engines.embedded.clickhouse import EmbeddedClickHouse
 from neolayer.engines.embedded.data_directory import DataDirectory, Secrets
 from neolayer.engines.embedded.placement import reachable_programs
@@ -26,6 +27,7 @@ from neolayer.engines.embedded.privileges import account_for
 from neolayer.engines.embedded.valkey import EmbeddedValkey
 from neolayer.engines.endpoints import (
     ClickHouseEndpoint,
+    ElasticsearchEndpoint,
     Endpoints,
     KafkaEndpoint,
     MongoEndpoint,
@@ -91,6 +93,7 @@ def endpoints_at(
         mongodb=_mongodb(settings),
         nats=_nats(settings.streams.nats),
         kafka=_kafka(settings.streams.kafka),
+        elasticsearch=_elasticsearch(settings),
     )
 
 
@@ -172,6 +175,11 @@ def _mongodb(settings: Settings) -> MongoEndpoint | None:
     return None if dsn is None else mongodb.parse_dsn(dsn.get_secret_value())
 
 
+def _elasticsearch(settings: Settings) -> ElasticsearchEndpoint | None:
+    dsn = settings.elasticsearch.dsn
+    return None if dsn is None else elasticsearch.parse_dsn(dsn.get_secret_value())
+
+
 def _objects(settings: Settings) -> ObjectsEndpoint:
     if settings.objects.url is not None:
         return ObjectsEndpoint(Level.REAL, settings.objects.url)
@@ -192,6 +200,7 @@ def engines(at: Endpoints) -> list[Engine]:
         _clickhouse_engine(at.clickhouse),
         _mongodb_engine(at.mongodb),
         *_stream_engines(at.nats, at.kafka),
+        _elasticsearch_engine(at.elasticsearch),
         ObjectsEngine(at.objects),
     ]
 
@@ -218,6 +227,8 @@ def engines_not_started(settings: Settings) -> list[Engine]:
     if (documents := _mongodb(settings)) is not None:
         found.append(_mongodb_engine(documents))
     found += _stream_engines(_nats(settings.streams.nats), _kafka(settings.streams.kafka))
+    if (search := _elasticsearch(settings)) is not None:
+        found.append(_elasticsearch_engine(search))
     return [*found, ObjectsEngine(_objects(settings))]
 
 
@@ -252,6 +263,14 @@ def _mongodb_engine(at: MongoEndpoint | None) -> Engine:
     from neolayer.engines.mongodb.engine import MongoEngine
 
     return MongoEngine(at)
+
+
+def _elasticsearch_engine(at: ElasticsearchEndpoint | None) -> Engine:
+    if at is None:
+        return FallbackEngine("elasticsearch", "PostgreSQL", "entities are searched in PostgreSQL")
+    from neolayer.engines.elasticsearch.engine import ElasticsearchEngine
+
+    return ElasticsearchEngine(at)
 
 
 def data_classes() -> tuple[DataClass, ...]:

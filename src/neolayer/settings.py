@@ -71,6 +71,16 @@ class MongoSettings(_Section):
     )
 
 
+class ElasticsearchSettings(_Section):
+    """Elasticsearch or OpenSearch: entities to search, derived from the commit log."""
+
+    dsn: SecretStr | None = Field(
+        default=None,
+        description="https://user:password@host:9200/?prefix=neolayer&ca=/path/ca.pem; unset: "
+        "entities are searched in PostgreSQL",
+    )
+
+
 class ObjectSettings(_Section):
     """Object storage."""
 
@@ -302,6 +312,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     clickhouse: ClickHouseSettings = ClickHouseSettings()
     mongodb: MongoSettings = MongoSettings()
+    elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
     objects: ObjectSettings = ObjectSettings()
     serve: ServeSettings = ServeSettings()
     sessions: SessionSettings = SessionSettings()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass, MongoCopy
+from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass, MongoCopy, SearchCopy
 
 _DATABASE = "neolayer"
 _SEVEN_YEARS = timedelta(days=7 * 365)
@@ -46,19 +46,38 @@ _CONTRACTS = (
 # What people ask about a contract. Its bytecode is not among it, and may be large.
 _CONTRACT_METADATA = tuple(column for column in _CONTRACTS if column != "bytecode")
 
+# What people look for: no addresses of nodes, no payloads.
+_NETWORKS_SOUGHT = (
+    *("id", "name", "chain_id", "network_type", "is_testnet", "is_active", "created_at"),
+)
+_BLOCKS_SOUGHT = (
+    *("network_id", "block_number", "block_hash", "block_timestamp", "miner"),
+    *("transaction_count", "is_final"),
+)
+_CONTRACTS_SOUGHT = (
+    *("network_id", "address", "name", "symbol", "contract_type", "source_code"),
+    *("compiler_version", "verified", "deployed_by", "deployed_at", "created_at"),
+)
+
 CLASSES: tuple[DataClass, ...] = (
     DataClass(
         "networks",
         _DATABASE,
         "blockchain.networks",
-        copies=(ClickHouseCopy("networks", ("id",), _NETWORKS),),
+        copies=(
+            ClickHouseCopy("networks", ("id",), _NETWORKS),
+            SearchCopy("networks", ("id",), _NETWORKS_SOUGHT),
+        ),
         known_by=("id", "name"),
     ),
     DataClass(
         "blocks",
         _DATABASE,
         "blockchain.blocks",
-        copies=(ClickHouseCopy("blocks", ("network_id", "block_number"), _BLOCKS),),
+        copies=(
+            ClickHouseCopy("blocks", ("network_id", "block_number"), _BLOCKS),
+            SearchCopy("blocks", ("network_id", "block_number"), _BLOCKS_SOUGHT),
+        ),
         retention=_SEVEN_YEARS,
         known_by=("block_number", "block_hash"),
     ),
@@ -93,6 +112,7 @@ CLASSES: tuple[DataClass, ...] = (
                 _CONTRACT_METADATA,
                 names={"network_id": "network"},
             ),
+            SearchCopy("smart_contracts", ("network_id", "address"), _CONTRACTS_SOUGHT),
         ),
         known_by=("address",),
     ),

@@ -98,6 +98,26 @@ class MongoEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ElasticsearchEndpoint:
+    """One Elasticsearch or OpenSearch. `authority` is a file with the certificate to trust."""
+
+    level: Level
+    url: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    prefix: str = "neolayer"
+    authority: str | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{self.url}/{self.prefix}_*"
+
+    def index(self, name: str) -> str:
+        """The full name of one of the layer's indices."""
+        return f"{self.prefix}_{name}"
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectsEndpoint:
     level: Level
     url: str
@@ -151,6 +171,7 @@ class Endpoints:
     mongodb: MongoEndpoint | None = None
     nats: NatsEndpoint | None = None
     kafka: KafkaEndpoint | None = None
+    elasticsearch: ElasticsearchEndpoint | None = None
 
     def cluster(self, database: Database) -> PostgresEndpoint:
         return {

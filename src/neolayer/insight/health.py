@@ -125,6 +125,8 @@ def _newest() -> dict[Line, int]:
 def _address(at: Endpoints, line: Line) -> str | None:
     if line is Line.MONGODB:
         return at.mongodb.address if at.mongodb is not None else None
+    if line is Line.ELASTICSEARCH:
+        return at.elasticsearch.address if at.elasticsearch is not None else None
     return at.clickhouse.address if line.database is None else at.cluster(line.database).address
 
 

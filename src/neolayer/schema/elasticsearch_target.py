@@ -40,8 +40,7 @@ class ElasticsearchTarget:
         index = self.endpoint.index(MARKS)
         if await self.client.call("POST", f"/{index}/_refresh", missing=None) is None:
             return []
-        body = {"size": _MOST_MARKS, "query": {"match_all": {}}}
-        answer = await self.client.call("POST", f"/{index}/_search", body)
+        answer = await self.client.call("GET", f"/{index}/_search?size={_MOST_MARKS}")
         found = [_mark(hit["_source"]) for hit in answer["hits"]["hits"]]
         return sorted(found, key=lambda mark: mark.number)
 

@@ -16,6 +16,7 @@ class Line(StrEnum):
     TIMESERIES = "timeseries"
     CLICKHOUSE = "clickhouse"
     MONGODB = "mongodb"
+    ELASTICSEARCH = "elasticsearch"
 
     @property
     def database(self) -> Database | None:
@@ -24,8 +25,8 @@ class Line(StrEnum):
 
     @property
     def suffix(self) -> str:
-        """How its files' names end: those of MongoDB hold commands, as JSON."""
-        return ".mongodb" if self is Line.MONGODB else ".sql"
+        """How its files' names end: those of stores of documents hold commands, as JSON."""
+        return f".{self}" if self in (Line.MONGODB, Line.ELASTICSEARCH) else ".sql"
 
 
 _DATABASES = {
@@ -41,4 +42,6 @@ def lines_at(endpoints: Endpoints, lines: Iterable[Line] = tuple(Line)) -> tuple
     wanted = set(lines)
     if endpoints.mongodb is None:
         wanted.discard(Line.MONGODB)
+    if endpoints.elasticsearch is None:
+        wanted.discard(Line.ELASTICSEARCH)
     return tuple(line for line in Line if line in wanted)

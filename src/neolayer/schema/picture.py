@@ -35,9 +35,9 @@ _PREAMBLE = """\
 async def dump(endpoints: Endpoints, lines: Collection[Line] = tuple(Line)) -> dict[Line, str]:
     """Each line's database as text. Raises EngineUnavailable.
 
-    Not MongoDB's: what its commands made is read back differently by each server.
+    Not those of stores of documents: what was made there is read back differently by each server.
     """
-    drawn = [line for line in Line if line in lines and line is not Line.MONGODB]
+    drawn = [line for line in Line if line in lines and line.suffix == ".sql"]
     return {line: await _dump_line(endpoints, line) for line in drawn}
 
 

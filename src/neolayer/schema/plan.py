@@ -32,7 +32,11 @@ _HINDERS = {
     "ExclusiveLock": "writers wait",
     "AccessExclusiveLock": "readers and writers wait",
 }
-_ENGINES = {Line.CLICKHOUSE: "ClickHouse", Line.MONGODB: "MongoDB"}
+_ENGINES = {
+    Line.CLICKHOUSE: "ClickHouse",
+    Line.MONGODB: "MongoDB",
+    Line.ELASTICSEARCH: "the search server",
+}
 _KNOWN = (
     (r"(CREATE|DROP)\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY", "ShareUpdateExclusiveLock"),
     (r"REINDEX\b.*\bCONCURRENTLY", "ShareUpdateExclusiveLock"),

@@ -17,6 +17,7 @@ from neolayer.engines.endpoints import Endpoints
 from neolayer.errors import MigrationError
 from neolayer.schema.clickhouse_target import open_clickhouse_target, provision_clickhouse
 from neolayer.schema.context_secret import share_context_secret
+from neolayer.schema.elasticsearch_target import open_elasticsearch_target
 from neolayer.schema.files import Direction, Migration, load_migrations, numbered, parse_number
 from neolayer.schema.history import Books, Mark
 from neolayer.schema.lines import Line, lines_at
@@ -177,6 +178,8 @@ async def _open(endpoints: Endpoints, line: Line, patience: Patience | None) -> 
         from neolayer.schema.mongodb_target import open_mongodb_target  # its driver is an extra
 
         return await open_mongodb_target(endpoints.mongodb)
+    if line is Line.ELASTICSEARCH and endpoints.elasticsearch is not None:
+        return await open_elasticsearch_target(endpoints.elasticsearch)
     if line.database is None:
         return await open_clickhouse_target(endpoints.clickhouse)
     return await open_target(endpoints.cluster(line.database), line, patience=patience)

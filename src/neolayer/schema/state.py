@@ -20,6 +20,7 @@ from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.schema.clickhouse_target import QUERIES as CLICKHOUSE_QUERIES
 from neolayer.schema.clickhouse_target import marks_in, query
+from neolayer.schema.elasticsearch_target import read_marks as read_search_marks
 from neolayer.schema.files import Migration, load_migrations
 from neolayer.schema.history import Books, Mark
 from neolayer.schema.lines import Line, lines_at
@@ -119,6 +120,8 @@ async def _read(endpoints: Endpoints, line: Line) -> list[Mark] | None:
         from neolayer.schema.mongodb_target import read_marks  # its driver is an extra
 
         return await read_marks(endpoints.mongodb)
+    if line is Line.ELASTICSEARCH and endpoints.elasticsearch is not None:
+        return await read_search_marks(endpoints.elasticsearch)
     if line.database is None:
         return await _read_clickhouse(endpoints.clickhouse)
     return await _read_postgres(endpoints.cluster(line.database), line.database)

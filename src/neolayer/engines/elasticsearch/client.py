@@ -7,7 +7,6 @@ taking documents apart and together again costs more than all the rest of an ins
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
@@ -75,7 +74,7 @@ class SearchClient:
                 method, self.endpoint.url + path, data=data, headers=headers, allow_redirects=False
             ) as response:
                 text = await response.read()
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as exc:
+        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
             raise self._unavailable(exc) from exc
         if response.status == 404 and missing is not ...:
             return missing

@@ -8,6 +8,7 @@ that was replaced as a whole; a single field that somebody altered by hand is no
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
@@ -40,10 +41,7 @@ class ElasticsearchRows:
         self._client = SearchClient(endpoint)
         self._sink = ElasticsearchSink(endpoint, kept, wait_s=0)
         self._copies = {
-            one.table: copy
-            for one in kept
-            for copy in one.copies
-            if isinstance(copy, SearchCopy)
+            one.table: copy for one in kept for copy in one.copies if isinstance(copy, SearchCopy)
         }
         self._whole: dict[str, list[bool]] = {}
         self.tables = frozenset(self._copies)
@@ -53,10 +51,7 @@ class ElasticsearchRows:
         return Shape(copy.key, copy.columns)
 
     async def summaries(self, table: str, bounds: Sequence[Bound]) -> list[Summary]:
-        ranges = [
-            await self._range(table, low, high)
-            for low, high in zip(bounds, bounds[1:], strict=False)
-        ]
+        ranges = [await self._range(table, low, high) for low, high in pairwise(bounds)]
         filters = {str(place): wanted for place, wanted in enumerate(ranges)}
         answer = await self._search(
             table,

@@ -8,6 +8,7 @@ from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Endpoints
 from neolayer.relay.envelope import outgoing_databases
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
+from neolayer.relay.sinks.elasticsearch import ElasticsearchSink
 from neolayer.relay.sinks.redis import RedisSink
 from neolayer.relay.sinks.sink import Sink
 from neolayer.settings import RelaySettings
@@ -25,6 +26,9 @@ def declared_sinks(
         from neolayer.relay.sinks.mongodb import MongoSink  # its driver is an extra
 
         sinks.append(MongoSink(endpoints.mongodb, classes, wait_s=settings.batch_seconds))
+    if endpoints.elasticsearch is not None:
+        wait_s = settings.batch_seconds
+        sinks.append(ElasticsearchSink(endpoints.elasticsearch, classes, wait_s=wait_s))
     for database in outgoing_databases(classes):
         if endpoints.nats is not None:
             from neolayer.relay.sinks.nats import NatsSink

@@ -103,8 +103,11 @@ class ElasticsearchSink:
         encode = encoder(self._at, copy, changes.relation)
         rejected: list[Rejected] = []
         for part in _parts(
-            (_encoded(encode, changes.relation, row, version, mark) for row, version, mark in latest
-             if version > floor)
+            (
+                _encoded(encode, changes.relation, row, version, mark)
+                for row, version, mark in latest
+                if version > floor
+            )
         ):
             rejected += await self._send(part, copy)
         return rejected
@@ -123,7 +126,9 @@ class ElasticsearchSink:
                 await self._send(part, copy)
         await self._delete(copy, {"range": {"relay.version": {"lt": snapshot.version}}})
 
-    async def _send(self, operations: Sequence[_Operation | Rejected], copy: SearchCopy) -> list[Rejected]:
+    async def _send(
+        self, operations: Sequence[_Operation | Rejected], copy: SearchCopy
+    ) -> list[Rejected]:
         """All operations of a part; what the server is too busy for is sent again, alone."""
         rejected = [one for one in operations if isinstance(one, Rejected)]
         waiting = [one for one in operations if not isinstance(one, Rejected)]
@@ -183,9 +188,9 @@ class ElasticsearchSink:
         return found.get("_source", {})
 
     async def _store_checkpoint(self, version: int) -> None:
-        path = f"/{self._at.index(CHECKPOINTS)}/_doc/{self.name}"
-        await self._client.call("PUT", path, {"version": version, "floors": self._floors})
         self._left = max(self._left, version)
+        path = f"/{self._at.index(CHECKPOINTS)}/_doc/{self.name}"
+        await self._client.call("PUT", path, {"version": self._left, "floors": self._floors})
 
 
 def encoder(at: ElasticsearchEndpoint, copy: SearchCopy, relation: Relation) -> Encode:

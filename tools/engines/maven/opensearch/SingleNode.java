@@ -3,6 +3,7 @@ import java.util.List;
 import java.util.Map;
 import org.opensearch.common.settings.Settings;
 import org.opensearch.env.Environment;
+import org.opensearch.index.reindex.ReindexPlugin;
 import org.opensearch.node.InternalSettingsPreparer;
 import org.opensearch.node.Node;
 import org.opensearch.transport.Netty4Plugin;
@@ -10,7 +11,7 @@ import org.opensearch.transport.Netty4Plugin;
 /** The server without its installer: {@code SingleNode FOLDER PORT} listens on loopback. */
 public class SingleNode extends Node {
     SingleNode(Environment environment) {
-        super(environment, List.of(Netty4Plugin.class), false);
+        super(environment, List.of(Netty4Plugin.class, ReindexPlugin.class), false);
     }
 
     public static void main(String[] arguments) throws Exception {

@@ -19,6 +19,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from redis.exceptions import RedisError
 
 from neolayer.engines.clickhouse import client as clickhouse
+from neolayer.engines.elasticsearch import checkpoint as elasticsearch
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
 from neolayer.errors import NeolayerError, NotSupported
@@ -39,6 +40,7 @@ class Store(StrEnum):
     CLICKHOUSE = "clickhouse"
     REDIS = "redis"
     MONGODB = "mongodb"
+    ELASTICSEARCH = "elasticsearch"
 
 
 ALL_STORES = tuple(Store)
@@ -47,6 +49,7 @@ FED_FROM: dict[Store, tuple[str, ...]] = {
     Store.CLICKHOUSE: ("neolayer",),
     Store.REDIS: ("neolayer",),
     Store.MONGODB: ("neolayer",),
+    Store.ELASTICSEARCH: ("neolayer",),
 }
 
 
@@ -57,7 +60,14 @@ def checkpoint_of(store: Store, database: str) -> str:
 
 def stores_at(endpoints: Endpoints) -> tuple[Store, ...]:
     """The stores for which there is a server."""
-    absent = {Store.MONGODB} if endpoints.mongodb is None else set[Store]()
+    absent = {
+        store
+        for store, at in (
+            (Store.MONGODB, endpoints.mongodb),
+            (Store.ELASTICSEARCH, endpoints.elasticsearch),
+        )
+        if at is None
+    }
     return tuple(store for store in ALL_STORES if store not in absent)
 
 
@@ -193,10 +203,25 @@ async def _mongodb_reader(endpoints: Endpoints, database: str) -> AsyncGenerator
         yield read
 
 
+@asynccontextmanager
+async def _elasticsearch_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
+    at = endpoints.elasticsearch
+    if at is None:
+        raise NotSupported("elasticsearch", "is not configured", hint="set elasticsearch.dsn")
+    async with elasticsearch.reading(at, str(Store.ELASTICSEARCH)) as read_version:
+
+        async def read() -> Position | None:
+            version = await read_version()
+            return Position.from_version(version) if version else None
+
+        yield read
+
+
 _READERS = {
     Store.CLICKHOUSE: _clickhouse_reader,
     Store.REDIS: _redis_reader,
     Store.MONGODB: _mongodb_reader,
+    Store.ELASTICSEARCH: _elasticsearch_reader,
 }
 
 

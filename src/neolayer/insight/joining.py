@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass, MongoCopy
+from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass, MongoCopy, SearchCopy
 from neolayer.freshness import ALL_STORES, Store
 from neolayer.relay.comparing.stores import OPENERS
 
@@ -18,6 +18,7 @@ _STORES: dict[type, str] = {
     ClickHouseCopy: Store.CLICKHOUSE,
     CacheCopy: Store.REDIS,
     MongoCopy: Store.MONGODB,
+    SearchCopy: Store.ELASTICSEARCH,
 }
 _COMPARED = {*OPENERS, Store.REDIS}
 

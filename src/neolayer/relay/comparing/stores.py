@@ -48,6 +48,13 @@ def _mongodb(at: Endpoints, classes: Iterable[DataClass]) -> Comparable:
     return MongoRows(at.mongodb, classes)
 
 
+def _elasticsearch(at: Endpoints, classes: Iterable[DataClass]) -> Comparable:
+    from neolayer.relay.comparing.elasticsearch import ElasticsearchRows
+
+    assert at.elasticsearch is not None, "only stores that are there are opened"
+    return ElasticsearchRows(at.elasticsearch, classes)
+
+
 def cached_rows(at: Endpoints, classes: Iterable[DataClass]) -> CachedRows:
     """The cached rows of these classes; to be closed."""
     return CachedRows(at.redis, classes)
@@ -56,6 +63,7 @@ def cached_rows(at: Endpoints, classes: Iterable[DataClass]) -> CachedRows:
 OPENERS: dict[Store, Callable[[Endpoints, Iterable[DataClass]], Comparable]] = {
     Store.CLICKHOUSE: _clickhouse,
     Store.MONGODB: _mongodb,
+    Store.ELASTICSEARCH: _elasticsearch,
 }
 
 

@@ -19,6 +19,8 @@ from typing import Any, Final
 import orjson
 
 from neolayer.catalogue import DataClass, SearchCopy
+from neolayer.crash_points import crash_point
+from neolayer.engines.elasticsearch.checkpoint import path_of
 from neolayer.engines.elasticsearch.client import SearchClient, reason_of
 from neolayer.engines.endpoints import ElasticsearchEndpoint
 from neolayer.errors import EngineUnavailable
@@ -28,7 +30,6 @@ from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 from neolayer.relay.sinks.tabs import DEAD, LIVE, latest_by_key
 from neolayer.relay.values import JSON, UnfitValue, copied_rows, document_of
 
-CHECKPOINTS: Final = "relay_checkpoints"
 _BULK_BYTES: Final = 8 << 20
 _TOMBSTONES_S: Final = 86_400
 _CLEAR_EVERY_S: Final = 3_600
@@ -83,7 +84,9 @@ class ElasticsearchSink:
                 await self._empty(changes.relation.table, changes.version)
             else:
                 rejected += await self.apply(changes)
+        crash_point("elasticsearch.before_checkpoint")
         await self._store_checkpoint(batches[-1].position)
+        crash_point("elasticsearch.after_checkpoint")
         await self._clear_tombstones()
         return rejected
 
@@ -106,7 +109,7 @@ class ElasticsearchSink:
             (
                 _encoded(encode, changes.relation, row, version, mark)
                 for row, version, mark in latest
-                if version > floor
+                if version >= floor
             )
         ):
             rejected += await self._send(part, copy)
@@ -159,8 +162,25 @@ class ElasticsearchSink:
         )
 
     async def _empty(self, table: str, version: int) -> None:
+        """Remove what a TRUNCATE of that version did.
+
+        A delete by query leaves the next higher version behind, which would refuse the rows that
+        come after it in the same transaction: theirs are removed one by one, under their own.
+        """
         self._floors[table] = version
-        await self._delete(self._copies[table], {"range": {"relay.version": {"lte": version}}})
+        copy = self._copies[table]
+        await self._delete(copy, {"range": {"relay.version": {"lt": version}}})
+        index = self._at.index(copy.index)
+        same = {"query": {"term": {"relay.version": version}}, "size": 1_000, "_source": False}
+        while True:
+            found = await self._client.call("POST", f"/{index}/_search", same)
+            hits = found["hits"]["hits"]
+            if not hits:
+                return
+            head = {"_index": index, "version": version, "version_type": "external_gte"}
+            lines = (orjson.dumps({"delete": head | {"_id": hit["_id"]}}) + b"\n" for hit in hits)
+            await self._client.bulk(b"".join(lines))
+            await self._client.call("POST", f"/{index}/_refresh")
 
     async def _delete(self, copy: SearchCopy, query: dict[str, Any]) -> None:
         index = self._at.index(copy.index)
@@ -183,14 +203,13 @@ class ElasticsearchSink:
     # The checkpoint
 
     async def _stored(self) -> dict[str, Any]:
-        path = f"/{self._at.index(CHECKPOINTS)}/_doc/{self.name}"
-        found = await self._client.call("GET", path, missing={})
+        found = await self._client.call("GET", path_of(self._at, self.name), missing={})
         return found.get("_source", {})
 
     async def _store_checkpoint(self, version: int) -> None:
         self._left = max(self._left, version)
-        path = f"/{self._at.index(CHECKPOINTS)}/_doc/{self.name}"
-        await self._client.call("PUT", path, {"version": self._left, "floors": self._floors})
+        kept = {"version": self._left, "floors": self._floors}
+        await self._client.call("PUT", path_of(self._at, self.name), kept)
 
 
 def encoder(at: ElasticsearchEndpoint, copy: SearchCopy, relation: Relation) -> Encode:

@@ -204,15 +204,16 @@ async def _mongodb_reader(endpoints: Endpoints, database: str) -> AsyncGenerator
 
 
 @asynccontextmanager
-async def _elasticsearch_reader(endpoints: Endpoints) -> AsyncGenerator[Reader]:
+async def _elasticsearch_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[Reader]:
     at = endpoints.elasticsearch
     if at is None:
         raise NotSupported("elasticsearch", "is not configured", hint="set elasticsearch.dsn")
-    async with elasticsearch.reading(at, str(Store.ELASTICSEARCH)) as read_version:
+    sink = checkpoint_of(Store.ELASTICSEARCH, database)
+    async with elasticsearch.reading(at, sink) as read_version:
 
         async def read() -> Position | None:
             version = await read_version()
-            return Position.from_version(version) if version else None
+            return Position.from_version(version, database) if version else None
 
         yield read
 

@@ -24,7 +24,7 @@ from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.sinks.sink import Rejected
+from neolayer.relay.sinks.sink import CopyLost, Rejected
 from neolayer.relay.status import read_state, slot_state
 from neolayer.settings import RelaySettings
 
@@ -81,6 +81,62 @@ async def test_C6_a_sink_that_is_down_holds_back_nothing(relay_scene: RelayScene
     async with relay_scene.relaying(stubborn, other):
         await until(lambda: stubborn.rows == 100)
     assert other.rows == 100
+
+
+class HangingSink(NullSink):
+    """Begins a write and does not end it until `free` is set."""
+
+    name = "hanging"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        await self.free.wait()
+        return await super().write(batches)
+
+
+async def test_C7_a_slow_sink_delays_no_other(relay_scene: RelayScene) -> None:
+    """While one sink has not ended its first write, the others have every later commit."""
+    slow, other = HangingSink(), NullSink()
+    async with relay_scene.relaying(slow, other, relay_scene.redis_sink()):
+        await until(relay_scene.is_streaming)
+        for step in range(5):
+            position = relay_scene.sql(HUNDRED if not step else "UPDATE accounts SET amount = 1")
+            await relay_scene.arrives_at(other, position)
+            await relay_scene.arrives(position, Store.REDIS)
+        assert slow.rows == 0 and other.rows == 500
+        slow.free.set()
+        await relay_scene.arrives_at(slow, position)
+    assert slow.rows == 500
+
+
+class RestoredSink(NullSink):
+    """Can be put back to what it had before, as a store that was restored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.put_back_to: int | None = None
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        if self.put_back_to is not None:
+            self.position, self.put_back_to = self.put_back_to, None
+            raise CopyLost(self.name)
+        return await super().write(batches)
+
+
+async def test_a_sink_that_was_put_back_is_given_what_it_lacks(relay_scene: RelayScene) -> None:
+    """From its own older checkpoint on, out of the log: nothing is left out, nothing is copied."""
+    sink, behind = RestoredSink(), HangingSink()  # the one that hangs keeps the log
+    async with relay_scene.relaying(sink, behind):
+        await until(lambda: sink.position is not None)
+        before = sink.position
+        await relay_scene.arrives_at(sink, relay_scene.sql(HUNDRED))
+        sink.put_back_to = before
+        await relay_scene.arrives_at(sink, relay_scene.sql("UPDATE accounts SET amount = 1"))
+        behind.free.set()
+    assert sink.rows == 300 and sink.copies == 0
 
 
 async def test_what_is_not_on_our_disk_is_not_confirmed(
@@ -193,6 +249,24 @@ async def test_C12_a_slot_that_was_dropped_is_made_anew_and_the_copy_starts_over
         position = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (500, 'after')")
         await relay_scene.arrives(position)
         await relay_scene.same()
+
+
+async def test_C12_a_log_that_was_lost_costs_only_what_lags(
+    relay_scene: RelayScene, tmp_path: Path
+) -> None:
+    """Another machine takes over with an empty folder: sinks that had everything go on, the one
+    that lagged copies."""
+    current, lagging = NullSink(), StubbornSink()
+    async with relay_scene.relaying(current, lagging):
+        await until(relay_scene.is_streaming)
+        position = relay_scene.sql(HUNDRED)
+        await relay_scene.arrives_at(current, position)
+        await until(lambda: relay_scene.confirmed() >= position.lsn)
+    relay_scene.folder = tmp_path / "other machine"
+    lagging.willing.set()
+    async with relay_scene.relaying(current, lagging):
+        await relay_scene.arrives_at(lagging, relay_scene.sql("UPDATE accounts SET amount = 1"))
+    assert (current.copies, lagging.copies) == (0, 1)
 
 
 @pytest.mark.parametrize("relay_runs", [False, True])

@@ -14,6 +14,8 @@ from typing import Final
 
 import structlog
 
+from neolayer.errors import RelayError
+
 _RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
@@ -23,7 +25,7 @@ _log = structlog.get_logger()
 async def hold_folder(folder: Path | None, stop: asyncio.Event) -> AsyncGenerator[Path | None]:
     """The folder, once no other relay works in it; None where `stop` is set before.
 
-    Without a folder a temporary one, which is gone at the end.
+    Without a folder a temporary one, which is gone at the end. Raises RelayError.
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
@@ -42,8 +44,11 @@ async def hold_folder(folder: Path | None, stop: asyncio.Event) -> AsyncGenerato
 
 
 def _open_lock(folder: Path) -> int:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise RelayError(f"the relay cannot work in {folder}: {exc.strerror or exc}") from exc
 
 
 def _try_lock(lock: int) -> bool:

@@ -144,7 +144,7 @@ class Lane:
         for batch in batches:
             self.state.written_rows += batch.rows
             self.state.committed_at = batch.committed_at or self.state.committed_at
-        self._reached(batches[-1].position)
+        self._reached(max(self.position, batches[-1].position))
 
     def _park(self, rejected: Sequence[Rejected]) -> None:
         for one in rejected:
@@ -152,7 +152,7 @@ class Lane:
             self._logger.error("a change is refused for ever", table=one.table, cause=one.cause)
 
     def _reached(self, position: int) -> None:
-        self.position = self.needs = max(self.position, position)
+        self.position = self.needs = position
         self._moved.set()
 
     async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -18,7 +18,7 @@ from tests.fixtures.batches import (
     events,
 )
 
-from neolayer.relay.changes import DELETE, INSERT, UNCHANGED, UPDATE, Truncation
+from neolayer.relay.changes import DELETE, INSERT, UNCHANGED, UPDATE, UPDATE_WITH_OLD, Truncation
 from neolayer.relay.envelope import Envelopes, Outgoing, topic_of
 from neolayer.relay.sinks.sink import Rejected
 
@@ -91,6 +91,19 @@ def test_a_state_goes_out_with_every_change() -> None:
     assert len({one["id"] for one in told}) == 3
 
 
+def test_a_row_that_gets_another_key_leaves_the_old_one() -> None:
+    """Whoever keeps rows by key must hear that nothing is under the old one."""
+    old, new = ["1", "ann", "1", None], ["2", "ann", "1", None]
+    moved = changes(COINS, (at(1), UPDATE_WITH_OLD, moved_row(old, new)))
+    made = outgoing(envelopes().of([batch(moved, position=at(1))]))
+    assert [(one.type, one.key) for one in made] == [("coins.deleted", "1"), ("coins.updated", "2")]
+
+
+def moved_row(old: list[str | None], new: list[str | None]) -> list[object]:
+    """An update as the log packs it: a width of two bytes before each row, and the mark N."""
+    return [0, len(old), *old, ord("N"), 0, len(new), *new]
+
+
 def test_C14_what_is_read_again_bears_the_same_identity() -> None:
     """However the commits are cut into batches, and also of a commit that comes in pieces."""
     rows = [(at(1), INSERT, [str(n), "ann", "1", None]) for n in range(6)]
@@ -139,9 +152,10 @@ async def test_a_snapshot_tells_events_as_they_were_and_states_as_copied() -> No
     for table in sorted(envelopes().tables):
         async for page in envelopes().copied(snapshot, table):
             told += [msgspec.json.decode(one.body) for one in outgoing(page)]
-    assert [one["type"] for one in told] == ["wallet.created", "coins.copied"]
+    types = [one["type"] for one in told]
+    assert types == ["wallet.created", "coins.truncated", "coins.copied"]
     assert told[0]["id"] == row[1] and told[0]["version"] == str(at(9))
-    assert told[1]["data"]["owner"] == "ann"
+    assert told[2]["data"]["owner"] == "ann"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@
 Where a table's rows are events (`OutgoingCopy.event`), each insert is one envelope and its id is
 the event's. Elsewhere each change is one, and its id counts the table's changes within their
 commit, so that a change that is read again bears the same id. Of a row that is deleted, `data` has
-the key.
+the key. A copy from a snapshot begins with `truncated`, and then each row is `copied`.
 """
 
 from __future__ import annotations
@@ -90,6 +90,11 @@ class Outgoing:
     body: bytes
     time: str | None
     refuse: Callable[[str], Rejected]
+
+    @property
+    def concerns_all(self) -> bool:
+        """Whether it is about every key: a table was emptied."""
+        return not self.key
 
 
 Made: TypeAlias = Outgoing | Rejected
@@ -195,6 +200,8 @@ class Envelopes:
         relation = await snapshot.describe(table, columns)
         maker = _Maker(self._database, one, copy, relation)
         counter = _Counter(snapshot.version, {})
+        if copy.event is None:  # what follows is all there is
+            yield list(maker.truncation(snapshot.version, counter, None, mark=":copy"))
         async for block in snapshot.rows(table, columns):
             yield [maker.copied(row, snapshot.version, counter) for row in copied_rows(block)]
 
@@ -240,13 +247,21 @@ class _Maker:
         self._instant = value_of(_INSTANT, JSON)
 
     def changes(self, changes: TableChanges, counter: _Counter, time: str | None) -> Iterator[Made]:
-        for version, kind, row, _ in changes.changes():
+        for version, kind, row, old in changes.changes():
             if self._copy.event is not None:
                 if kind == INSERT:
                     yield self._guarded(self._of_event, row, version, kind)
                 continue
+            if old is not None and self._has_other_key(old, row):
+                number = counter.next(self._name, version)
+                yield self._guarded(self._of_state, old, version, DELETE, number, time)
             number = counter.next(self._name, version)
             yield self._guarded(self._of_state, row, version, kind, number, time)
+
+    def _has_other_key(self, old: Row, row: Row) -> bool:
+        """Whether the row was under another key before, which nobody is under now."""
+        before = [old[place] for place in self._key_places]
+        return NULL not in before and before != [row[place] for place in self._key_places]
 
     def copied(self, row: Row, version: int, counter: _Counter) -> Made:
         if self._copy.event is not None:
@@ -254,12 +269,14 @@ class _Maker:
         number = counter.next(self._name, version)
         return self._guarded(self._of_state, row, version, None, number, None)
 
-    def truncation(self, version: int, counter: _Counter, time: str | None) -> Iterator[Made]:
+    def truncation(
+        self, version: int, counter: _Counter, time: str | None, *, mark: str = ""
+    ) -> Iterator[Made]:
         if self._copy.event is not None:
             return
         number = counter.next(self._name, version)
         yield self._outgoing(
-            id=f"{self._name}:{version:x}:{number}",
+            id=f"{self._name}:{version:x}:{number}{mark}",
             type=f"{self._name}.truncated",
             tenant=None,
             subject=self._topic,

@@ -14,7 +14,7 @@ it. Headers say id and type, so that a reader need not look inside.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -235,10 +235,29 @@ class _Producer:
             if error is not None and error.name() in _TOO_LARGE:
                 refused[place] = error.str()
 
+        topic = f"{self._endpoint.prefix}.{one.topic}"
+        for partition in self._partitions(topic) if one.concerns_all else [-1]:
+            self._send_to(topic, partition, place, one, refused, answered)
+
+    def _partitions(self, topic: str) -> list[int]:
+        """What concerns all keys goes to all partitions, or some readers would not hear of it."""
+        return sorted(self._producer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions)
+
+    def _send_to(
+        self,
+        topic: str,
+        partition: int,
+        place: int,
+        one: Outgoing,
+        refused: dict[int, str],
+        answered: Callable[[Any, Any], None],
+    ) -> None:
+        """`partition` -1: the one of its key."""
         while True:
             try:
                 self._producer.produce(
-                    f"{self._endpoint.prefix}.{one.topic}",
+                    topic,
+                    partition=partition,
                     key=f"{one.tenant or ''}:{one.key}",
                     value=one.body,
                     headers={"id": one.id, "type": one.type, "subject": one.subject},

@@ -1,0 +1,84 @@
+"""NATS and Kafka, held to the contract that all sinks share.
+
+What their store holds is what a consumer has that keeps each key's newest version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from tests.engines.test_kafka_sink import read
+from tests.engines.test_nats_sink import stored
+from tests.fixtures.fix_kafka import KafkaBroker
+from tests.fixtures.fix_nats import NatsServer
+from tests.fixtures.sink_suite import COLUMNS, KEY, THINGS, SinkCase, SinkSuite
+
+from neolayer.catalogue import OutgoingCopy
+from neolayer.engines.endpoints import KafkaEndpoint
+from neolayer.relay.sinks.kafka import KafkaSink
+from neolayer.relay.sinks.nats import NatsSink
+
+pytestmark = pytest.mark.engines
+OUTGOING = dataclasses.replace(THINGS, copies=(OutgoingCopy("things.{owner}", KEY, COLUMNS),))
+
+
+def folded(envelopes: Iterable[Mapping[str, Any]]) -> dict[Any, Any]:
+    """A reader's view: the newest version of each key, and what emptied the table."""
+    newest: dict[Any, tuple[int, Any]] = {}
+    floor = 0
+    for one in envelopes:
+        version = int(one["version"])
+        if one["type"] == "things.truncated":
+            floor = max(floor, version)
+            newest = {key: kept for key, kept in newest.items() if kept[0] > version}
+            continue
+        key = (one["data"]["owner"], one["data"]["id"])
+        if version < floor or version < newest.get(key, (0, None))[0]:
+            continue
+        gone = one["type"] == "things.deleted"
+        newest[key] = (version, None if gone else (one["data"]["note"],))
+    return {key: note[0] for key, (_, note) in newest.items() if note is not None}
+
+
+class NatsCase(SinkCase):
+    checkpoint_step = "neolayer.relay.sinks.nats.NatsSink._move_to"
+
+    def __init__(self, server: NatsServer) -> None:
+        self.server = server
+
+    def sink(self) -> NatsSink:
+        return NatsSink(self.server.endpoint(), [OUTGOING])
+
+    async def rows(self) -> Mapping[Any, Any]:
+        return folded(envelope for _, envelope in await stored(self.server, whole=True))
+
+
+class TestNats(SinkSuite):
+    @pytest.fixture
+    def case(self, nats_server: NatsServer) -> SinkCase:
+        return NatsCase(nats_server)
+
+
+class KafkaCase(SinkCase):
+    """Checkpoint and data are one transaction: nobody dies between them."""
+
+    def __init__(self, endpoint: KafkaEndpoint) -> None:
+        self.endpoint = endpoint
+
+    def sink(self) -> KafkaSink:
+        return KafkaSink(self.endpoint, [OUTGOING])
+
+    async def rows(self) -> Mapping[Any, Any]:
+        messages = read(self.endpoint, "things")
+        return folded(msgspec.json.decode(message.value()) for message in messages)
+
+
+class TestKafka(SinkSuite):
+    @pytest.fixture
+    def case(self, kafka_broker: KafkaBroker) -> SinkCase:
+        return KafkaCase(kafka_broker.endpoint(f"t{secrets.token_hex(4)}"))

@@ -131,3 +131,37 @@ def test_what_is_no_query(layer: Layer, statement: str, sentence: str) -> None:
     first, *rest = run.stderr.splitlines()
     assert first == f"error: {sentence}"
     assert all(line.startswith("hint: ") for line in rest)
+
+
+def test_a_query_waits_for_a_position_and_says_which_one_it_reflects(
+    layer: Layer, at: Endpoints
+) -> None:
+    """What was committed before is in the answer; what never comes is said with the distance; and
+    the copies of a layer that has just begun are equal."""
+    with psycopg.connect(at.postgres.dsn(Role.ADMIN), autocommit=True) as admin:
+        admin.execute(
+            "INSERT INTO blockchain.networks (name, chain_id, network_type)"
+            " VALUES ('waiting', 4242, 'evm')"
+        )
+        (lsn,) = admin.execute("SELECT pg_current_wal_flush_lsn()").fetchone() or ("",)
+    position = f"neolayer:1:{lsn}"
+    count = "SELECT count() AS n FROM networks WHERE chain_id = 4242"
+    answer = layer.run("query", "analytics", count, "--at-least", position, "--json")
+    assert json.loads(answer.stdout) == [{"n": 1}], answer.stderr
+    assert answer.stderr.startswith("as of neolayer:1:")
+    early = layer.run(
+        *("query", "analytics", count, "--at-least", "neolayer:1:FF/0", "--wait", "0")
+    )
+    assert early.returncode == 4 and "bytes of log behind" in early.stderr
+    wrong = layer.run("query", "analytics", count, "--at-least", "yesterday")
+    assert wrong.returncode == 2 and "not a position: 'yesterday'" in wrong.stderr
+    compared = layer.run("reconcile", "--table", "networks")
+    assert compared.returncode == 0, compared.stderr
+    assert "blockchain.networks in clickhouse: 0 differences as of neolayer:1:" in compared.stdout
+    found = json.loads(layer.run("where", "network", "waiting", "--json").stdout)
+    assert {copy["engine"]: copy["state"] for copy in found[0]["copies"]} == {
+        "postgres": "same",
+        "clickhouse": "same",
+    }
+    stores = layer.status()["stores"]
+    assert {one["store"] for one in stores} >= {"clickhouse", "redis"}

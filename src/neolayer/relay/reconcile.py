@@ -31,6 +31,7 @@ from neolayer.relay.snapshot import ExportedSnapshot
 _CHUNK_ROWS = 1 << 20  # sums of halves of so many digests are exact in a double
 _FANOUT = 16
 _LEAF_ROWS = 1_024
+_DENSE_ROWS = 8_192  # where most ranges differ, fewer and larger lists
 _ROUNDS = 4
 _MOST_IN_DOUBT = 20_000
 _MOST_NAMED = 1_000
@@ -243,7 +244,7 @@ class _Reconciling:
             if _is_leaf(our, their):
                 yield low, high
             elif is_dense or our.rows <= _LEAF_ROWS:
-                cuts = await source.bounds(low, high, _LEAF_ROWS)
+                cuts = await source.bounds(low, high, _DENSE_ROWS)
                 for leaf in pairwise([low, *cuts, high]):
                     yield leaf
             else:
@@ -270,12 +271,12 @@ class _Reconciling:
         """The store's rows of a range, page by page; a page begins with the last one's end."""
         last: Key | None = None
         while True:
-            page = await self._rows.entries(self._table, last or low, high, _LEAF_ROWS + 1)
+            page = await self._rows.entries(self._table, last or low, high, _DENSE_ROWS + 1)
             self.report.transfers += 1
             for entry in page:
                 if entry.key != last:
                     yield entry
-            if len(page) <= _LEAF_ROWS:
+            if len(page) <= _DENSE_ROWS:
                 return
             last = page[-1].key
 

@@ -167,13 +167,10 @@ class SourceTable:
         wanted = [key for key in dict.fromkeys(keys) if all(map(fits, self._key, key))]
         if not wanted:
             return {}
-        statement = sql.SQL("SELECT {}, t.* FROM {} AS t WHERE {} IN ({})").format(
-            self._key_array(),
-            self._table,
-            _row(self._ordered_key()),
-            _list(_row(self._places(key)) for key in wanted),
+        joined, values = self._joined(wanted)
+        statement = sql.SQL("SELECT {}, t.* FROM {} AS t JOIN {}").format(
+            self._key_array(), self._table, joined
         )
-        values = [part for key in wanted for part in key]
         found: dict[Key, dict[str, Any]] = {}
         for row in await self._snapshot.named_rows(statement, values):
             key = row.pop("array")
@@ -183,19 +180,35 @@ class SourceTable:
     async def _rows(self, keys: Sequence[Key]) -> dict[Key, list[Value]]:
         if not keys:
             return {}
-        wanted = _list(_row(self._places(key)) for key in keys)
-        statement = sql.SQL("SELECT {}, {} FROM {} WHERE {} IN ({})").format(
+        joined, values = self._joined(keys)
+        statement = sql.SQL("SELECT {}, {} FROM {} JOIN {}").format(
             self._key_array(),
             _list(column.text for column in self._columns),
             self._table,
-            _row(self._ordered_key()),
-            wanted,
+            joined,
         )
-        values = [part for key in keys for part in key]
         return {
             tuple(key): [NULL if text is None else text.encode() for text in row]
             for key, *row in await self._snapshot.query(statement, values)
         }
+
+    def _joined(self, keys: Sequence[Key]) -> tuple[sql.Composable, list[list[str]]]:
+        """These keys as rows to join the table with, and an array of values for each column.
+
+        So the planner knows how many there are, and looks each up or reads the table once.
+        """
+        names = [sql.Identifier(f"wanted_{number}") for number in range(len(self._key))]
+        same = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(column.ordered(sql.Identifier(column.name)), wanted)
+            for column, wanted in zip(
+                self._key,
+                (column.ordered(name) for column, name in zip(self._key, names, strict=True)),
+                strict=True,
+            )
+        )
+        arrays = _list(sql.SQL("%s::text[]") for _ in names)
+        joined = sql.SQL("unnest({}) AS wanted ({}) ON {}").format(arrays, _list(names), same)
+        return joined, [list(part) for part in zip(*keys, strict=True)]
 
     def _only_key(self, key: Key) -> list[Value]:
         names = dict(zip((column.name for column in self._key), key, strict=True))

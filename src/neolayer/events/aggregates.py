@@ -89,6 +89,8 @@ class Aggregates:
         if start is None and page.snapshot is not None:  # nobody can read it any more
             page = await self._page(aggregate, stream_id, after=0, snapshots=False)
         loaded = start or Loaded(aggregate.initial)
+        if page.is_archived:
+            return await self._from_archive(aggregate, stream_id)
         while True:
             loaded = await self._evolved(aggregate, loaded, page)
             if page.count < PAGE_EVENTS:
@@ -189,6 +191,13 @@ class Aggregates:
         version = loaded.version + page.count
         return Loaded(state, version, loaded.snapshot, loaded.subjects | about)
 
+    async def _from_archive(self, aggregate: Aggregate[S], stream_id: UUID) -> Loaded[S]:
+        """A closed stream, whose events lie in the object store."""
+        state, version = aggregate.initial, 0
+        async for event, recorded in self.events.read_stream(stream_id):
+            state, version = aggregate.evolve(state, event), recorded.version
+        return Loaded(state, version)
+
     # Snapshots
 
     def _keep(
@@ -256,6 +265,7 @@ class _Page:
     snapshot_key: str | None
     count: int
     events: str | None
+    is_archived: bool
 
 
 def decoded(

@@ -38,7 +38,8 @@ SELECT
                 ',' ORDER BY l.event_version
             ) || ']'
         FROM later AS l
-    );
+    ),
+    EXISTS (SELECT FROM public.archived_streams AS a WHERE a.aggregate_id = %(stream)s::uuid);
 
 -- take_snapshot --
 -- Keep a state; where somebody has kept one of that version meanwhile, theirs stays.

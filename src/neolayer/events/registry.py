@@ -25,6 +25,7 @@ from uuid import UUID
 import msgspec
 
 from neolayer.events.errors import BadEventType, UndecodableEvent, UnknownEventType
+from neolayer.events.model import CLOSED_TYPE
 from neolayer.events.personal import personal_fields
 from neolayer.events.upcasting import Data, Upcaster, require_complete, upcast
 
@@ -153,6 +154,15 @@ def _require_subject(
         raise BadEventType(f"{name}: the subject is a field of type UUID, {subject!r} is none")
 
 
+class StreamClosed(msgspec.Struct, frozen=True):
+    """The last event of a stream that was closed, whatever its category."""
+
+
+_CLOSED = EventType(
+    CLOSED_TYPE, "", 1, StreamClosed, None, (), {}, msgspec.json.Decoder[Event](StreamClosed)
+)
+
+
 class Registry:
     """The types of every category, by class and by name. Raises BadEventType."""
 
@@ -185,6 +195,8 @@ class Registry:
     def named(self, category: str, name: str) -> EventType:
         """The type of a stored event. Raises UnknownEventType."""
         found = self._by_name.get((category, name))
+        if found is None and name == CLOSED_TYPE:
+            return _CLOSED
         if found is None:
             raise UnknownEventType(
                 f"nothing is registered for events {name!r} of category {category!r}",

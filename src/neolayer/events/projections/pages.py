@@ -7,7 +7,7 @@ what it writes and how far it came are the caller's to commit together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -39,16 +39,18 @@ END: Final = Place(2**64 - 1, 2**63 - 1)
 @dataclass(frozen=True, slots=True)
 class Reach:
     """Which events a page may hold: behind `after`, up to `up_to`; `settled` keeps below the oldest
-    running transaction; `seen` leaves out what that snapshot had seen."""
+    running transaction; `seen` leaves out what that snapshot had seen; `archived` adds what was
+    fetched from the archive (see `archived.py`)."""
 
     after: Place = BEGINNING
     up_to: Place = END
     settled: bool = True
     seen: str | None = None
+    archived: bool = False
 
     def behind(self, place: Place) -> Reach:
         """The rest of it."""
-        return Reach(place, self.up_to, self.settled, self.seen)
+        return replace(self, after=place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ async def read_page(
     Raises ProjectionFailed where one cannot be decoded: then with what came before it left out too.
     """
     cursor = await connection.execute(
-        QUERIES.page,
+        QUERIES.page_with_archive if reach.archived else QUERIES.page,
         {
             "types": target.types,
             "transaction": str(reach.after.transaction),

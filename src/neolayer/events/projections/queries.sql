@@ -46,6 +46,71 @@ WHERE
 ORDER BY e.transaction_id, e.position
 LIMIT %(limit)s;
 
+-- page_with_archive --
+-- The same with the events of archived streams, which were put into a temporary table.
+SELECT
+    e.transaction_id::text, e.position, e.tenant_id, e.event_id, e.aggregate_id,
+    e.aggregate_type, e.event_type, e.event_version, e.schema_version, e.created_at, e.user_id,
+    CASE WHEN e.event_type = ANY(%(types)s) THEN e.event_data::text END
+FROM (
+    SELECT
+        t.transaction_id, t.position, t.tenant_id, t.event_id, t.aggregate_id, t.aggregate_type,
+        t.event_type, t.event_version, t.schema_version, t.created_at, t.user_id, t.event_data
+    FROM public.events AS t
+    UNION ALL
+    SELECT
+        a.transaction_id, a.position, a.tenant_id, a.event_id, a.aggregate_id, a.aggregate_type,
+        a.event_type, a.event_version, a.schema_version, a.created_at, a.user_id, a.event_data
+    FROM pg_temp.archived_events AS a
+) AS e
+WHERE
+    (e.transaction_id, e.position) > (%(transaction)s::text::xid8, %(position)s::bigint)
+    AND (e.transaction_id, e.position)
+    <= (%(to_transaction)s::text::xid8, %(to_position)s::bigint)
+    AND (NOT %(settled)s::boolean OR e.transaction_id < pg_snapshot_xmin(pg_current_snapshot()))
+    AND (
+        %(seen)s::text IS NULL
+        OR NOT pg_visible_in_snapshot(e.transaction_id, %(seen)s::text::pg_snapshot)
+    )
+ORDER BY e.transaction_id, e.position
+LIMIT %(limit)s;
+
+-- archived_segments --
+-- Where the events of archived streams lie.
+SELECT s.tenant_id, s.aggregate_id, s.object_key, s.object_hash FROM public.archived_streams AS s;
+
+-- make_archived_events --
+-- Their place while a read model is made from all of history.
+CREATE TEMPORARY TABLE archived_events AS
+SELECT
+    t.transaction_id, t.position, t.tenant_id, t.event_id, t.aggregate_id, t.aggregate_type,
+    t.event_type, t.event_version, t.schema_version, t.created_at, t.user_id, t.event_data
+FROM public.events AS t
+WITH NO DATA;
+
+-- put_archived_events --
+-- A segment's lines as rows.
+INSERT INTO pg_temp.archived_events
+SELECT
+    (j.l ->> 14)::xid8, (j.l ->> 15)::bigint, (j.l ->> 0)::uuid, (j.l ->> 1)::uuid,
+    (j.l ->> 2)::uuid, j.l ->> 3, j.l ->> 4, (j.l ->> 5)::int, (j.l ->> 12)::int,
+    (j.l ->> 11)::timestamptz, (j.l ->> 8)::uuid, j.l -> 6
+FROM unnest(%(lines)s::text []) AS u (line)
+CROSS JOIN LATERAL (SELECT u.line::jsonb) AS j (l);
+
+-- drop_archived_events --
+-- They were needed once.
+DROP TABLE pg_temp.archived_events;
+
+-- archived_after --
+-- Whether events behind a place lie in the archive.
+SELECT EXISTS (
+    SELECT FROM public.archived_streams AS s
+    WHERE
+        (s.last_transaction_id, s.last_position)
+        > (%(transaction)s::text::xid8, %(position)s::bigint)
+);
+
 -- save --
 -- How far it has come now, in the transaction of what it wrote.
 UPDATE public.projections

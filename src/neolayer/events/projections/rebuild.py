@@ -26,6 +26,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.events.errors import ProjectionNotReady
 from neolayer.events.model import Place
 from neolayer.events.projections import tables
+from neolayer.events.projections.archived import archived_streams, fetch_archived
 from neolayer.events.projections.certificate import Certificate, certify, digest_of
 from neolayer.events.projections.differences import Difference, differences
 from neolayer.events.projections.domain import Domain
@@ -82,22 +83,33 @@ async def ensure(at: Endpoints, domain: Domain) -> list[str]:
         for projection in domain.projections:
             state = await _state(owner, projection, Slot.LIVE)
             if state is None:
-                await _make(owner, domain, projection)
+                await _make(owner, at, domain, projection)
                 made.append(projection.name)
             elif projection.mode is Mode.INLINE:
                 require_shape(Target.of(projection, domain.registry), state.mark)
     return made
 
 
-async def _make(owner: Connection, domain: Domain, projection: AnyProjection) -> None:
+async def _make(
+    owner: Connection, at: Endpoints, domain: Domain, projection: AnyProjection
+) -> None:
     async with _turn(owner):
         if await _state(owner, projection, Slot.LIVE) is not None:
             return  # another program was first
         await tables.create(owner, projection, Slot.LIVE)
         await _register(owner, projection, Slot.LIVE, "active")
-        if projection.mode is Mode.INLINE:
+        inline, archived = projection.mode is Mode.INLINE, bool(await archived_streams(owner))
+        if archived:
+            await fetch_archived(owner, at)
+        if inline:
             await owner.execute(QUERIES.hold_appends)
-            await catch_up(owner, Target.of(projection, domain.registry), Reach(settled=False))
+        if inline or archived:
+            reach = Reach(settled=not inline, archived=archived)
+            page = await catch_up(owner, Target.of(projection, domain.registry), reach)
+            if page is not None and not inline:
+                await save(owner, projection.name, page)
+        if archived:
+            await owner.execute(QUERIES.drop_archived_events)
 
 
 async def rebuild(
@@ -121,21 +133,26 @@ async def rebuild(
             await tables.create(owner, projection, Slot.NEXT)
             await _register(owner, projection, Slot.NEXT, "rebuilding")
         target, done = Target.of(projection, domain.registry, Slot.NEXT), 0
-        while looked_at := await _next_page(owner, target, page_events):
+        fetched = await fetch_archived(owner, at)
+        while looked_at := await _next_page(owner, target, page_events, archived=bool(fetched)):
             done += looked_at
             on_progress(done)
+        if await archived_streams(owner) != fetched:
+            raise ProjectionNotReady(
+                f"streams were archived while {name} was rebuilt",
+                hint=f"neolayer projections rebuild {name}",
+            )
         return await _compare(owner, domain, projection)
 
 
-async def _next_page(owner: Connection, target: Target, limit: int) -> int:
+async def _next_page(owner: Connection, target: Target, limit: int, *, archived: bool) -> int:
     """Up to where the live table is, so that the new one is never ahead of it."""
     projection = target.projection
     async with owner.transaction():
         live = await _known(owner, projection, Slot.LIVE)
         mine = await _known(owner, projection, Slot.NEXT)
-        reach = Reach(mine.place)
-        if projection.mode is Mode.ASYNC:
-            reach = Reach(mine.place, live.place)
+        up_to = live.place if projection.mode is Mode.ASYNC else END
+        reach = Reach(mine.place, up_to, archived=archived)
         page = await read_page(owner, target, reach, limit=limit)
         if page is None:
             return 0
@@ -260,11 +277,23 @@ async def _align(owner: Connection, domain: Domain, projection: AnyProjection, s
     else:
         after = mine.place if mine.seen is None else _before_all_unseen(mine.seen)
         reach = Reach(after, settled=False, seen=mine.seen)
+    await _require_unarchived(owner, projection, reach.after)
     page = await catch_up(owner, target, reach)
     if page is not None:
         await save(owner, projection.slot_name(slot), page)
         return page.last
     return max(mine.place, live.place)
+
+
+async def _require_unarchived(owner: Connection, projection: AnyProjection, after: Place) -> None:
+    """Refuse to catch up past events that lie in the archive. Raises ProjectionNotReady."""
+    place = {"transaction": str(after.transaction), "position": after.index}
+    row = await (await owner.execute(QUERIES.archived_after, place)).fetchone()
+    if row is not None and row[0]:
+        raise ProjectionNotReady(
+            f"streams were archived since this table of {projection.name} was made",
+            hint=f"neolayer projections rebuild {projection.name}",
+        )
 
 
 def _before_all_unseen(snapshot: str) -> Place:

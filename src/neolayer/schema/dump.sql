@@ -3160,6 +3160,11 @@ BEGIN
             AND p.partition = (hashtextextended(of_stream::text, 0) & 1073741823) % s.partitions
             AND (p.transaction_id, p.position) < (closing.transaction_id, closing.position)
     ) OR EXISTS (
+        SELECT FROM public.projections p
+        WHERE p.mode = 'async' AND p.projection_name NOT LIKE '%:%'
+            AND (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
+            < (closing.transaction_id, closing.position)
+    ) OR EXISTS (
         SELECT FROM public.parked_events k WHERE k.tenant_id = asking AND k.aggregate_id = of_stream
     ) THEN
         RETURN 'unread';

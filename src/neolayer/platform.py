@@ -281,11 +281,13 @@ def data_classes() -> tuple[DataClass, ...]:
     from neolayer.identity import catalogue as identity
     from neolayer.keys import catalogue as keys
     from neolayer.outbox import catalogue as outbox
+    from neolayer.relay import catalogue as relay
     from neolayer.tenancy import catalogue as tenancy
     from neolayer.wallets import catalogue as wallets
     from neolayer.webhooks import catalogue as webhooks
 
-    rooms = (chain, audit, keys, tenancy, identity, wallets, enclave, events, outbox, webhooks)
+    core = (chain, audit, keys, tenancy, identity, wallets, enclave)
+    rooms = (*core, events, outbox, webhooks, relay)
     return tuple(one for room in rooms for one in room.CLASSES)
 
 

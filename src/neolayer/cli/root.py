@@ -35,6 +35,7 @@ COMMANDS = {
     "demo": "demo",
     "ingest": "ingest",
     "query": "query",
+    "relay": "relay",
     "reconcile": "reconcile",
     "where": "where",
     "migrate": "migrate",

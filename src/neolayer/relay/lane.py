@@ -33,6 +33,7 @@ _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 10.0
 
 SnapshotMaker = Callable[[], AbstractAsyncContextManager[Snapshot]]
+Park = Callable[[Sequence[Rejected]], Awaitable[None]]
 T = TypeVar("T")
 
 
@@ -40,16 +41,27 @@ class Lane:
     """One sink's way through the log.
 
     `position` is what the sink has durably. `needs` is the position from which on the log must be
-    kept for it, None while it needs nothing. `working` is false while the sink opens or copies, and
-    while it fails.
+    kept for it, None while it needs nothing. Whoever holds `turn` may write to the sink beside it.
     """
 
-    def __init__(self, sink: Sink, log: SegmentLog, *, rows: int, state: LaneState) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        log: SegmentLog,
+        *,
+        rows: int,
+        state: LaneState,
+        park: Park | None = None,
+    ) -> None:
         self.sink = sink
         self.state = state
         self.position = 0
         self.needs: int | None = log.start
-        self.working = False
+        self.turn = asyncio.Lock()
+        self._is_well = False
+        self._going = asyncio.Event()
+        self._going.set()
+        self._park_letters = park
         self._log = log
         self._rows = rows
         self._mark = WriteMark(log.folder / f"{sink.name}.mark")
@@ -62,13 +74,31 @@ class Lane:
         """How much of the log the sink has still to be given."""
         return self._cursor.unread_bytes if self._cursor else self._log.held_bytes
 
+    @property
+    def working(self) -> bool:
+        """False while the sink opens or copies, while it fails, and while it is paused."""
+        return self._is_well and self._going.is_set()
+
+    def pause(self) -> None:
+        """Let the sink have nothing more; a write under way ends."""
+        if self._going.is_set():
+            self._going.clear()
+            self._moved.set()
+            self._logger.info("paused")
+
+    def resume(self) -> None:
+        """Go on where it was, as far as the log still goes back."""
+        if not self._going.is_set():
+            self._going.set()
+            self._logger.info("goes on")
+
     async def run(self, snapshot: SnapshotMaker) -> None:
         """Serve the sink until cancelled."""
         while True:
             try:
                 await self._follow(await self._until_done(partial(self._open, snapshot)))
             except (CutOff, CopyLost) as exc:
-                self.working, self.needs, self._cursor = False, None, None
+                self._is_well, self.needs, self._cursor = False, None, None
                 self._logger.warning("the copy starts over", reason=exc.message)
 
     async def caught_up(self) -> None:
@@ -80,6 +110,7 @@ class Lane:
     def show(self) -> None:
         """Bring the state up to date for those who look at it."""
         self.state.position = self.position
+        self.state.paused = not self._going.is_set()
         self.state.waiting_bytes = self.unread_bytes
         self.state.waiting_rows = self._cursor.unread_rows if self._cursor else 0
 
@@ -97,7 +128,7 @@ class Lane:
         self.needs = self._log.position
         self._logger.info("copying the tables as they stand")
         async with snapshot() as tables:
-            await self.sink.copy(tables)
+            await self._park(await self.sink.copy(tables) or ())
             version = tables.version
         crash_point("relay.after_copy")
         self._mark.move(version)
@@ -135,9 +166,10 @@ class Lane:
         if fresh:
             self._mark.move(self.position)
             crash_point("relay.before_write")
-            rejected = await self.sink.write(fresh)
+            async with self.turn:
+                rejected = await self.sink.write(fresh)
             crash_point("relay.after_write")
-            self._park(rejected)
+            await self._park(rejected)
             self._mark.move(batches[-1].position)
             crash_point("relay.after_park")
             self.state.writes += 1
@@ -146,7 +178,10 @@ class Lane:
             self.state.committed_at = batch.committed_at or self.state.committed_at
         self._reached(max(self.position, batches[-1].position))
 
-    def _park(self, rejected: Sequence[Rejected]) -> None:
+    async def _park(self, rejected: Sequence[Rejected]) -> None:
+        """Keep what was refused, before the log may let go of it."""
+        if rejected and self._park_letters is not None:
+            await self._park_letters(rejected)
         for one in rejected:
             self.state.rejected += 1
             self._logger.error("a change is refused for ever", table=one.table, cause=one.cause)
@@ -162,6 +197,7 @@ class Lane:
         """
         pause_s = _FIRST_RETRY_S
         while True:
+            await self._going.wait()
             try:
                 done = await work()
             except (CutOff, CopyLost):
@@ -170,13 +206,13 @@ class Lane:
                 self._failed(exc)
             else:
                 _honour_cancellation()
-                self.working, self.state.error = True, None
+                self._is_well, self.state.error = True, None
                 return done
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
             pause_s = min(pause_s * 2, _LAST_RETRY_S)
 
     def _failed(self, exc: NeolayerError) -> None:
-        self.working = False
+        self._is_well = False
         self.state.failed(exc)
         self._moved.set()
         self._logger.warning("cannot write, will try again", error=exc.message)

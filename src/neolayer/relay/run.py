@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,9 @@ from neolayer.position import CURRENT_EPOCH, Position, pack_version
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import hold_folder
 from neolayer.relay.lane import Lane
+from neolayer.relay.operations.desk import Desk, desk_of
+from neolayer.relay.operations.masks import Masks
+from neolayer.relay.operations.watch import Watch
 from neolayer.relay.reader import Reader
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.declared import declared_sinks
@@ -84,10 +88,12 @@ async def run(
     state file; without one they last as long as this call.
     """
     sinks = [*declared_sinks(endpoints, settings, classes), *more]
-    flows = [
-        _Flow(_source(database, endpoints), fed, settings) for database, fed in _by_database(sinks)
-    ]
-    await _run_flows(flows, stop, folder)
+    async with desk_of(endpoints, Role.RELAY, masks=Masks(classes)) as desk:
+        flows = [
+            _Flow(_source(database, endpoints), fed, settings, desk)
+            for database, fed in _by_database(sinks)
+        ]
+        await _run_flows(flows, stop, folder)
 
 
 async def run_sinks(
@@ -99,10 +105,14 @@ async def run_sinks(
     folder: Path | None = None,
     slot: str = SLOT,
     publication: str = PUBLICATION,
+    desk: Desk | None = None,
 ) -> None:
-    """`run` with sinks of your choice, which all read one database."""
+    """`run` with sinks of your choice, which all read one database.
+
+    Without a desk nothing can be asked of it, and what a sink refuses is only counted.
+    """
     source = Source(str(Database.CORE), dsn, slot, publication)
-    await _run_flows([_Flow(source, sinks, settings)], stop, folder)
+    await _run_flows([_Flow(source, sinks, settings, desk)], stop, folder)
 
 
 def _by_database(sinks: Iterable[Sink]) -> Iterator[tuple[Database, list[Sink]]]:
@@ -134,8 +144,11 @@ async def _run_flows(flows: Sequence[_Flow], stop: asyncio.Event, folder: Path |
 class _Flow:
     """One database's way to its sinks."""
 
-    def __init__(self, source: Source, sinks: Sequence[Sink], settings: RelaySettings) -> None:
+    def __init__(
+        self, source: Source, sinks: Sequence[Sink], settings: RelaySettings, desk: Desk | None
+    ) -> None:
         self._source = source
+        self._desk = desk
         self._sinks = sinks
         self._settings = settings
         self._unpublished = False
@@ -219,9 +232,14 @@ class _Flow:
         lanes = [self._lane(sink, segments) for sink in self._sinks]
         reader = Reader(stream, decoder, segments, lanes)
         self._lanes, self._segments = lanes, segments
+        watch = Watch(self._desk, lanes, self._snapshot) if self._desk else None
+        if watch is not None:
+            await watch.hold()
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(lane.run(self._snapshot)) for lane in lanes]
             beside.append(tasks.create_task(segments.keep_durable()))
+            if watch is not None:
+                beside.append(tasks.create_task(watch.run()))
             await reader.run(stop)
             await reader.confirm_last()
             await _let_finish(lanes)
@@ -230,7 +248,8 @@ class _Flow:
 
     def _lane(self, sink: Sink, segments: SegmentLog) -> Lane:
         state = self.state.lanes[sink.name]
-        return Lane(sink, segments, rows=self._settings.batch_rows, state=state)
+        park = partial(self._desk.park, sink.name, sink.database) if self._desk else None
+        return Lane(sink, segments, rows=self._settings.batch_rows, state=state, park=park)
 
     def _snapshot(self) -> contextlib.AbstractAsyncContextManager[ExportedSnapshot]:
         return export_snapshot(self._source.dsn, epoch=CURRENT_EPOCH)

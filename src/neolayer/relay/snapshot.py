@@ -24,14 +24,24 @@ from neolayer.errors import RelayError
 from neolayer.position import pack_version
 from neolayer.relay.changes import Relation
 
+_EVERYTHING = sql.SQL("true")
+
 
 class ExportedSnapshot:
     """See `sinks.sink.Snapshot`."""
 
-    def __init__(self, connection: Connection, dsn: str, version: int) -> None:
+    def __init__(self, connection: Connection, dsn: str, version: int, name: str) -> None:
         self._connection = connection
         self._dsn = dsn
+        self._name = name
         self.version = version
+
+    @asynccontextmanager
+    async def again(self) -> AsyncGenerator[ExportedSnapshot]:
+        """The same on a connection of its own, to be read beside this one and while it lives."""
+        async with await connect(self._dsn, application_name="relay snapshot") as connection:
+            await _adopt(connection, self._name, self._dsn)
+            yield ExportedSnapshot(connection, self._dsn, self.version, self._name)
 
     async def describe(self, table: str, columns: Sequence[str]) -> Relation:
         statement = sql.SQL(
@@ -83,12 +93,23 @@ class ExportedSnapshot:
             raise RelayError(f"cannot read the source: {str(exc).splitlines()[0]}") from exc
 
     async def rows(self, table: str, columns: Sequence[str]) -> AsyncIterator[bytes]:
-        statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
+        async for block in self.rows_where(table, columns, _EVERYTHING):
+            yield block
+
+    async def rows_where(
+        self, table: str, columns: Sequence[str], where: sql.Composable, values: Params = ()
+    ) -> AsyncIterator[bytes]:
+        """The same of the rows that meet a condition."""
+        statement = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)),
             sql.Identifier(*table.split(".")),
+            where,
         )
         try:
-            async with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+            async with (
+                self._connection.cursor() as cursor,
+                cursor.copy(statement, values or None) as copy,
+            ):
                 async for block in copy:
                     yield bytes(block)
         except psycopg.OperationalError as exc:
@@ -106,8 +127,9 @@ async def export_snapshot(dsn: str, *, epoch: int) -> AsyncGenerator[ExportedSna
             f"neolayer_snapshot_{secrets.token_hex(6)}", temporary=True, export_snapshot=True
         )
         async with await connect(dsn, application_name="relay snapshot") as connection:
-            await _adopt(connection, slot.snapshot or "", dsn)
-            yield ExportedSnapshot(connection, dsn, pack_version(epoch, slot.consistent_lsn))
+            name = slot.snapshot or ""
+            await _adopt(connection, name, dsn)
+            yield ExportedSnapshot(connection, dsn, pack_version(epoch, slot.consistent_lsn), name)
     finally:
         await replication.close()
 

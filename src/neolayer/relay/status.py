@@ -45,6 +45,7 @@ class LaneState(msgspec.Struct):
     error_at: float | None = None
     failures: int = 0
     rejected: int = 0
+    paused: bool = False
 
     def failed(self, exc: NeolayerError) -> None:
         self.error, self.error_at = exc.message, time.time()

@@ -8,7 +8,7 @@ where a whole table is summed up it is read once, in the order in which it lies.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -84,6 +84,24 @@ class Column:
         return sql.SQL("{}::" + self.cast).format(value)  # pyright: ignore[reportArgumentType]
 
 
+class TablePart:
+    """A range of one table at a snapshot: see `sinks.sink.Snapshot`."""
+
+    def __init__(
+        self, snapshot: ExportedSnapshot, where: sql.Composable, values: Sequence[Any]
+    ) -> None:
+        self._snapshot = snapshot
+        self._where = where
+        self._values = values
+        self.version = snapshot.version
+
+    async def describe(self, table: str, columns: Sequence[str]) -> Relation:
+        return await self._snapshot.describe(table, columns)
+
+    def rows(self, table: str, columns: Sequence[str]) -> AsyncIterator[bytes]:
+        return self._snapshot.rows_where(table, columns, self._where, self._values)
+
+
 class SourceTable:
     """One table at the snapshot's version. Every failure is a NeolayerError."""
 
@@ -119,6 +137,10 @@ class SourceTable:
         )
         found = await self._snapshot.query(numbered, [*values, max(2, rows)])
         return [tuple(key) for (key,) in found]
+
+    def part(self, low: Bound, high: Bound) -> TablePart:
+        """The rows of a range, as a snapshot that has no others."""
+        return TablePart(self._snapshot, *self._within(low, high))
 
     async def summaries(self, bounds: Sequence[Bound]) -> list[Summary]:
         """One summary for each range between two consecutive bounds."""

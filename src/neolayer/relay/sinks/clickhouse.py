@@ -27,6 +27,7 @@ from neolayer.engines.clickhouse.client import connect, explain
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.relay.changes import Batch, TableChanges, Truncation
+from neolayer.relay.comparable import Shape
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 from neolayer.relay.sinks.tabs import LIVE, encode, rejected_line
 
@@ -114,18 +115,33 @@ class ClickHouseSink:
         await self._store_checkpoint(batches[-1].position)
         return rejected
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected]:
+        rejected: list[Rejected] = []
         if tables is None:
             self._left = 0
         for table in self.tables if tables is None else tables:
-            copy = self._copies[table]
-            tail = b"\t%d\t%s\n" % (snapshot.version, LIVE)
-            async for block in _blocks(snapshot.rows(table, copy.columns), tail):
-                for one in await self._insert(table, block):
-                    _log.error("a row is refused for ever", table=table, key=one.key)
-            await self._delete_below(copy, snapshot.version)
+            rejected += await self.copy_part(snapshot, table)
+            await self.drop_below(table, snapshot.version)
         if tables is None:
             await self._store_checkpoint(snapshot.version)
+        return rejected
+
+    def shape(self, table: str) -> Shape:
+        copy = self._copies[table]
+        return Shape(copy.key, copy.columns)
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        copy = self._copies[table]
+        tail = b"\t%d\t%s\n" % (part.version, LIVE)
+        rejected: list[Rejected] = []
+        async for block in _blocks(part.rows(table, copy.columns), tail):
+            rejected += await self._insert(table, block)
+        return rejected
+
+    async def drop_below(self, table: str, version: int) -> None:
+        await self._delete_below(self._copies[table], version)
 
     async def _insert_all(self, waiting: dict[str, list[bytes]]) -> list[Rejected]:
         rejected: list[Rejected] = []

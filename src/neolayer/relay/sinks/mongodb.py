@@ -37,6 +37,7 @@ from neolayer.engines.mongodb.client import (
 )
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, TableChanges, Truncation
+from neolayer.relay.comparable import Shape
 from neolayer.relay.sinks.bson import Document, Encoder, notation, text_of
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 from neolayer.relay.sinks.tabs import LIVE, latest_by_key
@@ -138,13 +139,18 @@ class MongoSink:
         await self._clear_away()
         return rejected
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected]:
+        rejected: list[Rejected] = []
         if tables is None:
             self._left = 0
         for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            await self._copy_table(snapshot, table)
+            rejected += await self.copy_part(snapshot, table)
+            await self.drop_below(table, snapshot.version)
         if tables is None:
             await self._store_checkpoint(snapshot.version)
+        return rejected
 
     async def put(self, table: str, changes: TableChanges) -> Sequence[Rejected]:
         """Apply changes of one table and leave the checkpoint alone: for the reconciler."""
@@ -154,23 +160,26 @@ class MongoSink:
 
     # Copying
 
-    async def _copy_table(self, snapshot: Snapshot, table: str) -> None:
+    def shape(self, table: str) -> Shape:
         copy = self._copies[table]
-        relation = await snapshot.describe(table, copy.columns)
+        return Shape(copy.key, copy.columns)
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        copy = self._copies[table]
+        relation = await part.describe(table, copy.columns)
         encoder = Encoder(relation, copy, self._words)
         held: list[Document] = []
-        async for block in snapshot.rows(table, copy.columns):
+        rejected: list[Rejected] = []
+        async for block in part.rows(table, copy.columns):
             rows = copied_rows(block)
-            held += [encoder.live(row, snapshot.version, fresh=True) for row in rows]
+            held += [encoder.live(row, part.version, fresh=True) for row in rows]
             if len(held) >= _DOCUMENTS:
-                await self._copy_documents(table, held)
+                rejected += await self._apply(table, held, over_equal=False)
                 held = []
-        await self._copy_documents(table, held)
-        await self._delete_below(table, snapshot.version)
+        return [*rejected, *await self._apply(table, held, over_equal=False)]
 
-    async def _copy_documents(self, table: str, documents: Sequence[Document]) -> None:
-        for one in await self._apply(table, documents, over_equal=False):
-            _log.error("a row is refused for ever", table=table, key=one.key, cause=one.cause)
+    async def drop_below(self, table: str, version: int) -> None:
+        await self._delete_below(table, version)
 
     # Documents
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from neolayer.errors import RelayError
 from neolayer.relay.changes import Batch, Relation
+from neolayer.relay.comparable import Shape
 
 
 class CopyLost(RelayError):
@@ -86,10 +87,13 @@ class Sink(Protocol):
         """
         ...
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected] | None:
         """Make these tables reflect the snapshot, whatever they held.
 
-        Without `tables`: all of them, and then the snapshot's version is the checkpoint.
+        Without `tables`: all of them, and then the snapshot's version is the checkpoint. Returns
+        the rows that the destination refuses for ever.
         """
         ...
 
@@ -105,3 +109,34 @@ class Sink(Protocol):
     async def close(self) -> None:
         """Release everything; safe to call twice, or without open."""
         ...
+
+
+@runtime_checkable
+class Rebuildable(Protocol):
+    """A sink that holds rows, each by its key and version: one may be put in by itself.
+
+    These verbs may run beside `write`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def database(self) -> str: ...
+
+    def shape(self, table: str) -> Shape:
+        """What it holds of a table."""
+        ...
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        """Put in the rows of a part of the table, and leave the others and the checkpoint alone.
+
+        Returns the rows that the destination refuses for ever.
+        """
+        ...
+
+    async def drop_below(self, table: str, version: int) -> None:
+        """Remove what is older than this version: PostgreSQL has it no more."""
+        ...
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]: ...

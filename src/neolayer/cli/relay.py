@@ -1,0 +1,346 @@
+"""`neolayer relay`: how the sinks are; hold one, let it go on, send again what it refused, rebuild.
+
+What is asked is written into the core database, and done by the running relay, wherever it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, Any, Final
+
+from cyclopts import App, Parameter
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from neolayer.cli.output import counted, say, words, write_json, write_line, write_table
+from neolayer.cli.root import app as root
+from neolayer.cli.root import invocation
+from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.errors import SettingsError
+from neolayer.platform import data_classes, endpoints
+from neolayer.relay.operations.desk import Desk, Letter, RebuildStatus, Standing, desk_of
+from neolayer.relay.sinks.declared import declared_sinks
+from neolayer.relay.sinks.sink import Rebuildable, Sink
+from neolayer.relay.status import RelayStatus, read_state, relay_status, state_path
+
+app = App(name="relay", help="Look at the sinks, pause and resume one, replay, rebuild a copy.")
+root.command(app)
+
+AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
+Wait = Annotated[int, Parameter(help="Seconds to wait for the relay; what was asked stays asked.")]
+FAILED = 1
+STILL = 4
+_LOOK_S: Final = 0.2
+_SHOWN: Final = 20
+
+
+@app.command
+async def status(*, as_json: AsJson = False) -> int:
+    """Show each sink's position and lag, what is paused, refused letters and rebuilds.
+
+    The exit code is 1 where something needs a person: an alarm, a sink that fails, letters.
+
+    Example: neolayer relay status
+    """
+    settings = invocation().settings
+    at = endpoints(settings)
+    found = await relay_status(at, state_file=state_path(settings.data_dir))
+    async with _desk(at) as desk:
+        asked = {one.sink: one for one in await desk.standings()}
+        rebuilds = await desk.rebuilds()
+    alarms = _alarms(found, asked, settings.relay.log_bytes)
+    if as_json:
+        write_json(_facts(found, asked, rebuilds, alarms))
+    else:
+        _show(found, asked, rebuilds)
+        for alarm in alarms:
+            write_line(alarm)
+    return FAILED if alarms else 0
+
+
+@app.command
+async def pause(sink: str, /, *, as_json: AsJson = False) -> None:
+    """Let a sink have nothing more, over restarts too, until it is resumed; the others go on.
+
+    What it misses is kept in the relay's log, up to the bound `relay.log_bytes`; beyond that it is
+    given the tables anew when it goes on.
+
+    Example: neolayer relay pause clickhouse
+    """
+    at = _at()
+    chosen = _sink(at, sink).name
+    async with _desk(at) as desk:
+        await desk.pause(chosen)
+    _answer({"sink": chosen, "paused": True}, f"{chosen} is paused.", as_json=as_json)
+
+
+@app.command
+async def resume(sink: str, /, *, as_json: AsJson = False) -> None:
+    """Let a paused sink go on from where it was; nothing is lost.
+
+    Example: neolayer relay resume clickhouse
+    """
+    at = _at()
+    chosen = _sink(at, sink).name
+    async with _desk(at) as desk:
+        was_paused = await desk.resume(chosen)
+    text = f"{chosen} goes on." if was_paused else f"{chosen} was not paused."
+    facts = {"sink": chosen, "paused": False, "was_paused": was_paused}
+    _answer(facts, text, as_json=as_json)
+
+
+@app.command
+async def letters(sink: str, /, *, limit: int = 20, as_json: AsJson = False) -> None:
+    """Show the changes that a sink refused for ever, and why; oldest first.
+
+    Example: neolayer relay letters mongodb --limit 5
+    """
+    at = _at()
+    chosen = _sink(at, sink).name
+    async with _desk(at) as desk:
+        found = await desk.letters(chosen, limit=limit)
+    if as_json:
+        write_json([_letter(one) for one in found])
+    elif not found:
+        say(f"{chosen} refused nothing.")
+    else:
+        rows = [(one.table, _key(one.key), one.parked_at, one.tries, one.cause) for one in found]
+        write_table(("table", "key", "parked", "tries", "cause"), rows)
+
+
+@app.command
+async def replay(
+    sink: str,
+    /,
+    *,
+    table: Annotated[str | None, Parameter(help="Only this table: blocks, auth.users.")] = None,
+    key: Annotated[
+        tuple[str, ...],
+        Parameter(help="Only this row: its key's columns in order.", consume_multiple=True),
+    ] = (),
+    wait: Wait = 60,
+    as_json: AsJson = False,
+) -> int:
+    """Send rows that a sink refused again, as they are now; taken ones leave the letters.
+
+    The exit code is 1 where letters are left, 4 where the relay did not come to it in time.
+
+    Example: neolayer relay replay clickhouse --key 5a0c0b0e-9f31-4c1e-8d38-1f6f6f3b9a10 0x8c5f
+    """
+    at = _at()
+    chosen = _sink(at, sink)
+    if not isinstance(chosen, Rebuildable):
+        raise SettingsError(
+            f"{chosen.name} holds no rows of its own, so none can be sent again by itself",
+            hint=f"neolayer relay rebuild {chosen.name} TABLE",
+        )
+    named = None if table is None else _table(chosen, table)
+    async with _desk(at) as desk:
+        asked = await desk.request_replay(chosen.name, table=named, key=key or None)
+
+        async def is_done() -> bool:
+            return not await desk.still_requested(chosen.name)
+
+        done = await _until(is_done, seconds=wait)
+        left = {one.sink: one.letters for one in await desk.standings()}.get(chosen.name, 0)
+    text = f"{counted(asked, 'letter')} sent again; {left} left with {chosen.name}."
+    if not done:
+        text = f"Asked for {counted(asked, 'letter')}; the relay has not come to it: {_WHY}"
+    facts = {"sink": chosen.name, "asked": asked, "done": done, "left": left}
+    _answer(facts, text, as_json=as_json)
+    return (FAILED if left else 0) if done else STILL
+
+
+@app.command
+async def rebuild(sink: str, table: str, /, *, wait: Wait = 86_400, as_json: AsJson = False) -> int:
+    """Make one table anew in one sink while changes flow; a relay that dies goes on with it.
+
+    The exit code is 1 where it failed, 4 where it is not done in time; then it goes on.
+
+    Example: neolayer relay rebuild clickhouse transactions
+    """
+    at = _at()
+    chosen = _sink(at, sink)
+    named = _table(chosen, table)
+    async with _desk(at) as desk:
+        if not await desk.request_rebuild(chosen.name, named):
+            say("It is under way already.")
+        found = await _follow(desk, chosen.name, named, seconds=wait)
+    if found.state == "done":
+        text = f"{named} in {chosen.name}: {found.rows:,} rows made anew."
+    elif found.state == "failed":
+        text = f"{named} in {chosen.name}: failed: {found.error}"
+    else:
+        text = f"{named} in {chosen.name}: {found.ranges_done} of {found.ranges} parts; {_WHY}"
+    _answer(asdict(found), text, as_json=as_json)
+    return {"done": 0, "failed": FAILED}.get(found.state, STILL)
+
+
+_WHY: Final = "is it running, and the sink neither paused nor failing? neolayer relay status"
+
+
+async def _follow(desk: Desk, sink: str, table: str, *, seconds: float) -> RebuildStatus:
+    """The rebuild when it has ended, or as it is when the time is over; with a bar meanwhile."""
+    (found,) = await desk.rebuilds(sink, table)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, TimeElapsedColumn(), console=words(), transient=True)
+    with bar:
+        task = bar.add_task(f"{table} in {sink}", total=None)
+
+        async def has_ended() -> bool:
+            nonlocal found
+            (found,) = await desk.rebuilds(sink, table)
+            bar.update(task, total=found.ranges or None, completed=found.ranges_done)
+            return found.ended
+
+        await _until(has_ended, seconds=seconds)
+    return found
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], *, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            while not await condition():  # noqa: ASYNC110 - what changes is in the database
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _at() -> Endpoints:
+    return endpoints(invocation().settings)
+
+
+def _desk(at: Endpoints) -> Desk:
+    return desk_of(at, Role.OPERATOR)
+
+
+def _sink(at: Endpoints, name: str) -> Sink:
+    """The sink of that name, not connected. Raises SettingsError where there is none."""
+    sinks = declared_sinks(at, invocation().settings.relay, data_classes())
+    for sink in sinks:
+        if sink.name == name:
+            return sink
+    names = ", ".join(sink.name for sink in sinks)
+    raise SettingsError(f"no sink {name!r}", hint=f"one of: {names}")
+
+
+def _table(sink: Sink, name: str) -> str:
+    """The table, also by its class's name. Raises SettingsError where the sink has none of it."""
+    tables = {one.name: one.table for one in data_classes() if one.table in sink.tables}
+    if name in tables.values():
+        return name
+    if name not in tables:
+        known = ", ".join(tables)
+        raise SettingsError(f"{sink.name} has no table {name!r}", hint=f"one of: {known}")
+    return tables[name]
+
+
+def _alarms(found: RelayStatus, asked: dict[str, Standing], bound: int) -> list[str]:
+    """What needs a person."""
+    alarms = [reader.alarm for reader in found.readers if reader.alarm]
+    if not found.running:
+        alarms.append("The relay is not running.")
+    for name, one in asked.items():
+        if one.paused_at:
+            alarms.append(
+                f"{name} is paused since {one.paused_at:%Y-%m-%d %H:%M}: what it misses is kept up"
+                f" to {bound >> 20} MB, beyond that its tables are copied anew at its return."
+            )
+        if one.letters:
+            alarms.append(
+                f"{name} refused {counted(one.letters, 'change')}: neolayer relay letters {name}"
+            )
+        if one.unparked:
+            alarms.append(
+                f"For {one.unparked} more there was no room: mend the cause, then rebuild."
+            )
+    return alarms
+
+
+def _show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[RebuildStatus]) -> None:
+    columns = ("sink", "position", "lag", "waiting rows", "state", "letters")
+    lanes = _lanes()
+    write_table(
+        columns,
+        [
+            (
+                sink.name,
+                sink.position,
+                None if sink.lag_bytes is None else f"{sink.lag_bytes} B",
+                sink.waiting_rows,
+                _state(asked.get(sink.name), lanes.get(sink.name), sink.error),
+                asked[sink.name].letters if sink.name in asked else 0,
+            )
+            for sink in found.sinks
+        ],
+    )
+    if rebuilds:
+        write_table(
+            ("rebuild of", "in", "state", "parts", "rows", "error"),
+            [
+                (
+                    one.table,
+                    one.sink,
+                    one.state,
+                    f"{one.ranges_done} of {one.ranges}",
+                    one.rows,
+                    one.error,
+                )
+                for one in rebuilds
+            ],
+        )
+
+
+def _lanes() -> dict[str, bool]:
+    """Which sinks the relay of this machine holds, as it last said."""
+    state = read_state(state_path(invocation().settings.data_dir))
+    return {name: lane.paused for name, lane in state.lanes.items()} if state else {}
+
+
+def _state(one: Standing | None, held: bool | None, error: str | None) -> str:
+    if one is not None and one.paused_at:
+        return "paused" if held is not False else "pausing"
+    return f"fails: {error}" if error else "flows"
+
+
+def _facts(
+    found: RelayStatus,
+    asked: dict[str, Standing],
+    rebuilds: list[RebuildStatus],
+    alarms: list[str],
+) -> dict[str, Any]:
+    return {
+        "running": found.running,
+        "sinks": [
+            {
+                "name": sink.name,
+                "position": None if sink.position is None else str(sink.position),
+                "lag_bytes": sink.lag_bytes,
+                "waiting_rows": sink.waiting_rows,
+                "error": sink.error,
+                "paused_at": asked[sink.name].paused_at if sink.name in asked else None,
+                "letters": asked[sink.name].letters if sink.name in asked else 0,
+                "unparked": asked[sink.name].unparked if sink.name in asked else 0,
+            }
+            for sink in found.sinks
+        ],
+        "rebuilds": [asdict(one) for one in rebuilds],
+        "alarms": alarms,
+    }
+
+
+def _letter(one: Letter) -> dict[str, Any]:
+    return {**asdict(one), "key": list(one.key)}
+
+
+def _key(key: tuple[str | None, ...]) -> str:
+    return " ".join("NULL" if text is None else text for text in key)
+
+
+def _answer(facts: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        write_json(facts)
+    else:
+        write_line(text)

@@ -1,0 +1,313 @@
+"""A running relay does what it is asked: it pauses, sends again and rebuilds, and loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.crash.writer import Writer
+from tests.fixtures.fix_relay import RelayScene, clickhouse_statements
+from tests.fixtures.fix_relay_operations import (
+    desk_at,
+    differences,
+    eventually,
+    relaying_with_desk,
+    tables,
+)
+
+from neolayer.catalogue import DataClass, SealedField
+from neolayer.cli import relay as command
+from neolayer.errors import EngineUnavailable
+from neolayer.freshness import Store
+from neolayer.relay.changes import Batch
+from neolayer.relay.operations import rebuild as rebuilding
+from neolayer.relay.operations import watch
+from neolayer.relay.operations.desk import Desk, RebuildStatus
+from neolayer.relay.sinks.null import NullSink
+from neolayer.relay.sinks.sink import Rejected
+from neolayer.relay.status import read_state
+
+TABLE = "public.accounts"
+SEED = 20261127
+
+
+@pytest.fixture
+def scene(relay_scene: RelayScene, monkeypatch: pytest.MonkeyPatch) -> RelayScene:
+    relay_scene.sql(tables())
+    monkeypatch.setattr(watch, "LOOK_S", 0.05)
+    return relay_scene
+
+
+def is_paused(scene: RelayScene, sink: str) -> bool:
+    state = read_state(scene.state_file)
+    return state is not None and state.lanes[sink].paused
+
+
+async def rebuilt(desk: Desk, sink: str = "clickhouse") -> RebuildStatus:
+    """The rebuild once it has ended."""
+    found: list[RebuildStatus] = []
+
+    async def has_ended() -> bool:
+        found[:] = await desk.rebuilds(sink, TABLE)
+        return bool(found and found[0].ended)
+
+    await eventually(has_ended)
+    return found[0]
+
+
+async def test_a_paused_sink_has_nothing_more_while_others_flow(scene: RelayScene) -> None:
+    """Pause holds one sink, over a restart of the relay too; resume loses nothing."""
+    other = NullSink()
+    async with desk_at(scene) as desk:
+        async with relaying_with_desk(scene, scene.clickhouse_sink(), other):
+            await scene.arrives(
+                scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann')"), Store.CLICKHOUSE
+            )
+            await desk.pause("clickhouse")
+            await eventually(lambda: is_paused(scene, "clickhouse"))
+            with Writer(scene.dsn, SEED) as writer:
+                await eventually(lambda: writer.committed > 20)
+            position = scene.sql("SELECT 1")
+            await scene.arrives_at(other, position)
+            assert len(await scene.copied()) == 1
+        async with relaying_with_desk(scene, scene.clickhouse_sink(), other):
+            position = scene.sql("INSERT INTO accounts (id, owner) VALUES (-2, 'bob')")
+            await scene.arrives_at(other, position)
+            assert len(await scene.copied()) == 1
+            assert await desk.resume("clickhouse")
+            assert not await desk.resume("clickhouse")
+            await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+            await scene.same()
+
+
+async def test_C8_a_poison_row_is_parked_and_replayed(scene: RelayScene) -> None:
+    """C8: its neighbours flow, the letter says why; sent again it is refused again, and taken once
+    its cause is mended: as it is then."""
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        position = scene.sql(
+            "INSERT INTO accounts (id, owner, amount)"
+            " SELECT g, 'ann', CASE g WHEN 50 THEN -1 ELSE g END FROM generate_series(1, 100) g"
+        )
+        await scene.arrives(position, Store.CLICKHOUSE)
+        assert len(await scene.copied()) == 99
+        await eventually(lambda: desk.letters("clickhouse"))
+        (letter,) = await desk.letters("clickhouse")
+        assert (letter.table, letter.key, letter.tries) == (TABLE, ("50",), 1)
+        assert letter.row["amount"] == "-1"
+        assert letter.cause
+        assert await desk.request_replay("clickhouse", key=("50",)) == 1
+        await eventually(lambda: _none_asked(desk))
+        (letter,) = await desk.letters("clickhouse")
+        assert letter.tries == 2
+        await clickhouse_statements(
+            scene.endpoints.clickhouse, "ALTER TABLE accounts MODIFY COLUMN amount Int256"
+        )
+        scene.sql("UPDATE accounts SET owner = 'bob' WHERE id = 51")
+        assert await desk.request_replay("clickhouse") == 1
+        await eventually(lambda: _none_asked(desk))
+        assert await desk.letters("clickhouse") == []
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+        await scene.same()
+
+
+async def test_C8_a_poison_row_that_is_gone_is_replayed_as_a_deletion(scene: RelayScene) -> None:
+    """The letter of a row that was deleted since is removed, and the sink has no row."""
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', -1)")
+        await scene.arrives(scene.sql("DELETE FROM accounts"), Store.CLICKHOUSE)
+        await desk.request_replay("clickhouse", table=TABLE)
+        await eventually(lambda: _none_asked(desk))
+        assert await desk.letters("clickhouse") == []
+        assert await scene.copied() == []
+
+
+async def test_C8_a_poison_row_of_a_first_copy_is_parked_too(scene: RelayScene) -> None:
+    """What the store refuses of the tables as they stand has a letter as well."""
+    scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', -1), (2, 'bob', 1)")
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        await eventually(lambda: desk.letters("clickhouse"))
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+        assert [one.key for one in await desk.letters("clickhouse")] == [("1",)]
+        assert [row[0] for row in await scene.copied()] == [2]
+
+
+class PoisonedSink(NullSink):
+    """Refuses every row for ever."""
+
+    name = "poisoned"
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        await super().write(batches)
+        rows = [row for batch in batches for row in range(batch.rows)]
+        return [
+            Rejected(TABLE, (str(row),), batches[-1].position, False, "no", {"owner": "ann"})
+            for row in rows
+        ]
+
+
+async def test_C8_nothing_is_passed_by_while_it_cannot_be_parked(
+    scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While letters cannot be written the sink's place in the log stays before the row."""
+    park, calls = Desk.park, 0
+
+    async def failing(desk: Desk, sink: str, database: str, rejected: Sequence[Rejected]) -> None:
+        nonlocal calls
+        calls += bool(rejected)
+        if rejected and calls < 3:
+            raise EngineUnavailable("postgres", "the letters' table is away")
+        await park(desk, sink, database, rejected)
+
+    monkeypatch.setattr(Desk, "park", failing)
+    async with desk_at(scene) as desk, relaying_with_desk(scene, PoisonedSink()):
+        await eventually(lambda: scene.is_streaming())
+        scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann')")
+
+        async def is_parked() -> bool:
+            return bool(await desk.letters("poisoned"))
+
+        await eventually(is_parked)
+        assert calls == 3
+
+
+async def test_letters_are_bounded_and_the_rest_is_counted(scene: RelayScene) -> None:
+    """The oldest are kept; for how many there was no room is known."""
+    async with desk_at(scene) as desk, relaying_with_desk(scene, PoisonedSink(), room=3):
+        await eventually(lambda: scene.is_streaming())
+        scene.sql("INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 5) g")
+
+        async def is_counted() -> bool:
+            return [(one.letters, one.unparked) for one in await desk.standings()] == [(3, 2)]
+
+        await eventually(is_counted)
+        assert [one.key for one in await desk.letters("poisoned")] == [("0",), ("1",), ("2",)]
+
+
+async def test_letters_hold_no_sealed_and_no_personal_values(scene: RelayScene) -> None:
+    """They are masked in the row and where the store's words quote them."""
+    seal = SealedField("note", "owner", bound_to={"tenant": "id"})
+    hidden = DataClass(
+        "accounts", "neolayer", TABLE, personal_fields=("owner",), sealed_fields=(seal,)
+    )
+    row = {"id": "1", "owner": "Ann Example", "note": "sealed:secret", "good": "t"}
+    one = Rejected(TABLE, ("1",), 7, False, "bad owner 'Ann Example'\0", row)
+    async with desk_at(scene, classes=(hidden,)) as desk:
+        await desk.park("clickhouse", "neolayer", [one])
+        (letter,) = await desk.letters("clickhouse")
+    assert letter.row == {"id": "1", "owner": "(masked)", "note": "(masked)", "good": "t"}
+    assert letter.cause == "bad owner '(masked)'\\0"
+
+
+async def test_a_rebuild_beside_a_writer_leaves_no_difference(
+    scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that was damaged, rebuilt in many ranges while rows change, equals the source; what
+    the source lacks is gone."""
+    monkeypatch.setattr(rebuilding, "RANGE_ROWS", 200)
+    scene.sql(
+        "INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(10001, 12000) g"
+    )
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+        await clickhouse_statements(
+            scene.endpoints.clickhouse,
+            "ALTER TABLE accounts DELETE WHERE id % 3 = 0 SETTINGS mutations_sync = 2",
+            "INSERT INTO accounts (id, owner, seen_at, _version) VALUES (-9, 'nobody', 0, 1)",
+        )
+        assert (await differences(scene)).total > 600
+        with Writer(scene.dsn, SEED):
+            assert await desk.request_rebuild("clickhouse", TABLE)
+            status = await rebuilt(desk)
+            assert (status.state, status.error) == ("done", None)
+            assert status.ranges == status.ranges_done >= 10
+            assert status.rows >= 2000
+        report = await differences(scene)
+        assert (report.total, report.unsettled) == (0, 0)
+        await scene.same()
+
+
+async def test_a_rebuild_waits_while_the_sink_is_paused_and_goes_on(
+    scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges that are in stay in; the others follow after resume, also after a restart."""
+    monkeypatch.setattr(rebuilding, "RANGE_ROWS", 100)
+    monkeypatch.setattr(rebuilding, "PARALLEL", 1)
+    scene.sql("INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 1000) g")
+    copies = 0
+    sink = scene.clickhouse_sink()
+    copy_part = sink.copy_part
+
+    async def counted(part: object, table: str) -> Sequence[Rejected]:
+        nonlocal copies
+        copies += 1
+        if copies == 4:
+            await desk.pause("clickhouse")
+            await eventually(lambda: is_paused(scene, "clickhouse"))
+        return await copy_part(part, table)  # type: ignore[arg-type]
+
+    async with desk_at(scene) as desk:
+        async with relaying_with_desk(scene, sink):
+            await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+            sink.copy_part = counted  # type: ignore[method-assign]
+            await desk.request_rebuild("clickhouse", TABLE)
+            assert not await desk.request_rebuild("clickhouse", TABLE)
+
+            async def is_halfway() -> bool:
+                (found,) = await desk.rebuilds("clickhouse", TABLE)
+                return found.ranges_done == 4 and is_paused(scene, "clickhouse")
+
+            await eventually(is_halfway)
+        copies = 4
+        await desk.resume("clickhouse")
+        async with relaying_with_desk(scene, sink):
+            status = await rebuilt(desk)
+        assert (status.state, status.ranges_done, status.rows, copies) == ("done", 10, 1000, 10)
+
+
+async def test_a_rebuild_of_what_is_not_there_fails_and_says_so(scene: RelayScene) -> None:
+    """It ends, with a cause, and the flow goes on."""
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        await desk.request_rebuild("clickhouse", "public.nothing")
+
+        async def has_failed() -> bool:
+            (found,) = await desk.rebuilds("clickhouse", "public.nothing")
+            return found.error == "clickhouse has no copy of public.nothing"
+
+        await eventually(has_failed)
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+
+
+async def test_a_cache_is_rebuilt_by_forgetting(scene: RelayScene) -> None:
+    """Redis holds no rows of its own: what it has from before is no longer believed."""
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.redis_sink()):
+        await eventually(lambda: scene.is_streaming())
+        await desk.request_rebuild("redis", TABLE)
+        await _moving(scene, asyncio.create_task(rebuilt(desk, "redis")))
+
+
+async def _moving(scene: RelayScene, task: asyncio.Task[RebuildStatus]) -> None:
+    while not task.done():
+        scene.sql("INSERT INTO unrelated (text) VALUES ('x')")
+        await asyncio.sleep(0.05)
+    assert (await task).state == "done"
+
+
+async def _none_asked(desk: Desk) -> bool:
+    return not await desk.still_requested("clickhouse")
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "relay-operations.md").read_text("utf-8")
+
+
+def test_the_commands_of_the_page_are_there() -> None:
+    """Every command of docs/how-to/relay-operations.md parses."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+    lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
+    commands = [line.split()[2:] for line in lines if line.strip()]
+    assert len(commands) == 10
+    for arguments in commands:
+        _, _, unused = command.app.parse_args(arguments, exit_on_error=False, print_error=False)
+        assert not unused

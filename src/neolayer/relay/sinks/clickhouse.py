@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
 import aiohttp
-import structlog
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
@@ -43,8 +42,6 @@ _BLOCK_BYTES = 16 << 20
 _UNREADABLE = frozenset(
     {6, 26, 27, 32, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 376, 407, 441, 467}
 )
-
-_log = structlog.get_logger()
 
 
 class _Unreadable(Exception):

@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import structlog
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
@@ -57,8 +56,6 @@ _PASSING: Final = frozenset(
         *(9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 50915),
     )
 )
-
-_log = structlog.get_logger()
 
 
 class MongoSink:

@@ -2122,6 +2122,70 @@ TABLE core.relay_checkpoints
     GRANT neolayer_operator=r
     GRANT neolayer_relay=arwd
 
+TABLE core.relay_dead_letters
+    COLUMN sink character varying(100) NOT NULL
+    COLUMN table_name character varying(130) NOT NULL
+    COLUMN key text[] NOT NULL
+    COLUMN database character varying(63) NOT NULL
+    COLUMN version bigint NOT NULL
+    COLUMN deleted boolean NOT NULL
+    COLUMN cause character varying(1000) NOT NULL
+    COLUMN row_data jsonb NOT NULL
+    COLUMN tries integer NOT NULL DEFAULT 1
+    COLUMN parked_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN replay_requested_at timestamp with time zone RIGHTS {neolayer_operator=w/neolayer_owner}
+    CONSTRAINT relay_dead_letters_pkey PRIMARY KEY (sink, table_name, key)
+    CONSTRAINT relay_dead_letters_tries_check CHECK ((tries > 0))
+    CONSTRAINT relay_dead_letters_version_check CHECK ((version >= 0))
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=rd
+    GRANT neolayer_relay=arwd
+
+TABLE core.relay_rebuild_ranges
+    COLUMN sink character varying(100) NOT NULL
+    COLUMN table_name character varying(130) NOT NULL
+    COLUMN number integer NOT NULL
+    COLUMN low text[]
+    COLUMN high text[]
+    COLUMN row_count bigint NOT NULL DEFAULT 0
+    COLUMN done_at timestamp with time zone
+    CONSTRAINT relay_rebuild_ranges_number_check CHECK ((number >= 0))
+    CONSTRAINT relay_rebuild_ranges_pkey PRIMARY KEY (sink, table_name, number)
+    CONSTRAINT relay_rebuild_ranges_row_count_check CHECK ((row_count >= 0))
+    CONSTRAINT relay_rebuild_ranges_sink_table_name_fkey FOREIGN KEY (sink, table_name) REFERENCES core.relay_rebuilds(sink, table_name) ON DELETE CASCADE
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=rd
+    GRANT neolayer_relay=arwd
+
+TABLE core.relay_rebuilds
+    COLUMN sink character varying(100) NOT NULL
+    COLUMN table_name character varying(130) NOT NULL
+    COLUMN state character varying(20) NOT NULL DEFAULT 'requested'::character varying
+    COLUMN version bigint
+    COLUMN error character varying(1000)
+    COLUMN requested_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN finished_at timestamp with time zone
+    CONSTRAINT relay_rebuilds_pkey PRIMARY KEY (sink, table_name)
+    CONSTRAINT relay_rebuilds_state_check CHECK (((state)::text = ANY ((ARRAY['requested'::character varying, 'copying'::character varying, 'done'::character varying, 'failed'::character varying])::text[])))
+    CONSTRAINT relay_rebuilds_version_check CHECK ((version >= 0))
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=arwd
+    GRANT neolayer_relay=arwd
+
+TABLE core.relay_sinks
+    COLUMN sink character varying(100) NOT NULL
+    COLUMN paused_at timestamp with time zone
+    COLUMN unparked bigint NOT NULL DEFAULT 0
+    CONSTRAINT relay_sinks_pkey PRIMARY KEY (sink)
+    CONSTRAINT relay_sinks_unparked_check CHECK ((unparked >= 0))
+    OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=arw
+    GRANT neolayer_relay=arwd
+
 TABLE core.services
     COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()
     COLUMN name character varying(255) NOT NULL

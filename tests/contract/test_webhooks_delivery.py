@@ -19,6 +19,7 @@ from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.keys import Keyring
 from neolayer.tenancy import CoreDatabase, Scope, open_core
 from neolayer.webhooks import Deliverer, Policy, Webhooks, verify
+from neolayer.webhooks.tasks import webhook_status
 
 
 @pytest.fixture
@@ -203,6 +204,8 @@ async def test_an_endpoint_that_fails_for_long_or_is_gone_is_disabled(
                 await asyncio.sleep(0.01)
         found = await webhooks.get("billing")
         assert found.disabled_reason == "it failed for too long: answered 500"
+        told = await webhook_status(module_databases.postgres.dsn(Role.OPERATOR))
+        assert (told.endpoints, told.disabled, told.pending) == (1, 1, 1)  # what `status` says
         await webhooks.enable(made.id)
         deliverer.wake()
         await settled(webhooks, "billing")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated
 
+import psycopg
 from cyclopts import Parameter
 
 from neolayer.cli.output import write_json, write_table
@@ -14,6 +15,7 @@ from neolayer.cli.root import app, invocation
 from neolayer.engines.embedded.data_directory import DataDirectory
 from neolayer.engines.embedded.machine import Check, check_machine
 from neolayer.engines.embedded.ports import require_free
+from neolayer.engines.endpoints import Role
 from neolayer.engines.engine import Engine, Level
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.errors import NeolayerError
@@ -21,6 +23,7 @@ from neolayer.insight.time_series import time_series
 from neolayer.platform import endpoints, engines, engines_not_started, is_embedded
 from neolayer.relay.status import relay_status, state_path
 from neolayer.settings import Settings
+from neolayer.webhooks.tasks import webhook_status
 
 
 @app.command
@@ -89,11 +92,22 @@ async def _engines(settings: Settings) -> AsyncIterator[Check]:
         if running:
             async for check in _slots(settings):
                 yield check
+        if running:
+            async for check in _webhooks(settings):
+                yield check
         with suppress(NeolayerError):  # one that does not answer was told above
             if found := await time_series(opened):
                 yield Check("time series", True, found)
     finally:
         await asyncio.gather(*(engine.close() for engine in opened))
+
+
+async def _webhooks(settings: Settings) -> AsyncIterator[Check]:
+    """Endpoints of tenants that are told nothing, or not everything."""
+    with suppress(NeolayerError, psycopg.Error):  # before the migration they are not there
+        told = await webhook_status(endpoints(settings).postgres.dsn(Role.OPERATOR))
+        found = f"{told.endpoints}, {told.disabled} disabled, {told.parked} deliveries parked"
+        yield Check("webhooks", not told.disabled, found, "neolayer webhooks list --tenant TENANT")
 
 
 def _elsewhere(settings: Settings) -> list[Engine]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -77,6 +78,7 @@ def _report(directory: DataDirectory, health: Health | None) -> dict[str, Any]:
         "relay": _relay(health.relay) if health and health.relay else None,
         "stores": [_store(one) for one in joining(data_classes())],
         "audit": _audit(health.audit) if health and health.audit else None,
+        "webhooks": asdict(health.webhooks) if health and health.webhooks else None,
         "tasks": _tasks(health.tasks) if health and health.tasks else [],
         "networks": [_network(network) for network in health.networks] if health else [],
     }

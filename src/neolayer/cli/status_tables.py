@@ -32,6 +32,8 @@ def show(report: Facts) -> None:
         _show_stores(report["stores"])
     if report["audit"]:
         _show_audit(report["audit"])
+    if report.get("webhooks") and report["webhooks"]["endpoints"]:
+        _show_webhooks(report["webhooks"])
     for task in report["tasks"]:
         if task["error"]:
             write_line(f" task {task['name']}: {task['error']}")
@@ -91,6 +93,15 @@ def _show_stores(stores: list[Facts]) -> None:
         lacking = [verb for verb in VERBS if not all(one[verb] for one in copies)]
         line = f" {name}: {joined} of {len(copies)} classes joined"
         write_line(line + (f", without {', '.join(lacking)}" if lacking else ""))
+
+
+def _show_webhooks(webhooks: Facts) -> None:
+    states = ", ".join(
+        f"{webhooks[name]} {name}"
+        for name in ("failing", "disabled", "pending", "parked")
+        if webhooks[name]
+    )
+    write_line(f" webhooks: {webhooks['endpoints']}{', ' if states else ''}{states}")
 
 
 def _show_audit(audit: Facts) -> None:

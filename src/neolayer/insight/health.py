@@ -27,6 +27,7 @@ from neolayer.relay.status import RelayStatus, SinkStatus, relay_status
 from neolayer.schema.files import load_migrations
 from neolayer.schema.lines import Line
 from neolayer.schema.state import schema_version
+from neolayer.webhooks.tasks import WebhookStatus, webhook_status
 
 T = TypeVar("T")
 # How long one part may keep the answer about all others waiting.
@@ -56,6 +57,7 @@ class Health:
     time_series: str | None = None
     audit: AuditStatus | None = None
     tasks: TasksState | None = None
+    webhooks: WebhookStatus | None = None
 
     @property
     def healthy(self) -> bool:
@@ -81,15 +83,16 @@ async def examine(
     relay = _or_none(relay_status(at, state_file=state_file))
     networks = _or_none(coverage(at))
     sealing = _or_none(audit_status(at.postgres.dsn(Role.OPERATOR)))
-    seen, known, relaying, covered, sealed = await asyncio.gather(
-        statuses, versions, relay, networks, sealing
+    telling = _or_none(webhook_status(at.postgres.dsn(Role.OPERATOR)))
+    seen, known, relaying, covered, sealed, told = await asyncio.gather(
+        statuses, versions, relay, networks, sealing, telling
     )
     sinks = {sink.name: sink for sink in relaying.sinks} if relaying else {}
     by_line = dict(zip(Line, known, strict=True))
     found = [_engine_health(status, at, by_line, sinks.get(status.name)) for status in seen]
     below = await _or_none(time_series(engines))
     tasks = read_tasks(tasks_file) if tasks_file is not None else None
-    return Health(tuple(found), relaying, tuple(covered or ()), below, sealed, tasks)
+    return Health(tuple(found), relaying, tuple(covered or ()), below, sealed, tasks, told)
 
 
 def _engine_health(

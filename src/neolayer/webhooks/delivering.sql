@@ -104,11 +104,11 @@ WHERE ctid = ANY (
 RETURNING 1;
 
 -- webhook_status --
--- How the endpoints of all tenants fare.
+-- How the endpoints of all tenants fare; disabled are those that we gave up, not their tenants.
 SELECT
     count(*),
     count(*) FILTER (WHERE w.status = 'active' AND w.failing_since IS NOT NULL),
-    count(*) FILTER (WHERE w.status = 'disabled'),
+    count(*) FILTER (WHERE w.status = 'disabled' AND w.failing_since IS NOT NULL),
     (SELECT count(*) FROM core.webhook_deliveries AS d WHERE d.status = 'pending'),
     (SELECT count(*) FROM core.webhook_deliveries AS d WHERE d.status = 'parked')
 FROM core.webhooks AS w;

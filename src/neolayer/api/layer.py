@@ -183,9 +183,15 @@ async def provide_tenant(request: Asking) -> TenantView:
 
 
 async def tell_position(message: Message, scope: Scope) -> None:
-    """Say in a header how far the request has written, before its answer is sent."""
+    """Say in a header how far the request has written, before its answer is sent.
+
+    A refusal says nothing: what it wrote is the audit's, and an absent thing and somebody else's
+    are to be answered alike.
+    """
     written: Written | None = scope["state"].get(_WRITTEN)
-    if message["type"] == "http.response.start" and written and written.position:
+    if message["type"] != "http.response.start" or message["status"] >= 400:
+        return
+    if written and written.position:
         headers = MutableScopeHeaders.from_message(message)
         headers[POSITION_HEADER] = str(written.position)
 

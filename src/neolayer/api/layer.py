@@ -20,6 +20,7 @@ from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
+from litestar.params import SkipValidation
 from litestar.types import Message, Scope
 
 from neolayer.api.callers import bearer_token, source_address, user_agent
@@ -197,8 +198,9 @@ async def tell_position(message: Message, scope: Scope) -> None:
 
 
 # What handlers declare: `acme: Acme`, `platform: Opened`.
-Acme = NamedDependency[TenantView]
-Opened = NamedDependency[Platform]
+# They come from us alone, so nothing about them is to be validated.
+Acme = NamedDependency[SkipValidation[TenantView]]
+Opened = NamedDependency[SkipValidation[Platform]]
 DEPENDENCIES = {
     "platform": Provide(provide_platform),
     "acme": Provide(provide_tenant),

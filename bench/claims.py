@@ -352,6 +352,25 @@ _ALL = (
         bar=0.9,
     ),
     Claim(
+        "events-append-vs-eventsourcing",
+        "events/s",
+        "One event an append, 8 writers, against the `eventsourcing` library's recorder.",
+        bar=4.0,
+    ),
+    Claim(
+        "events-append-vs-functions",
+        "events/s",
+        "The same against that recorder with its database functions.",
+        bar=1.6,
+    ),
+    Claim(
+        "events-read-all",
+        "events/s",
+        "All events in reading order, in pages of 1,000, each with its data decoded, against "
+        "`eventsourcing`'s select_notifications.",
+        bar=1.0,
+    ),
+    Claim(
         "events-rebuild",
         "ms",
         "An aggregate of 1,000 events rebuilt from the first, as its tenant, against the library "

@@ -17,18 +17,24 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
 from bench.harness import Figure, Plan, compare, rounds
+from bench.peers import peer_python
+from bench.process import Process, running
 from bench.schema import endpoints_of
 from bench.server import open_folder, postgres
-from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.endpoints import Database, Endpoints, PostgresEndpoint, Role
 from neolayer.events import BEGINNING, Events, NewEvent, open_event_store
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_up
 from neolayer.tenancy import Principal
 
 OURS, BARE = "ours", "bare INSERT"
+PLAIN, FUNCTIONS = "eventsourcing", "eventsourcing with database functions"
+NOTIFICATIONS = "eventsourcing select_notifications"
+_PAGE = 1_000
 _BATCH = 100
 _DATA = {"account": "4711", "amount": 125, "currency": "EUR", "note": "a deposit at the counter"}
 _INSERT = """
@@ -135,13 +141,19 @@ async def _opened(endpoints: Endpoints) -> AsyncGenerator[Scene]:
 
 
 def figures(plan: Plan) -> Iterator[Figure]:
-    with open_folder() as folder, postgres(folder) as endpoint:
+    with (
+        open_folder() as folder,
+        postgres(folder) as endpoint,
+        running("eventsourcing_events", peer_python()) as peer,
+    ):
         endpoints = endpoints_of(endpoint)
+        _prepare_peer(peer, endpoint)
         asyncio.run(migrate_up(endpoints, lines=(Line.CORE, Line.EVENT_STORE)))
         with asyncio.Runner() as runner:
             opened = _opened(endpoints)
             scene = runner.run(opened.__aenter__())
             yield from _measured(runner, scene, plan)
+            yield from _against_peer(runner, scene, peer, plan)
             runner.run(opened.__aexit__(None, None, None))
 
 
@@ -158,3 +170,34 @@ def _measured(runner: asyncio.Runner, scene: Scene, plan: Plan) -> Iterator[Figu
         BARE: lambda: runner.run(scene.bare_batches(30)),
     }
     yield compare("events-append-batches", rounds(contenders, plan.pick(8, 30)), OURS, BARE)
+
+
+def _prepare_peer(peer: Process, endpoint: PostgresEndpoint) -> None:
+    with psycopg.connect(endpoint.dsn(Role.ADMIN, "postgres"), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE eventsourcing")
+    values: dict[str, Any] = conninfo_to_dict(endpoint.dsn(Role.ADMIN, "eventsourcing"))
+    names = ("dbname", "host", "port", "user", "password")
+    peer.prepare(**{name: values[name] for name in names})
+
+
+def _against_peer(
+    runner: asyncio.Runner, scene: Scene, peer: Process, plan: Plan
+) -> Iterator[Figure]:
+    def appends(functions: bool) -> Callable[[], float]:
+        job = {"route": "append", "writers": 8, "each": 100, "data": _DATA}
+        return lambda: peer.run(functions=functions, **job).per_second
+
+    contenders = {
+        OURS: lambda: runner.run(scene.ours(8, 100)),
+        PLAIN: appends(False),
+        FUNCTIONS: appends(True),
+    }
+    samples = rounds(contenders, plan.pick(6, 20))
+    yield compare("events-append-vs-eventsourcing", samples, OURS, PLAIN)
+    yield compare("events-append-vs-functions", samples, OURS, FUNCTIONS)
+    reads = {"route": "select", "functions": True, "page": _PAGE, "amount": _DATA["amount"]}
+    contenders = {
+        OURS: lambda: runner.run(scene.read_all(_PAGE)),
+        NOTIFICATIONS: lambda: peer.run(**reads).per_second,
+    }
+    yield compare("events-read-all", rounds(contenders, plan.pick(6, 20)), OURS, NOTIFICATIONS)

@@ -41,9 +41,9 @@ ORDER BY g.n;
 -- stream_forwards --
 -- Events of one stream from a version on.
 SELECT
-    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
-    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint, position
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+    event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint AS transaction, position
 FROM public.events
 WHERE
     tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::uuid
@@ -54,9 +54,9 @@ LIMIT %(limit)s::bigint;
 -- stream_backwards --
 -- The same from a version down.
 SELECT
-    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
-    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint, position
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+    event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint AS transaction, position
 FROM public.events
 WHERE
     tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::uuid
@@ -72,9 +72,9 @@ WHERE tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::
 -- all --
 -- Every event of the tenant in reading order, below the oldest running transaction.
 SELECT
-    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
-    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint, position
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+    event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint AS transaction, position
 FROM public.events
 WHERE
     tenant_id = (SELECT core.current_tenant())
@@ -89,8 +89,8 @@ SELECT e.*
 FROM (SELECT DISTINCT k.kind FROM unnest(%(types)s::text []) AS k (kind)) AS k
 CROSS JOIN LATERAL (
     SELECT
-        tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
-        metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+        tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+        event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
         transaction_id::text::bigint AS transaction, position
     FROM public.events
     WHERE
@@ -110,8 +110,8 @@ SELECT e.*
 FROM (SELECT DISTINCT k.kind FROM unnest(%(categories)s::text []) AS k (kind)) AS k
 CROSS JOIN LATERAL (
     SELECT
-        tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
-        metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+        tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+        event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
         transaction_id::text::bigint AS transaction, position
     FROM public.events
     WHERE
@@ -128,9 +128,9 @@ LIMIT %(limit)s::bigint;
 -- by_correlation --
 -- The same of what belongs to one request.
 SELECT
-    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
-    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint, position
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+    event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint AS transaction, position
 FROM public.events
 WHERE
     tenant_id = (SELECT core.current_tenant())

@@ -40,18 +40,21 @@ WHERE
     AND subscription = %(name)s::text AND owner = %(consumer)s::text;
 
 -- next_events --
--- Events of one partition in reading order, those after a place.
+-- Events of one partition in reading order, those after a place. Written with <, of which the planner
+-- expects a third of the rows: with = it expects so few that it reads all and sorts them.
 SELECT
-    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version, event_data,
-    metadata, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint, position
+    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+    event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+    transaction_id::text::bigint AS transaction, position
 FROM public.events
 WHERE
     tenant_id = (SELECT core.current_tenant())
     AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
     AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-    AND (hashtextextended(aggregate_id::text, 0) & 1073741823) %% %(partitions)s::bigint
-    = %(partition)s::bigint
+    AND abs(
+        (hashtextextended(aggregate_id::text, 0) & 1073741823) %% %(partitions)s::bigint
+        - %(partition)s::bigint
+    ) < 1
     AND (%(types)s::text [] IS NULL OR event_type = ANY(%(types)s::text []))
 ORDER BY transaction_id, position
 LIMIT %(limit)s::bigint;

@@ -1,0 +1,120 @@
+"""C1: consumers of a subscription are killed; every event has its effect once, streams in order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.events import NewEvent, open_event_store
+from neolayer.tenancy import Principal
+
+CONSUMER = Path(__file__).with_name("events_consumer.py")
+POINTS = ("events.before_checkpoint", "events.before_commit", "events.after_commit")
+
+
+@contextmanager
+def consumer(
+    endpoints: Endpoints, tenant: UUID, crash_at: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    cluster = endpoints.event_store
+    passwords = {str(role): word for role, word in cluster.passwords.items()}
+    at = json.dumps({"dsn": cluster.admin_dsn, "passwords": passwords})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    if crash_at:
+        environment["NEOLAYER_CRASH_AT"] = crash_at
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(CONSUMER), at, str(tenant)], env=environment
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def admin(endpoints: Endpoints) -> psycopg.Connection:
+    dsn = endpoints.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    return psycopg.connect(dsn, autocommit=True)
+
+
+def prepare(endpoints: Endpoints) -> None:
+    with admin(endpoints) as session:
+        session.execute(
+            "CREATE TABLE IF NOT EXISTS public.handled (n serial, stream uuid, version int)"
+        )
+        session.execute("GRANT ALL ON public.handled, public.handled_n_seq TO neolayer_app")
+
+
+async def fill(endpoints: Endpoints, tenant: UUID, streams: list[UUID], each: int) -> None:
+    async with open_event_store(endpoints, size=2, application_name="tests") as store:
+        events = store.events(tenant, by=Principal.operator("tests"))
+        for _ in range(each):
+            await asyncio.gather(
+                *(
+                    events.append(s, [NewEvent("Deposited", {})], category="account")
+                    for s in streams
+                )
+            )
+
+
+def await_all(endpoints: Endpoints, streams: list[UUID], each: int) -> None:
+    """Until as many effects are there as events; then they must be those, in order, once."""
+    deadline = time.monotonic() + 60
+    with admin(endpoints) as session:
+        while True:
+            rows = session.execute(
+                "SELECT stream, version FROM public.handled WHERE stream = ANY(%s) ORDER BY n",
+                (streams,),
+            ).fetchall()
+            if len(rows) >= len(streams) * each:
+                break
+            assert time.monotonic() < deadline, f"{len(rows)} of {len(streams) * each}"
+            time.sleep(0.05)
+    for stream in streams:
+        assert [version for of, version in rows if of == stream] == list(range(1, each + 1))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_C1_a_killed_consumer_leaves_each_event_once(
+    layer_databases: Endpoints, point: str
+) -> None:
+    """Killed in its second transaction; another takes its partitions over and ends the work."""
+    tenant, streams = uuid4(), [uuid4() for _ in range(6)]
+    prepare(layer_databases)
+    asyncio.run(fill(layer_databases, tenant, streams, 3))
+    with consumer(layer_databases, tenant, f"{point}:2") as first:
+        assert first.wait(timeout=60) == -signal.SIGKILL
+    with consumer(layer_databases, tenant):
+        await_all(layer_databases, streams, 3)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(10))
+def test_C1_consumers_killed_at_any_moment(layer_databases: Endpoints, seed: int) -> None:
+    """Two consumers, one of them killed again and again while events come in."""
+    dice = random.Random(seed)
+    tenant, streams = uuid4(), [uuid4() for _ in range(8)]
+    prepare(layer_databases)
+    with consumer(layer_databases, tenant):
+        for _ in range(5):
+            point = f"{dice.choice(POINTS)}:{dice.randint(1, 4)}" if dice.random() < 0.5 else ""
+            with consumer(layer_databases, tenant, point) as mortal:
+                asyncio.run(fill(layer_databases, tenant, streams, 4))
+                with suppress(subprocess.TimeoutExpired):
+                    mortal.wait(timeout=dice.uniform(0.2, 3))
+        await_all(layer_databases, streams, 20)

@@ -12,11 +12,22 @@ from neolayer.events.model import Place, RecordedEvent
 
 def recorded(row: Sequence[Any]) -> RecordedEvent:
     """An event from the columns that this room's queries return."""
-    data, metadata = row[6], row[7]
+    (tenant, event, stream, category, kind, version, data, metadata, *rest) = row
+    (user, correlation, causation, at, schema_version, key_id, transaction, index) = rest
     return RecordedEvent(
-        *row[:6],
+        tenant,
+        event,
+        stream,
+        category,
+        kind,
+        version,
         orjson.loads(data),
         {} if metadata == "{}" else orjson.loads(metadata),
-        *row[8:14],
-        Place(row[14], row[15]),
+        user,
+        correlation,
+        causation,
+        at,
+        schema_version,
+        key_id,
+        Place(transaction, index),
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
+from tests.fixtures.fix_databases import postgres_only
+from tests.fixtures.fix_mongodb import forget_sockets
 
 from neolayer.engines.clickhouse.dsn import parse_dsn
 from neolayer.engines.clickhouse.engine import ClickHouseEngine
@@ -25,7 +27,8 @@ from neolayer.engines.mongodb.engine import MongoEngine
 from neolayer.engines.objects.engine import ObjectsEngine
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.redis.engine import RedisEngine
-from neolayer.errors import EngineTooOld, EngineUnavailable
+from neolayer.errors import EngineTooOld, EngineUnavailable, NotSupported
+from neolayer.freshness import Store, position_of, stores_at
 
 SECRET = "s3cret-of-the-user"
 
@@ -77,12 +80,6 @@ def refusing(postgres: PostgresEndpoint, redis: RedisEndpoint) -> list[tuple[Eng
         ),
         (
             RedisEngine(RedisEndpoint(real, f"redis://:{SECRET}@{nobody}/0", nobody)),
-            "refuses the connection",
-        ),
-        (
-            MongoEngine(
-                read_mongodb(f"mongodb://u:{SECRET}@{nobody}/x?serverSelectionTimeoutMS=300")
-            ),
             "refuses the connection",
         ),
         (
@@ -170,7 +167,7 @@ def test_a_mongodb_dsn_names_hosts_and_never_the_password() -> None:
         assert SECRET not in str(refused.value)
 
 
-async def test_what_no_server_does_is_said(tmp_path: Path) -> None:
+async def test_what_no_server_does_is_said() -> None:
     """Without MongoDB its line says that another engine stands in, and how."""
     engine = FallbackEngine("mongodb", "PostgreSQL", "documents stay in PostgreSQL")
     await engine.open()
@@ -179,3 +176,29 @@ async def test_what_no_server_does_is_said(tmp_path: Path) -> None:
     assert (found.level, found.healthy) == (Level.FALLBACK, True)
     assert (found.version, found.address) == ("on PostgreSQL", "documents stay in PostgreSQL")
     await engine.close()
+
+
+async def test_a_mongodb_that_is_away_is_one_sentence_without_secrets() -> None:
+    """The address and what is wrong, and never the password."""
+    url = f"mongodb://u:{SECRET}@127.0.0.1:{free_port()}/x?serverSelectionTimeoutMS=300"
+    engine = MongoEngine(read_mongodb(url))
+    with pytest.raises(EngineUnavailable, match="refuses the connection") as refused:
+        await engine.open()
+    found = await engine.status()
+    assert (found.healthy, found.detail) == (False, refused.value.message)
+    assert SECRET not in str(found)
+    await engine.close()
+    del refused
+    await forget_sockets()
+
+
+async def test_a_store_that_is_not_there_is_not_waited_for(
+    postgres_server: PostgresEndpoint,
+) -> None:
+    """Without MongoDB it is none of the stores, and whoever asks for it by name is told."""
+    at = postgres_only(postgres_server)
+    assert stores_at(at) == (Store.CLICKHOUSE, Store.REDIS)
+    with pytest.raises(NotSupported, match="not configured"):
+        await position_of(Store.MONGODB, at)
+    there = dataclasses.replace(at, mongodb=read_mongodb("mongodb://127.0.0.1:1/x"))
+    assert Store.MONGODB in stores_at(there)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pymongo
 import pytest
-from tests.fixtures.fix_mongodb import address_of, running_ferretdb
+from tests.fixtures.fix_mongodb import address_of, forget_sockets, running_ferretdb
 from tests.fixtures.sink_suite import (
     THINGS,
     Log,
@@ -202,3 +202,4 @@ async def test_C14_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None
     with pytest.raises(EngineUnavailable, match=r"refuses the connection|cannot be used"):
         await sink.write([log.commit(put(Thing(1)))])
     await sink.close()
+    await forget_sockets()

@@ -69,7 +69,7 @@ def test_status_fits_a_terminal(layer: Layer) -> None:
     lines = run.stdout.splitlines()
     assert all(any(line.endswith(address) for line in lines) for address in addresses)
     assert [line for line in lines if len(line) > 80 and "://" not in line] == []
-    (clickhouse,) = [line for line in lines if line.startswith(" clickhouse  embedded ")]
+    (clickhouse,) = [line for line in lines if line.split()[:2] == ["clickhouse", "embedded"]]
     assert " healthy " in clickhouse
 
 

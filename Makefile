@@ -22,8 +22,9 @@ up: $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not engines and not faults and not security"
 
-# Kills at random moments: longer, and apart.
+# Kills at every named point and at random moments: longer, and apart; ends with a line of JSON.
 test-faults: $(VENV)/.dev
+	@rm -rf .pytest_cache/v/faults
 	$(PYTEST) -m "faults and not engines"
 	@$(BIN)/python tools/fault_figures.py
 

@@ -1,0 +1,216 @@
+"""Stores that outlive the simulated process, and sinks that write to them and fail in every way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.simulation.source import TABLE, Snapshot
+
+from neolayer.errors import EngineUnavailable
+from neolayer.relay.changes import DELETE, INSERT, Batch, TableChanges, Truncation
+from neolayer.relay.sinks.sink import CopyLost, Rejected
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Process
+
+
+@dataclass
+class Store:
+    """What a destination holds: key -> (version, value; None: deleted), and the checkpoint."""
+
+    rows: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    checkpoint: int | None = None
+    down_until: float = 0.0
+    slow_until: float = 0.0
+    trouble: float = 0.0
+    copies: int = 0
+    effects: int = 0
+    worst_lag_s: float = 0.0
+
+    def live(self) -> dict[str, str]:
+        return {key: value for key, (_, value) in self.rows.items() if value is not None}
+
+
+class SimulatedSink:
+    """Idempotent by version, its checkpoint after its data."""
+
+    database = "neolayer"
+    tables = frozenset({TABLE.table})
+    wait_s = 0.0
+    checkpoint_first = False  # set by a mutant
+
+    def __init__(self, name: str, store: Store, process: Process) -> None:
+        self.name = name
+        self.store = store
+        self.process = process
+        self.before: list[Batch] = []
+        self.left = 0
+
+    @property
+    def dice(self):
+        return self.process.world.dice
+
+    async def open(self, confirmed: int) -> int | None:
+        await self._trip()
+        self.before.clear()
+        checkpoint = self.store.checkpoint
+        self.left = checkpoint or 0
+        return checkpoint if checkpoint is not None and checkpoint >= confirmed else None
+
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        await self._trip()
+        self.store.copies += 1
+        self.left = 0
+        async for line in snapshot.rows(TABLE.table, TABLE.columns):
+            key, value = line.decode().rstrip("\n").split("\t")
+            self.put(key, snapshot.version, value)
+        for key, (version, _) in list(self.store.rows.items()):
+            if version < snapshot.version:
+                del self.store.rows[key]
+        await self._step()
+        self._save(snapshot.version)
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        await self._trip()
+        if (self.store.checkpoint or 0) < self.left:
+            raise CopyLost(self.name)
+        if self.checkpoint_first:
+            self._save(batches[-1].position)
+            await self._step()
+        troubled = self.dice.random() < self.store.trouble
+        if troubled and self.dice.random() < 0.3:
+            raise EngineUnavailable(self.name, "429: later")
+        for number, batch in enumerate([*self._again(troubled), *batches]):
+            self._apply(batch)
+            await self._step()
+            if troubled and self.dice.random() < 0.3:
+                raise EngineUnavailable(self.name, f"failed after {number + 1} batches")
+        self._save(batches[-1].position)
+        self.before = list(batches)
+        await self._step()
+        if troubled and self.dice.random() < 0.3:
+            raise EngineUnavailable(self.name, "done, but the answer was lost")
+        return ()
+
+    def _again(self, troubled: bool) -> list[Batch]:
+        """What was written last, once more and out of order."""
+        if not troubled:
+            return []
+        again = list(self.before)
+        self.dice.shuffle(again)
+        return again
+
+    def _apply(self, batch: Batch) -> None:
+        for part in batch.changes:
+            if isinstance(part, Truncation):
+                for key, (version, _) in list(self.store.rows.items()):
+                    if version <= part.version:
+                        self.store.rows[key] = (part.version, None)
+                continue
+            for change in part.changes():
+                key, value = _text(change.row[0]), _text(change.row[1])
+                if change.old is not None and _text(change.old[0]) != key:
+                    self.put(_text(change.old[0]), change.version, None)
+                self.put(key, change.version, None if change.kind == DELETE else value)
+                self.process.world.note_lag(self.store, change.version)
+
+    def put(self, key: str, version: int, value: str | None) -> None:
+        held = self.store.rows.get(key)
+        if held is None or version >= held[0]:
+            self.store.rows[key] = (version, value)
+
+    def _save(self, version: int) -> None:
+        if self.store.checkpoint is None or version > self.store.checkpoint:
+            self.store.checkpoint = version
+        self.left = self.store.checkpoint
+
+    async def _trip(self) -> None:
+        await self._step()
+        if self.process.world.loop.time() < self.store.down_until:
+            raise EngineUnavailable(self.name, "is down")
+
+    async def _step(self) -> None:
+        """A moment in which anything may happen."""
+        slow = self.process.world.loop.time() < self.store.slow_until
+        await asyncio.sleep(0.002 * (100 if slow else 1))
+        self.process.world.may_die(self.process, 0.0005)
+        self.process.check()
+
+    async def close(self) -> None:
+        pass
+
+
+class OnceSink(SimulatedSink):
+    """Not idempotent: rows and checkpoint change at once; each change must fit what is there."""
+
+    def __init__(self, name: str, store: Store, process: Process) -> None:
+        super().__init__(name, store, process)
+        self.pieces: list[TableChanges | Truncation] = []
+
+    async def open(self, confirmed: int) -> int | None:
+        self.pieces.clear()
+        return await super().open(confirmed)
+
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        await self._trip()
+        rows: dict[str, tuple[int, str | None]] = {}
+        async for line in snapshot.rows(TABLE.table, TABLE.columns):
+            key, value = line.decode().rstrip("\n").split("\t")
+            rows[key] = (snapshot.version, value)
+        await self._step()
+        self.store.copies += 1
+        self.store.rows, self.store.checkpoint = rows, snapshot.version
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        await self._trip()
+        pieces = list(self.pieces)
+        if self.dice.random() < self.store.trouble:
+            raise EngineUnavailable(self.name, "not now")
+        rows, reached = dict(self.store.rows), self.store.checkpoint or 0
+        effects = 0
+        for batch in batches:
+            pieces += batch.changes
+            if batch.unfinished is None:
+                for part in pieces:
+                    effects += self._fit(rows, part, reached)
+                pieces.clear()
+                reached = max(reached, batch.position)
+        await self._step()
+        self.store.rows, self.store.checkpoint, self.pieces = rows, reached, pieces
+        self.store.effects += effects
+        return ()
+
+    def _fit(
+        self,
+        rows: dict[str, tuple[int, str | None]],
+        part: TableChanges | Truncation,
+        reached: int,
+    ) -> int:
+        if isinstance(part, Truncation):
+            if part.version > reached:
+                rows.clear()
+            return 0
+        effects = 0
+        for change in part.changes():
+            if change.version <= reached:
+                continue
+            effects += 1
+            key, value = _text(change.row[0]), _text(change.row[1])
+            old = key if change.old is None else _text(change.old[0])
+            if change.kind == INSERT:
+                self.process.world.require(key not in rows, f"{key} is inserted twice")
+            else:
+                self.process.world.require(old in rows, f"{old} is changed but was never there")
+                held = rows.pop(old, (0, None))
+                self.process.world.require(held[0] <= change.version, f"{key} goes back in time")
+            if change.kind != DELETE:
+                rows[key] = (change.version, value)
+        return effects
+
+
+def _text(value: bytes | int) -> str:
+    assert isinstance(value, bytes)
+    return value.decode()

@@ -1,0 +1,243 @@
+"""A commit log as the relay sees PostgreSQL: slot, stream, snapshots, and what breaks them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from tests.unit import pgoutput_encoder as wire
+
+from neolayer.engines.postgres.replication import CreatedSlot, SlotMissing
+from neolayer.errors import EngineUnavailable
+from neolayer.position import pack_version
+from neolayer.relay.changes import Relation
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Process
+
+TABLE = Relation(7, "public", "things", ("id", "value"), (25, 25))
+EPOCH = 1
+
+
+@dataclass
+class Transaction:
+    """One commit: (kind, key, value, old key) of each change; kind is I, U, D or T."""
+
+    lsn: int
+    end: int
+    changes: list[tuple[str, str, str, str]]
+    at: float
+    large: bool
+
+    def messages(self, xid: int) -> list[memoryview]:
+        made = [self._message(*change) for change in self.changes]
+        if self.large:
+            described = wire.relation(TABLE.id, TABLE.columns, name=TABLE.name)
+            middle = len(made) // 2
+            return [
+                *wire.piece(xid, described, *made[:middle]),
+                *wire.piece(xid, *made[middle:]),
+                wire.piece_commit(xid, self.lsn, self.end),
+            ]
+        return [wire.begin(self.lsn), *made, wire.commit(self.lsn, self.end)]
+
+    def _message(self, kind: str, key: str, value: str, old: str) -> memoryview:
+        new = (key.encode(), value.encode())
+        if kind == "I":
+            return wire.insert(TABLE.id, new)
+        if kind == "U":
+            return wire.update(TABLE.id, new, old=(old.encode(), b"before"))
+        if kind == "D":
+            return wire.delete(TABLE.id, (key.encode(), b"before"))
+        return wire.truncate(TABLE.id)
+
+
+@dataclass
+class Source:
+    """The truth, its log, and one slot."""
+
+    dice: random.Random
+    now: Any
+    rows: dict[str, str] = field(default_factory=dict)
+    log: list[Transaction] = field(default_factory=list)
+    lsn: int = 1 << 12
+    slot: int | None = None
+    acknowledged: int = 0
+    lost: bool = False
+    down_until: float = 0.0
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    breaks: int = 0
+
+    def commit(self) -> None:
+        """One random transaction of one to thirty changes."""
+        changes: list[tuple[str, str, str, str]] = []
+        for _ in range(self.dice.choice((1, 1, 2, 5, 30))):
+            changes.append(self._change())
+        self.lsn += 1 << 9
+        end = self.lsn + (1 << 8)
+        large = self.dice.random() < 0.1
+        self.log.append(Transaction(self.lsn, end, changes, self.now(), large))
+        self.lsn = end
+        arrived, self.arrived = self.arrived, asyncio.Event()
+        arrived.set()
+
+    def _change(self) -> tuple[str, str, str, str]:
+        key, value, die = str(self.dice.randrange(60)), str(self.dice.random()), self.dice.random()
+        if die < 0.003:
+            self.rows.clear()
+            return "T", "", "", ""
+        if key not in self.rows:
+            self.rows[key] = value
+            return "I", key, value, ""
+        if die < 0.25:
+            del self.rows[key]
+            return "D", key, "", ""
+        other = str(self.dice.randrange(60))
+        if die < 0.35 and other not in self.rows:  # the key changes
+            del self.rows[key]
+            self.rows[other] = value
+            return "U", other, value, key
+        self.rows[key] = value
+        return "U", key, value, key
+
+    @property
+    def is_down(self) -> bool:
+        return self.now() < self.down_until
+
+    def require(self) -> None:
+        if self.is_down:
+            raise EngineUnavailable("postgres", "is down")
+
+    def version(self) -> int:
+        return pack_version(EPOCH, self.lsn)
+
+    def drop_slot(self) -> None:
+        self.slot, self.acknowledged, self.lost = None, 0, False
+
+
+class Stream:
+    """A replication connection."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._source = process.world.source
+        self._breaks = self._source.breaks
+        self._left: Iterator[memoryview] = iter(())
+        self._place = 0
+        self._asked = False
+        self._told = 0
+
+    async def create_slot(self, name: str, **_: Any) -> CreatedSlot:
+        await self._trip()
+        self._source.drop_slot()
+        self._source.slot = self._source.lsn
+        self._process.world.may_die(self._process, 0.1)
+        return CreatedSlot(name, self._source.lsn, None)
+
+    async def drop_slot(self, name: str) -> None:
+        await self._trip()
+        self._source.drop_slot()
+
+    async def start(self, slot: str, *, publication: str, lsn: int, streaming: bool) -> None:
+        await self._trip()
+        if self._source.slot is None:
+            raise SlotMissing("postgres", "no slot")
+        begin = max(lsn, self._source.slot)
+        log = self._source.log
+        self._place = next((n for n, one in enumerate(log) if one.end > begin), len(log))
+        first = [wire.relation(TABLE.id, TABLE.columns, name=TABLE.name)]
+        self._left = iter(first)
+
+    def receive(self, handle: Any, *, limit: int) -> int:
+        self._check()
+        received = 0
+        while received < limit:
+            message = next(self._left, None)
+            if message is None:
+                message = self._next_message()
+                if message is None:
+                    break
+            received += 1
+            if handle(message):
+                break
+        return received
+
+    def _next_message(self) -> memoryview | None:
+        log = self._source.log
+        if self._place < len(log):
+            self._place += 1
+            self._left = iter(log[self._place - 1].messages(self._place))
+            return next(self._left)
+        if self._asked:
+            self._asked = False
+            return wire.keepalive(self._source.lsn)
+        return None
+
+    async def wait(self, timeout_s: float) -> None:
+        self._check()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._place >= len(self._source.log) and not self._asked:
+                    await self._source.arrived.wait()
+
+    def confirm(self, *, received: int, durable: int, ask: bool = False) -> None:
+        self._check()
+        assert self._source.slot is not None
+        self._source.slot = max(self._source.slot, durable)
+        self._source.acknowledged = max(self._source.acknowledged, durable)
+        self._asked = self._asked or ask
+
+    async def close(self) -> None:
+        pass
+
+    async def _trip(self) -> None:
+        await asyncio.sleep(0.001)
+        self._check()
+
+    def _check(self) -> None:
+        self._process.check()
+        self._source.require()
+        if self._breaks != self._source.breaks:
+            raise EngineUnavailable("postgres", "the connection broke")
+
+
+class Snapshot:
+    """The rows as they are now."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.version = process.world.source.version()
+        self._rows = dict(process.world.source.rows)
+
+    async def describe(self, table: str, columns: Sequence[str]) -> Relation:
+        return TABLE
+
+    async def rows(self, table: str, columns: Sequence[str]) -> AsyncIterator[bytes]:
+        for key, value in self._rows.items():
+            if self._process.world.dice.random() < 0.05:
+                await asyncio.sleep(0.05)
+                self._process.check()
+                self._process.world.source.require()
+            yield f"{key}\t{value}\n".encode()
+
+
+@contextlib.asynccontextmanager
+async def snapshot_of(process: Process) -> AsyncGenerator[Snapshot]:
+    await asyncio.sleep(0.002)
+    process.check()
+    process.world.source.require()
+    yield Snapshot(process)
+
+
+def slot_state_of(process: Process) -> SimpleNamespace | None:
+    process.check()
+    source = process.world.source
+    source.require()
+    if source.slot is None:
+        return None
+    return SimpleNamespace(lost=source.lost, confirmed_lsn=source.slot)

@@ -1,0 +1,365 @@
+"""One seed, one run: the relay's real reader, log and lanes in a world that keeps breaking.
+
+The relay is a `Process` that may die between any two steps: then what its disk had really kept is
+put back, sometimes with a torn end, and another process starts. Time is virtual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import structlog
+from tests.simulation.sinks import OnceSink, SimulatedSink, Store
+from tests.simulation.source import Source, Stream, slot_state_of, snapshot_of
+from tests.simulation.virtual_time import VirtualLoop
+
+from neolayer.position import pack_version
+from neolayer.relay import decoder, lane, reader, run, segment, segments
+from neolayer.relay.segments import SegmentLog
+from neolayer.settings import RelaySettings
+
+BOUND = 96 << 10
+HEALTHY_LAG_S = 2.0
+CONVERGES_S = 900.0
+
+
+class Killed(BaseException):
+    """The simulated process is gone."""
+
+
+class Broken(AssertionError):
+    """A promise was not kept."""
+
+
+@dataclass
+class Disk:
+    """What a power cut leaves: of each segment at least what was brought to the disk."""
+
+    dice: random.Random
+    synced: dict[str, int] = field(default_factory=dict)
+    full: bool = False
+
+    def image(self, folder: Path, *, power_cut: bool) -> dict[str, bytes]:
+        kept: dict[str, bytes] = {}
+        for path in sorted(folder.glob("*.segment")):
+            data = path.read_bytes()
+            if power_cut:
+                safe = min(self.synced.get(path.name, len(data)), len(data))
+                data = data[: self.dice.randint(safe, len(data))]
+                if len(data) > safe and self.dice.random() < 0.3:
+                    place = self.dice.randrange(safe, len(data))
+                    data = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+            kept[path.name] = data
+        return kept
+
+    def restore(self, folder: Path, kept: dict[str, bytes]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, data in kept.items():
+            (folder / name).write_bytes(data)
+        self.synced = {name: len(data) for name, data in kept.items()}
+
+
+class Process:
+    """One life of the relay."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.dead = False
+        self.image: dict[str, bytes] = {}
+
+    def check(self) -> None:
+        if self.dead:
+            raise Killed
+
+    def die(self) -> None:
+        """Now; raises Killed."""
+        if not self.dead:
+            self.dead = True
+            power_cut = self.world.dice.random() < 0.5
+            self.image = self.world.disk.image(self.world.folder, power_cut=power_cut)
+        raise Killed
+
+
+class World:
+    """Source, disk, stores and the process that runs now."""
+
+    def __init__(self, seed: int, folder: Path, *, minutes: float) -> None:
+        self.seed = seed
+        self.dice = random.Random(seed)
+        self.loop = VirtualLoop(random.Random(seed + 1))
+        self.folder = folder / "relay" / "slot"
+        self.disk = Disk(random.Random(seed + 2))
+        self.minutes = minutes
+        self.source = Source(self.dice, self.loop.time)
+        self.stores = {name: Store() for name in ("healthy", "faulty", "dead", "once")}
+        self.process = Process(self)
+        self.flow: Any = None
+        self.broken: list[str] = []
+        self.kills = self.starts = 0
+        self.dangerous = True
+        self.calm_since = 0.0
+        self.commits: dict[int, float] = {}
+
+    # Promises.
+
+    def require(self, truth: bool, promise: str) -> None:
+        if not truth:
+            self.broken.append(promise)
+            raise Broken(promise)
+
+    def note_lag(self, store: Store, version: int) -> None:
+        """The healthy sink, while the source is up and the process was not just started."""
+        if store is not self.stores["healthy"] or version not in self.commits:
+            return
+        lag = self.loop.time() - max(self.commits[version], self.calm_since)
+        store.worst_lag_s = max(store.worst_lag_s, lag)
+        self.require(lag < HEALTHY_LAG_S, f"the healthy sink is {lag:.1f} s behind")
+
+    def check_memory(self) -> None:
+        log: SegmentLog | None = self.flow._segments if self.flow else None
+        if log is None:
+            return
+        self.require(log.held_bytes <= BOUND + (BOUND // 8) + (32 << 10), "the log has outgrown")
+        self.require(log._recent_bytes <= segments._RECENT_BYTES + (32 << 10), "memory has grown")
+
+    def opened(self, log: SegmentLog) -> None:
+        """What was acknowledged to the source is here after any end of the process."""
+        if self.source.slot is not None and log._segments and self.source.acknowledged:
+            acknowledged = pack_version(1, self.source.acknowledged)
+            self.require(log.position >= acknowledged, "acknowledged before it was durable")
+
+    # The process and its ends.
+
+    def may_die(self, process: Process, chance: float) -> None:
+        if process.dead:
+            raise Killed
+        if self.dangerous and self.dice.random() < chance:
+            process.die()
+
+    def crash_point(self, name: str) -> None:
+        self.may_die(self.process, 0.002)
+
+    async def live(self) -> None:
+        """Lives of the process, one after the other, while the world breaks around it."""
+        end = self.minutes * 60
+        beside = [asyncio.create_task(one) for one in (self._write(end), self._break(end))]
+        while self.loop.time() < end:
+            await self._one_life(self.dice.expovariate(1 / 40), until=end)
+        await asyncio.gather(*beside)
+        self._heal()
+        await self._converge()
+
+    async def _one_life(self, length_s: float, *, until: float) -> None:
+        task, stop = self._start()
+        left = min(length_s, max(1.0, until - self.loop.time()))
+        await asyncio.wait([task], timeout=left)
+        if not task.done():
+            how = self.dice.random()
+            if how < 0.4:
+                with contextlib.suppress(Killed):
+                    self.process.die()
+            if how < 0.7:
+                task.cancel()  # at whatever it waits for
+            else:
+                stop.set()
+            await asyncio.wait([task], timeout=60)
+            self.require(task.done(), "the relay does not end")
+        self._end(task)
+
+    def _start(self) -> tuple[asyncio.Task[None], asyncio.Event]:
+        self.process = process = Process(self)
+        self.starts += 1
+        self.calm_since = self.loop.time() + 1
+        kinds = {"healthy": SimulatedSink, "faulty": SimulatedSink, "dead": SimulatedSink}
+        sinks = [
+            kinds.get(name, OnceSink)(name, store, process) for name, store in self.stores.items()
+        ]
+        settings = RelaySettings(batch_rows=50, batch_seconds=0.05, log_bytes=1 << 20)
+        settings = settings.model_copy(update={"log_bytes": BOUND})
+        self.flow = run._Flow(run.Source("neolayer", "dsn", "slot"), sinks, settings)
+        stop = asyncio.Event()
+        return asyncio.create_task(self.flow.run(stop, self.folder.parent)), stop
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if self.process.dead:
+            self.kills += 1
+            self.disk.restore(self.folder, self.process.image)
+        elif error is not None and not self.broken:
+            raise error
+        if self.broken:
+            raise Broken(self.broken[0])
+
+    # What goes on around it.
+
+    async def _write(self, end: float) -> None:
+        while self.loop.time() < end:
+            await asyncio.sleep(self.dice.choice((0.01, 0.1, 0.5, 3.0)))
+            for _ in range(self.dice.choice((1, 1, 3))):
+                self.source.commit()
+                last = self.source.log[-1]
+                self.commits[pack_version(1, last.lsn)] = last.at
+            self.check_memory()
+
+    async def _break(self, end: float) -> None:
+        dice, stores = self.dice, self.stores
+        while self.loop.time() < end:
+            await asyncio.sleep(dice.expovariate(1 / 8))
+            now, die = self.loop.time(), dice.random()
+            stores["faulty"].trouble = stores["once"].trouble = dice.choice((0, 0.1, 0.6))
+            if die < 0.2:
+                stores["dead"].down_until = now + dice.choice((20, 600))
+            elif die < 0.4:
+                stores["faulty"].slow_until = now + 20
+            elif die < 0.5:
+                stores["faulty"].down_until = now + 5
+            elif die < 0.6:
+                self.source.breaks += 1
+                self.calm_since = now + 12
+            elif die < 0.67:
+                self.source.down_until = now + 5
+                self.calm_since = now + 18
+            elif die < 0.7:
+                self.source.drop_slot()
+                self.source.breaks += 1
+                self.calm_since = now + 12
+            elif die < 0.73:
+                self.source.lost = True
+                self.source.breaks += 1
+                self.calm_since = now + 12
+            elif die < 0.78:
+                self.disk.full = True
+                self.calm_since = now + 25
+                await asyncio.sleep(dice.uniform(0.1, 5))
+                self.disk.full = False
+            elif die < 0.81 and stores["dead"].checkpoint:
+                stores["dead"].rows.clear()  # someone emptied it
+                stores["dead"].checkpoint = 0
+
+    def _heal(self) -> None:
+        self.dangerous = False
+        self.disk.full = False
+        self.source.down_until = 0
+        for store in self.stores.values():
+            store.down_until = store.slow_until = store.trouble = 0
+
+    async def _converge(self) -> None:
+        """In calm, every copy becomes what the source is."""
+        self.source.commit()
+        version, began = self.source.version(), self.loop.time()
+        task, stop = self._start()
+        while any((store.checkpoint or 0) < version for store in self.stores.values()):
+            await asyncio.sleep(0.5)
+            if task.done():
+                self._end(task)
+            self.require(self.loop.time() - began < CONVERGES_S, "a copy never catches up")
+        stop.set()
+        await asyncio.wait([task], timeout=60)
+        self._end(task)
+        for name, store in self.stores.items():
+            self.require(store.live() == self.source.rows, f"{name} is not what the source is")
+
+
+@contextlib.contextmanager
+def _simulated(world: World) -> Iterator[None]:
+    """The relay's modules with this world under them."""
+    clock = SimpleNamespace(monotonic=world.loop.time, time=world.loop.time)
+    open_log = SegmentLog.open.__func__  # type: ignore[attr-defined]
+    write = segment.Segment._write
+
+    class Connection:
+        @staticmethod
+        async def connect(dsn: str, *, application_name: str) -> Stream:
+            await asyncio.sleep(0.001)
+            world.process.check()
+            world.source.require()
+            return Stream(world.process)
+
+    async def opened(cls: type[SegmentLog], folder: Path, *, bound: int) -> SegmentLog:
+        log = await open_log(cls, folder, bound=bound)
+        world.opened(log)
+        return log
+
+    async def slot_state(dsn: str, slot: str) -> Any:
+        await asyncio.sleep(0.001)
+        return slot_state_of(world.process)
+
+    async def published(dsn: str, publication: str) -> bool:
+        return True
+
+    def sync(path: Path) -> None:
+        world.process.check()
+        if world.disk.full and world.dice.random() < 0.5:
+            raise OSError(errno.EIO, "simulated")
+        if path.is_file():
+            world.disk.synced[path.with_suffix(".segment").name] = path.stat().st_size
+
+    def written(self: segment.Segment, file: int, data: memoryview) -> None:
+        if world.disk.full:
+            os.write(file, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "simulated: no space left")
+        write(self, file, data)
+
+    fakes: list[tuple[Any, str, Any]] = [
+        (run, "ReplicationConnection", Connection),
+        (run, "slot_state", slot_state),
+        (run, "publication_exists", published),
+        (run, "export_snapshot", lambda dsn, epoch: snapshot_of(world.process)),
+        (SegmentLog, "open", classmethod(opened)),
+        (segment.Segment, "_write", written),
+        (segment, "sync", sync),
+        (segments, "sync", sync),
+        (segments, "_RECENT_BYTES", 8 << 10),
+        (decoder, "BATCH_ROWS", 40),
+        (reader, "_SPLIT_BYTES", 512),
+    ]
+    for module in (lane, reader, run):
+        fakes.append((module, "time", clock))
+    for module in (lane, run):
+        fakes.append((module, "random", world.dice))
+    for module in (lane, reader, segments):
+        fakes.append((module, "crash_point", world.crash_point))
+    with contextlib.ExitStack() as stack:
+        for owner, name, fake in fakes:
+            stack.callback(setattr, owner, name, owner.__dict__[name])
+            setattr(owner, name, fake)
+        yield
+
+
+def simulate(seed: int, folder: Path, *, minutes: float = 10) -> World:
+    """One run. Raises Broken where a promise was not kept."""
+    world = World(seed, folder, minutes=minutes)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    try:
+        with _simulated(world):
+            main = world.loop.create_task(world.live())
+            try:
+                world.loop.run_until_complete(main)
+            finally:
+                _clear(world)
+        return world
+    finally:
+        structlog.reset_defaults()
+        shutil.rmtree(folder / "relay", ignore_errors=True)
+
+
+def _clear(world: World) -> None:
+    """End what is still there, so that nothing is left to the collector."""
+    world.process.dead = True
+    loop = world.loop
+    while tasks := [task for task in asyncio.all_tasks(loop) if not task.done()]:
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()

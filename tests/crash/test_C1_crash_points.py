@@ -67,6 +67,8 @@ NOT_YET = {
     "elasticsearch.before_checkpoint",
     "elasticsearch.after_checkpoint",
     "events.before_removal",
+    "events.after_segment",
+    "relay.after_park",
 }
 
 

@@ -187,7 +187,7 @@ class World:
         ]
         settings = RelaySettings(batch_rows=50, batch_seconds=0.05, log_bytes=1 << 20)
         settings = settings.model_copy(update={"log_bytes": BOUND})
-        self.flow = run._Flow(run.Source("neolayer", "dsn", "slot"), sinks, settings)
+        self.flow = run._Flow(run.Source("neolayer", "dsn", "slot"), sinks, settings, None)
         stop = asyncio.Event()
         return asyncio.create_task(self.flow.run(stop, self.folder.parent)), stop
 

@@ -199,12 +199,12 @@ $$;
 --     refused (no tenant asks).
 -- A stream is locked before its head is read and before the transaction has an id, so whatever
 -- stands in the stream by then was written under a lower one: versions and reading order agree.
--- Planning takes longer than all the rest, and every look-up is by a key, however small the tables
--- were when the plan was made.
+-- Planned anew each time: a plan that was made while the tables were empty looks ids up through an
+-- index of the tenant alone, and is kept while they grow.
 CREATE FUNCTION public.append_events(streams uuid [], batch jsonb, waits boolean) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
+SET plan_cache_mode = force_custom_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$

@@ -180,7 +180,7 @@ class World:
     def _start(self) -> tuple[asyncio.Task[None], asyncio.Event]:
         self.process = process = Process(self)
         self.starts += 1
-        self.calm_since = self.loop.time() + 1
+        self.calm_since = max(self.calm_since, self.loop.time() + 1)
         kinds = {"healthy": SimulatedSink, "faulty": SimulatedSink, "dead": SimulatedSink}
         sinks = [
             kinds.get(name, OnceSink)(name, store, process) for name, store in self.stores.items()
@@ -226,21 +226,21 @@ class World:
                 stores["faulty"].down_until = now + 5
             elif die < 0.6:
                 self.source.breaks += 1
-                self.calm_since = now + 12
+                self.calm_since = max(self.calm_since, now + 40)
             elif die < 0.67:
                 self.source.down_until = now + 5
-                self.calm_since = now + 18
+                self.calm_since = max(self.calm_since, now + 40)
             elif die < 0.7:
                 self.source.drop_slot()
                 self.source.breaks += 1
-                self.calm_since = now + 12
+                self.calm_since = max(self.calm_since, now + 40)
             elif die < 0.73:
                 self.source.lost = True
                 self.source.breaks += 1
-                self.calm_since = now + 12
+                self.calm_since = max(self.calm_since, now + 40)
             elif die < 0.78:
                 self.disk.full = True
-                self.calm_since = now + 25
+                self.calm_since = max(self.calm_since, now + 40)
                 await asyncio.sleep(dice.uniform(0.1, 5))
                 self.disk.full = False
             elif die < 0.81 and stores["dead"].checkpoint:

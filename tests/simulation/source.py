@@ -150,7 +150,11 @@ class Stream:
         begin = max(lsn, self._source.slot)
         log = self._source.log
         self._place = next((n for n, one in enumerate(log) if one.end > begin), len(log))
-        first = [wire.relation(TABLE.id, TABLE.columns, name=TABLE.name)]
+        # A server tells of the slot's own place until it has got to where it was asked to begin.
+        first = [
+            wire.keepalive(self._source.slot),
+            wire.relation(TABLE.id, TABLE.columns, name=TABLE.name),
+        ]
         self._left = iter(first)
 
     def receive(self, handle: Any, *, limit: int) -> int:

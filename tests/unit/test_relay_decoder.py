@@ -170,6 +170,20 @@ def test_a_batch_may_end_inside_a_transaction() -> None:
     assert decoder.take() is None
 
 
+def test_keepalives_from_before_the_stream_move_nothing() -> None:
+    """Until the server reaches what was asked for it tells of the slot's own, earlier place."""
+    decoder = Decoder(epoch=1, after=100)
+    decoder.feed(pg.keepalive(40))
+    assert decoder.take() is None
+    decoder.feed(pg.begin(60))
+    decoder.feed(pg.commit(60, 61))
+    assert decoder.position == 100
+    decoder.feed(pg.keepalive(140))
+    batch = decoder.take()
+    assert batch is not None
+    assert batch.position == pack_version(1, 140)
+
+
 def test_keepalives_move_the_position_between_transactions_only() -> None:
     """An idle log moves on; inside a transaction a keepalive promises nothing."""
     decoder = fed(pg.keepalive(50, asks=True))

@@ -199,3 +199,24 @@ async def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(RelayError, match="cannot be used"):
         await SegmentLog.open(tmp_path / "taken", bound=1 << 20)
+
+
+async def test_positions_only_rise(tmp_path: Path) -> None:
+    """A batch from before the log's end is refused, and leaves nothing behind."""
+    log = await opened(tmp_path)
+    log.append(batch(START + 5))
+    with pytest.raises(RelayError, match="is earlier"):
+        log.append(batch(START + 4))
+    assert await everything(log) == [batch(START + 5)]
+
+
+async def test_a_segment_that_is_gone_does_not_come_back_without_its_beginning(
+    tmp_path: Path,
+) -> None:
+    """Where somebody removed the file, appending is refused in one sentence."""
+    log = await opened(tmp_path)
+    (segment,) = tmp_path.glob("*.segment")
+    segment.unlink()
+    with pytest.raises(RelayError, match="cannot be used: No such file"):
+        log.append(batch(START + 1))
+    assert list(tmp_path.glob("*.segment")) == []

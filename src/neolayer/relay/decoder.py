@@ -101,11 +101,13 @@ class _OpenTable:
 class Decoder:
     """Feed it the stream's messages in order, take batches out. One decoder a connection.
 
-    `position` is how far the stream is known to be complete, as a log position (not packed).
+    `position` is how far the stream is known to be complete, as a log position (not packed). It
+    begins at `after`, from where on the stream was asked for: until the server gets there, its
+    keepalives tell of the slot's own, earlier place.
     Without a spool the stream must not send transactions before they commit.
     """
 
-    def __init__(self, *, epoch: int, spool: Spool | None = None) -> None:
+    def __init__(self, *, epoch: int, spool: Spool | None = None, after: int = 0) -> None:
         self._epoch = epoch
         self._spool = spool
         self._in_piece = False
@@ -127,8 +129,7 @@ class Decoder:
             ord("O"): _ignore,  # origin: another cluster's commit, the same change
             ord("M"): _ignore,  # a logical message: nobody here listens yet
         }
-        self._taken_position = 0
-        self.position = 0
+        self._taken_position = self.position = after
         self.in_transaction = False
         self.asked = False
         self.rows = 0

@@ -199,15 +199,15 @@ class _Flow:
         spool = Spool(folder / "open")
         stream = await ReplicationConnection.connect(self._source.dsn, application_name="relay")
         try:
-            await self._start(stream, segments)
-            decoder = Decoder(epoch=CURRENT_EPOCH, spool=spool)
+            after = await self._start(stream, segments)
+            decoder = Decoder(epoch=CURRENT_EPOCH, spool=spool, after=after.lsn)
             await self._stream(stream, decoder, segments, stop)
         finally:
             await stream.close()
             spool.close()
 
-    async def _start(self, stream: ReplicationConnection, segments: SegmentLog) -> None:
-        """Begin the stream where the log ends, or the log where the slot begins."""
+    async def _start(self, stream: ReplicationConnection, segments: SegmentLog) -> Position:
+        """Begin the stream where the log ends, or the log where the slot begins; say where."""
         slot, confirmed = self._source.slot, await self._confirmed(stream)
         if confirmed is None:
             created = await stream.create_slot(slot)
@@ -221,6 +221,7 @@ class _Flow:
         )
         self.state.error = None
         self._log.info("streaming", slot=slot, after=str(after))
+        return after
 
     async def _stream(
         self,

@@ -166,12 +166,15 @@ class Segment:
 
     def append(self, record: bytes) -> None:
         """All of it or nothing. Raises OSError."""
-        with self.path.open("ab", buffering=0) as file:
-            try:
-                self._write(file.fileno(), memoryview(record))
-            except OSError:
-                os.ftruncate(file.fileno(), _BEGIN + self.size)
-                raise
+        # Never made here: a file that is gone must not come back without its beginning.
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            self._write(file, memoryview(record))
+        except OSError:
+            os.ftruncate(file, _BEGIN + self.size)
+            raise
+        finally:
+            os.close(file)
         self.size += len(record)
 
     def _write(self, file: int, data: memoryview) -> None:

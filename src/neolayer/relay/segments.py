@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 from neolayer.crash_points import crash_point
 from neolayer.errors import RelayError
+from neolayer.position import Position
 from neolayer.relay.changes import Batch
 from neolayer.relay.segment import CutOff, Head, Segment, pack, sync
 
@@ -107,7 +108,15 @@ class SegmentLog:
             raise _unusable(self.folder, exc) from exc
 
     def append(self, batch: Batch) -> None:
-        """Add a batch: it can be read at once, and is safe when `durable` has reached it."""
+        """Add a batch: it can be read at once, and is safe when `durable` has reached it.
+
+        Positions only rise: by them segments are named, found and deleted. Raises RelayError.
+        """
+        if batch.position < self.position:
+            raise RelayError(
+                f"the log of {self.folder} is at {Position.from_version(self.position)} and was "
+                f"given {Position.from_version(batch.position)}, which is earlier"
+            )
         head, record = pack(batch, rows_before=self.rows)
         try:
             self._segments[-1].append(record)

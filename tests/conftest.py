@@ -5,6 +5,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from neolayer.wallets.recursion_limit import recursion_limit_kept
+
+with recursion_limit_kept():  # tests import it as it is
+    import eth_account
+    import eth_keyfile
+
+__all__ = ["eth_account", "eth_keyfile"]
+
 # A file named fix_*.py is loaded by being there: adding an engine touches nothing else.
 pytest_plugins = [
     f"tests.fixtures.{file.stem}"

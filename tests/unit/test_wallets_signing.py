@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -287,3 +289,14 @@ def test_D_a_neo_transaction_must_be_whole(absent: str) -> None:
     del transaction[absent]
     with pytest.raises(TransactionRefused, match=absent):
         neo_sign(transaction)
+
+
+def test_D_signing_leaves_the_recursion_limit_alone() -> None:
+    """Nested input goes on to be refused by parsers, and does not kill the process."""
+    program = (
+        "import sys; before = sys.getrecursionlimit()\n"
+        "from neolayer.wallets import evm_signing, keystores\n"
+        "evm_signing.require_library(); keystores._library()\n"
+        "assert 'py_ecc' in sys.modules and sys.getrecursionlimit() == before"
+    )
+    subprocess.run((sys.executable, "-c", program), check=True, timeout=60)

@@ -14,6 +14,7 @@ from neolayer.errors import InvalidInput
 from neolayer.wallets.addresses import EVM, canonical
 from neolayer.wallets.model import Network, Signed, SignedMessage, TransactionRefused, extra_missing
 from neolayer.wallets.private_keys import PrivateKey
+from neolayer.wallets.recursion_limit import recursion_limit_kept
 
 MAX_DATA_BYTES = 131_072  # what nodes pass on
 MAX_ACCESS_LIST = 4096
@@ -77,7 +78,8 @@ def require_library() -> None:
 
 def _accounts() -> Any:
     try:
-        from eth_account import Account
+        with recursion_limit_kept():
+            from eth_account import Account
     except ImportError:
         raise extra_missing("signing on EVM networks") from None
     return Account

@@ -17,6 +17,7 @@ from neolayer.errors import InvalidInput, LimitExceeded
 from neolayer.wallets.addresses import EVM
 from neolayer.wallets.model import KeystoreError, extra_missing
 from neolayer.wallets.private_keys import PrivateKey
+from neolayer.wallets.recursion_limit import recursion_limit_kept
 
 Kdf = Literal["scrypt", "pbkdf2"]
 MAX_FILE_BYTES = 16_384
@@ -105,7 +106,8 @@ def _or_none(decode: Any, document: dict[str, Any], password: bytes) -> bytes | 
 
 def _library() -> Any:
     try:
-        import eth_keyfile
+        with recursion_limit_kept():
+            import eth_keyfile
     except ImportError:
         raise extra_missing("a keystore") from None
     return eth_keyfile

@@ -44,7 +44,7 @@ _LOADED, _MIGRATED = "programs", "migrations"
 # Secrets that are not for every worker; the DSNs are.
 _ENTITLED: Mapping[str, tuple[str, ...]] = {
     "NEOLAYER_SERVE__OPERATOR_TOKEN": ("serve",),
-    "NEOLAYER_KEYS__": ("serve", "tasks", "webhooks"),
+    "NEOLAYER_KEYS__": ("serve", "tasks", "relay"),  # the relay signs what webhooks are sent
 }
 
 

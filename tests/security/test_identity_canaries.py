@@ -195,8 +195,8 @@ token = "canary-vault"
 
 
 def test_E12_a_worker_is_started_with_its_own_secrets_only(tmp_path: Path) -> None:
-    """The operators' token is for who answers requests, the keys are not for the relay; no secret
-    is an argument, where every account of the machine can read it."""
+    """The operators' token is for who answers requests, the keys are for who opens secrets (the
+    relay signs what webhooks are sent); no secret is an argument, which every account can read."""
     file = tmp_path / "neolayer.toml"
     file.write_text(SETTINGS)
     settings = load_settings(file, data_dir=tmp_path)
@@ -209,8 +209,8 @@ def test_E12_a_worker_is_started_with_its_own_secrets_only(tmp_path: Path) -> No
     keys = everything[1:]
     told = {name: {one for one in everything if f"canary-{one}" in seen[name]} for name in seen}
     assert told == {
-        **{name: set() for name in ("postgres", "redis", "clickhouse", "relay")},
-        **{"tasks": {*keys}, "serve": {*everything}},
+        **{name: set() for name in ("postgres", "redis", "clickhouse")},
+        **{"tasks": {*keys}, "relay": {*keys}, "serve": {*everything}},
     }
     assert not any("canary" in str(service.argv) for service in started.values())
 

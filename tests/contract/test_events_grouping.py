@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures.fix_events import NewEvents
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.errors import AccessDenied
+from neolayer.errors import AccessDenied, InvalidInput
 from neolayer.events import (
     NONE,
     EventIdTaken,
@@ -66,6 +66,22 @@ async def test_appends_at_once_share_commits(
         found = await events.read_all()
         assert {event.stream_id for event in found} == set(streams)
         assert {(event.tenant_id, event.version) for event in found} == {(events.scope.tenant, 1)}
+
+
+async def test_D_what_is_no_json_is_refused_alone(new_events: NewEvents) -> None:
+    """Half a character in a field fails the append that has it, and no other tenant's."""
+    events, other = new_events(), new_events()
+    broken = NewEvent("Deposited", {"amount": 1}, key_id="\ud800")
+    streams = [uuid4() for _ in range(4)]
+    bad, *good = await asyncio.gather(
+        put(events, uuid4(), broken),
+        *(put(one, stream) for one in (events, other) for stream in streams),
+        return_exceptions=True,
+    )
+    assert isinstance(bad, InvalidInput)
+    assert "cannot be written as JSON" in bad.message
+    assert good == [None] * 8
+    assert len(await other.read_all()) == 4
 
 
 async def test_what_one_append_meets_leaves_its_neighbours_alone(new_events: NewEvents) -> None:

@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any, LiteralString
 from uuid import UUID
 
+import orjson
 import psycopg
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Rows
-from neolayer.errors import AccessDenied, EngineUnavailable
+from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput
 from neolayer.events.model import ANY
 from neolayer.events.units import Outcome, Unit, batch_of, outcomes_of
 from neolayer.position import CURRENT_EPOCH, Position
@@ -144,7 +145,7 @@ class Grouper:
                 (context, [m.unit for m in members]) for context, members in by_context.items()
             ]
             rows = await _send(self.lane, turns)
-        except (psycopg.Error, EngineUnavailable):
+        except (psycopg.Error, EngineUnavailable, orjson.JSONEncodeError):
             for member in group:
                 _give(member, None)
             return
@@ -174,6 +175,8 @@ class Grouper:
                 rows = await _send(self.database, [(context, [unit])], waits=True)
                 self._note_commit()
                 return outcomes_of(_text(rows[0]), [unit])[0], _position(rows[-1])
+            except orjson.JSONEncodeError as exc:
+                raise InvalidInput(f"an event cannot be written as JSON: {exc}") from exc
             except _AGAIN:
                 if attempt == _TRIES:
                     raise

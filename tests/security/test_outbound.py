@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from neolayer.chain.sources.jsonrpc import Call, open_rpc
-from neolayer.engines.outbound import CheckedTransport, is_refused, resolve
+from neolayer.engines.outbound import (
+    AddressRefused,
+    CheckedTransport,
+    PublicOnly,
+    is_refused,
+    resolve,
+)
 from neolayer.errors import SourceError
 
 NEVER = (
@@ -119,3 +133,82 @@ async def test_E11_one_bad_address_spoils_a_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both, raising=False)
     with pytest.raises(httpx.ConnectError, match="never called"):
         await resolve("node.example", 80)
+
+
+async def test_E11_what_may_be_called_is_asked_with_the_scheme(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Public addresses by https alone: plain http is refused before anything is opened."""
+
+    async def public(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", port))]
+
+    async def no_network(self: object, host: str, *_: Any, **__: Any) -> Any:
+        raise httpcore.ConnectTimeout(host)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", public, raising=False)
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", no_network)
+    transport = CheckedTransport(limits=httpx.Limits(), allows=PublicOnly())
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(AddressRefused, match="never called"):
+            await client.get("http://node.example/")
+        with pytest.raises(httpx.ConnectTimeout, match=r"8\.8\.8\.8"):
+            await client.get("https://node.example/")
+
+
+class Certificate:
+    """A certificate for one name, signed by itself, and the key to it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        now = datetime.now(UTC)
+        signed = (
+            x509.CertificateBuilder(subject, subject, key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.pem = folder / f"{name}.pem"
+        self.pem.write_bytes(secret + signed.public_bytes(Encoding.PEM))
+
+
+async def test_E11_two_names_at_one_address_each_prove_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a.test proved does not count for b.test, even while a.test's connection stays open."""
+    asked: list[bytes] = []
+    connections: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        while not reader.at_eof():
+            try:
+                asked.append(await reader.readuntil(b"\r\n\r\n"))
+            except asyncio.IncompleteReadError:
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    async def here(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    certificate = Certificate("a.test", tmp_path)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate.pem)
+    trusted = ssl.create_default_context(cafile=certificate.pem)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", here, raising=False)
+    transport = CheckedTransport(limits=httpx.Limits(), verify=trusted)
+    async with server, httpx.AsyncClient(transport=transport) as client:
+        for _ in range(2):
+            assert (await client.get(f"https://a.test:{port}/")).status_code == 200
+        with pytest.raises(httpx.ConnectError, match=r"not valid for 'b\.test'"):
+            await client.post(f"https://b.test:{port}/", content=b"for b.test alone")
+    assert len(connections) == 1
+    assert [b"host: a.test" in one.lower() for one in asked] == [True, True]

@@ -59,6 +59,7 @@ def test_what_no_stream_would_take_is_refused(told: Announcement) -> None:
         "https://user:pass@acme.example/",
         "https://acme.example/#x",
         "https:///hooks",
+        "https://xn--/",
         "https://acme.example:22/",
         "https://acme.example:65536/",
         "https://ac\nme.example/",

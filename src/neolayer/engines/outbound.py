@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Sequence
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import Any, cast
 from urllib.request import getproxies, proxy_bypass
 
+import httpcore
 import httpx
 
 from neolayer.engines.loopback import is_loopback
@@ -92,8 +94,27 @@ async def resolve(host: str, port: int, *, scheme: str = "http", allows: Allows 
     return addresses[0]
 
 
+class _CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Opens connections of one scheme, each to an address that was looked at."""
+
+    def __init__(self, scheme: str, allows: Allows) -> None:
+        self._scheme = scheme
+        self._allows = allows
+        self._network = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
+
+    async def connect_tcp(
+        self, host: str, port: int, *args: Any, **kwargs: Any
+    ) -> httpcore.AsyncNetworkStream:
+        address = await resolve(host, port, scheme=self._scheme, allows=self._allows)
+        return await self._network.connect_tcp(address, port, *args, **kwargs)
+
+
 class CheckedTransport(httpx.AsyncBaseTransport):
-    """HTTP to hosts whose addresses were looked at; TLS still proves the name."""
+    """HTTP to hosts whose addresses were looked at; TLS proves the name on every connection.
+
+    Pools hand out connections by scheme, name and port. What one name proved is never taken for
+    another's at the same address.
+    """
 
     def __init__(
         self,
@@ -102,25 +123,71 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         verify: ssl.SSLContext | bool = True,
         allows: Allows = allow_all,
     ) -> None:
-        self._allows = allows
-        self._inner = httpx.AsyncHTTPTransport(limits=limits, verify=verify, trust_env=False)
+        trusted = httpx.create_ssl_context(verify=verify, trust_env=False)
+        self._pools = {
+            scheme: httpcore.AsyncConnectionPool(
+                ssl_context=trusted,
+                max_connections=limits.max_connections,
+                max_keepalive_connections=limits.max_keepalive_connections,
+                keepalive_expiry=limits.keepalive_expiry,
+                network_backend=_CheckedBackend(scheme, allows),
+            )
+            for scheme in ("http", "https")
+        }
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        port = url.port or (443 if url.scheme == "https" else 80)
-        address = await resolve(url.host, port, scheme=url.scheme, allows=self._allows)
-        extensions: dict[str, Any] = {**request.extensions, "sni_hostname": url.host}
-        direct = httpx.Request(
+        pool = self._pools.get(url.scheme)
+        if pool is None:
+            raise httpx.UnsupportedProtocol(f"{url.scheme[:20]}:// is not called")
+        extensions = dict(request.extensions)
+        extensions.pop("sni_hostname", None)  # the name to prove is the URL's
+        direct = httpcore.Request(
             request.method,
-            url.copy_with(host=address),
-            headers=request.headers,  # the Host header keeps the name
-            stream=request.stream,
+            httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
+            headers=request.headers.raw,
+            content=cast(httpx.AsyncByteStream, request.stream),
             extensions=extensions,
         )
-        return await self._inner.handle_async_request(direct)
+        with _errors_of_httpx():
+            response = await pool.handle_async_request(direct)
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Body(response),
+            extensions=cast(dict[str, Any], response.extensions),  # pyright: ignore[reportUnknownMemberType]
+        )
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """What a response holds, read as it comes."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _errors_of_httpx():
+            async for part in cast(AsyncIterable[bytes], self._response.stream):
+                yield part
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+@contextmanager
+def _errors_of_httpx() -> Generator[None]:
+    """Raise what happens below under the same name in httpx."""
+    try:
+        yield
+    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as exc:
+        kind = getattr(httpx, type(exc).__name__, httpx.TransportError)
+        raise kind(str(exc)) from exc
 
 
 def transport(url: str, *, limits: httpx.Limits) -> httpx.AsyncBaseTransport | None:

@@ -102,9 +102,10 @@ def checked_url(text: str) -> str:
         raise InvalidInput("a webhook's URL is printable ASCII, up to 2048 characters")
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL:
+        host = url.host
+    except (httpx.InvalidURL, UnicodeError):
         raise InvalidInput("the URL cannot be read") from None
-    if url.scheme not in ("https", "http") or not url.host:
+    if url.scheme not in ("https", "http") or not host:
         raise InvalidInput("a webhook's URL begins with https://")
     if url.userinfo or url.fragment:
         raise InvalidInput("a webhook's URL has no password and no fragment")

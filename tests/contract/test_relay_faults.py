@@ -83,6 +83,30 @@ async def test_C6_a_sink_that_is_down_holds_back_nothing(relay_scene: RelayScene
     assert other.rows == 100
 
 
+class BrokenSink(NullSink):
+    """Has a fault of its own in its first writes."""
+
+    name = "broken"
+    failures = 0
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        if self.failures < 2:
+            self.failures += 1
+            raise KeyError("nothing of this name")
+        return await super().write(batches)
+
+
+async def test_C6_a_fault_in_one_sink_stops_no_other(relay_scene: RelayScene) -> None:
+    """An error that nobody thought of is that sink's trouble: told, and tried again."""
+    broken, other = BrokenSink(), NullSink()
+    async with relay_scene.relaying(broken, other):
+        await until(relay_scene.is_streaming)
+        relay_scene.sql(HUNDRED)
+        await until(lambda: other.rows == 100)
+        await until(lambda: broken.rows == 100)
+    assert broken.failures == 2
+
+
 class HangingSink(NullSink):
     """Begins a write and does not end it until `free` is set."""
 

@@ -247,6 +247,7 @@ def _alarms(found: RelayStatus, asked: dict[str, Standing], bound: int) -> list[
     alarms = [reader.alarm for reader in found.readers if reader.alarm]
     if not found.running:
         alarms.append("The relay is not running.")
+    alarms += [f"{sink.name} fails: {sink.error}" for sink in found.sinks if sink.error]
     for name, one in asked.items():
         if one.paused_at:
             alarms.append(

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import structlog
 
 from neolayer.crash_points import crash_point
-from neolayer.errors import NeolayerError
+from neolayer.errors import NeolayerError, RelayError
 from neolayer.relay.changes import Batch
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.segment import CutOff
@@ -204,6 +204,9 @@ class Lane:
                 raise
             except NeolayerError as exc:
                 self._failed(exc)
+            except Exception as exc:  # a fault of ours in one sink must not stop the others
+                self._logger.exception("the sink failed unexpectedly")
+                self._failed(RelayError(f"{self.sink.name} failed: {type(exc).__name__}: {exc}"))
             else:
                 _honour_cancellation()
                 self._is_well, self.state.error = True, None

@@ -58,6 +58,8 @@ class Watch:
                 await look()
             except* NeolayerError as group:
                 self._say(_first(group))
+            except* Exception:  # a fault of ours in what was asked for must not stop the flow
+                _log.exception("what was asked for failed unexpectedly, will try again")
 
     def _say(self, error: NeolayerError) -> None:
         """Once, and not each second."""
@@ -69,6 +71,9 @@ class Watch:
         takers = [name for name in self._ready() if isinstance(self._lanes[name].sink, Rebuildable)]
         found = await self._desk.requested_letters(takers) if takers else {}
         for (sink, table), keys in found.items():
+            if table not in self._lanes[sink].sink.tables:
+                self._say(RelayError(f"{sink} has no copy of {table} any more: its letters stay"))
+                continue
             await replay(self._desk, self._lanes[sink], table, keys, self._snapshot)
 
     async def _rebuild(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from neolayer.errors import AccessDenied
 from neolayer.identity import EscalationRefused, LastOwner
+from neolayer.identity.session_tokens import Kind, UnknownToken, new_token
 from neolayer.tenancy import Principal, Scope
 from tests.fixtures.fix_access import HERE, Company, NewCompany
 
@@ -290,6 +291,127 @@ async def test_E10_nobody_comes_in_as_somebody_stronger(company: Company) -> Non
         with pytest.raises(AccessDenied):
             await by.sessions.start(olga, ip_address=HERE)
     await company.acting_as(Principal.user(olga)).sessions.start(olga, ip_address=HERE)
+
+
+NEW_HASH = "repeat(md5(random()::text), 2)"
+LATER = "now() + interval '1 hour'"
+ON_PROOFS: dict[str, str] = {
+    "start a session": "INSERT INTO auth.sessions (tenant_id, user_id, token_hash, ip_address,"
+    f" access_expires_at, expires_at) SELECT tenant_id, id, {NEW_HASH}, '192.0.2.1', {LATER},"
+    f" {LATER} FROM auth.users WHERE id = %(user_id)s",
+    "hand over a session": "UPDATE auth.sessions SET user_id = %(user_id)s WHERE user_id = %(me)s",
+    "take a session": "UPDATE auth.sessions SET user_id = %(me)s WHERE user_id = %(user_id)s",
+    "another access token": f"UPDATE auth.sessions SET token_hash = {NEW_HASH}"
+    " WHERE user_id = %(user_id)s",
+    "end a session": "UPDATE auth.sessions SET expires_at = now() WHERE user_id = %(user_id)s",
+    "end access": "UPDATE auth.sessions SET access_expires_at = now() WHERE user_id = %(user_id)s",
+    "idle too long": "UPDATE auth.sessions SET idle_timeout = '0' WHERE user_id = %(user_id)s",
+    "last seen long ago": "UPDATE auth.sessions SET last_seen_at = '-infinity'"
+    " WHERE user_id = %(user_id)s",
+    "revive a session": "UPDATE auth.sessions SET revoked_at = NULL WHERE user_id = %(user_id)s",
+    "delete a session": "DELETE FROM auth.sessions WHERE user_id = %(user_id)s",
+    "add a refresh token": "INSERT INTO auth.refresh_tokens (tenant_id, session_id, token_hash,"
+    f" expires_at) SELECT tenant_id, id, {NEW_HASH}, {LATER} FROM auth.sessions"
+    " WHERE user_id = %(user_id)s",
+    "another refresh token": f"UPDATE auth.refresh_tokens SET token_hash = {NEW_HASH}"
+    " WHERE session_id IN (SELECT id FROM auth.sessions WHERE user_id = %(user_id)s)",
+    "hand over a refresh token": "UPDATE auth.refresh_tokens SET session_id ="
+    " (SELECT id FROM auth.sessions WHERE user_id = %(user_id)s) WHERE session_id IN"
+    " (SELECT id FROM auth.sessions WHERE user_id = %(me)s)",
+    "delete refresh tokens": "DELETE FROM auth.refresh_tokens WHERE session_id IN"
+    " (SELECT id FROM auth.sessions WHERE user_id = %(user_id)s)",
+    "a letter": "INSERT INTO auth.one_time_tokens (tenant_id, user_id, purpose, email, token_hash,"
+    f" expires_at) SELECT tenant_id, id, 'password_reset', email, {NEW_HASH}, {LATER}"
+    " FROM auth.users WHERE id = %(user_id)s",
+    "hand over a letter": "UPDATE auth.one_time_tokens SET user_id = %(user_id)s"
+    " WHERE user_id = %(me)s",
+    "a letter's token": f"UPDATE auth.one_time_tokens SET token_hash = {NEW_HASH}"
+    " WHERE user_id = %(user_id)s",
+    "recovery codes": "INSERT INTO auth.recovery_codes (tenant_id, user_id, code_hash)"
+    " SELECT tenant_id, id, 'x' FROM auth.users WHERE id = %(user_id)s",
+    "used codes": "UPDATE auth.recovery_codes SET used_at = NULL, code_hash = 'y'"
+    " WHERE user_id = %(user_id)s",
+    "no codes": "DELETE FROM auth.recovery_codes WHERE user_id = %(user_id)s",
+    "a device": "INSERT INTO auth.known_devices (tenant_id, user_id, token_hash, expires_at)"
+    f" SELECT tenant_id, id, {NEW_HASH}, {LATER} FROM auth.users WHERE id = %(user_id)s",
+    "no devices": "DELETE FROM auth.known_devices WHERE user_id = %(user_id)s",
+    "unverified": "UPDATE auth.users SET email_verified = NOT email_verified"
+    " WHERE id = %(user_id)s",
+    "locked": "UPDATE auth.users SET locked_until = now() WHERE id = %(user_id)s",
+    "a code again": "UPDATE auth.users SET mfa_last_step = 1 WHERE id = %(user_id)s",
+    "erased": "DELETE FROM auth.users WHERE id = %(user_id)s",
+}
+_PROOFS = ("start a session", "a letter", "recovery codes", "a device")
+
+
+async def _with_proofs(company: Company, name: str, *roles: str) -> UUID:
+    """A person with a row in every table of what proves who somebody is."""
+    user_id = await company.user(name, *roles)
+    async with company.scope.transaction() as tx:
+        for what in (*_PROOFS, "add a refresh token"):
+            await tx.execute(ON_PROOFS[what], {"user_id": user_id})  # type: ignore[arg-type]
+        await tx.execute("UPDATE auth.recovery_codes SET code_hash = id::text")
+    return user_id
+
+
+async def _refused(scope: Scope, what: str, params: dict[str, UUID]) -> bool:
+    """Whether the rule refused it; done or not, it is undone. It concerns one row."""
+    try:
+        async with scope.transaction() as tx:
+            done = await tx.fetch(f"{ON_PROOFS[what]} RETURNING 1", params)  # type: ignore[arg-type]
+            assert len(done) == 1, what
+            raise _Undone
+    except _Undone:
+        return False
+    except psycopg.errors.InsufficientPrivilege as exc:
+        return exc.diag.constraint_name == "no_escalation"
+
+
+class _Undone(Exception):
+    """Takes a transaction back."""
+
+
+async def test_E10_what_proves_who_an_owner_is_is_theirs(company: Company) -> None:
+    """No row and no column of it moves by SQL of a member or a service: 42501. The same goes
+    through as another owner, who holds as much, and as the person."""
+    olga = await _with_proofs(company, "olga", "owner")
+    mona = await _with_proofs(company, "mona", "member")
+    oscar = await _with_proofs(company, "oscar", "owner")
+    robot = await company.services.create("robot")
+    await company.roles.grant("service", to=Principal.service(robot.id))
+    params = {"user_id": olga, "me": mona}
+    for by in (Principal.user(mona), Principal.service(robot.id)):
+        scope = company.scope.acting_as(by)
+        assert [what for what in ON_PROOFS if not await _refused(scope, what, params)] == []
+    for owner in (olga, oscar):
+        scope = company.scope.acting_as(Principal.user(owner))
+        assert [what for what in ON_PROOFS if await _refused(scope, what, params)] == []
+
+
+async def test_E10_a_members_own_proofs_are_theirs(company: Company) -> None:
+    """As the person, and as an admin who holds all that they hold."""
+    mona = await _with_proofs(company, "mona", "member")
+    adam = await _with_proofs(company, "adam", "admin")
+    for by, other in ((mona, mona), (adam, adam), (adam, mona)):
+        scope = company.scope.acting_as(Principal.user(by))
+        params = {"user_id": other, "me": by}
+        assert [what for what in ON_PROOFS if await _refused(scope, what, params)] == []
+
+
+async def test_E10_nobody_puts_a_token_of_theirs_on_an_owners_session(company: Company) -> None:
+    """A member whose token became the owner's would be the owner; it opens nothing."""
+    olga, mona = await company.user("olga", "owner"), await company.user("mona", "member")
+    tokens = await company.sessions.start(olga, ip_address=HERE)
+    assert company.scope.tenant is not None
+    token = new_token(Kind.ACCESS, company.scope.tenant)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        await company.acting_as(Principal.user(mona)).scope.fetch(
+            "UPDATE auth.sessions SET token_hash = %s WHERE user_id = %s RETURNING id",
+            (token.hash, olga),
+        )
+    with pytest.raises(UnknownToken):
+        await company.sessions.check(token.text)
+    assert (await company.sessions.check(tokens.access_token)).principal == Principal.user(olga)
 
 
 async def test_E10_a_role_of_another_tenant_is_never_granted(new_company: NewCompany) -> None:

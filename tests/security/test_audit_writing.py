@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from typing import LiteralString
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -49,7 +49,8 @@ async def insert(scope: Scope, values: dict[str, object]) -> None:
 
 
 async def test_E14_an_entry_bears_the_tenant_and_principal_of_its_transaction(trail: Trail) -> None:
-    """Another tenant's, another person's, nobody's: refused. The own: stored."""
+    """Another tenant's, another person's, nobody's: refused, and no tenant spelled as the nil
+    UUID. The own: stored."""
     own = {"tenant": trail.scope.tenant, "principal": str(trail.scope.by)}
     other = (await trail.new_tenant()).tenant
     for wrong in (
@@ -62,10 +63,12 @@ async def test_E14_an_entry_bears_the_tenant_and_principal_of_its_transaction(tr
         with pytest.raises(REFUSED):
             await insert(trail.scope, {**own, **wrong})
     platform = trail.core.platform(by=Principal.anonymous())
-    with pytest.raises(REFUSED):
-        await insert(platform, own)
+    nobody = {"tenant": None, "principal": "anonymous:-"}
+    for stray in (own, {**nobody, "tenant": own["tenant"]}, {**nobody, "tenant": UUID(int=0)}):
+        with pytest.raises(REFUSED):
+            await insert(platform, stray)
     await insert(trail.scope, own)
-    await insert(platform, {"tenant": None, "principal": "anonymous:-"})
+    await insert(platform, nobody)
     assert await trail.rows("SELECT count(*) FROM audit.entries") == [(2,)]
 
 

@@ -152,20 +152,8 @@ CREATE OR REPLACE FUNCTION auth.admit_credentials()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    PERFORM auth.require_all_of(NEW.tenant_id, NEW.id);
-    RETURN NEW;
-END
-$function$
-    OWNER neolayer_owner
-
-CREATE OR REPLACE FUNCTION auth.admit_ending()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    PERFORM auth.require_all_of(NEW.tenant_id, NEW.user_id);
-    RETURN NEW;
+    PERFORM auth.require_all_of(OLD.tenant_id, OLD.id);
+    RETURN coalesce(NEW, OLD);
 END
 $function$
     OWNER neolayer_owner
@@ -238,6 +226,39 @@ BEGIN
         PERFORM auth.refuse_escalation(missing);
     END IF;
     RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.admit_proof()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM auth.require_all_of(OLD.tenant_id, OLD.user_id);
+    END IF;
+    IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND OLD.user_id <> NEW.user_id) THEN
+        PERFORM auth.require_all_of(NEW.tenant_id, NEW.user_id);
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.admit_refresh_token()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM auth.require_all_of(s.tenant_id, s.user_id)
+    FROM auth.sessions s
+    WHERE (s.tenant_id, s.id) IN (
+        (OLD.tenant_id, OLD.session_id), (NEW.tenant_id, NEW.session_id)
+    );
+    RETURN coalesce(NEW, OLD);
 END
 $function$
     OWNER neolayer_owner
@@ -338,7 +359,8 @@ DECLARE
     actor text := core.current_principal();
     missing text;
 BEGIN
-    IF actor = 'user:' || person OR actor LIKE 'anonymous:%' THEN
+    IF actor = 'user:' || person OR split_part(actor, ':', 1) IN ('anonymous', 'operator', 'system')
+    THEN
         RETURN;
     END IF;
     SELECT p.name INTO missing
@@ -1333,7 +1355,7 @@ TABLE audit.entries
     CREATE INDEX idx_entries_unsealed ON audit.entries USING btree (transaction_id) WHERE (chain_number IS NULL)
     CREATE UNIQUE INDEX entries_chain_unique ON audit.entries USING btree (tenant_id, chain_number) NULLS NOT DISTINCT WHERE (chain_number IS NOT NULL)
     POLICY tenant_isolation PERMISSIVE r TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK -
-    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND ((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])) AND ((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT asking.writer
+    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND (tenant_id IS DISTINCT FROM '00000000-0000-0000-0000-000000000000'::uuid) AND ((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])) AND ((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT asking.writer
     FROM audit.signed_context asking)))
     CREATE TRIGGER admit_only_sealing BEFORE UPDATE ON audit.entries FOR EACH ROW EXECUTE FUNCTION audit.admit_only_sealing()
     CREATE TRIGGER keep_entries BEFORE DELETE OR TRUNCATE ON audit.entries FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('entries are only added')
@@ -1405,6 +1427,7 @@ TABLE auth.known_devices
     CREATE INDEX idx_known_devices_expires ON auth.known_devices USING btree (tenant_id, expires_at)
     CREATE INDEX idx_known_devices_user ON auth.known_devices USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_proof BEFORE INSERT OR DELETE OR UPDATE ON auth.known_devices FOR EACH ROW EXECUTE FUNCTION auth.admit_proof()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1448,6 +1471,7 @@ TABLE auth.one_time_tokens
     CREATE INDEX idx_one_time_tokens_expires ON auth.one_time_tokens USING btree (tenant_id, expires_at)
     CREATE INDEX idx_one_time_tokens_user ON auth.one_time_tokens USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_proof BEFORE INSERT OR DELETE OR UPDATE ON auth.one_time_tokens FOR EACH ROW EXECUTE FUNCTION auth.admit_proof()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1480,6 +1504,7 @@ TABLE auth.recovery_codes
     CONSTRAINT recovery_codes_unique UNIQUE (tenant_id, user_id, code_hash)
     CONSTRAINT recovery_codes_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_proof BEFORE INSERT OR DELETE OR UPDATE ON auth.recovery_codes FOR EACH ROW EXECUTE FUNCTION auth.admit_proof()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1504,6 +1529,7 @@ TABLE auth.refresh_tokens
     CONSTRAINT refresh_tokens_token_hash_check CHECK (core.is_hex((token_hash)::text, 64))
     CREATE INDEX idx_refresh_tokens_session ON auth.refresh_tokens USING btree (tenant_id, session_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_refresh_token BEFORE INSERT OR DELETE OR UPDATE ON auth.refresh_tokens FOR EACH ROW EXECUTE FUNCTION auth.admit_refresh_token()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1626,7 +1652,7 @@ TABLE auth.sessions
     CREATE INDEX idx_sessions_expires ON auth.sessions USING btree (expires_at) WHERE (revoked_at IS NULL)
     CREATE INDEX idx_sessions_user ON auth.sessions USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_ending BEFORE UPDATE OF revoked_at ON auth.sessions FOR EACH ROW WHEN (((old.revoked_at IS NULL) AND (new.revoked_at IS NOT NULL))) EXECUTE FUNCTION auth.admit_ending()
+    CREATE TRIGGER admit_proof BEFORE INSERT OR DELETE OR UPDATE ON auth.sessions FOR EACH ROW EXECUTE FUNCTION auth.admit_proof()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1688,7 +1714,8 @@ TABLE auth.users
     CREATE UNIQUE INDEX users_email_unique ON auth.users USING btree (tenant_id, email) WHERE (deleted_at IS NULL)
     CREATE UNIQUE INDEX users_username_unique ON auth.users USING btree (tenant_id, username) WHERE (deleted_at IS NULL)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_credentials BEFORE UPDATE OF email, username, password_hash, mfa_secret, mfa_enabled, status, deleted_at ON auth.users FOR EACH ROW WHEN ((((old.email)::text <> (new.email)::text) OR ((old.username)::text <> (new.username)::text) OR ((old.password_hash)::text <> (new.password_hash)::text) OR ((old.mfa_secret)::text IS DISTINCT FROM (new.mfa_secret)::text) OR (old.mfa_enabled <> new.mfa_enabled) OR ((old.status)::text <> (new.status)::text) OR (old.deleted_at IS DISTINCT FROM new.deleted_at))) EXECUTE FUNCTION auth.admit_credentials()
+    CREATE TRIGGER admit_credentials BEFORE UPDATE ON auth.users FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION auth.admit_credentials()
+    CREATE TRIGGER admit_removal BEFORE DELETE ON auth.users FOR EACH ROW EXECUTE FUNCTION auth.admit_credentials()
     CREATE TRIGGER count_added AFTER INSERT ON auth.users REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_removed AFTER DELETE ON auth.users REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_returned AFTER UPDATE OF deleted_at ON auth.users FOR EACH ROW WHEN (((old.deleted_at IS NULL) <> (new.deleted_at IS NULL))) EXECUTE FUNCTION core.count_return('users')

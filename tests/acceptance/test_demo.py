@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -40,14 +41,21 @@ def neolayer(folder: Path, *arguments: str, stdin: str | None = None, **variable
     )
 
 
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """A layer that runs for the tests of this file, and nothing of which runs after them."""
+@contextmanager
+def layer() -> Iterator[Path]:
+    """The folder of a fresh layer that runs for the block, and nothing of which runs after it."""
     with traversable_folder() as path:
         up = neolayer(path, "up", "--detach")
         assert up.returncode == 0, up.stderr
         yield path
         neolayer(path, "down")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A layer that runs for the tests of this file."""
+    with layer() as path:
+        yield path
 
 
 def facts(run: Run) -> dict[str, object]:
@@ -67,17 +75,17 @@ def test_the_demonstration_lands_everywhere_and_twice_is_once(folder: Path) -> N
     assert again["figures"] == first["figures"]
 
 
-def test_the_front_page_is_true_after_the_demonstration(folder: Path) -> None:
+def test_the_front_page_is_true_after_the_demonstration() -> None:
     """What the README says to try next works as it stands there, on a layer that has seen nothing
     but `demo`."""
-    facts(neolayer(folder, "demo", "--json"))
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     block = readme.partition("## Use it")[2].split("```")[1]
     lines = [line.partition("  #")[0] for line in block.splitlines() if line.startswith("neolayer")]
     password = "nobody else would think of this one"
-    for line in lines:
-        words = shlex.split(line)[1:]
-        if words[0] not in {"down", "status"}:  # other tests' layer; told by tests of their own
+    with layer() as folder:
+        facts(neolayer(folder, "demo", "--json"))
+        for line in lines:
+            words = shlex.split(line)[1:]
             run = neolayer(folder, *words, stdin=password if words[0] == "users" else None)
             assert run.returncode == 0, (line, run.stderr)
     assert [shlex.split(line)[1] for line in lines][-2:] == ["status", "down"]

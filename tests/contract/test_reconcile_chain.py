@@ -245,9 +245,14 @@ async def test_where_keeps_to_the_tenant_and_shows_no_secret(
 
 
 async def located(run_where: Callable[..., Any], *arguments: str) -> list[dict[str, str]]:
-    code, out, error = await run_where(*arguments, "--json")
-    assert code == 0, error
-    return [{copy["engine"]: copy["state"] for copy in row["copies"]} for row in json.loads(out)]
+    """Each copy's state, once no store is behind."""
+    async with asyncio.timeout(30):
+        while True:
+            code, out, error = await run_where(*arguments, "--json")
+            assert code == 0, error
+            rows = [{one["engine"]: one["state"] for one in r["copies"]} for r in json.loads(out)]
+            if not any("behind" in row.values() for row in rows):
+                return rows
 
 
 async def test_a_store_that_stands_still_is_not_compared(

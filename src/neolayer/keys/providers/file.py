@@ -68,7 +68,8 @@ class FileKeys:
             version = max(map(int, content.keys)) + 1
             keys = {**content.keys, str(version): key_as_text(new_key())}
             self._write(_File(content.id, keys))
-        return self._keys().current
+        self._keys()
+        return KeyName.of(content.id, str(version))  # another process may have made a newer one
 
     async def relock(self) -> int:
         return 0

@@ -209,7 +209,8 @@ async def test_where_shows_every_copy_of_a_row(
     assert code == 0 and row["key"]["network_id"] == network
     assert row["values"]["transaction_hash"] == first
     assert all(copy["position"].startswith("neolayer:1:") for copy in row["copies"])
-    assert {copy["lag_bytes"] for copy in row["copies"]} == {0}
+    # The server's own housekeeping writes log at any moment.
+    assert all(0 <= copy["lag_bytes"] < 1 << 20 for copy in row["copies"])
     assert row["copies"][0]["place"].startswith("neolayer.blockchain.transactions_")
     code, _, error = await run_where("transaction", "0x00")
     assert code == 1 and "no row of transactions is known by '0x00'" in error

@@ -85,7 +85,9 @@ async def test_C1_nats_killed_at_every_point(nats_server: NatsServer) -> None:
     last = (await jetstream.stream_info("neolayer")).state.last_seq
     found = [await jetstream.get_msg("neolayer", number) for number in range(1, last + 1)]
     await client.close()
-    assert [msgspec.json.decode(one.data or b"")["id"] for one in found] == EXPECTED
+    told_ids = [msgspec.json.decode(one.data or b"")["id"] for one in found]
+    # Before the first there is the mark of a copy: what the stream had before is of no use.
+    assert [one for one in told_ids if not one.endswith(":copy")] == EXPECTED
 
 
 if __name__ == "__main__":

@@ -170,13 +170,17 @@ def run(store: Store, read: Any, seed: int, steps: int) -> tuple[Reader, list[UU
     with store.session() as session:
         store.enter(session)
         start = session.execute("SELECT max(position), NULL FROM public.events").fetchone()
-        last = in_order(session, None)
+        end = session.execute(
+            "SELECT transaction_id::text::bigint, position FROM public.events"
+            " WHERE transaction_id < pg_snapshot_xmin(pg_current_snapshot())"
+            " ORDER BY transaction_id DESC, position DESC LIMIT 1"
+        ).fetchone()
         session.commit()
         assert start is not None
         begin = {
-            in_order: last[-1] if last else None,
+            in_order: (*[None] * 14, *end) if end else None,
             by_position: (start[0] or 0,),
-            up_to_now: (0, 0, last[-1][14], last[-1][15]) if last else None,
+            up_to_now: (0, 0, *end) if end else None,
         }[read]
         reader = Reader(store, session, read, begin)
         committed, streams = schedule(store, reader, seed, steps)

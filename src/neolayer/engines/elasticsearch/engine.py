@@ -31,7 +31,7 @@ class ElasticsearchEngine:
         client = SearchClient(self._endpoint)
         try:
             self._version = self._checked(await client.call("GET", "/"))
-        except BaseException:
+        except BaseException:  # cancelled too: its connections are nobody else's to close
             await client.close()
             raise
         self._client = client
@@ -68,7 +68,7 @@ class ElasticsearchEngine:
         assert self._client is not None
         try:
             await self._client.call("GET", "/")
-        except BaseException:
+        except BaseException:  # cancelled too: the next ping opens anew
             await self.close()
             raise
 

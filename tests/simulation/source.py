@@ -78,7 +78,7 @@ class Source:
         changes: list[tuple[str, str, str, str]] = []
         for _ in range(self.dice.choice((1, 1, 2, 5, 30))):
             changes.append(self._change())
-        self.lsn += 1 << 9
+        self.lsn += self.dice.choice((0, 1 << 9))  # a commit may stand right behind the last one
         end = self.lsn + (1 << 8)
         large = self.dice.random() < 0.1
         self.log.append(Transaction(self.lsn, end, changes, self.now(), large))

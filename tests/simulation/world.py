@@ -209,7 +209,7 @@ class World:
             for _ in range(self.dice.choice((1, 1, 3))):
                 self.source.commit()
                 last = self.source.log[-1]
-                self.commits[pack_version(1, last.lsn)] = last.at
+                self.commits[pack_version(1, last.lsn + 1)] = last.at
             self.check_memory()
 
     async def _break(self, end: float) -> None:

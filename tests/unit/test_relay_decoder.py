@@ -76,7 +76,7 @@ def test_any_rows_come_back_as_they_were(width: int, data: st.DataObject) -> Non
     rows = data.draw(st.lists(st.tuples(rows_of(width), rows_of(width)), max_size=5))
     messages = [pg.begin(100), pg.relation(1, columns(width))]
     expected: list[Change] = []
-    version = pack_version(1, 100)
+    version = pack_version(1, 101)
     for new, old in rows:
         messages += [pg.insert(1, new), pg.update(1, new), pg.update(1, new, old=old)]
         messages += [pg.delete(1, old), pg.delete(1, old, mark=b"K")]
@@ -150,7 +150,7 @@ def test_pages_hold_any_number_of_rows_and_each_its_version() -> None:
     assert isinstance(table, TableChanges) and table.inserts_only and len(table.pages) == 4
     assert [row for page in table.rows() for row in page] == [[b"%d" % n] for n in range(total)]
     assert [version for version, _ in table.version_runs()] == [
-        pack_version(1, number + 1) for number in range(total)
+        pack_version(1, number + 2) for number in range(total)
     ]
 
 
@@ -159,7 +159,7 @@ def test_a_batch_may_end_inside_a_transaction() -> None:
     decoder = fed(pg.begin(10), pg.relation(1, ["id"]), pg.insert(1, [b"1"]), pg.keepalive(99))
     first = decoder.take()
     assert first is not None
-    assert first.position == pack_version(1, 0) and first.unfinished == pack_version(1, 10)
+    assert first.position == pack_version(1, 0) and first.unfinished == pack_version(1, 11)
     assert not first.contained_in(pack_version(1, 9)) and first.contained_in(pack_version(1, 11))
     decoder.feed(pg.insert(1, [b"2"]))
     decoder.feed(pg.commit(10, 12, time_us=1_500_000))
@@ -168,6 +168,18 @@ def test_a_batch_may_end_inside_a_transaction() -> None:
     assert rest.position == pack_version(1, 12)
     assert rest.committed_at == 946_684_801.5
     assert decoder.take() is None
+
+
+def test_a_position_right_before_a_commit_does_not_contain_it() -> None:
+    """C8: a keepalive may tell of the very place where the next commit record begins."""
+    decoder = fed(pg.keepalive(10))
+    before = decoder.take()
+    for message in (pg.begin(10), pg.relation(1, ["id"]), pg.insert(1, [b"1"])):
+        decoder.feed(message)
+    piece = decoder.take()
+    assert before is not None and piece is not None and piece.unfinished is not None
+    assert before.position == pack_version(1, 10)
+    assert not piece.contained_in(before.position) and piece.contained_in(pack_version(1, 12))
 
 
 def test_keepalives_from_before_the_stream_move_nothing() -> None:
@@ -211,7 +223,7 @@ def test_a_table_that_changes_and_one_that_is_emptied() -> None:
     first, second, emptied, third = batch.changes
     assert isinstance(first, TableChanges) and list(first.rows()) == [[[b"1"], [b"2"]]]
     assert isinstance(second, TableChanges) and list(second.rows()) == [[[b"3", b"x"]]]
-    assert isinstance(emptied, Truncation) and emptied.version == pack_version(1, 5)
+    assert isinstance(emptied, Truncation) and emptied.version == pack_version(1, 6)
     assert isinstance(third, TableChanges) and list(third.rows()) == [[[b"4", b"y"]]]
 
 
@@ -302,10 +314,10 @@ def test_a_transaction_in_pieces_comes_at_its_commit(spooling: Decoder) -> None:
         *pg.piece(7, pg.insert(1, [b"big 2"]), pg.update(1, [b"big 3"])),
     )
     assert spooling.position == 51  # what is open holds nothing back: it will commit later
-    assert versions_and_ids(spooling.take()) == [(50, b"small")]
+    assert versions_and_ids(spooling.take()) == [(51, b"small")]
     feed_all(spooling, pg.piece_commit(7, 90, 91, time_us=2_000_000), pg.piece_abort(8))
     batch = spooling.take()
-    assert versions_and_ids(batch) == [(90, b"big 1"), (90, b"big 2"), (90, b"big 3")]
+    assert versions_and_ids(batch) == [(91, b"big 1"), (91, b"big 2"), (91, b"big 3")]
     assert batch is not None and batch.position == pack_version(1, 91)
     assert batch.committed_at == 946_684_802
 
@@ -320,7 +332,7 @@ def test_parts_that_were_aborted_are_left_out(spooling: Decoder) -> None:
         *pg.piece(7, pg.insert(2, [b"3", b"kept"]), part=9),
         pg.piece_commit(7, 90, 91),
     )
-    assert versions_and_ids(spooling.take()) == [(90, b"1"), (90, b"3")]
+    assert versions_and_ids(spooling.take()) == [(91, b"1"), (91, b"3")]
 
 
 @pytest.mark.parametrize(
@@ -369,19 +381,19 @@ def test_any_interleaving_of_pieces(steps: list[tuple[str, int]]) -> None:
                 open_rows.setdefault(xid, []).append((part, row))
             elif step == "small":
                 feed_all(decoder, pg.begin(lsn), pg.insert(1, [row]), pg.commit(lsn, lsn + 1))
-                expected.append((lsn, row))
+                expected.append((lsn + 1, row))
             elif xid in open_rows and step == "abort part":
                 feed_all(decoder, pg.piece_abort(xid, part=100 * xid))
                 # Later changes never bear the number of a part that is gone.
                 rows = [(part, row) for part, row in open_rows.pop(xid) if part == xid]
                 feed_all(decoder, pg.piece_commit(xid, lsn, lsn + 1))
-                expected += [(lsn, row) for _, row in rows]
+                expected += [(lsn + 1, row) for _, row in rows]
             elif xid in open_rows and step == "abort":
                 feed_all(decoder, pg.piece_abort(xid))
                 del open_rows[xid]
             elif xid in open_rows and step == "commit":
                 feed_all(decoder, pg.piece_commit(xid, lsn, lsn + 1))
-                expected += [(lsn, row) for _, row in open_rows.pop(xid)]
+                expected += [(lsn + 1, row) for _, row in open_rows.pop(xid)]
         batch = decoder.take()
         spool.close()
     assert batch is not None

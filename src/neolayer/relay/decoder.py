@@ -16,7 +16,8 @@ Messages stay packed, in pages, until a sink asks for rows. Small pages, because
 processor's cache: at 5,000 rows a page the same work takes twice as long.
 
 `Begin` names the commit position, so every row can go on at once, however large its transaction
-is. Of a transaction that the server sends before it commits that position is not known yet: its
+is. A transaction's version is the first position behind the beginning of its commit record: so a
+position reflects a transaction exactly where it is not below that version. Of a transaction that the server sends before it commits that position is not known yet: its
 messages go to the spool (`spool.py`), and come back from there when it commits.
 """
 
@@ -265,7 +266,8 @@ class Decoder:
     def _begin(self, body: bytes) -> None:
         if self.in_transaction:
             raise ValueError("a transaction begins inside another")
-        self._version = pack_version(self._epoch, _u64(body, 0)[0])
+        # The commit record may begin where a keepalive's position ends, which lacks it still.
+        self._version = pack_version(self._epoch, _u64(body, 0)[0] + 1)
         self.in_transaction = True
 
     def _commit(self, body: bytes) -> bool:

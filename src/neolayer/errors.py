@@ -57,6 +57,10 @@ class EngineUnavailable(EngineError):
     """An engine does not answer."""
 
 
+class EngineFull(EngineError):
+    """An engine has no room left on its disk."""
+
+
 class EngineTooOld(EngineError):
     """An engine's version is not supported."""
 

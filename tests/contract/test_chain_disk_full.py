@@ -17,7 +17,8 @@ from neolayer.chain.model import BlockRows
 from neolayer.chain.registry import find_network, ingest_as, network_of
 from neolayer.engines.embedded.privileges import account_for
 from neolayer.engines.endpoints import Database, Endpoints, PostgresEndpoint, Role
-from neolayer.errors import ChainError
+from neolayer.engines.postgres.connections import explain
+from neolayer.errors import EngineFull
 
 BLOCKS = 40
 MIB = 1 << 20
@@ -77,7 +78,7 @@ async def test_a_disk_that_fills_up(disk: Path, on_disk: Endpoints) -> None:
     dsn, blocks = on_disk.postgres.dsn(Role.INGEST), large_blocks()
     network = await network_of(dsn, "foo", chain_id=99)
     filler = fill(disk, leave_bytes=8 * MIB)
-    with pytest.raises(ChainError, match="PostgreSQL's disk is full: could not") as caught:
+    with pytest.raises(EngineFull, match="no room left on its disk: could not") as caught:
         await ingest_as(blocks, dsn=dsn, network=network, blocks_per_commit=1)
     assert "free some space" in (caught.value.hint or "")
     count, transactions, _ = stored(on_disk)  # two lanes: a later block may be in before another
@@ -89,12 +90,23 @@ async def test_a_disk_that_fills_up(disk: Path, on_disk: Endpoints) -> None:
     assert stored(on_disk) == (BLOCKS, BLOCKS, f"{{[0,{BLOCKS})}}")
 
 
+def test_a_connection_that_a_full_disk_refuses_is_not_waited_for() -> None:
+    """The server may write a file of its own before it lets anybody in."""
+    words = "connection failed: FATAL:  could not write init file: No space left on device"
+    error = explain(psycopg.OperationalError(words), "postgresql://foo@127.0.0.1:5433/bar")
+    assert isinstance(error, EngineFull)
+    assert error.message == (
+        "postgres: 127.0.0.1:5433 has no room left on its disk: "
+        "could not write init file: No space left on device"
+    )
+
+
 async def test_a_disk_that_is_full_from_the_start(disk: Path, on_disk: Endpoints) -> None:
     """The first commit fails whole: with its block the new network stays unknown."""
     dsn, blocks = on_disk.postgres.dsn(Role.INGEST), large_blocks()
     new = await find_network(dsn, "foo", chain_id=99)
     fill(disk)
-    with pytest.raises(ChainError, match="PostgreSQL's disk is full"):
+    with pytest.raises(EngineFull, match="no room left on its disk"):
         await ingest_as(blocks, dsn=dsn, network=new, blocks_per_commit=1)
     assert stored(on_disk) == (0, 0, None)
     assert (await find_network(dsn, "foo", chain_id=100)).id is None

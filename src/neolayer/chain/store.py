@@ -24,7 +24,7 @@ from neolayer.chain import reorg
 from neolayer.chain.model import BlockRows, Network, Row
 from neolayer.chain.rows import Horizon, RowWriter, total_rows
 from neolayer.chain.rules import KnownBlock, covered_ranges, heights_to_know, sort_out, years_of
-from neolayer.engines.postgres.connections import Connection, connect
+from neolayer.engines.postgres.connections import Connection, connect, no_room
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import BadBlock, ChainError, EngineUnavailable
 from neolayer.position import CURRENT_EPOCH, Position
@@ -330,10 +330,7 @@ class errors_at_the_door:
 
     def __exit__(self, kind: Any, exc: BaseException | None, _: Any) -> None:
         if isinstance(exc, pg.DiskFull):
-            raise ChainError(
-                f"PostgreSQL's disk is full: {_first(exc)}",
-                hint="free some space and run it again: what is committed is skipped",
-            ) from exc
+            raise no_room(self._where.strip() or "the server", _first(exc)) from exc
         if isinstance(exc, pg.DeadlockDetected):
             raise EngineUnavailable(
                 "postgres", f"{self._where}let another writer go first"

@@ -15,10 +15,11 @@ bytes are followed by text.
 Messages stay packed, in pages, until a sink asks for rows. Small pages, because they stay in the
 processor's cache: at 5,000 rows a page the same work takes twice as long.
 
-`Begin` names the commit position, so every row can go on at once, however large its transaction
-is. A transaction's version is the first position behind the beginning of its commit record: so a
-position reflects a transaction exactly where it is not below that version. Of a transaction that the server sends before it commits that position is not known yet: its
-messages go to the spool (`spool.py`), and come back from there when it commits.
+`Begin` names the commit position, so every row can go on at once, however large its transaction is.
+A transaction's version is the first position behind the beginning of its commit record: so a
+position reflects a transaction exactly where it is not below that version. Of a transaction that
+the server sends before it commits that position is not known yet: its messages go to the spool
+(`spool.py`), and come back from there when it commits.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from neolayer.errors import EngineError, EngineUnavailable, NotSupported
+from neolayer.errors import EngineError, EngineFull, EngineUnavailable, NotSupported
 
 Connection = psycopg.AsyncConnection[TupleRow]
 C = TypeVar("C", bound=Connection)
@@ -40,6 +40,7 @@ _FAILURES: tuple[tuple[str, str, str | None], ...] = (
     ("starting up", "is still starting", None),
     ("shutting down", "is shutting down", None),
 )
+_NO_ROOM = "no space left on device"
 
 
 def require_c_psycopg() -> None:
@@ -77,10 +78,21 @@ def _parse(dsn: str) -> Mapping[str, Any]:
 def explain(exc: BaseException, dsn: str) -> EngineError:
     """The one sentence for a connection that failed."""
     text = str(exc)
+    if _NO_ROOM in text.lower():
+        return no_room(address_of(dsn), _last(text))
     for words, meaning, hint in _FAILURES:
         if words in text.lower():
             return EngineUnavailable("postgres", f"{address_of(dsn)} {meaning}", hint=hint)
     return EngineUnavailable("postgres", f"{address_of(dsn)} cannot be reached: {_last(text)}")
+
+
+def no_room(server: str, cause: str) -> EngineFull:
+    """The one error for a server whose disk is full; waiting does not help."""
+    return EngineFull(
+        "postgres",
+        f"{server} has no room left on its disk: {cause}",
+        hint="free some space and run it again: what is committed stays",
+    )
 
 
 def _last(text: str) -> str:

@@ -212,3 +212,38 @@ async def test_E11_two_names_at_one_address_each_prove_themselves(
             await client.post(f"https://b.test:{port}/", content=b"for b.test alone")
     assert len(connections) == 1
     assert [b"host: a.test" in one.lower() for one in asked] == [True, True]
+
+
+NOT_PUBLIC = (
+    *("0.1.2.3", "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.170.2", "172.31.0.1"),
+    *("192.0.0.9", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.19.0.1", "198.51.100.1"),
+    *("203.0.113.1", "224.0.0.1", "255.255.255.255", "168.63.129.16", "100.100.100.200"),
+    *("::1", "::", "::10.0.0.1", "::8.8.8.8", "fec0::1", "fe80::1", "fd00:ec2::254", "5f00::1"),
+    *("100::1", "3fff::1", "2001:db8::1", "2001:2::1", "2001:10::1", "ff02::1", "4000::1"),
+    *("64:ff9b::10.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b:1::1", "::ffff:10.0.0.1"),
+    *("2002:a00:1::1", "2002:a83f:8110::1", "2001:0:808:808::f5ff:fffe", "::a9fe:a9fe"),
+)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_E11_what_is_given_out_to_nobody_is_not_public(address: str) -> None:
+    """Set apart by IANA, a cloud's own, or carrying such an address of version 4 inside."""
+    known = ip_address(address)
+    assert is_refused(known) or not PublicOnly()("https", known)
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1", "168.63.1.1"]
+)
+def test_E11_public_addresses_are_called(address: str) -> None:
+    """Also those of version 4 as networks without it write them."""
+    known = ip_address(address)
+    assert not is_refused(known) and PublicOnly()("https", known)
+
+
+@pytest.mark.parametrize(
+    "address", ["168.63.129.16", "64:ff9b::a9fe:a9fe", "::a9fe:a9fe", "fd20:ce::254"]
+)
+def test_E11_metadata_is_never_called_however_it_is_carried(address: str) -> None:
+    """Not even where operators write the addresses."""
+    assert is_refused(ip_address(address))

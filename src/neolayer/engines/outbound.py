@@ -16,7 +16,7 @@ import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.request import getproxies, proxy_bypass
 
 import httpcore
@@ -30,7 +30,15 @@ Allows = Callable[[str, Address], bool]
 """Whether an address may be called by that scheme; what `is_refused` never may, comes first."""
 
 # Where clouds answer a machine about itself, beside the link-local 169.254.169.254.
-_METADATA = frozenset(map(ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
+_METADATA: Final = frozenset(
+    map(
+        ip_address,
+        (
+            *("100.100.100.200", "168.63.129.16", "192.0.0.192"),
+            *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "fd00:42::42", "fd00:a9fe:a9fe::1"),
+        ),
+    )
+)
 
 
 class AddressRefused(httpx.ConnectError):
@@ -39,16 +47,32 @@ class AddressRefused(httpx.ConnectError):
 
 def is_refused(address: Address) -> bool:
     """Whether no server of ours can be at the address: link-local, metadata, multicast, nobody."""
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is not None:
-            return is_refused(inner)
+    if isinstance(address, IPv6Address) and any(map(is_refused, _carried(address))):
+        return True
     unusable = address.is_link_local or address.is_multicast or address.is_unspecified
     return unusable or address in _METADATA or (address.is_reserved and address.version == 4)
 
 
-# Addresses that carry one of version 4: through NAT64 and Teredo they lead there.
-_NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
+# What IANA set apart of each address family; of version 6 only 2000::/3 is given out at all.
+_GIVEN_OUT: Final = IPv6Network("2000::/3")
+_APART: Final[tuple[Network, ...]] = tuple(
+    map(
+        ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+            *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24"),
+            *("192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+            *("224.0.0.0/4", "240.0.0.0/4"),
+            *("2001::/23", "2001:db8::/32", "3fff::/20"),
+        ),
+    )
+)
+# Addresses that carry one of version 4 in their last 32 bits: where the network has none, and in a
+# form given up long ago.
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_COMPATIBLE: Final = IPv6Network("::/96")
+_LAST_32: Final = (1 << 32) - 1
+_LOOPBACK: Final = IPv6Address(1)
 
 
 class PublicOnly:
@@ -66,11 +90,24 @@ class PublicOnly:
 
 
 def _is_public(address: Address) -> bool:
+    """Given out to somebody, and so is each address that it carries."""
     if isinstance(address, IPv6Address):
-        carries = address.sixtofour or address.teredo
-        if carries or any(address in network for network in _NAT64):
+        if not all(map(_is_public, _carried(address))):
             return False
-    return address.is_global and not address.is_multicast
+        if address not in _GIVEN_OUT:
+            return address in _NAT64
+    return not any(address in network for network in _APART)
+
+
+def _carried(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """The addresses of version 4 inside one of version 6; Teredo carries two."""
+    if address.teredo is not None:
+        return address.teredo
+    inner = address.ipv4_mapped or address.sixtofour
+    in_last = address in _NAT64 or (address in _COMPATIBLE and address != _LOOPBACK)
+    if inner is None and in_last:
+        inner = IPv4Address(int(address) & _LAST_32)
+    return () if inner is None else (inner,)
 
 
 def allow_all(scheme: str, address: Address) -> bool:

@@ -16,8 +16,9 @@ from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.fix_webhooks import POLICY, Receiver, Told
 
 from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.errors import EngineError
 from neolayer.keys import Keyring
-from neolayer.tenancy import CoreDatabase, Scope, open_core
+from neolayer.tenancy import CoreDatabase, Principal, Scope, Tenants, open_core
 from neolayer.webhooks import Deliverer, Policy, Webhooks, verify
 from neolayer.webhooks.tasks import webhook_status
 
@@ -251,8 +252,38 @@ async def test_E11_where_a_webhook_may_lead(
         pass
     assert receiver.told == []
     for webhook in await webhooks.list():
-        assert webhook.last_error is not None
-        assert "never called" in webhook.last_error or "cannot be called" in webhook.last_error
+        assert webhook.last_error is not None and "cannot be called" in webhook.last_error
+
+
+async def test_E11_what_failed_tells_nothing_of_our_network(
+    new_tenant: NewTenant,
+    module_databases: Endpoints,
+    keyring: Keyring,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name that leads inside, one that is not known and one where nothing listens: the tenant
+    reads the same of each, and no address."""
+
+    async def answer(host: str, port: int, **_: Any) -> list[Any]:
+        if host == "absent.corp.example":
+            raise OSError("not known")
+        return [(2, 1, 6, "", ("10.20.30.40", port))]
+
+    webhooks = Webhooks(await new_tenant(), keyring)
+    for name in ("inside", "absent"):
+        made = await webhooks.create(name, f"https://{name}.corp.example/", ["*"])
+        await queue(webhooks, made, 1)
+    real = asyncio.get_running_loop().getaddrinfo
+
+    async def lookup(host: Any, port: Any, **given: Any) -> Any:
+        found = answer if str(host).endswith(".corp.example") else real
+        return await found(host, port, **given)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup, raising=False)
+    await Deliverer(module_databases, keyring, POLICY).deliver_due()
+    said = {webhook.last_error for webhook in await webhooks.list()}
+    said |= {(await webhooks.deliveries(w.id))[0].last_error for w in await webhooks.list()}
+    assert said == {"cannot be called: there is no connection to it at a public address, by https"}
 
 
 async def test_E11_redirects_are_not_followed(
@@ -321,3 +352,150 @@ async def test_C1_a_deliverer_that_dies_leaves_its_endpoint_to_others(
         admin.execute("UPDATE core.webhooks SET next_attempt_at = now()")
     assert await Deliverer(module_databases, keyring, POLICY).deliver_due() == 1
     assert receiver.ids() == [sent[0], sent[0]]
+
+
+async def test_E11_a_closed_tenants_endpoints_are_told_nothing(
+    new_tenant: NewTenant,
+    core: CoreDatabase,
+    module_databases: Endpoints,
+    keyring: Keyring,
+    receiver: Receiver,
+) -> None:
+    """From its end on, also in the midst of a run; when it is opened again, what waited comes."""
+    acme = await new_tenant()
+    tenants = Tenants(core.platform(by=Principal.operator("tests")))
+    webhooks = Webhooks(acme, keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    sent = await queue(webhooks, made, 3)
+
+    async def close(told: Told) -> web.Response:
+        await tenants.delete(acme.tenant)
+        return web.Response(status=204)
+
+    receiver.of_path["/"] = close
+    assert await Deliverer(module_databases, keyring, POLICY).deliver_due() == 1
+    assert receiver.ids() == sent[:1]
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+        admin.execute("UPDATE core.webhooks SET next_attempt_at = now()")
+    assert await Deliverer(module_databases, keyring, POLICY).deliver_due() == 0
+    del receiver.of_path["/"]
+    await tenants.restore(acme.tenant)
+    assert await Deliverer(module_databases, keyring, POLICY).deliver_due() == 1
+    assert receiver.ids() == sent
+
+
+async def test_E11_what_a_tenant_changes_counts_for_the_next_delivery(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """Another address, another secret, disabled: of a run that has begun too."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url + "old", ["*"])
+    sent = await queue(webhooks, made, 4)
+    rotated: list[str] = []
+
+    async def move(told: Told) -> web.Response:
+        await webhooks.change(made.id, url=receiver.url + "new")
+        rotated.append((await webhooks.rotate(made.id, overlap=timedelta(0))).secret)
+        return web.Response(status=204)
+
+    async def disable(told: Told) -> web.Response:
+        if len(receiver.ids("/new")) == 2:
+            await webhooks.disable(made.id)
+        return web.Response(status=204)
+
+    receiver.of_path.update({"/old": move, "/new": disable})
+    await Deliverer(module_databases, keyring, POLICY).deliver_due()
+    assert (receiver.ids("/old"), receiver.ids("/new")) == (sent[:1], sent[1:3])
+    verify(receiver.told[1].headers, receiver.told[1].body, rotated, now=datetime.now(UTC))
+    with pytest.raises(Exception, match="no signature fits"):
+        verify(
+            receiver.told[1].headers, receiver.told[1].body, [made.secret], now=datetime.now(UTC)
+        )
+    assert (await webhooks.get("billing")).pending == 1
+
+
+async def test_what_no_header_can_hold_stops_nothing(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """An event whose id is not ASCII comes under its percent-encoded id; its neighbours come."""
+    acme = await new_tenant()
+    webhooks = Webhooks(acme, keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    sent = await queue(webhooks, made, 2)
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+        admin.execute(
+            "UPDATE core.webhook_deliveries SET event_id = 'ünï\u2028\n1' WHERE event_id = %s",
+            (sent[0],),
+        )
+    await Deliverer(module_databases, keyring, POLICY).deliver_due()
+    assert receiver.ids() == ["%C3%BCn%C3%AF%E2%80%A8%0A1", sent[1]]
+    told = receiver.told[0]
+    verify(told.headers, told.body, [made.secret], now=datetime.now(UTC))
+
+
+async def test_an_address_that_cannot_be_read_is_held_back_alone(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """Whoever wrote it past us: the delivery says so and the deliverer goes on."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    await queue(webhooks, made, 1)
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+        admin.execute("UPDATE core.webhooks SET url = 'https://[::1/' ")
+    await Deliverer(module_databases, keyring, POLICY).deliver_due()
+    error = (await webhooks.deliveries(made.id))[0].last_error
+    assert error == "cannot be called: it does not fit into a request"
+
+
+async def test_nothing_leaves_unsigned(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """Where no secret lives any more the endpoint waits, and says why."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    await queue(webhooks, made, 1)
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+        admin.execute("UPDATE core.webhook_secrets SET expires_at = now()")
+    await Deliverer(module_databases, keyring, POLICY).deliver_due()
+    assert receiver.told == []
+    found = await webhooks.get("billing")
+    assert found.last_error == "No secret of this webhook signs any more: rotate it."
+    assert found.pending == 1
+
+
+async def test_after_trouble_that_passed_the_next_is_met_at_once(
+    module_databases: Endpoints, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause grows while the database is away, and begins anew once it was there again."""
+    deliverer = Deliverer(module_databases, keyring, POLICY)
+    looks, paused = 0, asyncio.Event()
+
+    async def start_due(*_: Any) -> list[Any]:
+        nonlocal looks
+        looks += 1
+        if looks != 4:
+            raise EngineError("postgres", "away")
+        return []
+
+    async def pause(*_: Any) -> None:
+        return
+
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def sleeping(seconds: float) -> None:
+        pauses.append(deliverer._pause_s)
+        if len(pauses) == 4:
+            paused.set()
+            await asyncio.Event().wait()
+        await sleep(0)
+
+    monkeypatch.setattr(deliverer, "_start_due", start_due)
+    monkeypatch.setattr(deliverer, "_wait", pause)
+    monkeypatch.setattr("neolayer.webhooks.deliverer.asyncio.sleep", sleeping)
+    task = asyncio.create_task(deliverer.run())
+    await paused.wait()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert pauses == [0.2, 0.4, 0.8, 0.2]

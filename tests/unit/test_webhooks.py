@@ -13,7 +13,7 @@ from neolayer.outbox import Announcement, announce
 from neolayer.settings import WebhookSettings
 from neolayer.webhooks.model import checked_types, checked_url, matches
 from neolayer.webhooks.sending import _retry_after, policy_of
-from neolayer.webhooks.signing import BadSignature, new_secret, read, shown, sign, verify
+from neolayer.webhooks.signing import BadSignature, NoSecret, new_secret, read, shown, sign, verify
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BODY = b'{"id":"e1"}'
@@ -127,6 +127,12 @@ def test_a_delivery_is_proved_and_a_forged_one_refused() -> None:
     for given, body, key, now in forged:
         with pytest.raises(BadSignature):
             verify(given, body, [shown(key)], now=now)
+
+
+def test_what_has_no_secret_is_not_signed() -> None:
+    """An empty signature would be one that nobody can check."""
+    with pytest.raises(NoSecret):
+        sign("e1", BODY, NOW)
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,8 @@ class Lane:
             await self._park_letters(rejected)
         for one in rejected:
             self.state.rejected += 1
-            self._logger.error("a change is refused for ever", table=one.table, cause=one.cause)
+            # Why, is in the letter: a store's words may quote what the row holds.
+            self._logger.error("a change is refused for ever", table=one.table)
 
     def _reached(self, position: int) -> None:
         self.position = self.needs = position

@@ -7,6 +7,9 @@ as long as the answer's Retry-After says. What an endpoint refuses is parked aft
 it does not answer after many; the rest of its queue then goes on. An endpoint that has failed for
 days, or says that it is gone, is disabled and said so.
 
+Before each delivery is looked whether the endpoint is still to be told, where and under which
+secrets: what its tenant takes away, or the end of the tenant itself, counts for the very next one.
+
 Delivery is at least once: a process that dies between an answer and its note sends again, under the
 same id.
 """
@@ -18,7 +21,7 @@ import random
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -31,7 +34,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import EngineError, NeolayerError
 from neolayer.keys import Keyring
 from neolayer.webhooks.sending import Answer, Outcome, Policy, client, policy_of, post
-from neolayer.webhooks.signing import sign
+from neolayer.webhooks.signing import NoSecret, sign
 from neolayer.webhooks.store import binding
 
 QUERIES = load_queries(__name__, "delivering.sql")
@@ -50,6 +53,13 @@ _log = structlog.get_logger()
 Row = tuple[Any, ...]
 
 
+class _Name(NamedTuple):
+    """Which endpoint."""
+
+    tenant_id: UUID
+    webhook_id: UUID
+
+
 class Deliverer:
     """Sends what waits for the endpoints of all tenants, as the relay's role."""
 
@@ -58,7 +68,8 @@ class Deliverer:
         self._keyring = keyring
         self._policy = policy
         self._woken = asyncio.Event()
-        self._running: dict[tuple[UUID, UUID], asyncio.Task[None]] = {}
+        self._running: dict[_Name, asyncio.Task[None]] = {}
+        self._pause_s = _FIRST_RETRY_S
 
     def wake(self) -> None:
         """Something was put into a queue."""
@@ -66,20 +77,14 @@ class Deliverer:
 
     async def run(self) -> None:
         """Deliver until cancelled; trouble with the database is retried with back-off, for ever."""
-        pause_s = _FIRST_RETRY_S
         while True:
             try:
-                async with (
-                    open_pool(
-                        self._dsn, size=4, autocommit=True, application_name="webhooks"
-                    ) as db,
-                    client(self._policy) as http,
-                ):
+                async with self._pool() as db, client(self._policy) as http:
                     await self._serve(db, http)
             except (NeolayerError, psycopg.Error) as exc:
                 _log.warning("webhooks wait", error=str(exc).splitlines()[0])
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
-            pause_s = min(pause_s * 2, _LAST_RETRY_S)
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+            self._pause_s = min(self._pause_s * 2, _LAST_RETRY_S)
 
     async def deliver_due(self) -> int:
         """Do once what is due, and return when it is done: how many endpoints were served."""
@@ -96,36 +101,36 @@ class Deliverer:
             while True:
                 self._woken.clear()
                 await self._start_due(db, http)
+                self._pause_s = _FIRST_RETRY_S
                 await self._wait(db)
         finally:
             await self._stop()
 
     async def _start_due(self, db: Pool, http: httpx.AsyncClient) -> list[asyncio.Task[None]]:
         started: list[asyncio.Task[None]] = []
-        per_tenant = Counter(tenant for tenant, _ in self._running)
+        per_tenant = Counter(name.tenant_id for name in self._running)
         asked = {
             "lease": timedelta(seconds=_RUN_S + 2 * self._policy.timeout_s),
             "busy": [tenant for tenant, count in per_tenant.items() if count >= _PER_TENANT],
             "limit": _AT_ONCE - len(self._running),
         }
-        for tenant, webhook, url in await self._all(db, QUERIES.claim_endpoints, asked):
-            if per_tenant[tenant] >= _PER_TENANT or (tenant, webhook) in self._running:
-                await self._do(db, QUERIES.endpoint_due, tenant, webhook)
+        for name in map(_Name._make, await self._all(db, QUERIES.claim_endpoints, asked)):
+            if per_tenant[name.tenant_id] >= _PER_TENANT or name in self._running:
+                await self._do(db, QUERIES.endpoint_due, name)
                 continue
-            per_tenant[tenant] += 1
-            started.append(self._start(db, http, tenant, webhook, url))
+            per_tenant[name.tenant_id] += 1
+            started.append(self._start(db, http, name))
         return started
 
-    def _start(
-        self, db: Pool, http: httpx.AsyncClient, tenant: UUID, webhook: UUID, url: str
-    ) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._endpoint(db, http, tenant, webhook, url))
-        self._running[tenant, webhook] = task
+    def _start(self, db: Pool, http: httpx.AsyncClient, name: _Name) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._endpoint(db, http, name))
+        self._running[name] = task
 
         def ended(task: asyncio.Task[None]) -> None:
-            self._running.pop((tenant, webhook), None)
+            self._running.pop(name, None)
             if not task.cancelled() and (exc := task.exception()) is not None:
-                _log.error("a webhook met a fault of ours", webhook=str(webhook), exc_info=exc)
+                webhook = str(name.webhook_id)
+                _log.error("a webhook met a fault of ours", webhook=webhook, exc_info=exc)
             self._woken.set()
 
         task.add_done_callback(ended)
@@ -149,69 +154,62 @@ class Deliverer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _endpoint(
-        self, db: Pool, http: httpx.AsyncClient, tenant: UUID, webhook: UUID, url: str
-    ) -> None:
+    async def _endpoint(self, db: Pool, http: httpx.AsyncClient, name: _Name) -> None:
         """Serve one endpoint for a while; what its run meets never leaves this task."""
         try:
-            secrets = await self._secrets(db, tenant, webhook)
+            opened: dict[str, bytes] = {}
             loop = asyncio.get_running_loop()
             until = loop.time() + _RUN_S
             while loop.time() < until:
-                asked = {"tenant_id": tenant, "webhook_id": webhook, "limit": _PAGE}
-                page = await self._all(db, QUERIES.pending_of, asked)
+                page = await self._do(db, QUERIES.pending_of, name, limit=_PAGE)
                 for row in page:
                     if loop.time() >= until:
                         break
-                    if not await self._deliver(db, http, tenant, webhook, url, secrets, row):
+                    if not await self._deliver(db, http, name, opened, row):
                         return
                 if len(page) < _PAGE:
                     break
-            await self._do(db, QUERIES.endpoint_due, tenant, webhook)
+            await self._do(db, QUERIES.endpoint_due, name)
         except EngineError as exc:
-            _log.warning("a webhook waits", webhook=str(webhook), error=exc.message)
-        except NeolayerError as exc:  # its secret does not open
-            await self._hold_back(db, tenant, webhook, exc.message, attempts=5)
+            _log.warning("a webhook waits", webhook=str(name.webhook_id), error=exc.message)
+        except NoSecret as exc:
+            await self._hold_back(db, name, exc.message, attempts=5)
+        except NeolayerError as exc:
+            _log.error("a webhook cannot sign", webhook=str(name.webhook_id), error=exc.message)
+            await self._hold_back(db, name, "its secret cannot be opened", attempts=5)
 
     async def _deliver(
-        self,
-        db: Pool,
-        http: httpx.AsyncClient,
-        tenant: UUID,
-        webhook: UUID,
-        url: str,
-        secrets: list[bytes],
-        row: Row,
+        self, db: Pool, http: httpx.AsyncClient, name: _Name, opened: dict[str, bytes], row: Row
     ) -> bool:
         """Send one, and write down what became of it; whether the endpoint may have the next."""
+        now = await self._do(db, QUERIES.endpoint_now, name)
+        if not now:
+            return False
         number, event_id, _, envelope, attempts = row
+        url, sealed = now[0]
         body = envelope.encode()
+        secrets = [await self._opened(opened, one, name) for one in sealed]
         headers = sign(event_id, body, datetime.now(UTC), *secrets)
         headers["webhook-attempt"] = str(attempts + 1)
         answer = await post(http, url, body, headers, self._policy)
         if answer.outcome is Outcome.TAKEN:
-            await self._do(db, QUERIES.delivered, tenant, webhook, number=number)
-            await self._do(db, QUERIES.endpoint_well, tenant, webhook)
+            await self._do(db, QUERIES.delivered, name, number=number)
             return True
+        return await self._failed(db, name, row, answer)
+
+    async def _failed(self, db: Pool, name: _Name, row: Row, answer: Answer) -> bool:
+        number, event_id, _, _, attempts = row
         parked = self._is_last(answer, attempts + 1)
-        await self._do(
-            db, QUERIES.failed, tenant, webhook, number=number, error=answer.error, parked=parked
-        )
+        await self._do(db, QUERIES.failed, name, number=number, error=answer.error, parked=parked)
         if parked:
-            _log.warning(
-                "a delivery is parked", webhook=str(webhook), event_id=event_id, error=answer.error
-            )
+            webhook = str(name.webhook_id)
+            error = answer.error
+            _log.warning("a delivery is parked", webhook=webhook, event_id=event_id, error=error)
             if answer.outcome is Outcome.REFUSED:
                 return True
-        await self._hold_back(
-            db,
-            tenant,
-            webhook,
-            answer.error,
-            attempts=attempts + 1,
-            wait=answer.wait,
-            gone=answer.outcome is Outcome.GONE,
-        )
+        gone = answer.outcome is Outcome.GONE
+        tries = attempts + 1
+        await self._hold_back(db, name, answer.error, attempts=tries, wait=answer.wait, gone=gone)
         return False
 
     def _is_last(self, answer: Answer, attempts: int) -> bool:
@@ -223,8 +221,7 @@ class Deliverer:
     async def _hold_back(
         self,
         db: Pool,
-        tenant: UUID,
-        webhook: UUID,
+        name: _Name,
         error: str,
         *,
         attempts: int,
@@ -233,16 +230,15 @@ class Deliverer:
     ) -> None:
         """Not before a pause again; disabled where it has failed for too long."""
         asked = {
-            "tenant_id": tenant,
-            "webhook_id": webhook,
             "error": error[:400],
             "pause": max(self.pause(attempts), wait or timedelta(0)),
             "gone": gone,
             "disable_after": self._policy.disable_after,
         }
-        rows = await self._all(db, QUERIES.endpoint_failed, asked)
+        rows = await self._do(db, QUERIES.endpoint_failed, name, **asked)
         if rows and rows[0][0]:
-            _log.error("a webhook is disabled", webhook=rows[0][1], tenant=str(tenant), error=error)
+            tenant = str(name.tenant_id)
+            _log.error("a webhook is disabled", webhook=rows[0][1], tenant=tenant, error=error)
 
     def pause(self, attempts: int) -> timedelta:
         """How long after so many failures in a row; half of it is left to chance."""
@@ -250,14 +246,13 @@ class Deliverer:
         longest = min(grown, self._policy.longest_pause_s)
         return timedelta(seconds=longest * random.uniform(0.5, 1.0))  # noqa: S311
 
-    async def _secrets(self, db: Pool, tenant: UUID, webhook: UUID) -> list[bytes]:
-        asked = {"tenant_id": tenant, "webhook_id": webhook}
-        rows = await self._all(db, QUERIES.secrets_of, asked)
-        bound_to = binding(tenant, webhook)
-        return [await self._keyring.open(row[0], bound_to=bound_to) for row in rows]
+    async def _opened(self, opened: dict[str, bytes], sealed: str, name: _Name) -> bytes:
+        if sealed not in opened:
+            opened[sealed] = await self._keyring.open(sealed, bound_to=binding(*name))
+        return opened[sealed]
 
-    async def _do(self, db: Pool, query: Any, tenant: UUID, webhook: UUID, **values: Any) -> None:
-        await self._all(db, query, {"tenant_id": tenant, "webhook_id": webhook, **values})
+    async def _do(self, db: Pool, query: Any, name: _Name, **values: Any) -> list[Row]:
+        return await self._all(db, query, {**name._asdict(), **values})
 
     async def _all(self, db: Pool, query: Any, values: dict[str, Any]) -> list[Row]:
         """Run one statement. Raises EngineError."""

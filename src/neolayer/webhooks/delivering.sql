@@ -1,8 +1,10 @@
 -- claim_endpoints --
 -- Endpoints with something due, for one deliverer until the lease ends; the longest waiting first.
+-- Those of a closed tenant are told nothing.
 UPDATE core.webhooks AS w SET next_attempt_at = clock_timestamp() + %(lease)s::interval
 FROM (
     SELECT c.tenant_id, c.id FROM core.webhooks AS c
+    JOIN core.tenant_standing AS t ON t.id = c.tenant_id AND NOT t.is_closed
     WHERE c.status = 'active' AND c.next_attempt_at <= clock_timestamp()
         AND NOT c.tenant_id = ANY (%(busy)s::uuid [])
         AND EXISTS (
@@ -11,28 +13,37 @@ FROM (
         )
     ORDER BY c.next_attempt_at
     LIMIT %(limit)s::int
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF c SKIP LOCKED
 ) AS due
 WHERE (w.tenant_id, w.id) = (due.tenant_id, due.id)
-RETURNING w.tenant_id, w.id, w.url;
+RETURNING w.tenant_id, w.id;
 
 -- next_due --
 -- Seconds until the next endpoint with something to deliver is due; NULL where there is none.
 SELECT extract(epoch FROM min(w.next_attempt_at) - clock_timestamp())::float8
 FROM core.webhooks AS w
+JOIN core.tenant_standing AS t ON t.id = w.tenant_id AND NOT t.is_closed
 WHERE w.status = 'active'
     AND EXISTS (
         SELECT FROM core.webhook_deliveries AS d
         WHERE d.tenant_id = w.tenant_id AND d.webhook_id = w.id AND d.status = 'pending'
     );
 
--- secrets_of --
--- An endpoint's secrets that still sign, the newest first.
-SELECT s.sealed_secret FROM core.webhook_secrets AS s
-WHERE s.tenant_id = %(tenant_id)s AND s.webhook_id = %(webhook_id)s
-    AND coalesce(s.expires_at, 'infinity') > clock_timestamp()
-ORDER BY s.created_at DESC
-LIMIT 4;
+-- endpoint_now --
+-- Where an endpoint is and what signs for it, the newest secret first; no row where it is disabled
+-- or gone, or its tenant closed.
+SELECT
+    w.url,
+    ARRAY(
+        SELECT s.sealed_secret FROM core.webhook_secrets AS s
+        WHERE s.tenant_id = w.tenant_id AND s.webhook_id = w.id
+            AND coalesce(s.expires_at, 'infinity') > clock_timestamp()
+        ORDER BY s.created_at DESC
+        LIMIT 4
+    ) AS sealed_secrets
+FROM core.webhooks AS w
+JOIN core.tenant_standing AS t ON t.id = w.tenant_id AND NOT t.is_closed
+WHERE w.tenant_id = %(tenant_id)s AND w.id = %(webhook_id)s AND w.status = 'active';
 
 -- pending_of --
 -- What waits for an endpoint, in order.
@@ -43,11 +54,16 @@ ORDER BY d.number
 LIMIT %(limit)s::int;
 
 -- delivered --
--- The endpoint has taken it.
-UPDATE core.webhook_deliveries SET
-    status = 'delivered', attempts = attempts + 1, last_error = NULL,
-    finished_at = clock_timestamp()
-WHERE tenant_id = %(tenant_id)s AND webhook_id = %(webhook_id)s AND number = %(number)s;
+-- The endpoint has taken it, and is well.
+WITH taken AS (
+    UPDATE core.webhook_deliveries SET
+        status = 'delivered', attempts = attempts + 1, last_error = NULL,
+        finished_at = clock_timestamp()
+    WHERE tenant_id = %(tenant_id)s AND webhook_id = %(webhook_id)s AND number = %(number)s
+)
+UPDATE core.webhooks SET
+    failing_since = NULL, last_error = NULL, last_delivered_at = clock_timestamp()
+WHERE tenant_id = %(tenant_id)s AND id = %(webhook_id)s;
 
 -- failed --
 -- A try failed; parked where it was the last one.
@@ -57,12 +73,6 @@ UPDATE core.webhook_deliveries SET
     status = CASE WHEN %(parked)s THEN 'parked' ELSE status END,
     finished_at = CASE WHEN %(parked)s THEN clock_timestamp() END
 WHERE tenant_id = %(tenant_id)s AND webhook_id = %(webhook_id)s AND number = %(number)s;
-
--- endpoint_well --
--- An endpoint took something.
-UPDATE core.webhooks SET
-    failing_since = NULL, last_error = NULL, last_delivered_at = clock_timestamp()
-WHERE tenant_id = %(tenant_id)s AND id = %(webhook_id)s;
 
 -- endpoint_due --
 -- An endpoint goes on at once; nothing is known of how it fares.
@@ -90,14 +100,16 @@ WHERE w.tenant_id = %(tenant_id)s AND w.id = %(webhook_id)s
 RETURNING w.status = 'disabled', w.name;
 
 -- sweep_deliveries --
--- Delete some deliveries that ended long ago, or that waited too long for a disabled endpoint.
+-- Delete some deliveries that ended long ago, or that waited too long for a disabled endpoint or a
+-- closed tenant.
 DELETE FROM core.webhook_deliveries
 WHERE ctid = ANY (
     ARRAY(
         SELECT d.ctid FROM core.webhook_deliveries AS d
         JOIN core.webhooks AS w ON (w.tenant_id, w.id) = (d.tenant_id, d.webhook_id)
+        JOIN core.tenant_standing AS t ON t.id = d.tenant_id
         WHERE d.created_at < clock_timestamp() - %(keep)s::interval
-            AND (d.status <> 'pending' OR w.status = 'disabled')
+            AND (d.status <> 'pending' OR w.status = 'disabled' OR t.is_closed)
         LIMIT %(limit)s::int
     )
 )

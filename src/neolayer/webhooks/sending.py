@@ -4,12 +4,13 @@ Whoever may write a URL into a webhook could otherwise make this layer call what
 a cloud's metadata address, a database on the private network, itself. So only public addresses are
 called, over TLS, on the address that was looked at, and redirects are not followed. Networks of
 one's own are allowed one by one (`webhooks.private_networks`). Nothing of an answer's body is kept,
-or a tenant could read with it what it cannot reach.
+and nothing of where a name leads, or a tenant could read with it what it cannot reach.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -18,6 +19,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 import httpx
+import structlog
 
 from neolayer.engines.outbound import AddressRefused, CheckedTransport, PublicOnly
 from neolayer.errors import SettingsError
@@ -28,6 +30,8 @@ _LONGEST_WAIT: Final = timedelta(hours=1)
 # What these say is about the delivery and not about the endpoint: it will not change by waiting.
 _REFUSALS: Final = frozenset((400, 405, 406, 409, 411, 413, 414, 415, 422, 431))
 _GONE: Final = 410
+
+_log = structlog.get_logger()
 
 
 class Outcome(Enum):
@@ -103,12 +107,28 @@ async def post(
         ):
             await _drain(response)
             return _meaning(response)
-    except AddressRefused as exc:
-        return Answer(Outcome.FAILED, str(exc)[:300])
     except (TimeoutError, httpx.TimeoutException):
         return Answer(Outcome.FAILED, f"no answer within {policy.timeout_s:g} s")
+    except httpx.ConnectError as exc:
+        return Answer(Outcome.FAILED, _unreached(exc))
     except httpx.HTTPError as exc:
         return Answer(Outcome.FAILED, f"cannot be called: {type(exc).__name__}")
+    except (httpx.InvalidURL, UnicodeError):
+        return Answer(Outcome.REFUSED, "cannot be called: it does not fit into a request")
+
+
+def _unreached(exc: httpx.ConnectError) -> str:
+    """One sentence for a name that leads inside and one that leads nowhere: what a name resolves to
+    here, and whether it does, is for operators to know. Of a public server, what is wrong with it.
+    """
+    if isinstance(exc, AddressRefused):
+        _log.warning("a webhook leads where nobody is called", error=str(exc)[:300])
+    causes: BaseException | None = exc
+    while causes is not None:
+        if isinstance(causes, ssl.SSLCertVerificationError):
+            return "cannot be called: its certificate is not valid for it"
+        causes = causes.__cause__ or causes.__context__
+    return "cannot be called: there is no connection to it at a public address, by https"
 
 
 async def _drain(response: httpx.Response) -> None:

@@ -3,7 +3,8 @@
 A secret is `whsec_` and 32 random bytes in base64. What is signed is the event's id, the time of
 this try in seconds and the body, joined by dots; HMAC with SHA-256; `v1,` and base64:
 
-    webhook-id: 5b0f...          the same at every try: who has seen it, skips it
+    webhook-id: 5b0f...          the same at every try: who has seen it, skips it; what no header
+                                 can hold is percent-encoded
     webhook-timestamp: 1764215000
     webhook-signature: v1,K5oZ... v1,bm9l...
 
@@ -18,10 +19,12 @@ import base64
 import binascii
 import hmac
 import secrets
+import string
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
-from neolayer.errors import InvalidInput, Unauthenticated
+from neolayer.errors import Conflict, InvalidInput, Unauthenticated
 
 PREFIX = "whsec_"
 TOLERANCE = timedelta(minutes=5)
@@ -30,6 +33,10 @@ _BYTES = 32
 
 class BadSignature(Unauthenticated):
     """A delivery is not from whom it claims to be, or is too old."""
+
+
+class NoSecret(Conflict):
+    """No secret of this webhook signs any more: rotate it."""
 
 
 def new_secret() -> bytes:
@@ -54,11 +61,17 @@ def read(text: str) -> bytes:
 
 
 def sign(event_id: str, body: bytes, at: datetime, *secret_bytes: bytes) -> dict[str, str]:
-    """The three headers of a delivery at that moment, signed under each secret."""
+    """The three headers of a delivery at that moment, signed under each secret.
+
+    Raises NoSecret where there is none: nothing leaves unsigned.
+    """
+    if not secret_bytes:
+        raise NoSecret
+    sent_id = quote(event_id, safe=string.punctuation)
     timestamp = str(int(at.timestamp()))
-    marks = (_mark(secret, event_id, timestamp, body) for secret in secret_bytes)
+    marks = (_mark(secret, sent_id, timestamp, body) for secret in secret_bytes)
     return {
-        "webhook-id": event_id,
+        "webhook-id": sent_id,
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(marks),
     }

@@ -109,7 +109,7 @@ class MongoRows:
             await self._sink.connect()
             self._writes = True
         for one in await self._sink.put(table, changes):
-            _log.error("a row is refused for ever", table=table, key=one.key, cause=one.cause)
+            _log.error("a row is refused for ever", table=one.table)
 
     async def forget(self, table: str, keys: Sequence[Key], above: int) -> None:
         like = await self._any_id(table)

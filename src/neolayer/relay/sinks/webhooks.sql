@@ -9,8 +9,9 @@ ON CONFLICT (sink) DO UPDATE SET version = excluded.version
 RETURNING c.version;
 
 -- subscriptions --
--- What the active endpoints of these tenants want to be told, and since when.
+-- What the active endpoints of these tenants want to be told, and since when; of open tenants only.
 SELECT w.tenant_id, w.id, w.event_types, w.created_at FROM core.webhooks AS w
+JOIN core.tenant_standing AS t ON t.id = w.tenant_id AND NOT t.is_closed
 WHERE w.status = 'active' AND w.tenant_id = ANY (%(tenants)s::uuid []);
 
 -- enqueue --

@@ -2326,11 +2326,11 @@ TABLE core.tenant_data_p3
     OWNER neolayer_owner
 
 TABLE core.tenant_standing
-    COLUMN id uuid NOT NULL
+    COLUMN id uuid NOT NULL RIGHTS {neolayer_relay=r/neolayer_owner}
     COLUMN identifier character varying(100) NOT NULL
     COLUMN tier character varying(50) NOT NULL
     COLUMN limits jsonb NOT NULL
-    COLUMN is_closed boolean NOT NULL
+    COLUMN is_closed boolean NOT NULL RIGHTS {neolayer_relay=r/neolayer_owner}
     CONSTRAINT tenant_standing_id_fkey FOREIGN KEY (id) REFERENCES core.tenants(id) ON DELETE CASCADE
     CONSTRAINT tenant_standing_identifier_key UNIQUE (identifier)
     CONSTRAINT tenant_standing_pkey PRIMARY KEY (id)

@@ -15,7 +15,7 @@ from neolayer.relay.status import LaneState
 
 
 async def test_A6_a_refused_row_leaves_no_value_in_the_logs(tmp_path: Path) -> None:
-    """A store quotes what it refuses; the letter is masked, and the log names table and sink only."""
+    """A store quotes what it refuses; the letter is masked, the log names table and sink only."""
     parked: list[Rejected] = []
 
     async def park(rejected: Sequence[Rejected]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -12,8 +15,10 @@ from tests.fixtures.fix_events import NewEvents
 
 from neolayer.engines.endpoints import Database, Endpoints, ObjectsEndpoint, Role
 from neolayer.engines.engine import Level
-from neolayer.events import Events, NewEvent, StreamIsClosed
+from neolayer.errors import AccessDenied
+from neolayer.events import BEGINNING, Events, NewEvent, RecordedEvent, StreamAppend, StreamIsClosed
 from neolayer.events.archive import Archive, NotArchived, SegmentDamaged, SegmentStore
+from neolayer.tenancy import Principal, Transaction
 
 
 @pytest.fixture
@@ -29,7 +34,9 @@ async def closed_stream(events: Events) -> UUID:
     return stream
 
 
-async def test_a_closed_stream_takes_no_more(new_events: NewEvents) -> None:
+async def test_a_closed_stream_takes_no_more(
+    new_events: NewEvents, module_databases: Endpoints
+) -> None:
     """Neither by the store nor by SQL; its events stay readable."""
     events = new_events()
     stream = await closed_stream(events)
@@ -37,8 +44,11 @@ async def test_a_closed_stream_takes_no_more(new_events: NewEvents) -> None:
         await events.append(stream, [NewEvent("Deposited", {})])
     state = await events.state(stream)
     assert state is not None and state.is_closed
-    with pytest.raises(psycopg.errors.CheckViolation):
-        await events.scope.fetch(
+    dsn = module_databases.event_store.dsn(Role.MIGRATOR, Database.EVENT_STORE)
+    context = events.scope.core.signer.sign(events.scope.tenant, events.scope.by)
+    with psycopg.connect(dsn) as owner, pytest.raises(psycopg.errors.CheckViolation):
+        owner.execute("SELECT set_config('neolayer.context', %s, true)", (context,))
+        owner.execute(
             "INSERT INTO public.events (tenant_id, aggregate_id, aggregate_type, event_type,"
             " event_version, event_data) VALUES (%s, %s, 'account', 'x', 5, '{}')",
             (events.scope.tenant, stream),
@@ -58,7 +68,7 @@ async def test_an_archived_stream_is_read_as_before(
     assert await archive.closed(up_to=place) == [stream]
     archived = await archive.archive(stream)
     assert archived.events == 4
-    assert await events.read_all() == []
+    assert await events.read_all() == before
     assert [event async for event in events.read_stream(stream)] == before
     assert [event async for event in events.read_stream(stream, from_version=3)] == before[2:]
     assert [event async for event in events.read_stream(stream, up_to=2)] == before[:2]
@@ -79,13 +89,18 @@ async def test_what_is_open_or_unread_stays(new_events: NewEvents, segments: Seg
         await archive.archive(stream)
     subscription = await events.subscribe("late", partitions=3)
     closed = await closed_stream(events)
-    with pytest.raises(NotArchived, match="not handled"):
+    other = await events.subscribe("other", partitions=1)
+    with pytest.raises(NotArchived, match=r"'late' has not handled all of it; .*'other'") as kept:
         await archive.archive(closed)
+    assert kept.value.reasons == [("subscription", "late"), ("subscription", "other")]
+    with pytest.raises(NotArchived, match="no such stream"):
+        await archive.archive(uuid4())
 
     async def ignore(*_: object) -> None:
         pass
 
     await subscription.catch_up(ignore)
+    await other.catch_up(ignore)
     assert (await archive.archive(closed)).events == 4
 
 
@@ -96,10 +111,8 @@ async def test_nothing_goes_that_was_not_read_back(
     and also under the mark that the function sets."""
     events = new_events()
     stream = await closed_stream(events)
-    row = await events.scope.one(
-        "SELECT public.archive_stream(%s, 'k', repeat('0', 64), 1, repeat('0', 64))", (stream,)
-    )
-    assert row == ("different",)
+    row = await events.scope.one("SELECT public.archive_stream(%s, 1, repeat('0', 64))", (stream,))
+    assert row == ({"kept": [["different", None]]},)
     dsn = module_databases.event_store.dsn(Role.MIGRATOR, Database.EVENT_STORE)
     mark = "SELECT set_config('neolayer.archiving', pg_current_xact_id()::text, true)"
     for statement in ("SELECT 1", mark):
@@ -113,16 +126,133 @@ async def test_nothing_goes_that_was_not_read_back(
 async def test_a_damaged_segment_is_told(
     new_events: NewEvents, segments: SegmentStore, tmp_path: Path
 ) -> None:
-    """Changed or gone: an error, never fewer events; another tenant's archive is not seen."""
+    """Changed, another stream's or gone: an error, never fewer events, and none of the other's;
+    another tenant's archive is not seen."""
     events = replace(new_events(), segments=segments)
     stream = await closed_stream(events)
     archived = await Archive(events.scope, segments).archive(stream)
     other = replace(new_events(), segments=segments)
     assert [event async for event in other.read_stream(stream)] == []
     file = tmp_path / archived.key
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(SegmentDamaged, match="not what was stored"):
-        _ = [event async for event in events.read_stream(stream)]
+    intact = file.read_bytes()
+    for damaged in (intact[:99], b"", b"x" + intact, gzip.compress(bytes(9999))):
+        file.write_bytes(damaged)
+        events = replace(events, segments=SegmentStore(segments.endpoint))
+        with pytest.raises(SegmentDamaged, match="not what was stored"):
+            _ = [event async for event in events.read_stream(stream)]
     file.unlink()
     with pytest.raises(SegmentDamaged, match="missing"):
         _ = [event async for event in events.read_stream(stream)]
+
+
+async def test_E2_members_do_not_archive(new_events: NewEvents, segments: SegmentStore) -> None:
+    """Neither by the verb nor by SQL: what is out of the table depends on the object store."""
+    events = new_events()
+    stream = await closed_stream(events)
+    member = new_events(events.scope.tenant, by=Principal.user(uuid4()))
+    with pytest.raises(AccessDenied):
+        await Archive(member.scope, segments).archive(stream)
+    for hash_ in ("0" * 64, None):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="archived by operators"):
+            await member.scope.fetch("SELECT public.archive_stream(%s, 1, %s)", (stream, hash_))
+
+
+async def test_E1_a_segment_of_another_stream_is_none_of_this(
+    new_events: NewEvents, segments: SegmentStore, module_databases: Endpoints
+) -> None:
+    """Where a row names a foreign tenant's segment, with its hash, nothing of it is given out."""
+    events, other = (replace(new_events(), segments=segments) for _ in range(2))
+    mine, theirs = await closed_stream(events), await closed_stream(other)
+    await Archive(events.scope, segments).archive(mine)
+    await Archive(other.scope, segments).archive(theirs)
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    with psycopg.connect(dsn) as admin:
+        admin.execute(
+            "UPDATE public.archived_streams a SET object_key = o.object_key,"
+            " object_hash = o.object_hash, lines_bytes = o.lines_bytes"
+            " FROM public.archived_streams o WHERE a.aggregate_id = %s AND o.aggregate_id = %s",
+            (mine, theirs),
+        )
+    with pytest.raises(SegmentDamaged, match="another stream"):
+        _ = [event async for event in events.read_stream(mine)]
+
+
+async def test_one_that_stays_keeps_no_other(new_events: NewEvents, segments: SegmentStore) -> None:
+    """All that can go goes, whatever stands before it; what stays says for whom."""
+    events = new_events()
+    streams = [await closed_stream(events) for _ in range(4)]
+    last = (await events.read_all())[-1].place
+    subscription = await events.subscribe("broken", partitions=1)
+
+    async def fail(_: Transaction, event: RecordedEvent) -> None:
+        if event.stream_id == streams[0]:
+            raise ValueError("no")
+
+    await subscription.catch_up(fail)
+    archiving = await Archive(events.scope, segments).archive_closed(up_to=last, limit=2)
+    assert [one.stream_id for one in archiving.done] == streams[1:3]
+    assert [(one.stream_id, one.reasons) for one in archiving.kept] == [
+        (streams[0], [("parked", "broken")])
+    ]
+    assert "the subscription 'broken' has parked events of it" in str(archiving.kept[0])
+    again = await Archive(events.scope, segments).archive_closed(up_to=last)
+    assert [one.stream_id for one in again.done] == streams[3:]
+
+
+@pytest.mark.parametrize("markers", [1, 2, 256])
+async def test_archived_events_are_read_where_they_stood(
+    new_events: NewEvents,
+    segments: SegmentStore,
+    monkeypatch: pytest.MonkeyPatch,
+    markers: int,
+) -> None:
+    """By position, type, category and correlation, whatever the page and whatever was archived:
+    what is read is what was read before, in pages that are full up to the last."""
+    monkeypatch.setattr("neolayer.events.archive.MOST_MARKERS", markers)
+    events, request = replace(new_events(), segments=segments), uuid4()
+    streams = [uuid4() for _ in range(6)]
+    for number in range(30):
+        some = [streams[n % 6] for n in (number, number * 5 + 1)]
+        await events.append_all(
+            [
+                StreamAppend(
+                    stream,
+                    [
+                        NewEvent(
+                            ("Opened", "Moved")[number % 2],
+                            {"n": number},
+                            correlation_id=request if number % 3 else None,
+                        )
+                    ],
+                    ("account", "order")[streams.index(stream) % 2],
+                )
+                for stream in dict.fromkeys(some)
+            ]
+        )
+    for stream in streams[:4]:
+        await events.close(stream, {})
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"types": ["Moved"]},
+        {"types": ["StreamClosed", "Opened"]},
+        {"categories": ["order"]},
+        {"correlation_id": request},
+    ]
+    before = [await events.read_all(**kind) for kind in kinds]
+    assert all(before) and len(before[0]) > 50
+    archiving = await Archive(events.scope, segments).archive_closed(up_to=before[0][-1].place)
+    assert len(archiving.done) == 4
+    for kind, expected in zip(kinds, before, strict=True):
+        for limit in (1, 7, 500):
+            pages = [page async for page in paged(events, limit, kind)]
+            assert [event for page in pages for event in page] == expected
+            assert all(len(page) == limit for page in pages[:-1])
+
+
+async def paged(
+    events: Events, limit: int, kind: dict[str, Any]
+) -> AsyncIterator[list[RecordedEvent]]:
+    place = BEGINNING
+    while page := await events.read_all(after=place, limit=limit, **kind):
+        yield page
+        place = page[-1].place

@@ -83,8 +83,8 @@ class Reader:
 def in_order(session: Session, last: Any) -> list[tuple[Any, ...]]:
     """What the store does."""
     after = BEGINNING if last is None else Place(last[14], last[15])
-    params = {"transaction": str(after.transaction), "index": after.index, "limit": 10_000}
-    return session.execute(SQL.all, params).fetchall()
+    place = {"transaction": str(after.transaction), "index": after.index}
+    return session.execute(SQL.all, place | {"limit": 10_000, "markers": 1}).fetchall()
 
 
 def by_position(session: Session, last: Any) -> list[tuple[Any, ...]]:

@@ -22,7 +22,7 @@ from neolayer.tenancy.context import read_signer
 
 SQL = load_queries("neolayer.events.store")
 NEXT = load_queries("neolayer.events.store", "subscriptions.sql")
-AFTER = {"transaction": "5", "index": 1, "limit": 100}
+AFTER = {"transaction": "5", "index": 1, "limit": 100, "markers": 9}
 READS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a stream": (
         SQL.stream_forwards,

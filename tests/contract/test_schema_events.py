@@ -39,6 +39,17 @@ def context(module_databases: Endpoints) -> str:
 
 @pytest.fixture
 def session(module_databases: Endpoints, context: str) -> Iterator[Session]:
+    """The owner, whose function appends: what holds for its INSERT holds for every append."""
+    dsn = module_databases.event_store.dsn(Role.MIGRATOR, Database.EVENT_STORE)
+    with psycopg.connect(dsn) as opened, opened.transaction(force_rollback=True):
+        opened.execute("SET LOCAL ROLE neolayer_owner")
+        opened.execute("SELECT set_config('neolayer.context', %s, true)", (context,))
+        yield opened
+
+
+@pytest.fixture
+def application(module_databases: Endpoints, context: str) -> Iterator[Session]:
+    """The application in the tenant's name."""
     dsn = module_databases.event_store.dsn(Role.APP, Database.EVENT_STORE)
     with psycopg.connect(dsn) as opened, opened.transaction(force_rollback=True):
         opened.execute("SELECT set_config('neolayer.context', %s, true)", (context,))
@@ -130,10 +141,10 @@ def test_several_streams_in_one_statement(session: Session) -> None:
         "DELETE FROM public.stream_heads",
     ],
 )
-def test_E14_facts_stay(session: Session, module_databases: Endpoints, statement: str) -> None:
+def test_E14_facts_stay(application: Session, module_databases: Endpoints, statement: str) -> None:
     """The application may not, and the owner is stopped by the trigger."""
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), session.transaction():
-        session.execute(statement)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), application.transaction():
+        application.execute(statement)
     if "events" in statement:
         dsn = module_databases.event_store.dsn(Role.MIGRATOR, Database.EVENT_STORE)
         with (
@@ -144,9 +155,15 @@ def test_E14_facts_stay(session: Session, module_databases: Endpoints, statement
 
 
 def test_E1_nobody_appends_to_another_tenant(session: Session) -> None:
-    """Row policies hold for events too."""
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+    """Row policies hold for events too, and for the owner whose function appends."""
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
         append(session, uuid4(), 1, tenant=uuid4())
+
+
+def test_E14_the_application_inserts_no_event(application: Session) -> None:
+    """An INSERT of its own could name a transaction, a time and a user that were others."""
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
+        append(application, uuid4(), 1)
 
 
 def test_a_snapshot_belongs_to_a_stream(session: Session) -> None:

@@ -30,7 +30,8 @@ from neolayer.events import (
     RecordedEvent,
     open_event_store,
 )
-from neolayer.events.archive import Archive, SegmentStore
+from neolayer.events.archive import Archive, Archiving
+from neolayer.events.segments import SegmentStore
 from neolayer.platform import endpoints
 from neolayer.tenancy import Transaction
 from neolayer.tenancy.directory import open_directory
@@ -46,6 +47,7 @@ Expected = Annotated[
     str, Parameter(name="--expected", help="The stream's version before: any, none, exists or N.")
 ]
 After = Annotated[str | None, Parameter(help="Start after this place, such as 741:9.")]
+_MOST_TOLD = 20
 _EXPECTED = {"any": ANY, "none": NONE, "exists": EXISTS}
 
 
@@ -223,22 +225,46 @@ async def archive(
     up_to: Annotated[str, Parameter(help="Streams closed at or before this place: 741:9.")],
     limit: Annotated[int, Parameter(help="How many streams at most.")] = 1000,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Move closed streams to the object store; they are read from there as before.
+
+    What a subscription, a projection or a running transaction still needs stays and is named; then
+    the exit code is 1.
 
     Example: neolayer events archive --tenant acme --up-to 9120:1
     """
     segments = SegmentStore(endpoints(invocation().settings).objects)
     async with _events(tenant) as events:
-        archived = Archive(events.scope, segments)
-        done = [
-            await archived.archive(stream)
-            for stream in await archived.closed(up_to=Place.parse(up_to), limit=limit)
-        ]
+        archiving = await Archive(events.scope, segments).archive_closed(
+            up_to=Place.parse(up_to), limit=limit
+        )
     if as_json:
-        write_json([{"stream": d.stream_id, "events": d.events, "key": d.key} for d in done])
+        _write_archiving(archiving)
     else:
+        for kept in archiving.kept[:_MOST_TOLD]:
+            say(str(kept))
+        if len(archiving.kept) > _MOST_TOLD:
+            say(f"and {len(archiving.kept) - _MOST_TOLD} more stay; --json names them all")
+        done = archiving.done
         say(f"archived {len(done)} streams, {sum(d.events for d in done)} events")
+    return int(bool(archiving.kept))
+
+
+def _write_archiving(archiving: Archiving) -> None:
+    write_json(
+        {
+            "archived": [
+                {"stream": d.stream_id, "events": d.events, "key": d.key} for d in archiving.done
+            ],
+            "kept": [
+                {
+                    "stream": kept.stream_id,
+                    "reasons": [{"why": why, "who": who} for why, who in kept.reasons],
+                }
+                for kept in archiving.kept
+            ],
+        }
+    )
 
 
 async def _first(source: AsyncIterator[RecordedEvent], limit: int) -> list[RecordedEvent]:

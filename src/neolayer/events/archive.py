@@ -1,51 +1,64 @@
 """Closed streams, moved to the object store and read from there as if they were still in the table.
 
-A segment is a stream's events, a JSON line each, compressed, under a key that is the hash of its
-bytes. What is taken out of the table was read back from the store before, and the database compares
-its hash with that of its own rows: no other way leads to a DELETE of events. A segment that a kill
-left behind without its row is found by the next try, because it has the same name.
+What is taken out of the table was read back from the store before, and the database compares its
+hash with that of its own rows: no other way leads to a DELETE of events. A segment that a kill left
+behind without its row is found by the next try, because it has the same name.
+
+A stream stays as long as something still needs it: a subscription, an asynchronous projection, a
+transaction that may still read it. All of these are named, and what stays keeps nothing else.
 """
 
 from __future__ import annotations
 
-import gzip
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import sha256
+from typing import Any, cast
 from uuid import UUID
 
-import orjson
-from obstore.exceptions import BaseError
-
 from neolayer.crash_points import crash_point
-from neolayer.engines.endpoints import ObjectsEndpoint
-from neolayer.engines.objects.engine import Store, explain, open_store
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import Conflict, EngineError, NotSupported
-from neolayer.events.model import Place, RecordedEvent
+from neolayer.errors import AccessDenied, Conflict, NotSupported
+from neolayer.events.model import BEGINNING, Place, RecordedEvent
+from neolayer.events.segments import (
+    Segment,
+    SegmentDamaged,
+    SegmentStore,
+    events_of,
+    segment_of,
+)
 from neolayer.tenancy import Scope
+from neolayer.tenancy.context import Kind
+
+__all__ = ["Archive", "Archived", "Archiving", "NotArchived", "SegmentDamaged", "SegmentStore"]
 
 sql = load_queries(__name__, "archive.sql")
+PAGE_STREAMS = 500
+MOST_MARKERS = 256
+_AT_ONCE = 16
 _WHY = {
+    "absent": "there is no such stream",
     "open": "it is not closed",
     "archived": "it is archived already",
-    "unread": "a subscription has not handled all of it",
+    "running": "a transaction from before it was closed still runs",
+    "subscription": "the subscription {!r} has not handled all of it",
+    "parked": "the subscription {!r} has parked events of it",
+    "projection": "the projection {!r} has not folded all of it",
     "different": "what the object store gave back is not what the table has",
 }
 
+Reasons = Sequence[tuple[str, str | None]]
+
 
 class NotArchived(Conflict):
-    """A stream's events stay in the table."""
+    """A stream's events stay in the table; `reasons` are what for, each with whose."""
 
-    def __init__(self, stream_id: UUID, reason: str) -> None:
-        super().__init__(f"stream {stream_id} is not archived: {_WHY.get(reason, reason)}")
+    def __init__(self, stream_id: UUID, reasons: Reasons) -> None:
+        words = "; ".join(_WHY[why].format(who) for why, who in reasons)
+        super().__init__(f"stream {stream_id} is not archived: {words}")
         self.stream_id = stream_id
-        self.reason = reason
-
-
-class SegmentDamaged(EngineError):
-    """An archived segment is missing or is not what was stored."""
+        self.reasons = reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,36 +71,12 @@ class Archived:
     bytes: int
 
 
-@dataclass(slots=True)
-class SegmentStore:
-    """Segments as objects."""
+@dataclass(frozen=True, slots=True)
+class Archiving:
+    """What came of archiving many streams."""
 
-    endpoint: ObjectsEndpoint
-    _store: Store | None = field(default=None)
-
-    async def put(self, key: str, content: bytes) -> None:
-        """Store a segment; one of that name has the same bytes. Raises EngineUnavailable."""
-        try:
-            await self._opened().put_async(key, content)
-        except (BaseError, OSError) as exc:
-            raise explain(exc, self.endpoint) from exc
-
-    async def get(self, key: str, hash_: str) -> bytes:
-        """A segment's bytes. Raises SegmentDamaged, EngineUnavailable."""
-        try:
-            answer = await self._opened().get_async(key)
-            content = bytes(await answer.bytes_async())
-        except FileNotFoundError:
-            raise SegmentDamaged("objects", f"the segment {key} is missing") from None
-        except (BaseError, OSError) as exc:
-            raise explain(exc, self.endpoint) from exc
-        if sha256(content).hexdigest() != hash_:
-            raise SegmentDamaged("objects", f"the segment {key} is not what was stored")
-        return content
-
-    def _opened(self) -> Store:
-        self._store = self._store or open_store(self.endpoint)
-        return self._store
+    done: list[Archived] = field(default_factory=list[Archived])
+    kept: list[NotArchived] = field(default_factory=list[NotArchived])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,36 +86,76 @@ class Archive:
     scope: Scope
     segments: SegmentStore | None
 
+    # Archiving
+
+    async def archive_closed(self, *, up_to: Place, limit: int = 1000) -> Archiving:
+        """Archive streams closed at or before a place, the oldest first, `limit` at most.
+
+        What something still needs is left, and told; the others go. Raises as `archive` otherwise.
+        """
+        archiving = Archiving()
+        async for stream in self._closed(up_to):
+            if len(archiving.done) >= limit:
+                break
+            try:
+                archiving.done.append(await self.archive(stream))
+            except NotArchived as exc:
+                archiving.kept.append(exc)
+        return archiving
+
     async def closed(self, *, up_to: Place, limit: int = 1000) -> list[UUID]:
         """Streams closed at or before a place that are still in the table, the oldest first."""
-        params = {"transaction": str(up_to.transaction), "index": up_to.index, "limit": limit}
-        return [row[0] for row in await self.scope.fetch(sql.closed_streams, params)]
+        return [stream for stream, _ in await self._closed_after(BEGINNING, up_to, limit)]
 
     async def archive(self, stream_id: UUID) -> Archived:
-        """Move a closed stream's events to the object store. Raises NotArchived, EngineError."""
+        """Move a closed stream's events to the object store.
+
+        Raises NotArchived, AccessDenied where it is no operator who acts, EngineError.
+        """
+        if self.scope.by.kind not in (Kind.OPERATOR, Kind.SYSTEM):
+            raise AccessDenied("streams are archived by operators and by the layer itself")
+        await self._take_out(stream_id, 0, None)
         lines = [row[0] for row in await self.scope.fetch(sql.stream_lines, {"stream": stream_id})]
-        if not lines:
-            raise NotArchived(stream_id, "archived")
-        content = gzip.compress("\n".join(lines).encode(), mtime=0)
-        hash_ = sha256(content).hexdigest()
-        key = f"events/archive/{self.scope.tenant}/{hash_}.jsonl.gz"
-        await self._store().put(key, content)
+        segment, content = segment_of(cast("UUID", self.scope.tenant), lines)
+        await self._store().put(segment, content)
         crash_point("events.after_segment")
-        stored = gzip.decompress(await self._store().get(key, hash_))
-        params = {
-            "stream": stream_id,
-            "key": key,
-            "hash": hash_,
-            "bytes": len(content),
-            "lines_hash": sha256(stored).hexdigest(),
-        }
+        stored = await self._store().lines(segment, fresh=True)
+        removed = await self._take_out(stream_id, len(content), sha256(stored).hexdigest())
+        return Archived(stream_id, removed, segment.key, len(content))
+
+    async def _take_out(self, stream_id: UUID, size: int, lines_hash: str | None) -> int:
+        """Out of the table, where that is the hash of its lines; without one, whether it may go."""
+        params = {"stream": stream_id, "bytes": size, "lines_hash": lines_hash}
         async with self.scope.transaction() as tx:
             row = await tx.one(sql.archive_stream, params)
             assert row is not None
-            crash_point("events.before_removal")
-        if not row[0].isdecimal():
-            raise NotArchived(stream_id, row[0])
-        return Archived(stream_id, int(row[0]), key, len(content))
+            if lines_hash is not None:
+                crash_point("events.before_removal")
+        answer: dict[str, Any] = row[0]
+        if answer.get("kept"):
+            raise NotArchived(stream_id, [(why, who) for why, who in answer["kept"]])
+        return answer.get("events", 0)
+
+    async def _closed(self, up_to: Place) -> AsyncIterator[UUID]:
+        after = BEGINNING
+        while page := await self._closed_after(after, up_to, PAGE_STREAMS):
+            for stream, after in page:  # noqa: B007 - where the next page begins
+                yield stream
+
+    async def _closed_after(
+        self, after: Place, up_to: Place, limit: int
+    ) -> list[tuple[UUID, Place]]:
+        params = {
+            "after_transaction": str(after.transaction),
+            "after_index": after.index,
+            "transaction": str(up_to.transaction),
+            "index": up_to.index,
+            "limit": limit,
+        }
+        rows = await self.scope.fetch(sql.closed_streams, params)
+        return [(stream, Place(transaction, index)) for stream, transaction, index in rows]
+
+    # Reading
 
     async def read(self, stream_id: UUID) -> Sequence[RecordedEvent]:
         """An archived stream's events in order; none where it is not archived.
@@ -134,10 +163,12 @@ class Archive:
         Raises SegmentDamaged, EngineUnavailable.
         """
         row = await self.scope.one(sql.archived_stream, {"stream": stream_id})
-        if row is None:
-            return ()
-        content = gzip.decompress(await self._store().get(row[0], row[1]))
-        return [_event(line) for line in content.split(b"\n")]
+        return () if row is None else await self.events(stream_id, Segment(*row))
+
+    async def events(self, stream_id: UUID, segment: Segment) -> list[RecordedEvent]:
+        """The events that a segment has. Raises as `read`."""
+        lines = await self._store().lines(segment)
+        return events_of(lines, self.scope.tenant, stream_id, segment)
 
     def _store(self) -> SegmentStore:
         if self.segments is None:
@@ -145,23 +176,77 @@ class Archive:
         return self.segments
 
 
-def _event(line: bytes) -> RecordedEvent:
-    (tenant, event, stream, category, kind, version, data, metadata, *rest) = orjson.loads(line)
-    user, correlation, causation, at, schema_version, key_id, transaction, index = rest
-    return RecordedEvent(
-        UUID(tenant),
-        UUID(event),
-        UUID(stream),
-        category,
-        kind,
-        version,
-        data,
-        metadata,
-        user and UUID(user),
-        correlation and UUID(correlation),
-        causation and UUID(causation),
-        datetime.fromisoformat(at),
-        schema_version,
-        key_id,
-        Place(transaction, index),
-    )
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """An archived stream that has events behind a place: where the first one of all stands."""
+
+    stream_id: UUID
+    category: str
+    segment: Segment
+    first: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one statement saw: events in the table, and archived streams, those that begin first."""
+
+    events: list[RecordedEvent]
+    markers: list[Marker]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events are asked for."""
+
+    after: Place
+    limit: int
+    is_wanted: Callable[[RecordedEvent], bool]
+    categories: Sequence[str] | None = None
+
+    def may_have(self, marker: Marker) -> bool:
+        """Whether an archived stream can have such events."""
+        return self.categories is None or marker.category in self.categories
+
+
+async def merged(
+    archive: Archive, wanted: Wanted, page_of: Callable[[int], Awaitable[Page]]
+) -> list[RecordedEvent]:
+    """A page of events in reading order, wherever they lie.
+
+    Segments are opened only as far as the page goes. `page_of(most)` reads the table, with so many
+    markers; where they are not all, it is read again with more until the page is full.
+    """
+    most = MOST_MARKERS
+    while True:
+        page = await page_of(most)
+        found = await _merge(archive, wanted, page, has_more=len(page.markers) == most)
+        if len(found) == wanted.limit or len(page.markers) < most:
+            return found
+        most *= 4
+
+
+async def _merge(
+    archive: Archive, wanted: Wanted, page: Page, *, has_more: bool
+) -> list[RecordedEvent]:
+    """The first events up to where what was read is all there is."""
+    found, markers = page.events, page.markers
+    ends = [found[-1].place] if len(found) == wanted.limit else []
+    if has_more:
+        ends.append(markers[-1].first)
+    end = min(ends, default=None)
+    opened = [marker for marker in markers if wanted.may_have(marker)]
+    for start in range(0, len(opened), _AT_ONCE):
+        chunk = [m for m in opened[start : start + _AT_ONCE] if end is None or m.first <= end]
+        streams = await asyncio.gather(*(archive.events(m.stream_id, m.segment) for m in chunk))
+        found = found + [
+            event
+            for events in streams
+            for event in events
+            if event.place > wanted.after and wanted.is_wanted(event)
+        ]
+        found = sorted(found, key=lambda event: event.place)[: wanted.limit]
+        if len(found) == wanted.limit:
+            end = found[-1].place if end is None else min(end, found[-1].place)
+        if len(chunk) < _AT_ONCE:
+            break
+    return [event for event in found if end is None or event.place <= end]

@@ -27,7 +27,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Rows
 from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput
 from neolayer.events.model import ANY
-from neolayer.events.units import Outcome, Unit, batch_of, outcomes_of
+from neolayer.events.units import MOST_STREAMS, Outcome, Unit, batch_of, outcomes_of
 from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.tenancy import Principal, TenantDatabase
 
@@ -115,12 +115,15 @@ class Grouper:
         group: list[_Member] = []
         held: deque[_Member] = deque()
         seen: dict[tuple[UUID | None, UUID], bool] = {}  # -> whether more may come
-        size = 0
+        size = streams = 0
         while self._waiting and len(group) < MOST_UNITS and size < MOST_BYTES:
             member = self._waiting.popleft()
             if member.answer.done():
                 continue
             parts = member.unit.parts
+            if streams + len(parts) > MOST_STREAMS:
+                self._waiting.appendleft(member)
+                break
             keys = [(member.tenant, part.stream_id) for part in parts]
             minds = any(part.expected_version != ANY for part in parts) or len(parts) > 1
             if any(key in seen and (minds or not seen[key]) for key in keys):
@@ -131,6 +134,7 @@ class Grouper:
                 seen.setdefault(key, not minds)
             group.append(member)
             size += member.unit.size
+            streams += len(parts)
         self._waiting.extendleft(reversed(held))
         return group
 

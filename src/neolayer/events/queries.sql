@@ -70,45 +70,83 @@ SELECT aggregate_type, version, is_closed FROM public.stream_heads
 WHERE tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::uuid;
 
 -- all --
--- Every event of the tenant in reading order, below the oldest running transaction.
-SELECT
-    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
-    event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint AS transaction, position
-FROM public.events
-WHERE
-    tenant_id = (SELECT core.current_tenant())
-    AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
-    AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-ORDER BY transaction_id, position
-LIMIT %(limit)s::bigint;
+-- Every event of the tenant in reading order, below the oldest running transaction; and behind them
+-- the archived streams that have events after the place.
+(
+    SELECT
+        tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+        event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+        transaction_id::text::bigint AS transaction, position
+    FROM public.events
+    WHERE
+        tenant_id = (SELECT core.current_tenant())
+        AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+        AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY transaction_id, position
+    LIMIT %(limit)s::bigint
+)
+UNION ALL
+SELECT * FROM public.archived_behind(
+    %(transaction)s::text::xid8, %(index)s::bigint, %(markers)s::bigint
+);
 
 -- by_type --
 -- The same of some types: as many of each as are wanted in all, then the first of these.
-SELECT e.*
-FROM (SELECT DISTINCT k.kind FROM unnest(%(types)s::text []) AS k (kind)) AS k
-CROSS JOIN LATERAL (
-    SELECT
-        tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
-        event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-        transaction_id::text::bigint AS transaction, position
-    FROM public.events
-    WHERE
-        tenant_id = (SELECT core.current_tenant())
-        AND event_type = k.kind
-        AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
-        AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY transaction_id, position
+(
+    SELECT e.*
+    FROM (SELECT DISTINCT k.kind FROM unnest(%(types)s::text []) AS k (kind)) AS k
+    CROSS JOIN LATERAL (
+        SELECT
+            tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+            event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+            transaction_id::text::bigint AS transaction, position
+        FROM public.events
+        WHERE
+            tenant_id = (SELECT core.current_tenant())
+            AND event_type = k.kind
+            AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+            AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY transaction_id, position
+        LIMIT %(limit)s::bigint
+    ) AS e
+    ORDER BY e.transaction, e.position
     LIMIT %(limit)s::bigint
-) AS e
-ORDER BY e.transaction, e.position
-LIMIT %(limit)s::bigint;
+)
+UNION ALL
+SELECT * FROM public.archived_behind(
+    %(transaction)s::text::xid8, %(index)s::bigint, %(markers)s::bigint
+);
 
 -- by_category --
 -- The same of some categories: as many of each as are wanted in all, then the first of these.
-SELECT e.*
-FROM (SELECT DISTINCT k.kind FROM unnest(%(categories)s::text []) AS k (kind)) AS k
-CROSS JOIN LATERAL (
+(
+    SELECT e.*
+    FROM (SELECT DISTINCT k.kind FROM unnest(%(categories)s::text []) AS k (kind)) AS k
+    CROSS JOIN LATERAL (
+        SELECT
+            tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+            event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
+            transaction_id::text::bigint AS transaction, position
+        FROM public.events
+        WHERE
+            tenant_id = (SELECT core.current_tenant())
+            AND aggregate_type = k.kind
+            AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+            AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY transaction_id, position
+        LIMIT %(limit)s::bigint
+    ) AS e
+    ORDER BY e.transaction, e.position
+    LIMIT %(limit)s::bigint
+)
+UNION ALL
+SELECT * FROM public.archived_behind(
+    %(transaction)s::text::xid8, %(index)s::bigint, %(markers)s::bigint
+);
+
+-- by_correlation --
+-- The same of what belongs to one request.
+(
     SELECT
         tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
         event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
@@ -116,26 +154,13 @@ CROSS JOIN LATERAL (
     FROM public.events
     WHERE
         tenant_id = (SELECT core.current_tenant())
-        AND aggregate_type = k.kind
+        AND correlation_id = %(correlation)s::uuid
         AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
         AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY transaction_id, position
     LIMIT %(limit)s::bigint
-) AS e
-ORDER BY e.transaction, e.position
-LIMIT %(limit)s::bigint;
-
--- by_correlation --
--- The same of what belongs to one request.
-SELECT
-    tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
-    event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint AS transaction, position
-FROM public.events
-WHERE
-    tenant_id = (SELECT core.current_tenant())
-    AND correlation_id = %(correlation)s::uuid
-    AND (transaction_id, position) > (%(transaction)s::text::xid8, %(index)s::bigint)
-    AND transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-ORDER BY transaction_id, position
-LIMIT %(limit)s::bigint;
+)
+UNION ALL
+SELECT * FROM public.archived_behind(
+    %(transaction)s::text::xid8, %(index)s::bigint, %(markers)s::bigint
+);

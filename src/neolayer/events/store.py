@@ -12,7 +12,7 @@ events say whether it was stored before, and then the first outcome is what come
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,7 +22,7 @@ from uuid import UUID
 from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
-from neolayer.events.archive import Archive, SegmentStore
+from neolayer.events.archive import Archive, Page, Wanted, merged
 from neolayer.events.grouping import Grouper
 from neolayer.events.model import (
     ANY,
@@ -37,7 +37,8 @@ from neolayer.events.model import (
     RecordedEvent,
     StreamAppend,
 )
-from neolayer.events.reading import recorded
+from neolayer.events.reading import page_of, recorded
+from neolayer.events.segments import SegmentStore
 from neolayer.events.subscriptions import (
     LEASE,
     POLL,
@@ -219,12 +220,23 @@ class Events:
         """Up to `limit` events in reading order, those after `after`; of these kinds, if named.
 
         What was appended a moment ago is seen once no older transaction runs any more: what this
-        returns is complete up to its last event. Raises InvalidInput where two of types,
-        categories and a correlation are named.
+        returns is complete up to its last event. Archived events stand where they stood; those of
+        a page are fetched from the object store, a stream at a time. Raises InvalidInput where two
+        of types, categories and a correlation are named, SegmentDamaged, EngineUnavailable.
         """
         query, params = _kind(types, categories, correlation_id)
         params |= {"transaction": str(after.transaction), "index": after.index, "limit": limit}
-        return [recorded(row) for row in await self.scope.fetch(query, params)]
+
+        async def page(markers: int) -> Page:
+            return page_of(await self.scope.fetch(query, params | {"markers": markers}))
+
+        def is_wanted(event: RecordedEvent) -> bool:
+            return (types is None or event.type in types) and (
+                correlation_id is None or event.correlation_id == correlation_id
+            )
+
+        wanted = Wanted(after, limit, is_wanted, categories)
+        return await merged(Archive(self.scope, self.segments), wanted, page)
 
     # Following
 
@@ -257,7 +269,11 @@ class Events:
         self, *, after: Place = BEGINNING, poll: timedelta = POLL
     ) -> AsyncIterator[RecordedEvent]:
         """Every event from a place on, for ever; whoever reads keeps the place by themselves."""
-        return follow(self.scope, after=after, poll=poll, committed=lambda: self.grouper.committed)
+
+        def read(place: Place) -> Awaitable[list[RecordedEvent]]:
+            return self.read_all(after=place)
+
+        return follow(read, after=after, poll=poll, committed=lambda: self.grouper.committed)
 
     @property
     def _tenant(self) -> UUID:

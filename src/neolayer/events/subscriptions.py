@@ -388,7 +388,7 @@ async def subscribe(
 
 
 async def follow(
-    scope: Scope,
+    read_after: Callable[[Place], Awaitable[list[RecordedEvent]]],
     *,
     after: Place = BEGINNING,
     poll: timedelta = POLL,
@@ -397,13 +397,11 @@ async def follow(
     """Every event from a place on, for ever, for whoever keeps the place by themselves."""
     while True:
         news = None if committed is None else committed()
-        params = {"transaction": str(after.transaction), "index": after.index, "limit": PAGE}
-        rows = await scope.fetch(events_sql.all, params)
-        for row in rows:
-            event = recorded(row)
+        events = await read_after(after)
+        for event in events:
             after = event.place
             yield event
-        if len(rows) < PAGE:
+        if not events:
             await _pause(poll, news)
 
 

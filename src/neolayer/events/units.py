@@ -31,7 +31,7 @@ from neolayer.events.model import (
 )
 from neolayer.position import Position
 
-MOST_STREAMS = 500  # each is a lock in the server's memory
+MOST_STREAMS = 500  # each is a lock in the server's memory; append_events() refuses more
 _MAX_INT = 2**31 - 1
 _LONGEST_KEY_ID = 100
 
@@ -98,8 +98,6 @@ def make_unit(appends: Sequence[StreamAppend], codec: Codec | None, user_id: UUI
         shared: dict[str, Any] = {"a": number, "s": part.stream_id, "x": part.expected_version}
         if part.category is not None:
             shared["c"] = part.category
-        if user_id is not None:
-            shared["w"] = user_id
         for event in part.events:
             row, length = _row(event, shared)
             rows.append(row)

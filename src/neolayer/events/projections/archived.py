@@ -6,13 +6,12 @@ into a temporary table of the connection, from which pages are read beside the e
 
 from __future__ import annotations
 
-import gzip
 from uuid import UUID
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.postgres.connections import Connection
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.events.archive import SegmentStore
+from neolayer.events.segments import Segment, SegmentStore
 
 QUERIES = load_queries(__name__)
 
@@ -28,8 +27,8 @@ async def fetch_archived(owner: Connection, at: Endpoints) -> Streams:
     if segments:
         await owner.execute(QUERIES.make_archived_events)
     store = SegmentStore(at.objects)
-    for _, _, key, hash_ in segments:
-        lines = gzip.decompress(await store.get(key, hash_)).decode().split("\n")
+    for _, _, *segment in segments:
+        lines = (await store.lines(Segment(*segment))).decode().split("\n")
         await owner.execute(QUERIES.put_archived_events, {"lines": lines})
     return frozenset((row[0], row[1]) for row in segments)
 

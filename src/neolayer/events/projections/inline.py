@@ -17,6 +17,7 @@ from psycopg.abc import Params
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Statement
+from neolayer.errors import InvalidInput
 from neolayer.events.errors import ProjectionNotReady
 from neolayer.events.model import RecordedEvent
 from neolayer.events.projections.domain import Domain
@@ -26,6 +27,7 @@ from neolayer.events.projections.pages import Target, rows_of
 from neolayer.events.projections.shape import keys_json, rows_json
 
 QUERIES = load_queries(__name__)
+MOST_ROWS = 500  # each is a lock in the server's memory; lock_read_model_rows() refuses more
 
 
 class Writer(Protocol):
@@ -89,6 +91,7 @@ async def _apply(tx: Writer, target: Target, seen: Sequence[Occurrence]) -> None
         return
     try:
         if projection.keys is not of_stream:  # within a stream, appends take turns already
+            _require_few(projection.name, keys)
             locks = {"projection": projection.name, "keys": [_text(key) for key in keys]}
             await tx.fetch(QUERIES.lock_rows, locks)
         found = await tx.fetch(target.at.read, {"keys": keys_json(target.shape, keys)})
@@ -102,6 +105,14 @@ async def _apply(tx: Writer, target: Target, seen: Sequence[Occurrence]) -> None
         await tx.fetch(target.at.put, {"rows": rows_json(folded.put)})
     if folded.removed:
         await tx.fetch(target.at.remove, {"keys": keys_json(target.shape, folded.removed)})
+
+
+def _require_few(name: str, keys: Sequence[RowKey]) -> None:
+    if len(keys) > MOST_ROWS:
+        raise InvalidInput(
+            f"an append concerns {MOST_ROWS} rows of {name} at most, not {len(keys)}",
+            hint="append fewer events at once, or fold them asynchronously",
+        )
 
 
 def _text(key: RowKey) -> str:

@@ -77,7 +77,8 @@ LIMIT %(limit)s;
 
 -- archived_segments --
 -- Where the events of archived streams lie.
-SELECT s.tenant_id, s.aggregate_id, s.object_key, s.object_hash FROM public.archived_streams AS s;
+SELECT s.tenant_id, s.aggregate_id, s.object_key, s.object_hash, s.lines_bytes
+FROM public.archived_streams AS s;
 
 -- make_archived_events --
 -- Their place while a read model is made from all of history.

@@ -3116,11 +3116,16 @@ CREATE OR REPLACE FUNCTION public.append_events(streams uuid[], batch jsonb, wai
 AS $function$
 DECLARE
     asking uuid := core.current_tenant();
+    acting uuid := substring(core.current_principal() FROM '^user:(.*)$')::uuid;
     held uuid[];
     outcome jsonb;
 BEGIN
     IF asking IS NULL THEN
         RETURN '{"refused": true}';
+    END IF;
+    IF cardinality(streams) > 500 THEN
+        RAISE EXCEPTION 'an append is to 500 streams at most, not %', cardinality(streams)
+            USING ERRCODE = 'program_limit_exceeded', HINT = 'append in several transactions';
     END IF;
     IF waits THEN
         PERFORM pg_advisory_xact_lock(k.key)
@@ -3134,9 +3139,9 @@ BEGIN
     END IF;
     WITH given AS MATERIALIZED (
         SELECT e.* FROM ROWS FROM (jsonb_to_recordset(batch) AS (
-            u int, a int, s uuid, c text, x int, i uuid, t text, d jsonb, m jsonb, w uuid, r uuid,
-            y uuid, z int, k text
-        )) WITH ORDINALITY AS e (u, a, s, c, x, i, t, d, m, w, r, y, z, k, n)
+            u int, a int, s uuid, c text, x int, i uuid, t text, d jsonb, m jsonb, r uuid, y uuid,
+            z int, k text
+        )) WITH ORDINALITY AS e (u, a, s, c, x, i, t, d, m, r, y, z, k, n)
     ), appends AS (
         SELECT g.a, g.u, g.s, g.c, g.x, count(*) AS events, count((
             
@@ -3175,7 +3180,7 @@ BEGIN
         )
         SELECT asking, g.i, g.s, j.category, g.t,
             j.before + row_number() OVER (PARTITION BY g.a ORDER BY g.n)::int,
-            g.d, coalesce(g.m, '{}'), g.w, g.r, g.y, coalesce(g.z, 1), g.k
+            g.d, coalesce(g.m, '{}'), acting, g.r, g.y, coalesce(g.z, 1), g.k
         FROM given g INNER JOIN decided j ON g.a = j.a AND j.is_stored
         ORDER BY g.n
         RETURNING position, transaction_id
@@ -3221,8 +3226,8 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
-CREATE OR REPLACE FUNCTION public.archive_stream(of_stream uuid, key text, hash text, bytes bigint, lines_hash text)
- RETURNS text
+CREATE OR REPLACE FUNCTION public.archive_stream(of_stream uuid, bytes bigint, lines_hash text)
+ RETURNS jsonb
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3230,54 +3235,108 @@ AS $function$
 DECLARE
     asking uuid := core.current_tenant();
     head public.stream_heads%ROWTYPE;
+    opening public.events%ROWTYPE;
     closing public.events%ROWTYPE;
+    needed jsonb;
     present text;
+    size bigint;
     removed int;
 BEGIN
+    IF asking IS NULL OR core.current_principal() !~ '^(operator|system):' THEN
+        RAISE EXCEPTION 'streams are archived by operators and by the layer itself'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
     SELECT * INTO head FROM public.stream_heads h
     WHERE h.tenant_id = asking AND h.aggregate_id = of_stream FOR UPDATE;
-    IF NOT FOUND OR NOT head.is_closed THEN
-        RETURN 'open';
+    IF NOT FOUND THEN
+        RETURN '{"kept": [["absent", null]]}';
+    END IF;
+    IF NOT head.is_closed THEN
+        RETURN '{"kept": [["open", null]]}';
     END IF;
     SELECT * INTO closing FROM public.events e
     WHERE e.tenant_id = asking AND e.aggregate_id = of_stream AND e.event_version = head.version;
     IF NOT FOUND THEN
-        RETURN 'archived';
+        RETURN '{"kept": [["archived", null]]}';
     END IF;
-    IF closing.transaction_id >= pg_snapshot_xmin(pg_current_snapshot()) OR EXISTS (
-        SELECT FROM public.subscriptions s
+    SELECT jsonb_agg(jsonb_build_array(n.why, n.who) ORDER BY n.why, n.who) INTO needed
+    FROM (
+        SELECT 'running' AS why, NULL AS who
+        WHERE closing.transaction_id >= pg_snapshot_xmin(pg_current_snapshot())
+        UNION ALL
+        SELECT 'subscription', s.subscription FROM public.subscriptions s
         INNER JOIN public.subscription_partitions p USING (tenant_id, subscription)
         WHERE s.tenant_id = asking
             AND p.partition = (hashtextextended(of_stream::text, 0) & 1073741823) % s.partitions
             AND (p.transaction_id, p.position) < (closing.transaction_id, closing.position)
-    ) OR EXISTS (
-        SELECT FROM public.projections p
+        UNION ALL
+        SELECT 'parked', k.subscription FROM public.parked_events k
+        WHERE k.tenant_id = asking AND k.aggregate_id = of_stream GROUP BY k.subscription
+        UNION ALL
+        SELECT 'projection', p.projection_name FROM public.projections p
         WHERE p.mode = 'async' AND p.projection_name NOT LIKE '%:%'
             AND (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
             < (closing.transaction_id, closing.position)
-    ) OR EXISTS (
-        SELECT FROM public.parked_events k WHERE k.tenant_id = asking AND k.aggregate_id = of_stream
-    ) THEN
-        RETURN 'unread';
+    ) AS n;
+    IF needed IS NOT NULL OR lines_hash IS NULL THEN
+        RETURN jsonb_build_object('kept', coalesce(needed, '[]'));
     END IF;
-    SELECT encode(sha256(convert_to(string_agg(l.line, E'\n'), 'UTF8')), 'hex') INTO present
-    FROM public.stream_lines(of_stream) AS l;
+    SELECT encode(sha256(l.all_lines), 'hex'), octet_length(l.all_lines) INTO present, size
+    FROM (
+        SELECT convert_to(string_agg(o.line, E'\n'), 'UTF8') AS all_lines
+        FROM public.stream_lines(of_stream) AS o
+    ) AS l;
     IF present IS DISTINCT FROM lines_hash THEN
-        RETURN 'different';
+        RETURN '{"kept": [["different", null]]}';
     END IF;
+    SELECT * INTO opening FROM public.events e
+    WHERE e.tenant_id = asking AND e.aggregate_id = of_stream AND e.event_version = 1;
     INSERT INTO public.archived_streams (
-        tenant_id, aggregate_id, version, object_key, object_hash, object_bytes,
-        last_transaction_id, last_position
+        tenant_id, aggregate_id, version, object_key, object_hash, object_bytes, lines_bytes,
+        first_transaction_id, first_position, last_transaction_id, last_position
     ) VALUES (
-        asking, of_stream, head.version, key, hash, bytes, closing.transaction_id, closing.position
+        asking, of_stream, head.version,
+        'events/archive/' || asking || '/' || present || '.jsonl.gz', present, bytes, size,
+        opening.transaction_id, opening.position, closing.transaction_id, closing.position
     );
     PERFORM set_config('neolayer.archiving', pg_current_xact_id()::text, true);
     DELETE FROM public.events e WHERE e.tenant_id = asking AND e.aggregate_id = of_stream;
     GET DIAGNOSTICS removed = ROW_COUNT;
     PERFORM set_config('neolayer.archiving', '', true);
-    RETURN removed::text;
+    RETURN jsonb_build_object('events', removed);
 END
 $function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION public.archived_behind(transaction xid8, index bigint, most bigint)
+ RETURNS TABLE(tenant_id uuid, event_id uuid, aggregate_id uuid, aggregate_type character varying, event_type character varying, event_version integer, event_data text, metadata text, user_id uuid, correlation_id uuid, causation_id uuid, created_at timestamp with time zone, schema_version integer, key_id character varying, transaction_id bigint, "position" bigint)
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+BEGIN ATOMIC
+ SELECT a.tenant_id,
+     NULL::uuid AS uuid,
+     a.aggregate_id,
+     h.aggregate_type,
+     NULL::character varying AS "varchar",
+     a.version,
+     (a.object_key)::text AS object_key,
+     (a.object_hash)::text AS object_hash,
+     NULL::uuid AS uuid,
+     NULL::uuid AS uuid,
+     NULL::uuid AS uuid,
+     NULL::timestamp with time zone AS timestamptz,
+     NULL::integer AS int4,
+     (a.lines_bytes)::character varying AS lines_bytes,
+     ((a.first_transaction_id)::text)::bigint AS first_transaction_id,
+     a.first_position
+    FROM (public.archived_streams a
+      JOIN public.stream_heads h ON (((a.tenant_id = h.tenant_id) AND (a.aggregate_id = h.aggregate_id))))
+   WHERE ((a.tenant_id = ( SELECT core.current_tenant() AS current_tenant)) AND (ROW(a.last_transaction_id, a.last_position) > ROW(archived_behind.transaction, archived_behind.index)))
+   ORDER BY a.first_transaction_id, a.first_position
+  LIMIT archived_behind.most;
+END
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
@@ -3390,6 +3449,10 @@ BEGIN
     IF asking IS NULL THEN
         RETURN 0;
     END IF;
+    IF cardinality(keys) > 500 THEN
+        RAISE EXCEPTION 'an append concerns 500 rows of % at most, not %', projection, cardinality(keys)
+            USING ERRCODE = 'program_limit_exceeded', HINT = 'append fewer events at once';
+    END IF;
     PERFORM pg_advisory_xact_lock(k.key)
     FROM (
         SELECT DISTINCT hashtextextended(format('%s %s %s', asking, projection, u.key), 1) AS key
@@ -3447,11 +3510,15 @@ TABLE public.archived_streams
     COLUMN last_position bigint NOT NULL
     COLUMN archived_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN archived_in xid8 NOT NULL DEFAULT pg_current_xact_id()
+    COLUMN lines_bytes bigint
+    COLUMN first_transaction_id xid8 NOT NULL DEFAULT '0'::xid8
+    COLUMN first_position bigint NOT NULL DEFAULT 0
     CONSTRAINT archived_streams_object_bytes_check CHECK ((object_bytes > 0))
     CONSTRAINT archived_streams_object_hash_check CHECK (((object_hash)::text ~ '^[0-9a-f]{64}$'::text))
     CONSTRAINT archived_streams_pkey PRIMARY KEY (tenant_id, aggregate_id)
     CONSTRAINT archived_streams_stream_fkey FOREIGN KEY (tenant_id, aggregate_id) REFERENCES public.stream_heads(tenant_id, aggregate_id)
     CONSTRAINT archived_streams_version_check CHECK ((version > 0))
+    CREATE INDEX idx_archived_streams_last ON public.archived_streams USING btree (tenant_id, last_transaction_id, last_position)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
     GRANT neolayer_app=r
@@ -3491,7 +3558,7 @@ TABLE public.events
     CREATE TRIGGER keep_events BEFORE DELETE OR UPDATE OR TRUNCATE ON public.events FOR EACH STATEMENT EXECUTE FUNCTION public.keep_events()
     CREATE TRIGGER keep_unarchived AFTER DELETE ON public.events REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.keep_unarchived()
     OWNER neolayer_owner
-    GRANT neolayer_app=ar
+    GRANT neolayer_app=r
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
     GRANT neolayer_projector=r

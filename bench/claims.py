@@ -30,6 +30,7 @@ FLOOR = "floor"
 AIM = "aim"
 BY_HAND = "cryptography by hand"
 PYPGOUTPUT = "pypgoutput 0.0.3 (decoders)"
+PGSYNC = "pgsync"
 RAW = "pgoutput received, not parsed"
 DIRECT = "direct insert"
 
@@ -213,6 +214,12 @@ _ALL = (
         "segment log, lane) into a sink that unpacks every row and keeps none, against "
         "pypgoutput's decoders on psycopg2's stream, nothing stored.",
         bar=1.5,
+    ),
+    Claim(
+        "relay-null-vs-pgsync",
+        "rows/s",
+        "The same against pgsync's parser over test_decoding's text, read in one statement.",
+        bar=3.0,
     ),
     Claim(
         "relay-null-vs-raw",

@@ -21,8 +21,9 @@ from pathlib import Path
 import psycopg
 import redis
 
-from bench.claims import DIRECT, PYPGOUTPUT, RAW
+from bench.claims import DIRECT, PGSYNC, PYPGOUTPUT, RAW
 from bench.harness import Figure, Plan, against_aim, compare, progress, rounds
+from bench.peers import PGSYNC as PGSYNC_REQUIREMENTS
 from bench.peers import peer_python
 from bench.process import Process, running
 from bench.server import Databases
@@ -75,14 +76,19 @@ def figures(
 ) -> Iterator[Figure]:
     rows = plan.pick(100_000, 500_000)
     source = _Source(databases, rows)
-    with running("pypgoutput", peer_python()) as peer:
+    with (
+        running("pypgoutput", peer_python()) as peer,
+        running("pgsync", peer_python(PGSYNC_REQUIREMENTS)) as pgsync,
+    ):
         contenders = {
             "null sink": partial(_ours, source),
             RAW: partial(_raw, source),
             PYPGOUTPUT: partial(_pypgoutput, source, peer),
+            PGSYNC: partial(_pgsync, source, pgsync),
         }
         samples = rounds(contenders, plan.pick(3, 10))
     yield compare("relay-null-vs-pypgoutput", samples, "null sink", PYPGOUTPUT)
+    yield compare("relay-null-vs-pgsync", samples, "null sink", PGSYNC)
     yield compare("relay-null-vs-raw", samples, "null sink", RAW)
     lines = source.lines()
     asyncio.run(_make_copies(clickhouse, source.begins_at()))
@@ -101,9 +107,12 @@ def figures(
     yield _memory(databases, plan)
 
 
+_ORIGINS = {"pgoutput": "bench_origin", "test_decoding": "bench_text"}
+
+
 @dataclass
 class _Source:
-    """A database with a backlog, and a slot from before it to make copies of."""
+    """A database with a backlog, and slots from before it to make copies of."""
 
     databases: Databases
     rows: int
@@ -111,7 +120,8 @@ class _Source:
     def __post_init__(self) -> None:
         self.databases.fresh(DATABASE)
         self.run(_TABLE, _PUBLISH, "ALTER TABLE accounts REPLICA IDENTITY FULL")
-        self.run("SELECT pg_create_logical_replication_slot('bench_origin', 'pgoutput')")
+        for plugin, origin in _ORIGINS.items():
+            self.run(f"SELECT pg_create_logical_replication_slot('{origin}', '{plugin}')")
         for first in range(1, self.rows + 1, _TRANSACTION):
             self.run(_ROWS.format(first, first + _TRANSACTION - 1))
 
@@ -125,10 +135,10 @@ class _Source:
                 connection.execute(statement)  # type: ignore[arg-type]
 
     @contextlib.contextmanager
-    def slot(self) -> Iterator[str]:
+    def slot(self, plugin: str = "pgoutput") -> Iterator[str]:
         """A slot of this moment's own, at the beginning of the backlog."""
         name = f"bench_{time.monotonic_ns()}"
-        self.run(f"SELECT pg_copy_logical_replication_slot('bench_origin', '{name}')")
+        self.run(f"SELECT pg_copy_logical_replication_slot('{_ORIGINS[plugin]}', '{name}')")
         yield name
         self.run(
             "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
@@ -140,6 +150,10 @@ class _Source:
                 return
             except psycopg.errors.ObjectInUse:
                 time.sleep(0.05)
+
+    def close(self) -> None:
+        for origin in _ORIGINS.values():
+            self.run(f"SELECT pg_drop_replication_slot('{origin}')")
 
     def begins_at(self) -> int:
         """The position of the slot, as a version."""
@@ -271,6 +285,11 @@ def _pypgoutput(source: _Source, peer: Process) -> float:
         return peer.run(**job).per_second
 
 
+def _pgsync(source: _Source, peer: Process) -> float:
+    with source.slot("test_decoding") as slot:
+        return peer.run(dsn=source.dsn, slot=slot, rows=source.rows).per_second
+
+
 async def _direct(endpoint: ClickHouseEndpoint, parts: Sequence[bytes]) -> float:
     """Rows a second of inserting the same lines without a relay."""
     client = await connect(endpoint)
@@ -382,5 +401,5 @@ def _peak_mib(databases: Databases, rows: int) -> float:
     source = _Source(databases, rows)
     with source.slot() as slot, running("relay_down") as process:
         peak = process.run(dsn=source.dsn, slot=slot, rows=rows).peak_kb / 1024
-    source.run("SELECT pg_drop_replication_slot('bench_origin')")
+    source.close()
     return peak

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,15 @@ from tests.fixtures.fix_relay_operations import (
 from neolayer.catalogue import DataClass, SealedField
 from neolayer.cli import relay as command
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.errors import EngineUnavailable, RelayError
+from neolayer.errors import EngineUnavailable, NotSupported, RelayError
 from neolayer.freshness import Store
 from neolayer.relay.changes import Batch
+from neolayer.relay.comparable import Shape
 from neolayer.relay.operations import rebuild as rebuilding
 from neolayer.relay.operations import watch
 from neolayer.relay.operations.desk import Desk, RebuildStatus, desk_of
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.sinks.sink import Rejected
+from neolayer.relay.sinks.sink import Rejected, Snapshot
 from neolayer.relay.status import read_state
 
 TABLE = "public.accounts"
@@ -266,6 +267,100 @@ async def test_a_rebuild_waits_while_the_sink_is_paused_and_goes_on(
         async with relaying_with_desk(scene, sink):
             status = await rebuilt(desk)
         assert (status.state, status.ranges_done, status.rows, copies) == ("done", 10, 1000, 10)
+
+
+class Teller(NullSink):
+    """A labelled stand-in for a stream: what it was told, in order."""
+
+    name = "teller"
+    tables = frozenset({TABLE})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+        self.before_part: Callable[[int], Awaitable[None]] | None = None
+        self.refuses: Exception | None = None
+
+    def shape(self, table: str) -> Shape:
+        return Shape(("id",), ("id", "owner"))
+
+    async def begin_again(self, version: int, table: str) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        self.told.append("truncated")
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        if self.before_part is not None:
+            await self.before_part(len(self.told))
+        self.told.append("part")
+        lines = [block async for block in part.rows(table, ["id"])]
+        keys = b"".join(lines).split()
+        self.told += [key.decode() for key in keys]
+        return [Rejected(TABLE, ("13",), part.version, False, "unlucky", {})] * (b"13" in keys)
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        self.told.append("write")
+        return await super().write(batches)
+
+
+async def test_a_stream_is_told_a_table_again_in_parts_between_its_writes(
+    scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`truncated` once, then each range once, also when the relay starts anew in their midst; no
+    write comes into a range, and what is refused leaves a letter."""
+    monkeypatch.setattr(rebuilding, "RANGE_ROWS", 100)
+    scene.sql("INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 500) g")
+    sink = Teller()
+
+    async def stop_at_the_third(told: int) -> None:
+        if sink.told.count("part") == 2:
+            await desk.pause("teller")
+            await eventually(lambda: is_paused(scene, "teller"))
+
+    async with desk_at(scene) as desk:
+        async with relaying_with_desk(scene, sink):
+            await eventually(lambda: scene.is_streaming())
+            sink.before_part = stop_at_the_third
+            await desk.request_rebuild("teller", TABLE)
+
+            async def is_halfway() -> bool:
+                (found,) = await desk.rebuilds("teller", TABLE)
+                scene.sql("INSERT INTO unrelated (text) VALUES ('x')")
+                return found.ranges_done == 3 and is_paused(scene, "teller")
+
+            await eventually(is_halfway)
+        sink.before_part = None
+        await desk.resume("teller")
+        async with relaying_with_desk(scene, sink):
+            task = asyncio.create_task(rebuilt(desk, "teller"))
+            await _moving(scene, task)
+        status = task.result()
+        assert (status.state, status.ranges_done, status.rows) == ("done", 5, 500)
+        (letter,) = await desk.letters("teller")
+        assert (letter.key, letter.cause) == (("13",), "unlucky")
+    told = [one for one in sink.told if one != "write"]
+    assert told[0] == "truncated" and told.count("truncated") == 1
+    assert sorted(int(one) for one in told if one.isdigit()) == [*range(1, 501)]
+    for place, one in enumerate(sink.told):
+        if one == "part":
+            assert all(key.isdigit() for key in sink.told[place + 1 : place + 101])
+
+
+async def test_what_cannot_be_told_again_is_refused_in_one_sentence(scene: RelayScene) -> None:
+    """Webhooks have nothing to tell again of states: the rebuild fails and says so."""
+    sink = Teller()
+    sink.refuses = NotSupported("teller", "tells changes as they happen")
+    async with desk_at(scene) as desk, relaying_with_desk(scene, sink):
+        await eventually(lambda: scene.is_streaming())
+        await desk.request_rebuild("teller", TABLE)
+        task = asyncio.create_task(rebuilt(desk, "teller"))
+        while not task.done():
+            scene.sql("INSERT INTO unrelated (text) VALUES ('x')")
+            await asyncio.sleep(0.05)
+        assert (task.result().state, task.result().error) == (
+            "failed",
+            "teller: tells changes as they happen",
+        )
 
 
 async def test_a_rebuild_of_what_is_not_there_fails_and_says_so(scene: RelayScene) -> None:

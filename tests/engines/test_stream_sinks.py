@@ -16,7 +16,7 @@ from tests.engines.test_kafka_sink import read
 from tests.engines.test_nats_sink import stored
 from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.fix_nats import NatsServer
-from tests.fixtures.sink_suite import COLUMNS, KEY, THINGS, SinkCase, SinkSuite
+from tests.fixtures.sink_suite import COLUMNS, KEY, THINGS, SinkCase, SinkSuite, Thing
 
 from neolayer.catalogue import OutgoingCopy
 from neolayer.engines.endpoints import KafkaEndpoint
@@ -57,6 +57,9 @@ class NatsCase(SinkCase):
     def sink(self) -> NatsSink:
         return NatsSink(self.server.endpoint(), [OUTGOING])
 
+    def refused(self) -> Thing:
+        return Thing(5, "x" * 2_000_000)
+
     async def rows(self) -> Mapping[Any, Any]:
         return folded(envelope for _, envelope in await stored(self.server, whole=True))
 
@@ -85,6 +88,9 @@ class KafkaCase(SinkCase):
 
     def sink(self) -> KafkaSink:
         return TakingOver(self.endpoint, [OUTGOING])
+
+    def refused(self) -> Thing:
+        return Thing(5, "x" * 2_000_000)
 
     async def rows(self) -> Mapping[Any, Any]:
         by_partition: dict[int, list[Any]] = {}

@@ -150,12 +150,28 @@ async def test_a_snapshot_tells_events_as_they_were_and_states_as_copied() -> No
     )
     told = []
     for table in sorted(envelopes().tables):
+        told += outgoing(envelopes().emptied(at(9), table))
         async for page in envelopes().copied(snapshot, table):
-            told += [msgspec.json.decode(one.body) for one in outgoing(page)]
+            told += outgoing(page)
+    told = [msgspec.json.decode(one.body) for one in told]
     types = [one["type"] for one in told]
     assert types == ["wallet.created", "coins.truncated", "coins.copied"]
     assert told[0]["id"] == row[1] and told[0]["version"] == str(at(9))
     assert told[2]["data"]["owner"] == "ann"
+
+
+async def test_parts_of_a_copy_have_ids_of_their_own_and_the_same_again() -> None:
+    """A part that is told twice bears the same ids, and two parts never share one."""
+    parts = [
+        PlainSnapshot(at(9), {"public.coins": (COINS, [[key, "ann", "1", None]])}) for key in "12"
+    ]
+    ids = [
+        one.id
+        for part in (*parts, parts[0])
+        async for page in envelopes().copied(part, "public.coins")
+        for one in outgoing(page)
+    ]
+    assert len(set(ids)) == 2 and ids[0] == ids[2]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@
 Where a table's rows are events (`OutgoingCopy.event`), each insert is one envelope and its id is
 the event's. Elsewhere each change is one, and its id counts the table's changes within their
 commit, so that a change that is read again bears the same id. Of a row that is deleted, `data` has
-the key. A copy from a snapshot begins with `truncated`, and then each row is `copied`.
+the key. A copy from a snapshot begins with `truncated`, and then each row is `copied`, under an id
+made of the snapshot's version and the row's key.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 from string import Formatter
 from typing import Any, TypeAlias
 
@@ -46,12 +48,13 @@ from neolayer.relay.changes import (
     Truncation,
     Value,
 )
+from neolayer.relay.comparable import Shape
 from neolayer.relay.sinks.sink import Rejected, Snapshot
 from neolayer.relay.values import JSON, copied_rows, document_of, value_of
 
 _encoder = msgspec.json.Encoder()
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
-_INSTANT = 1184  # pg_type.oid of timestamptz
+_INSTANT, _TEXT = 1184, 25  # pg_type.oid of timestamptz, and of text
 _NAMES = {INSERT: "inserted", DELETE: "deleted"}
 
 
@@ -192,18 +195,28 @@ class Envelopes:
             maker = self._makers[relation] = _Maker(self._database, one, copy, relation)
         return maker
 
+    def shape(self, table: str) -> Shape:
+        """What a stream holds of the table: every column that an envelope needs."""
+        one, copy = self._copies[table]
+        return Shape(copy.key, tuple(dict.fromkeys(_columns(one, copy))))
+
+    def emptied(self, version: int, table: str) -> list[Made]:
+        """What comes before `copied`: of states, that nothing older is there any more."""
+        schema, _, name = table.partition(".")
+        one, copy = self._copies[table]
+        columns = self.shape(table).columns
+        relation = Relation(0, schema, name, columns, (_TEXT,) * len(columns))  # no value is read
+        maker = _Maker(self._database, one, copy, relation)
+        return list(maker.truncation(version, _Counter(version, {}), None, mark=":copy"))
+
     async def copied(self, snapshot: Snapshot, table: str) -> AsyncIterator[list[Made]]:
         """The table's rows as the snapshot has them, in pages: events as they were, states as
         `copied`."""
         one, copy = self._copies[table]
-        columns = list(dict.fromkeys(_columns(one, copy)))
-        relation = await snapshot.describe(table, columns)
+        relation = await snapshot.describe(table, self.shape(table).columns)
         maker = _Maker(self._database, one, copy, relation)
-        counter = _Counter(snapshot.version, {})
-        if copy.event is None:  # what follows is all there is
-            yield list(maker.truncation(snapshot.version, counter, None, mark=":copy"))
-        async for block in snapshot.rows(table, columns):
-            yield [maker.copied(row, snapshot.version, counter) for row in copied_rows(block)]
+        async for block in snapshot.rows(table, self.shape(table).columns):
+            yield [maker.copied(row, snapshot.version) for row in copied_rows(block)]
 
 
 @dataclass(slots=True)
@@ -263,11 +276,10 @@ class _Maker:
         before = [old[place] for place in self._key_places]
         return NULL not in before and before != [row[place] for place in self._key_places]
 
-    def copied(self, row: Row, version: int, counter: _Counter) -> Made:
+    def copied(self, row: Row, version: int) -> Made:
         if self._copy.event is not None:
             return self._guarded(self._of_event, row, version, INSERT)
-        number = counter.next(self._name, version)
-        return self._guarded(self._of_state, row, version, None, number, None)
+        return self._guarded(self._of_state, row, version, None, None, None)
 
     def truncation(
         self, version: int, counter: _Counter, time: str | None, *, mark: str = ""
@@ -317,13 +329,14 @@ class _Maker:
         )
 
     def _of_state(
-        self, row: Row, version: int, kind: int | None, number: int, time: str | None
+        self, row: Row, version: int, kind: int | None, number: int | None, time: str | None
     ) -> Outgoing:
-        """`kind` None: as a snapshot has it."""
+        """`kind` None: as a snapshot has it, whose parts are read in any order."""
         name = "copied" if kind is None else _NAMES.get(kind, "updated")
         data = (self._key_data if kind == DELETE else self._data)(row)
+        place = f"{_digest(self._key(row))}:copy" if number is None else number
         return self._outgoing(
-            id=f"{self._name}:{version:x}:{number}" + (":copy" if kind is None else ""),
+            id=f"{self._name}:{version:x}:{place}",
             type=f"{self._name}.{name}",
             tenant=self._tenant_of(row),
             subject=self._subject(row),
@@ -430,6 +443,10 @@ def _columns(one: DataClass, copy: OutgoingCopy) -> Iterator[str]:
         names = copy.event
         yield from (names.id, names.type, names.data, names.time, names.schema_version)
         yield from (names.correlation_id, names.causation_id)
+
+
+def _digest(key: str) -> str:
+    return blake2b(key.encode(), digest_size=12).hexdigest()
 
 
 def _known(value: Value) -> bytes:

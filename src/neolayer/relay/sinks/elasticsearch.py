@@ -25,6 +25,7 @@ from neolayer.engines.elasticsearch.client import SearchClient, reason_of
 from neolayer.engines.endpoints import ElasticsearchEndpoint
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, Relation, Row, TableChanges, Truncation
+from neolayer.relay.comparable import Shape
 from neolayer.relay.digests import halves, row_digest
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 from neolayer.relay.sinks.tabs import DEAD, LIVE, latest_by_key
@@ -90,13 +91,38 @@ class ElasticsearchSink:
         await self._clear_tombstones()
         return rejected
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected]:
+        rejected: list[Rejected] = []
         if tables is None:
             self._left, self._floors = 0, {}
-        for table in sorted(self.tables if tables is None else tables):
-            await self._copy(snapshot, table)
+        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
+            rejected += await self.copy_part(snapshot, table)
+            await self.drop_below(table, snapshot.version)
         if tables is None:
             await self._store_checkpoint(snapshot.version)
+        return rejected
+
+    def shape(self, table: str) -> Shape:
+        copy = self._copies[table]
+        return Shape(copy.key, copy.columns)
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        copy = self._copies[table]
+        relation = await part.describe(table, copy.columns)
+        encode = encoder(self._at, copy, relation)
+        rejected: list[Rejected] = []
+        async for block in part.rows(table, copy.columns):
+            rows = copied_rows(block)
+            for some in _parts(_encoded(encode, copy, relation, row, part.version) for row in rows):
+                rejected += await self._send(some, copy)
+        if part.version < self._floors.get(table, 0):  # emptied since, perhaps beside us
+            await self.drop_below(table, self._floors[table])
+        return rejected
+
+    async def drop_below(self, table: str, version: int) -> None:
+        await self._delete(self._copies[table], {"range": {"relay.version": {"lt": version}}})
 
     async def apply(self, changes: TableChanges) -> list[Rejected]:
         """Bring the last state of every key that was touched; the checkpoint stays."""
@@ -107,7 +133,7 @@ class ElasticsearchSink:
         rejected: list[Rejected] = []
         for part in _parts(
             (
-                _encoded(encode, changes.relation, row, version, mark)
+                _encoded(encode, copy, changes.relation, row, version, mark)
                 for row, version, mark in latest
                 if version >= floor
             )
@@ -116,18 +142,6 @@ class ElasticsearchSink:
         return rejected
 
     # Documents
-
-    async def _copy(self, snapshot: Snapshot, table: str) -> None:
-        copy = self._copies[table]
-        relation = await snapshot.describe(table, copy.columns)
-        encode = encoder(self._at, copy, relation)
-        async for block in snapshot.rows(table, copy.columns):
-            rows = copied_rows(block)
-            for part in _parts(
-                _encoded(encode, relation, row, snapshot.version, LIVE) for row in rows
-            ):
-                await self._send(part, copy)
-        await self._delete(copy, {"range": {"relay.version": {"lt": snapshot.version}}})
 
     async def _send(
         self, operations: Sequence[_Operation | Rejected], copy: SearchCopy
@@ -169,7 +183,7 @@ class ElasticsearchSink:
         """
         self._floors[table] = version
         copy = self._copies[table]
-        await self._delete(copy, {"range": {"relay.version": {"lt": version}}})
+        await self.drop_below(table, version)
         index = self._at.index(copy.index)
         same = {"query": {"term": {"relay.version": version}}, "size": 1_000, "_source": False}
         while True:
@@ -267,20 +281,26 @@ def order_of(key: Sequence[str], whole: Sequence[bool]) -> str:
 
 
 def _encoded(
-    encode: Encode, relation: Relation, row: Row, version: int, mark: bytes
+    encode: Encode,
+    copy: SearchCopy,
+    relation: Relation,
+    row: Row,
+    version: int,
+    mark: bytes = LIVE,
 ) -> _Operation | Rejected:
     try:
         return encode(row, version, mark), relation, row, version, mark
     except UnfitValue as exc:
-        values = {name: _shown(value) for name, value in zip(relation.columns, row, strict=True)}
-        return Rejected(relation.table, (), version, mark == DEAD, exc.message, values)
+        return _rejected((b"", relation, row, version, mark), copy, exc.message)
 
 
 def _rejected(operation: _Operation, copy: SearchCopy, cause: str) -> Rejected:
     _, relation, row, version, mark = operation
-    key = tuple(_shown(row[place]) for place in relation.places(copy.key))
-    values = {name: _shown(value) for name, value in zip(relation.columns, row, strict=True)}
-    return Rejected(relation.table, key, version, mark == DEAD, cause, values)
+    texts = {name: _shown(value) for name, value in zip(relation.columns, row, strict=True)}
+    deleted = mark == DEAD
+    kept = {name: texts[name] for name in copy.key} if deleted else texts
+    key = tuple(texts[name] for name in copy.key)
+    return Rejected(relation.table, key, version, deleted, cause, kept)
 
 
 def _parts(

@@ -24,6 +24,7 @@ from neolayer.crash_points import crash_point
 from neolayer.engines.endpoints import Database, KafkaEndpoint
 from neolayer.engines.kafka.client import TIMEOUT_S, Thread, explain, library, options
 from neolayer.relay.changes import Batch
+from neolayer.relay.comparable import Shape
 from neolayer.relay.envelope import Envelopes, Made, Outgoing, Reached, unpublished
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 
@@ -72,15 +73,32 @@ class KafkaSink:
     async def close(self) -> None:
         await self._drop()
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected]:
         """Produce what the tables hold: events as they were, states as `copied`."""
         self._left = 0
-        (await self._connected()).last = None
+        rejected: list[Rejected] = []
         for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            async for page in self._envelopes.copied(snapshot, table):
-                await self._produce(page, None)
+            await self.begin_again(snapshot.version, table)
+            rejected += await self.copy_part(snapshot, table)
         if tables is None:
             await self._produce([], snapshot.version)
+        return rejected
+
+    def shape(self, table: str) -> Shape:
+        return self._envelopes.shape(table)
+
+    async def begin_again(self, version: int, table: str) -> None:
+        (await self._connected()).last = None
+        await self._produce(self._envelopes.emptied(version, table), None)
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        (await self._connected()).last = None
+        rejected: list[Rejected] = []
+        async for page in self._envelopes.copied(part, table):
+            rejected += await self._produce(page, None)
+        return rejected
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         rejected = await self._produce(self._envelopes.of(batches), batches[-1].position)

@@ -26,6 +26,7 @@ from neolayer.engines.nats.client import Connection, connect, explain, unavailab
 from neolayer.engines.nats.publishing import Answer, Publisher, Refused, open_publisher
 from neolayer.errors import NeolayerError
 from neolayer.relay.changes import Batch
+from neolayer.relay.comparable import Shape
 from neolayer.relay.envelope import Envelopes, Made, Outgoing, Reached, unpublished
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 
@@ -76,16 +77,34 @@ class NatsSink:
     async def close(self) -> None:
         await self._drop()
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected]:
         """Publish what the tables hold: events as they were, states as `copied`."""
         self._left = 0
-        connection = await self._connected()
-        self._last = None
+        rejected: list[Rejected] = []
         for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            async for page in self._envelopes.copied(snapshot, table):
-                await self._publish(page)
+            await self.begin_again(snapshot.version, table)
+            rejected += await self.copy_part(snapshot, table)
         if tables is None:
-            await self._move_to(connection, snapshot.version)
+            await self._move_to(await self._connected(), snapshot.version)
+        return rejected
+
+    def shape(self, table: str) -> Shape:
+        return self._envelopes.shape(table)
+
+    async def begin_again(self, version: int, table: str) -> None:
+        await self._connected()
+        self._last = None
+        await self._publish(self._envelopes.emptied(version, table))
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        await self._connected()
+        self._last = None
+        rejected: list[Rejected] = []
+        async for page in self._envelopes.copied(part, table):
+            rejected += await self._publish(page)
+        return rejected
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         made = self._envelopes.of(batches)

@@ -140,3 +140,32 @@ class Rebuildable(Protocol):
         ...
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]: ...
+
+
+@runtime_checkable
+class Resendable(Protocol):
+    """A stream, which takes nothing back: a table may be told once more, part by part.
+
+    These verbs come between two writes, never beside one.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def database(self) -> str: ...
+
+    def shape(self, table: str) -> Shape:
+        """What it tells of a table."""
+        ...
+
+    async def begin_again(self, version: int, table: str) -> None:
+        """Tell readers that what they have from before this version is told anew.
+
+        Raises NotSupported where the table cannot be told again.
+        """
+        ...
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        """Tell the rows of a part, and leave the checkpoint alone; what is refused for ever."""
+        ...

@@ -24,8 +24,9 @@ from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import Connection, connect, explain
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import RelayError
+from neolayer.errors import NotSupported, RelayError
 from neolayer.relay.changes import Batch
+from neolayer.relay.comparable import Shape
 from neolayer.relay.envelope import Envelopes, Made, Outgoing
 from neolayer.relay.sinks.sink import Rejected, Snapshot
 from neolayer.webhooks.model import matches
@@ -100,18 +101,38 @@ class WebhookSink:
             with contextlib.suppress(psycopg.Error):
                 await connection.execute(_sql.move, {"sink": self.name, "version": position})
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected]:
         """Queue the events that were missed, which their tables still hold; of tables that hold
         states there is nothing to tell: that something changed is lost with the log."""
-        connection = await self._connected()
+        rejected: list[Rejected] = []
         for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            if not self._envelopes.holds_events(table):
-                continue
-            async for page in self._envelopes.copied(snapshot, table):
-                await self._queue(connection, page, None)
+            if self._envelopes.holds_events(table):
+                rejected += await self.copy_part(snapshot, table)
         if tables is None:
-            await self._one(connection, _sql.move, {"sink": self.name, "version": snapshot.version})
+            moved = {"sink": self.name, "version": snapshot.version}
+            await self._one(await self._connected(), _sql.move, moved)
+        return rejected
+
+    def shape(self, table: str) -> Shape:
+        return self._envelopes.shape(table)
+
+    async def begin_again(self, version: int, table: str) -> None:
+        """Raises NotSupported for a table of states."""
+        if not self._envelopes.holds_events(table):
+            raise NotSupported(
+                self.name, f"tells changes as they happen: of {table} there is none to tell again"
+            )
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        """Queue the events that no endpoint's queue knows any more, under their own ids."""
+        rejected: list[Rejected] = []
+        async for page in self._envelopes.copied(part, table):
+            await self._queue(await self._connected(), page, None)
+            rejected += [one for one in page if isinstance(one, Rejected)]
         self._deliverer.wake()
+        return rejected
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         made = self._envelopes.of(batches)

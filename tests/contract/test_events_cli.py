@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -16,7 +16,7 @@ from tests.fixtures.bank import Deposited
 from neolayer.cli import main
 from neolayer.cli import projections as command
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.events import open_event_rooms
+from neolayer.events import NewEvent, open_event_rooms, open_event_store
 from neolayer.events.projections.domain import load_domain
 from neolayer.events.projections.projector import Projector
 from neolayer.keys import Keyring
@@ -98,6 +98,62 @@ def test_read_models_from_the_command_line(
     code, out, _ = run("switch", "balances", "--back", "--json")
     assert json.loads(out)["back"] is True
     assert run("resume", "balances")[0] == 0
+
+
+def test_what_stands_still_from_the_command_line(
+    run: Run, module_databases: Endpoints, keyring: Keyring
+) -> None:
+    """Listed with its cause, replayed in vain, discarded; a rebuild in between is no success."""
+    stream, identifier = uuid4(), f"t-{uuid4()}"
+    tenant = uuid4()
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN), autocommit=True) as admin:
+        admin.execute(
+            "INSERT INTO core.tenants (id, name, identifier, subscription_tier)"
+            " VALUES (%s, 'Acme', %s, 'enterprise')",
+            (tenant, identifier),
+        )
+    deposit(module_databases, keyring, 5)
+    spoil(module_databases, tenant, stream)
+    code, out, err = run("list", "--exit-code")
+    assert code == 1 and "1 streams" in out
+    assert "neolayer projections parked totals" in err
+    code, out, _ = run("parked", "totals", "--tenant", identifier, "--json")
+    (one,) = json.loads(out)
+    assert (one["stream_id"], one["waiting"]) == (str(stream), 0)
+    assert "no Deposited" in one["cause"]
+    assert str(stream) in run("parked")[1]
+    assert run("rebuild", "totals")[0] == 1
+    assert "INCOMPLETE" in run("diff", "totals")[2]
+    code, _, err = run("replay", "totals")
+    assert code == 1 and "0 streams flow again, 1 stand still" in err
+    of = ("--tenant", identifier, "--stream", str(stream))
+    code, _, err = run("discard", "totals", *of)
+    assert code == 0 and "1 streams flow again" in err
+    code, _, err = run("discard", "totals", *of)
+    assert code == 1 and "does not stand still" in err
+    code, out, _ = run("parked", "totals", "--discarded", "--json")
+    assert json.loads(out)[0]["discarded_by"].startswith("operator:")
+    code, _, err = run("rebuild", "totals")
+    assert code == 0 and "1 discarded events count for nothing" in err
+    assert run("drop", "totals")[0] == 2
+    code, _, err = run("drop", "totals", "--yes")
+    assert code == 1 and "take it out of them first" in err
+    assert run("discard", "balances", *of)[0] == 0
+
+
+def spoil(at: Endpoints, tenant: UUID, stream: UUID) -> None:
+    """An event that does not fit its type, looked at by a projector."""
+
+    async def work() -> None:
+        async with open_event_store(at, application_name="tests") as store:
+            event = NewEvent("deposited", {"amount": "five"}, schema_version=3)
+            events = store.events(tenant, by=Principal.operator("tests"))
+            await events.append(stream, [event], category="account")
+        projector = Projector(at, load_domain(["tests.fixtures.bank"]))
+        await projector.catch_up()
+        await projector.close()
+
+    asyncio.run(work())
 
 
 def test_refusals_say_the_way_out(run: Run, module_databases: Endpoints, keyring: Keyring) -> None:

@@ -1,4 +1,5 @@
-"""`neolayer projections`: how read models are, rebuilt beside the live ones, compared, switched."""
+"""`neolayer projections`: how read models are, rebuilt beside the live ones, compared, switched;
+and what they could not fold, replayed or given up."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
+from uuid import UUID
 
 from cyclopts import App, Parameter
 from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -13,20 +15,28 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from neolayer.cli.output import say, words, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
+from neolayer.cli.within_tenant import TenantOption, operator
 from neolayer.engines.endpoints import Endpoints
+from neolayer.errors import InvalidInput
 from neolayer.events import Domain, Place, load_domain
+from neolayer.events.projections import parking
 from neolayer.events.projections import rebuild as rebuilding
 from neolayer.events.projections.differences import Difference
 from neolayer.events.projections.rebuild import Comparison, OnProgress
 from neolayer.events.projections.status import Standing, standings
 from neolayer.platform import endpoints
+from neolayer.tenancy.directory import open_directory
 
-app = App(name="projections", help="Look at read models, rebuild, compare and switch them.")
+app = App(name="projections", help="Look at read models, rebuild, compare, switch, mend them.")
 root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
-ExitCode = Annotated[bool, Parameter(help="Exit with 1 where a read model stands still.")]
+ExitCode = Annotated[
+    bool, Parameter(help="Exit with 1 where a read model, or a stream, stands still.")
+]
 Limit = Annotated[int, Parameter(help="How many differences to show at most.")]
+OfTenant = Annotated[str | None, Parameter(name="--tenant", help="Of this tenant only.")]
+OfStream = Annotated[str | None, Parameter(name="--stream", help="Of this stream only.")]
 DIFFERENT = 1
 
 
@@ -42,19 +52,22 @@ async def list_(*, as_json: AsJson = False, exit_code: ExitCode = False) -> int:
     elif not found:
         say("No projection was ever run. Name your modules in the settings: events.modules")
     else:
-        columns = ("projection", "mode", "status", "position", "lag", "certificate")
+        columns = ("projection", "mode", "status", "position", "lag", "waiting", "certificate")
         write_table(columns, [_line(one) for one in found])
         for one in found:
             if one.cause:
                 say(f"{one.name} stands still: {one.cause}")
-    return int(exit_code and any(one.status == "failed" for one in found))
+            if one.waiting:
+                say(f"{one.name}: neolayer projections parked {one.name} says which streams wait.")
+    return int(exit_code and any(one.stands_still for one in found))
 
 
 @app.command
 async def rebuild(name: str, /, *, limit: Limit = 20, as_json: AsJson = False) -> int:
     """Replay every event into a second table beside the live one, and certify what comes out.
 
-    The exit code is 0 where the live table is exactly what its events say, 1 where they differ.
+    The exit code is 0 where the live table is exactly what its events say, 1 where they differ or
+    streams stand still.
 
     Example: neolayer projections rebuild balances
     """
@@ -97,7 +110,7 @@ async def switch(
 
 @app.command
 async def resume(name: str, /, *, as_json: AsJson = False) -> None:
-    """Let a projection that failed try again, at the event it failed on.
+    """Let a projection that stopped try again.
 
     Example: neolayer projections resume balances
     """
@@ -106,6 +119,117 @@ async def resume(name: str, /, *, as_json: AsJson = False) -> None:
         write_json({"projection": name, "status": "active"})
     else:
         say(f"{name} tries again.")
+
+
+@app.command
+async def drop(
+    name: str,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(help="Really: its tables and certificates go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a read model that no module declares any more, which would keep streams from archives.
+
+    Example: neolayer projections drop old_balances --yes
+    """
+    if not yes:
+        raise InvalidInput(f"{name} would be dropped with its certificates", hint="add --yes")
+    await rebuilding.drop(_at(), _domain(), name)
+    if as_json:
+        write_json({"projection": name, "dropped": True})
+    else:
+        say(f"{name} is dropped.")
+
+
+@app.command
+async def parked(
+    name: Annotated[str | None, Parameter(help="Of this projection, or balances:next.")] = None,
+    /,
+    *,
+    tenant: OfTenant = None,
+    discarded: Annotated[bool, Parameter(help="Show what was given up instead.")] = False,
+    limit: Annotated[int, Parameter(help="How many at most.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Show the events that could not be folded, at which their streams stand still, and why.
+
+    Example: neolayer projections parked balances
+    """
+    of = await _tenant(tenant)
+    found = await parking.parked(_at(), name, tenant=of, discarded=discarded, limit=limit)
+    if as_json:
+        write_json([asdict(one) for one in found])
+    elif not found:
+        say("Nothing was discarded." if discarded else "No stream stands still.")
+    else:
+        columns = ("projection", "tenant", "stream", "version", "waiting", "attempts", "cause")
+        lines = [
+            (o.projection, o.tenant, o.stream_id, o.version, o.waiting, o.attempts, o.cause)
+            for o in found
+        ]
+        write_table(columns, lines)
+
+
+@app.command
+async def replay(
+    name: str, /, *, tenant: OfTenant = None, stream: OfStream = None, as_json: AsJson = False
+) -> int:
+    """Fold streams on that stand still, once the projection or its events' types are mended.
+
+    The exit code is 0 where all of them flow again, 1 where one stands again.
+
+    Example: neolayer projections replay balances --tenant acme
+    """
+    of, only = await _tenant(tenant), None if stream is None else _id(stream)
+    done = await parking.replay(_at(), _domain(), name, tenant=of, stream_id=only)
+    return _replayed(name, done, as_json=as_json)
+
+
+@app.command
+async def discard(
+    name: str,
+    /,
+    *,
+    tenant: TenantOption,
+    stream: Annotated[str, Parameter(help="Id of the stream that stands still.")],
+    as_json: AsJson = False,
+) -> int:
+    """Give up the event that a stream stands still at, in rebuilds too, and fold what waits behind.
+
+    The event itself stays where it is. The exit code is 1 where the stream stands again.
+
+    Example: neolayer projections discard balances --tenant acme --stream 6f0c...
+    """
+    async with open_directory(_at()) as directory:
+        of = (await directory.find(tenant)).id
+    done = await parking.discard(
+        _at(), _domain(), name, tenant=of, stream_id=_id(stream), by=str(operator())
+    )
+    return _replayed(name, done, as_json=as_json)
+
+
+def _replayed(name: str, done: parking.Replayed, *, as_json: bool) -> int:
+    if as_json:
+        write_json({"projection": name, **asdict(done)})
+    else:
+        still = f", {done.standing} stand still" if done.standing else ""
+        say(f"{name}: {done.flowing} streams flow again{still}.")
+    return int(done.standing > 0)
+
+
+async def _tenant(text: str | None) -> UUID | None:
+    if text is None:
+        return None
+    async with open_directory(_at()) as directory:
+        return (await directory.find(text)).id
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput(f"no id: {text[:60]!r}", hint="write a UUID") from None
 
 
 def _at() -> Endpoints:
@@ -134,7 +258,8 @@ def _standing(one: Standing) -> dict[str, Any]:
 def _line(one: Standing) -> tuple[object, ...]:
     lag = f"{one.lag_events:,} events, {one.lag_seconds:.1f} s" if one.lag_events else "none"
     certificate = {None: "", True: "holds", False: "DIFFERS"}[one.certificate_holds]
-    return one.name, one.mode, one.status, one.place or "", lag, certificate
+    waiting = f"{one.waiting} streams" if one.waiting else "none"
+    return one.name, one.mode, one.status, one.place or "", lag, waiting, certificate
 
 
 def _answer(comparison: Comparison, limit: int, *, as_json: bool) -> int:
@@ -149,6 +274,11 @@ def _answer(comparison: Comparison, limit: int, *, as_json: bool) -> int:
                 "live": asdict(certificate.live),
                 "replay": asdict(certificate.replay),
                 "certificate": certificate.number,
+                "waiting": {
+                    "live": certificate.live_waiting,
+                    "replay": certificate.replay_waiting,
+                },
+                "discarded": certificate.discarded,
                 "new_fields": comparison.new_fields,
                 "gone_fields": comparison.gone_fields,
                 "differences": [asdict(one) for one in shown],
@@ -174,14 +304,24 @@ def _lines(one: Difference) -> list[tuple[object, ...]]:
 
 
 def _sentence(comparison: Comparison, place: Place) -> str:
-    live, replay = comparison.certificate.live, comparison.certificate.replay
-    number = comparison.certificate.number
-    if comparison.certificate.holds:
-        return (
-            f"Certificate {number}: {live.rows} rows, digest {live.digest}, as of {place}:"
-            " the live table is what its events say."
+    made = comparison.certificate
+    live, replay, aside = made.live, made.replay, ""
+    if made.live_waiting or made.replay_waiting:
+        aside = (
+            f" Streams that stand still: {made.live_waiting} live,"
+            f" {made.replay_waiting} in the replay."
         )
+    if made.discarded:
+        aside += f" {made.discarded} discarded events count for nothing."
+    if live != replay:
+        return (
+            f"Certificate {made.number}: DIFFERENT as of {place}: live {live.rows} rows,"
+            f" {live.digest}; replay {replay.rows} rows, {replay.digest}.{aside}"
+        )
+    verdict = "the live table is what its events say"
+    if not made.holds:
+        verdict = "INCOMPLETE, though equal on both sides"
     return (
-        f"Certificate {number}: DIFFERENT as of {place}: live {live.rows} rows, {live.digest};"
-        f" replay {replay.rows} rows, {replay.digest}."
+        f"Certificate {made.number}: {live.rows} rows, digest {live.digest}, as of {place}:"
+        f" {verdict}.{aside}"
     )

@@ -45,6 +45,7 @@ _WHY = {
     "subscription": "the subscription {!r} has not handled all of it",
     "parked": "the subscription {!r} has parked events of it",
     "projection": "the projection {!r} has not folded all of it",
+    "standing": "it stands still in the projection {!r}",
     "different": "what the object store gave back is not what the table has",
 }
 

@@ -40,6 +40,14 @@ CLASSES: tuple[DataClass, ...] = (
     ),
     DataClass("projections", _DATABASE, "public.projections"),
     DataClass("projection_certificates", _DATABASE, "public.projection_certificates"),
+    DataClass(
+        "projection_parked_events",
+        _DATABASE,
+        "public.projection_parked_events",
+        tenant_key="tenant_id",
+        personal_fields=("cause",),
+        known_by=("aggregate_id",),
+    ),
     # What seals the personal fields of all of these: without its row a person is erased.
     DataClass(
         "subject_keys",

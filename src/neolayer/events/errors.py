@@ -6,6 +6,14 @@ from uuid import UUID
 
 from neolayer.errors import Conflict, InvalidInput, NeolayerError, NotFound
 
+_LONGEST_CAUSE = 2_000
+
+
+def storable(cause: str) -> str:
+    """The words of an error as the database can hold them, whatever they quote."""
+    text = cause.replace("\0", "").encode("utf-8", "backslashreplace").decode()
+    return text[:_LONGEST_CAUSE]
+
 
 class BadEventType(InvalidInput):
     """A declaration of event types does not hold together."""

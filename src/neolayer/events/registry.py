@@ -60,14 +60,14 @@ class EventType:
             if schema_version == self.schema_version:
                 return self.decoder.decode(data)
             return self._upcast(cast("Data", msgspec.json.decode(data)), schema_version)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
             raise self._refusal(schema_version, exc) from exc
 
     def from_data(self, data: Data, schema_version: int) -> Event:
         """The same of data that is taken apart already."""
         try:
             return self._upcast(data, schema_version)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
             raise self._refusal(schema_version, exc) from exc
 
     def _upcast(self, data: Data, schema_version: int) -> Event:

@@ -44,5 +44,10 @@ def upcast(
             hint="deploy readers before writers",
         )
     for version in range(come_from, to):
-        data = steps[version](data)
+        try:
+            data = steps[version](data)
+        except Exception as exc:  # the user's own code
+            raise UndecodableEvent(
+                f"the upcaster of {name} from version {version} failed: {type(exc).__name__}: {exc}"
+            ) from exc
     return data

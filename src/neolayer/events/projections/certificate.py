@@ -39,8 +39,20 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class PutAside:
+    """Streams that stand still in a table, and events that were discarded there."""
+
+    waiting: int = 0
+    discarded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a replay of all events came to beside the live table, as of one place in the log."""
+    """What a replay of all events came to beside the live table, as of one place in the log.
+
+    `live_waiting` and `replay_waiting` are the streams that stand still on either side at an event
+    that cannot be folded; `discarded` events count on neither.
+    """
 
     number: int
     projection: str
@@ -48,11 +60,14 @@ class Certificate:
     live: Digest
     replay: Digest
     made_at: datetime
+    live_waiting: int = 0
+    replay_waiting: int = 0
+    discarded: int = 0
 
     @property
     def holds(self) -> bool:
-        """Whether the live table is exactly what its events say."""
-        return self.live == self.replay
+        """Whether the live table is exactly what its events say, of every stream."""
+        return self.live == self.replay and not self.live_waiting and not self.replay_waiting
 
 
 async def digest_of(
@@ -66,22 +81,47 @@ async def digest_of(
     return Digest(row[0], f"{int(row[1]) & _MASK:016x}{int(row[2]) & _MASK:016x}")
 
 
+async def put_aside_of(connection: Connection, name: str) -> PutAside:
+    """Of the table that has its state under this name."""
+    row = await (await connection.execute(QUERIES.put_aside_counts, {"name": name})).fetchone()
+    assert row is not None
+    return PutAside(*row)
+
+
 async def certify(
-    connection: Connection, projection: AnyProjection, as_of: Place, live: Digest, replay: Digest
+    connection: Connection,
+    projection: AnyProjection,
+    as_of: Place,
+    live: tuple[Digest, PutAside],
+    replay: tuple[Digest, PutAside],
 ) -> Certificate:
     """Store the certificate."""
+    (of_live, aside), (of_replay, aside_there) = live, replay
     values: dict[str, Any] = {
         "name": projection.name,
         "transaction": str(as_of.transaction),
         "position": as_of.index,
-        "live_rows": live.rows,
-        "live_digest": live.digest,
-        "replay_rows": replay.rows,
-        "replay_digest": replay.digest,
+        "live_rows": of_live.rows,
+        "live_digest": of_live.digest,
+        "replay_rows": of_replay.rows,
+        "replay_digest": of_replay.digest,
+        "live_waiting": aside.waiting,
+        "replay_waiting": aside_there.waiting,
+        "discarded": aside_there.discarded,
     }
     row = await (await connection.execute(QUERIES.certify, values)).fetchone()
     assert row is not None
-    return Certificate(row[0], projection.name, as_of, live, replay, row[1])
+    return Certificate(
+        row[0],
+        projection.name,
+        as_of,
+        of_live,
+        of_replay,
+        row[1],
+        aside.waiting,
+        aside_there.waiting,
+        aside_there.discarded,
+    )
 
 
 def columns_of(projection: AnyProjection) -> tuple[str, ...]:

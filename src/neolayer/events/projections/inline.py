@@ -3,6 +3,9 @@
 Who appends, reads its own write in the read model at once; the price is that the append waits for
 the fold, and fails where the fold does. Rows are locked from reading to commit. Where several
 streams feed one row, two appends that would both make it take turns by its name.
+
+A stream that stood still already when the table was made (see `folding.py`) takes appends as
+before, and waits in the read model until it is replayed.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -21,7 +25,15 @@ from neolayer.errors import InvalidInput
 from neolayer.events.errors import ProjectionNotReady
 from neolayer.events.model import RecordedEvent
 from neolayer.events.projections.domain import Domain
-from neolayer.events.projections.folding import RowKey, fold, keys_of, steps_of
+from neolayer.events.projections.folding import (
+    Refusals,
+    RowKey,
+    Step,
+    Stored,
+    fold,
+    keys_of,
+    steps_of,
+)
 from neolayer.events.projections.model import Mode, Occurrence, of_stream
 from neolayer.events.projections.pages import Target, rows_of
 from neolayer.events.projections.shape import keys_json, rows_json
@@ -61,12 +73,28 @@ class InlineProjections:
 
         Raises ProjectionFailed and ProjectionNotReady; then the append is undone.
         """
-        for target in self.targets:
-            seen = [
-                _occurrence(target, one) for one in recorded if target.wants(one.category, one.type)
-            ]
-            if seen:
-                await _apply(tx, target, seen)
+        pages = [page for target in self.targets if (page := await _page(tx, target, recorded))]
+        if not pages:
+            return
+        # Rows are read and locked by now: no table can be switched until this transaction ends.
+        params = {
+            "names": [page.target.name for page in pages],
+            "streams": list({one.stream_id for one in recorded}),
+        }
+        standing = {(row[0], row[1]) for row in await tx.fetch(QUERIES.held_streams, params)}
+        for page in pages:
+            await _apply(
+                tx, page, {stream for name, stream in standing if name == page.target.name}
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What an append is to one projection."""
+
+    target: Target
+    steps: Sequence[Step]
+    stored: Stored
 
 
 def _occurrence(target: Target, one: RecordedEvent) -> Occurrence:
@@ -83,12 +111,15 @@ def _occurrence(target: Target, one: RecordedEvent) -> Occurrence:
     )
 
 
-async def _apply(tx: Writer, target: Target, seen: Sequence[Occurrence]) -> None:
-    projection = target.projection
-    steps = steps_of(projection, seen)
+async def _page(tx: Writer, target: Target, recorded: Sequence[RecordedEvent]) -> _Page | None:
+    """The rows that these events concern, read and locked; None where they concern none."""
+    projection, refusals = target.projection, Refusals()
+    seen = [_occurrence(target, one) for one in recorded if target.wants(one.category, one.type)]
+    steps = steps_of(projection, seen, refusals)
+    _require_none(refusals)
     keys = keys_of(steps)
     if not keys:
-        return
+        return None
     try:
         if projection.keys is not of_stream:  # within a stream, appends take turns already
             _require_few(projection.name, keys)
@@ -100,7 +131,14 @@ async def _apply(tx: Writer, target: Target, seen: Sequence[Occurrence]) -> None
             f"{projection.name}: its table is not there, or is of other rows",
             hint=f"neolayer projections rebuild {projection.name}, then switch",
         ) from exc
-    folded = fold(projection, steps, rows_of(target, keys, found))
+    return _Page(target, steps, rows_of(target, keys, found))
+
+
+async def _apply(tx: Writer, page: _Page, standing: set[UUID]) -> None:
+    target, refusals = page.target, Refusals()
+    steps = [step for step in page.steps if step.seen.stream_id not in standing]
+    folded = fold(target.projection, steps, page.stored, refusals)
+    _require_none(refusals)
     if folded.put:
         await tx.fetch(target.at.put, {"rows": rows_json(folded.put)})
     if folded.removed:
@@ -113,6 +151,12 @@ def _require_few(name: str, keys: Sequence[RowKey]) -> None:
             f"an append concerns {MOST_ROWS} rows of {name} at most, not {len(keys)}",
             hint="append fewer events at once, or fold them asynchronously",
         )
+
+
+def _require_none(refusals: Refusals) -> None:
+    """Refuse the append with the event that cannot be folded. Raises ProjectionFailed."""
+    if failed := refusals.first():
+        raise failed
 
 
 def _text(key: RowKey) -> str:

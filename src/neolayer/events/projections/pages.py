@@ -1,24 +1,46 @@
 """Read events of all tenants in reading order, fold a page, write what comes out.
 
-The one step that every way of running a projection shares. It neither opens nor ends a transaction:
-what it writes and how far it came are the caller's to commit together.
+The one step that every way of running a projection shares. What it writes, what it had to put aside
+and how far it came are the caller's to commit together.
+
+What the program's own code refuses is told event by event. What the database refuses is told of a
+whole statement only: then the page is written again in ever smaller parts, each in a savepoint,
+until the event is alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from neolayer.engines.postgres.connections import Connection
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.events.errors import ProjectionFailed, ProjectionNotReady, UndecodableEvent
+from neolayer.events.errors import (
+    ProjectionFailed,
+    ProjectionNotReady,
+    UndecodableEvent,
+    storable,
+)
 from neolayer.events.model import BEGINNING, Place
-from neolayer.events.projections.folding import Folded, RowKey, Step, fold, keys_of, steps_of
+from neolayer.events.projections.folding import (
+    Refusal,
+    Refusals,
+    RowKey,
+    Step,
+    Stored,
+    Unreadable,
+    failure,
+    fold,
+    keys_of,
+    refused,
+    steps_of,
+)
 from neolayer.events.projections.model import AnyProjection, Occurrence, Row, Slot
 from neolayer.events.projections.shape import (
     Shape,
@@ -55,19 +77,22 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some events in reading order. `last` is where the last one stands that was looked at."""
+    """Some events in reading order. `last` is where the last one stands that was looked at;
+    `refusals` are those that cannot be read, with their streams."""
 
     seen: Sequence[Occurrence]
     last: Place
     last_event: UUID
     last_at: datetime
     looked_at: int
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A projection and one of its tables, with everything that is the same for each page."""
 
+    name: str
     projection: AnyProjection
     registry: Registry
     shape: Shape
@@ -88,6 +113,7 @@ class Target:
         shape = shape_of(projection)
         kinds = [registry.of(kind) for kind in projection.events]
         return cls(
+            projection.slot_name(slot),
             projection,
             registry,
             shape,
@@ -106,11 +132,12 @@ async def read_page(
 ) -> Page | None:
     """The next events, decoded with their personal fields sealed; None where there are none.
 
-    Raises ProjectionFailed where one cannot be decoded: then with what came before it left out too.
+    Those of streams that stand still, and those that were discarded, are passed by.
     """
     cursor = await connection.execute(
         QUERIES.page_with_archive if reach.archived else QUERIES.page,
         {
+            "name": target.name,
             "types": target.types,
             "transaction": str(reach.after.transaction),
             "position": reach.after.index,
@@ -121,49 +148,146 @@ async def read_page(
             "limit": limit,
         },
     )
-    rows = await cursor.fetchall()
+    return await page_of(connection, target, await cursor.fetchall())
+
+
+async def page_of(
+    connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]]
+) -> Page | None:
+    """The page that these rows of events are; None where there are none."""
     if not rows:
         return None
-    seen = [
-        _occurrence(target, row)
-        for row in rows
-        if row[11] is not None and target.wants(row[5], row[6])
-    ]
+    wanted = [row for row in rows if row[11] is not None and target.wants(row[5], row[6])]
+    if wanted and rows[0][12]:
+        standing, discarded = await _put_aside(connection, target, wanted)
+        wanted = [
+            row for row in wanted if (row[2], row[4]) not in standing and row[3] not in discarded
+        ]
+    seen, refusals = _decoded(target, wanted)
     last = rows[-1]
-    return Page(seen, Place(int(last[0]), last[1]), last[3], last[9], len(rows))
+    return Page(seen, Place(int(last[0]), last[1]), last[3], last[9], len(rows), refusals)
+
+
+async def _put_aside(
+    connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]]
+) -> tuple[set[tuple[UUID, UUID]], set[UUID]]:
+    """Of these events' streams those that stand still, and which events were discarded."""
+    streams = list({(row[2], row[4]) for row in rows})
+    params = {
+        "name": target.name,
+        "tenants": [tenant for tenant, _ in streams],
+        "streams": [stream for _, stream in streams],
+    }
+    found = await (await connection.execute(QUERIES.put_aside, params)).fetchall()
+    return (
+        {(tenant, stream) for tenant, stream, _, is_discarded in found if not is_discarded},
+        {event for _, _, event, is_discarded in found if is_discarded},
+    )
+
+
+def _decoded(target: Target, rows: Sequence[tuple[Any, ...]]) -> tuple[list[Occurrence], Refusals]:
+    seen, refusals = list[Occurrence](), Refusals()
+    for row in rows:
+        try:
+            seen.append(_occurrence(target, row))
+        except UndecodableEvent as exc:
+            refusals.add(_unread(target, row, exc))
+    return seen, refusals
 
 
 def _occurrence(target: Target, row: tuple[Any, ...]) -> Occurrence:
-    _, _, tenant, event_id, stream, category, name, version, schema_version, at, user, data = row
-    try:
-        event = target.registry.named(category, name).from_json(data.encode(), schema_version)
-    except UndecodableEvent as exc:
-        failed = ProjectionFailed(
-            f"{target.projection.name} cannot read event {event_id}"
-            f" (version {version} of {stream}): {exc.message}",
-            hint=exc.hint,
-        )
-        failed.event_id = event_id
-        raise failed from exc
+    _, _, tenant, event_id, stream, category, name, version, schema_version, at, user, data, _ = row
+    event = target.registry.named(category, name).from_json(data.encode(), schema_version)
     return Occurrence(event, tenant, stream, category, version, event_id, at, user)
 
 
-async def apply(connection: Connection, target: Target, seen: Sequence[Occurrence]) -> Folded:
-    """Fold these events into the table. Raises ProjectionFailed; then nothing is written."""
-    steps = steps_of(target.projection, seen)
-    folded = fold(target.projection, steps, await _stored(connection, target, steps))
+def _unread(target: Target, row: tuple[Any, ...], exc: UndecodableEvent) -> Refusal:
+    tenant, event_id, stream, version = row[2], row[3], row[4], row[7]
+    failed = ProjectionFailed(
+        f"{target.projection.name} cannot read event {event_id}"
+        f" (version {version} of {stream}): {exc.message}",
+        hint=exc.hint,
+    )
+    failed.event_id = event_id
+    return Refusal(tenant, stream, version, event_id, failed)
+
+
+def is_about_rows(exc: Exception) -> bool:
+    """Whether the database, or the way there, refuses what would be written, today and for ever;
+    it may have said 54000 of a key too long for an index, which psycopg calls operational."""
+    if isinstance(exc, psycopg.Error):
+        is_limit = (exc.sqlstate or "").startswith("54")
+        return is_limit or isinstance(exc, psycopg.IntegrityError | psycopg.DataError)
+    return isinstance(
+        exc, ValueError | TypeError | OverflowError | RecursionError | msgspec.MsgspecError
+    )
+
+
+async def apply(connection: Connection, target: Target, page: Page) -> None:
+    """Fold a page into the table, and put aside what cannot be folded. What the database refuses
+    is raised; see `is_about_rows`."""
+    await _write(connection, target, page.seen, page.refusals)
+    await _park(connection, target, page.refusals)
+
+
+async def apply_in_parts(connection: Connection, target: Target, page: Page) -> None:
+    """The same, within a transaction, finding out which events the database refuses."""
+    await _write_in_parts(connection, target, page.seen, page.refusals)
+    await _park(connection, target, page.refusals)
+
+
+async def _write_in_parts(
+    connection: Connection, target: Target, seen: Sequence[Occurrence], refusals: Refusals
+) -> None:
+    trial = refusals.copy()
+    try:
+        async with connection.transaction():
+            await _write(connection, target, seen, trial)
+    except Exception as exc:
+        if not is_about_rows(exc):
+            raise
+        if len(seen) > 1:
+            middle = len(seen) // 2
+            for part in (seen[:middle], seen[middle:]):
+                await _write_in_parts(connection, target, part, refusals)
+            return
+        refusals.add(refused(seen[0], failure(target.projection, seen[0], exc)))
+    else:
+        refusals.by_stream |= trial.by_stream
+
+
+async def _write(
+    connection: Connection, target: Target, seen: Sequence[Occurrence], refusals: Refusals
+) -> None:
+    steps = steps_of(target.projection, seen, refusals)
+    stored = await _stored(connection, target, steps)
+    folded = fold(target.projection, steps, stored, refusals)
     if folded.put:
         await connection.execute(target.at.put, {"rows": rows_json(folded.put)})
     if folded.removed:
         await connection.execute(
             target.at.remove, {"keys": keys_json(target.shape, folded.removed)}
         )
-    return folded
 
 
-async def _stored(
-    connection: Connection, target: Target, steps: Sequence[Step]
-) -> Mapping[RowKey, Row]:
+async def _park(connection: Connection, target: Target, refusals: Refusals) -> None:
+    if not refusals:
+        return
+    found = refusals.by_stream.values()
+    await connection.execute(
+        QUERIES.put_aside_events,
+        {
+            "name": target.name,
+            "tenants": [one.tenant for one in found],
+            "streams": [one.stream_id for one in found],
+            "versions": [one.version for one in found],
+            "events": [one.event_id for one in found],
+            "causes": [storable(one.failed.message) for one in found],
+        },
+    )
+
+
+async def _stored(connection: Connection, target: Target, steps: Sequence[Step]) -> Stored:
     keys = keys_of(steps)
     if not keys:
         return {}
@@ -171,17 +295,16 @@ async def _stored(
     return rows_of(target, keys, await cursor.fetchall())
 
 
-def rows_of(
-    target: Target, keys: Sequence[RowKey], found: Sequence[tuple[Any, ...]]
-) -> dict[RowKey, Row]:
-    """The rows that were read, by key. Raises ProjectionFailed where one is of another shape."""
+def rows_of(target: Target, keys: Sequence[RowKey], found: Sequence[tuple[Any, ...]]) -> Stored:
+    """The rows that were read, by key."""
+    return {keys[number]: _row(target, text) for number, text in found}
+
+
+def _row(target: Target, text: str) -> Row | Unreadable:
     try:
-        return {keys[number]: target.shape.decoder.decode(text) for number, text in found}
-    except msgspec.ValidationError as exc:
-        raise ProjectionFailed(
-            f"{target.projection.name}: a stored row is no {target.projection.row.__name__}: {exc}",
-            hint=f"neolayer projections rebuild {target.projection.name}",
-        ) from exc
+        return target.shape.decoder.decode(text)
+    except msgspec.MsgspecError as exc:
+        return Unreadable(f"is no {target.projection.row.__name__}: {exc}")
 
 
 async def catch_up(
@@ -190,19 +313,19 @@ async def catch_up(
     """Every page of the reach, within the caller's transaction; the last one, or None."""
     last: Page | None = None
     while (page := await read_page(connection, target, reach, limit=limit)) is not None:
-        await apply(connection, target, page.seen)
+        await apply_in_parts(connection, target, page)
         last, reach = page, reach.behind(page.last)
         if page.looked_at < limit:
             break
     return last
 
 
-async def save(connection: Connection, name: str, page: Page) -> None:
+async def save(connection: Connection, target: Target, page: Page) -> None:
     """Note how far a table has come, beside what was written."""
     await connection.execute(
         QUERIES.save,
         {
-            "name": name,
+            "name": target.name,
             "transaction": str(page.last.transaction),
             "position": page.last.index,
             "event_id": page.last_event,

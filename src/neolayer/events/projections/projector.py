@@ -2,14 +2,14 @@
 
 What a page makes of a read model and how far that is are one transaction, so each event counts once
 whenever the process dies. A projection's state is locked meanwhile; a second projector passes it
-by. One that fails stands still with its cause, at the event it failed on, and the others go on.
+by. An event that cannot be folded is put aside with its cause, and its stream stands still (see
+`folding.py`). What is no event's fault, such as a table that is gone, stops the one projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from uuid import UUID
 
 import psycopg
 
@@ -17,15 +17,18 @@ from neolayer.crash_points import crash_point
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import NeolayerError
-from neolayer.events.errors import ProjectionFailed
+from neolayer.errors import EngineUnavailable, NeolayerError
+from neolayer.events.errors import storable
 from neolayer.events.projections.domain import Domain
 from neolayer.events.projections.model import AnyProjection, Mode
 from neolayer.events.projections.pages import (
     PAGE_EVENTS,
+    Page,
     Reach,
     Target,
     apply,
+    apply_in_parts,
+    is_about_rows,
     place_of,
     read_page,
     save,
@@ -34,9 +37,7 @@ from neolayer.telemetry import log_error, log_warning
 
 QUERIES = load_queries(__name__)
 
-_NARROWER = 16
-# What the server says of a row that no second try would change.
-_REFUSED = (psycopg.errors.IntegrityError, psycopg.errors.DataError)
+Write = Callable[[Connection, Target, Page], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -78,23 +79,18 @@ class Projector:
         return [row[0] for row in await cursor.fetchall()]
 
     async def _one_page(self, target: Target) -> int:
-        """Up to a page. Where one fails, ever fewer events at once, until the culprit is alone."""
-        limit, done = self.page_events, 0
-        while done < self.page_events:
-            try:
-                looked_at = await self._advance(target, limit)
-            except (ProjectionFailed, *_REFUSED) as exc:
-                if limit > 1:
-                    limit = max(1, limit // _NARROWER)
-                    continue
-                await self._stop(target.projection, exc)
-                return done
-            done += looked_at
-            if looked_at == 0:
-                return done
-        return done
+        """Up to a page; how many events were looked at. Raises EngineUnavailable."""
+        try:
+            return await self._advance(target, apply)
+        except Exception as exc:
+            if not is_about_rows(exc):
+                return await self._stopped(target.projection, exc)
+        try:
+            return await self._advance(target, apply_in_parts)
+        except Exception as exc:
+            return await self._stopped(target.projection, exc)
 
-    async def _advance(self, target: Target, limit: int) -> int:
+    async def _advance(self, target: Target, write: Write) -> int:
         """One page in one transaction; how many events were looked at."""
         connection, name = await self._connected(), target.projection.name
         async with connection.transaction():
@@ -104,17 +100,23 @@ class Projector:
             if row[1] != target.shape.mark:
                 self._note_other_fields(name)
                 return 0
-            page = await read_page(
-                connection, target, Reach(after=place_of(row[2], row[3])), limit=limit
-            )
+            reach = Reach(after=place_of(row[2], row[3]))
+            page = await read_page(connection, target, reach, limit=self.page_events)
             if page is None:
                 return 0
             crash_point("projector.before_write")
-            await apply(connection, target, page.seen)
+            await write(connection, target, page)
             crash_point("projector.after_write")
-            await save(connection, name, page)
+            await save(connection, target, page)
             crash_point("projector.before_commit")
         crash_point("projector.after_commit")
+        for refusal in page.refusals.by_stream.values():
+            log_error(
+                "a projection put an event aside",
+                projection=name,
+                tenant=str(refusal.tenant),
+                error=refusal.failed.message,
+            )
         return page.looked_at
 
     def _note_other_fields(self, name: str) -> None:
@@ -123,17 +125,17 @@ class Projector:
             self._noted.add(name)
             log_warning("a read model has other fields than this program's", projection=name)
 
-    async def _stop(self, projection: AnyProjection, exc: Exception) -> None:
-        """Let it stand still, and say why."""
-        cause = exc.message if isinstance(exc, NeolayerError) else str(exc).strip()
-        event_id: UUID | None = exc.event_id if isinstance(exc, ProjectionFailed) else None
+    async def _stopped(self, projection: AnyProjection, exc: Exception) -> int:
+        """Let it stand still, and say why; 0. What will pass by itself is raised."""
+        if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError | EngineUnavailable):
+            raise exc
+        cause = exc.message if isinstance(exc, NeolayerError) else f"{type(exc).__name__}: {exc}"
         log_error("a projection stopped", projection=projection.name, error=cause)
         connection = await self._connected()
+        params = {"name": projection.name, "status": "failed", "cause": storable(cause.strip())}
         async with connection.transaction():
-            await connection.execute(
-                QUERIES.set_status,
-                {"name": projection.name, "status": "failed", "cause": cause, "event_id": event_id},
-            )
+            await connection.execute(QUERIES.set_status, params)
+        return 0
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

@@ -32,7 +32,10 @@ ORDER BY a.attnum;
 SELECT
     e.transaction_id::text, e.position, e.tenant_id, e.event_id, e.aggregate_id,
     e.aggregate_type, e.event_type, e.event_version, e.schema_version, e.created_at, e.user_id,
-    CASE WHEN e.event_type = ANY(%(types)s) THEN e.event_data::text END
+    CASE WHEN e.event_type = ANY(%(types)s) THEN e.event_data::text END,
+    (SELECT EXISTS (
+        SELECT FROM public.projection_parked_events AS k WHERE k.projection_name = %(name)s
+    ))
 FROM public.events AS e
 WHERE
     (e.transaction_id, e.position) > (%(transaction)s::text::xid8, %(position)s::bigint)
@@ -51,7 +54,10 @@ LIMIT %(limit)s;
 SELECT
     e.transaction_id::text, e.position, e.tenant_id, e.event_id, e.aggregate_id,
     e.aggregate_type, e.event_type, e.event_version, e.schema_version, e.created_at, e.user_id,
-    CASE WHEN e.event_type = ANY(%(types)s) THEN e.event_data::text END
+    CASE WHEN e.event_type = ANY(%(types)s) THEN e.event_data::text END,
+    (SELECT EXISTS (
+        SELECT FROM public.projection_parked_events AS k WHERE k.projection_name = %(name)s
+    ))
 FROM (
     SELECT
         t.transaction_id, t.position, t.tenant_id, t.event_id, t.aggregate_id, t.aggregate_type,
@@ -74,6 +80,134 @@ WHERE
     )
 ORDER BY e.transaction_id, e.position
 LIMIT %(limit)s;
+
+-- put_aside --
+-- Of these streams those that stand still, each with its event, and their events that were discarded.
+SELECT k.tenant_id, k.aggregate_id, k.event_id, k.discarded_at IS NOT NULL
+FROM public.projection_parked_events AS k
+INNER JOIN unnest(%(tenants)s::uuid [], %(streams)s::uuid []) AS u (tenant_id, aggregate_id)
+    ON k.tenant_id = u.tenant_id AND k.aggregate_id = u.aggregate_id
+WHERE k.projection_name = %(name)s;
+
+-- put_aside_events --
+-- Streams stand still from here on, at these events.
+INSERT INTO public.projection_parked_events
+(tenant_id, projection_name, aggregate_id, event_version, event_id, cause)
+SELECT u.tenant_id, %(name)s, u.aggregate_id, u.event_version, u.event_id, u.cause
+FROM unnest(
+    %(tenants)s::uuid [], %(streams)s::uuid [], %(versions)s::int [], %(events)s::uuid [],
+    %(causes)s::text []
+) AS u (tenant_id, aggregate_id, event_version, event_id, cause);
+
+-- parked --
+-- What projections have put aside, in the order of their names, tenants and streams, with how many
+-- later events of the stream wait.
+SELECT
+    k.projection_name, k.tenant_id, k.aggregate_id, k.event_version, k.event_id, k.cause,
+    k.attempts, k.parked_at, k.discarded_at, k.discarded_by,
+    CASE WHEN k.discarded_at IS NULL THEN h.version - k.event_version ELSE 0 END
+FROM public.projection_parked_events AS k
+LEFT JOIN public.stream_heads AS h USING (tenant_id, aggregate_id)
+WHERE
+    (%(name)s::text IS NULL OR k.projection_name = %(name)s::text)
+    AND (%(tenant)s::uuid IS NULL OR k.tenant_id = %(tenant)s::uuid)
+    AND (%(stream)s::uuid IS NULL OR k.aggregate_id = %(stream)s::uuid)
+    AND (k.discarded_at IS NOT NULL) = %(discarded)s::boolean
+ORDER BY k.projection_name, k.tenant_id, k.aggregate_id, k.event_version
+LIMIT %(limit)s::bigint;
+
+-- standing_streams --
+-- The streams that stand still in a projection, those after a place in this list.
+SELECT k.tenant_id, k.aggregate_id FROM public.projection_parked_events AS k
+WHERE
+    k.projection_name = %(name)s AND k.discarded_at IS NULL
+    AND (%(tenant)s::uuid IS NULL OR k.tenant_id = %(tenant)s::uuid)
+    AND (%(stream)s::uuid IS NULL OR k.aggregate_id = %(stream)s::uuid)
+    AND (k.tenant_id, k.aggregate_id) > (%(after_tenant)s::uuid, %(after_stream)s::uuid)
+ORDER BY k.tenant_id, k.aggregate_id
+LIMIT 1000;
+
+-- take_standing --
+-- The event that a stream stands still at, for whoever folds on from there.
+DELETE FROM public.projection_parked_events AS k
+WHERE
+    k.projection_name = %(name)s AND k.tenant_id = %(tenant)s::uuid
+    AND k.aggregate_id = %(stream)s::uuid AND k.discarded_at IS NULL
+RETURNING k.event_version, k.attempts, k.parked_at;
+
+-- discard --
+-- The event that a stream stands still at counts for nothing from now on.
+UPDATE public.projection_parked_events AS k
+SET discarded_at = clock_timestamp(), discarded_by = %(by)s::text
+WHERE
+    k.projection_name = %(name)s AND k.tenant_id = %(tenant)s::uuid
+    AND k.aggregate_id = %(stream)s::uuid AND k.discarded_at IS NULL
+RETURNING k.event_version, k.attempts, k.parked_at;
+
+-- note_attempts --
+-- It failed again, at the same event.
+UPDATE public.projection_parked_events AS k
+SET attempts = %(attempts)s, parked_at = %(parked_at)s
+WHERE
+    k.projection_name = %(name)s AND k.tenant_id = %(tenant)s::uuid
+    AND k.aggregate_id = %(stream)s::uuid AND k.event_version = %(version)s::int;
+
+-- stream_page --
+-- The next events of one stream up to a place, as `page` has them.
+SELECT
+    e.transaction_id::text, e.position, e.tenant_id, e.event_id, e.aggregate_id,
+    e.aggregate_type, e.event_type, e.event_version, e.schema_version, e.created_at, e.user_id,
+    CASE WHEN e.event_type = ANY(%(types)s) THEN e.event_data::text END,
+    true
+FROM public.events AS e
+WHERE
+    e.tenant_id = %(tenant)s::uuid AND e.aggregate_id = %(stream)s::uuid
+    AND e.event_version >= %(from_version)s::int
+    AND (e.transaction_id, e.position)
+    <= (%(to_transaction)s::text::xid8, %(to_position)s::bigint)
+ORDER BY e.event_version
+LIMIT %(limit)s;
+
+-- put_aside_counts --
+-- How many streams stand still, and how many events were discarded.
+SELECT
+    count(*) FILTER (WHERE k.discarded_at IS NULL), count(*) FILTER (WHERE k.discarded_at IS NOT NULL)
+FROM public.projection_parked_events AS k WHERE k.projection_name = %(name)s;
+
+-- newly_standing --
+-- How many streams stand still in one table and not in the other.
+SELECT count(*) FROM public.projection_parked_events AS k
+WHERE
+    k.projection_name = %(name)s AND k.discarded_at IS NULL
+    AND NOT EXISTS (
+        SELECT FROM public.projection_parked_events AS o
+        WHERE
+            o.projection_name = %(other)s AND o.discarded_at IS NULL
+            AND o.tenant_id = k.tenant_id AND o.aggregate_id = k.aggregate_id
+    );
+
+-- forget_parked --
+-- A table that is made anew has put nothing aside.
+DELETE FROM public.projection_parked_events WHERE projection_name = %(name)s;
+
+-- carry_discarded --
+-- What was discarded counts for nothing in a replay either.
+INSERT INTO public.projection_parked_events (
+    tenant_id, projection_name, aggregate_id, event_version, event_id, cause, attempts, parked_at,
+    discarded_at, discarded_by
+)
+SELECT
+    k.tenant_id, %(to)s, k.aggregate_id, k.event_version, k.event_id, k.cause, k.attempts,
+    k.parked_at, k.discarded_at, k.discarded_by
+FROM public.projection_parked_events AS k
+WHERE k.projection_name = %(name)s AND k.discarded_at IS NOT NULL;
+
+-- held_streams --
+-- Which of these streams of the asking tenant stand still, in which projection.
+SELECT k.projection_name, k.aggregate_id FROM public.projection_parked_events AS k
+WHERE
+    k.tenant_id = (SELECT core.current_tenant()) AND k.discarded_at IS NULL
+    AND k.projection_name = ANY(%(names)s::text []) AND k.aggregate_id = ANY(%(streams)s::uuid []);
 
 -- archived_segments --
 -- Where the events of archived streams lie.
@@ -125,7 +259,7 @@ WHERE projection_name = %(name)s;
 -- set_status --
 -- Whether it runs, and if not, why.
 UPDATE public.projections
-SET status = %(status)s, cause = %(cause)s::text, failed_event_id = %(event_id)s::uuid
+SET status = %(status)s, cause = %(cause)s::text, failed_event_id = NULL
 WHERE projection_name = %(name)s;
 
 -- behind --
@@ -157,6 +291,14 @@ SET
 -- A table that is gone has no state.
 DELETE FROM public.projections WHERE projection_name = %(name)s;
 
+-- forget_all --
+-- Of a projection nothing is kept: neither the states of its tables nor its certificates.
+WITH certificates AS (
+    DELETE FROM public.projection_certificates AS c WHERE c.projection_name = %(name)s
+)
+DELETE FROM public.projections AS p
+WHERE p.projection_name IN (%(name)s, %(name)s || ':next', %(name)s || ':previous');
+
 -- rename --
 -- A table's state under the name of the place that the table moves to.
 UPDATE public.projections SET projection_name = %(to)s, status = %(status)s
@@ -175,11 +317,11 @@ SELECT pg_advisory_xact_lock(hashtextextended('neolayer projections', 0));
 -- Keep what a replay came to beside what was there; the certificate's number.
 INSERT INTO public.projection_certificates (
     projection_name, as_of_transaction, as_of_position, live_rows, live_digest,
-    replay_rows, replay_digest
+    replay_rows, replay_digest, live_waiting, replay_waiting, discarded
 )
 VALUES (
     %(name)s, %(transaction)s::text::xid8, %(position)s::bigint, %(live_rows)s, %(live_digest)s,
-    %(replay_rows)s, %(replay_digest)s
+    %(replay_rows)s, %(replay_digest)s, %(live_waiting)s, %(replay_waiting)s, %(discarded)s
 )
 RETURNING id, created_at;
 
@@ -188,9 +330,11 @@ RETURNING id, created_at;
 -- the first of them waits; the newest certificate of each. An inline one has none before it.
 SELECT
     p.projection_name, p.mode, p.status, p.last_processed_transaction::text,
-    p.last_processed_position, p.last_processed_timestamp, p.cause, p.failed_event_id,
+    p.last_processed_position, p.last_processed_timestamp, p.cause,
     coalesce(b.events, 0), b.since, c.created_at,
     c.live_rows = c.replay_rows AND c.live_digest = c.replay_digest
+    AND c.live_waiting = 0 AND c.replay_waiting = 0,
+    k.waiting, k.discarded
 FROM public.projections AS p
 LEFT JOIN LATERAL (
     SELECT count(*) AS events, min(w.created_at) AS since
@@ -203,11 +347,20 @@ LEFT JOIN LATERAL (
     ) AS w
 ) AS b ON p.mode = 'async' OR p.projection_name LIKE '%%:%%'
 LEFT JOIN LATERAL (
-    SELECT d.created_at, d.live_rows, d.replay_rows, d.live_digest, d.replay_digest
+    SELECT
+        d.created_at, d.live_rows, d.replay_rows, d.live_digest, d.replay_digest, d.live_waiting,
+        d.replay_waiting
     FROM public.projection_certificates AS d
     WHERE d.projection_name = p.projection_name
     ORDER BY d.id DESC LIMIT 1
 ) AS c ON true
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE o.discarded_at IS NULL) AS waiting,
+        count(*) FILTER (WHERE o.discarded_at IS NOT NULL) AS discarded
+    FROM public.projection_parked_events AS o
+    WHERE o.projection_name = p.projection_name
+) AS k
 ORDER BY p.projection_name;
 
 -- has_table --
@@ -230,6 +383,14 @@ SELECT
             e.tenant_id = %(tenant)s
             AND (e.transaction_id, e.position)
             > (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
+    ),
+    (
+        SELECT k.cause FROM public.projection_parked_events AS k
+        WHERE
+            k.tenant_id = %(tenant)s AND k.projection_name = p.projection_name
+            AND (%(stream)s::uuid IS NULL OR k.aggregate_id = %(stream)s::uuid)
+            AND k.discarded_at IS NULL
+        ORDER BY k.parked_at LIMIT 1
     )
 FROM public.projections AS p WHERE p.projection_name = %(name)s;
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -25,7 +26,7 @@ from neolayer.events.codec import TenantCodec, open_fields, subjects_in
 from neolayer.events.errors import ProjectionFailed, ProjectionNotReady
 from neolayer.events.model import BEGINNING, Place
 from neolayer.events.personal import personal_fields
-from neolayer.events.projections.model import AnyProjection, Key, Mode, Projection, Slot
+from neolayer.events.projections.model import AnyProjection, Key, Mode, Projection, Slot, of_stream
 from neolayer.events.projections.pages import place_of
 from neolayer.events.projections.shape import Shape, keys_json, shape_of, statements, table
 from neolayer.position import Position
@@ -62,11 +63,13 @@ class ReadModels:
         """The row with that key, or None.
 
         Raises NotFoldedYet where it does not reflect `at_least` in time, ProjectionFailed where
-        it stands still, ProjectionNotReady before it has a table.
+        it, or a stream that the row may be made of, stands still, ProjectionNotReady before it has
+        a table.
         """
         if len(key) != len(projection.key):
             raise InvalidInput(f"a key of {projection.name} is {', '.join(projection.key)}")
-        await self._wait(projection, at_least, within)
+        stream = key[0] if projection.keys is of_stream else None
+        await self._wait(projection, at_least, within, stream=stream)
         shape = shape_of(projection)
         query = statements(shape, table(projection, Slot.LIVE), locking=False).read
         params = {"keys": keys_json(shape, [(self.codec.tenant, key)])}
@@ -95,7 +98,7 @@ class ReadModels:
         """How far an asynchronous projection is in reading order: rows reflect every event up to
         there. An inline one reflects all that is committed, wherever this says it is.
         """
-        params = {"name": projection.name, "tenant": self.codec.tenant}
+        params = {"name": projection.name, "tenant": self.codec.tenant, "stream": None}
         row = await self.scope.one(QUERIES.reached, params)
         return BEGINNING if row is None else place_of(row[1], row[2])
 
@@ -121,16 +124,27 @@ class ReadModels:
         return [cast("R", open_fields(row, personal, keys, tenant=tenant)) for row in rows]
 
     async def _wait(
-        self, projection: AnyProjection, at_least: Position | None, within: timedelta
+        self,
+        projection: AnyProjection,
+        at_least: Position | None,
+        within: timedelta,
+        *,
+        stream: UUID | None = None,
     ) -> None:
-        if at_least is None or projection.mode is Mode.INLINE:
+        """Until it reflects `at_least`; of `stream` alone, where only that one counts."""
+        if at_least is None:
             return
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + within.total_seconds(), _POLL_S
-        params = {"name": projection.name, "tenant": self.codec.tenant}
+        params = {"name": projection.name, "tenant": self.codec.tenant, "stream": stream}
         while True:
             row = await self.scope.one(QUERIES.reached, params)
-            if row is not None and row[3]:
+            if row is not None and row[4] is not None:
+                raise ProjectionFailed(
+                    f"a stream stands still in {projection.name}: {row[4]}",
+                    hint=f"neolayer projections parked {projection.name}",
+                )
+            if row is not None and (row[3] or projection.mode is Mode.INLINE):
                 return
             if row is not None and row[0] == "failed":
                 raise ProjectionFailed(

@@ -6,13 +6,15 @@
     switch     in one transaction: the new table goes live, the live one is kept as the previous
     switch back    the same with the previous table, which catches up first
 
-Every step is the owner's, takes its turn under one lock, and ends as a whole or not at all.
+Every step is the owner's, takes its turn under one lock, and ends as a whole or not at all. Streams
+that stand still at an event that cannot be folded (see `folding.py`) are counted on both sides: a
+certificate does not hold while there are any, and a table in which more of them stand still than in
+the live one does not go live.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +25,17 @@ from neolayer.crash_points import crash_point
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.postgres.connections import Connection
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.events.errors import ProjectionNotReady
+from neolayer.errors import Conflict
+from neolayer.events.errors import ProjectionNotReady, UnknownProjection
 from neolayer.events.model import Place
 from neolayer.events.projections import tables
 from neolayer.events.projections.archived import archived_streams, fetch_archived
-from neolayer.events.projections.certificate import Certificate, certify, digest_of
+from neolayer.events.projections.certificate import (
+    Certificate,
+    certify,
+    digest_of,
+    put_aside_of,
+)
 from neolayer.events.projections.differences import Difference, differences
 from neolayer.events.projections.domain import Domain
 from neolayer.events.projections.model import AnyProjection, Mode, Slot
@@ -37,7 +45,9 @@ from neolayer.events.projections.pages import (
     Reach,
     Target,
     apply,
+    apply_in_parts,
     catch_up,
+    is_about_rows,
     place_of,
     read_page,
     require_shape,
@@ -93,7 +103,7 @@ async def ensure(at: Endpoints, domain: Domain) -> list[str]:
 async def _make(
     owner: Connection, at: Endpoints, domain: Domain, projection: AnyProjection
 ) -> None:
-    async with _turn(owner):
+    async with tables.turn(owner):
         if await _state(owner, projection, Slot.LIVE) is not None:
             return  # another program was first
         await tables.create(owner, projection, Slot.LIVE)
@@ -105,9 +115,10 @@ async def _make(
             await owner.execute(QUERIES.hold_appends)
         if inline or archived:
             reach = Reach(settled=not inline, archived=archived)
-            page = await catch_up(owner, Target.of(projection, domain.registry), reach)
+            target = Target.of(projection, domain.registry)
+            page = await catch_up(owner, target, reach)
             if page is not None and not inline:
-                await save(owner, projection.name, page)
+                await save(owner, target, page)
         if archived:
             await owner.execute(QUERIES.drop_archived_events)
 
@@ -127,11 +138,14 @@ async def rebuild(
     """
     projection = domain.projection(name)
     async with tables.owner_connection(at) as owner:
-        async with _turn(owner):
+        async with tables.turn(owner):
             if await _state(owner, projection, Slot.LIVE) is None:
                 raise _not_there(projection, Slot.LIVE)
             await tables.create(owner, projection, Slot.NEXT)
             await _register(owner, projection, Slot.NEXT, "rebuilding")
+            slot = projection.slot_name(Slot.NEXT)
+            await owner.execute(QUERIES.forget_parked, {"name": slot})
+            await owner.execute(QUERIES.carry_discarded, {"name": name, "to": slot})
         target, done = Target.of(projection, domain.registry, Slot.NEXT), 0
         fetched = await fetch_archived(owner, at)
         while looked_at := await _next_page(owner, target, page_events, archived=bool(fetched)):
@@ -147,18 +161,29 @@ async def rebuild(
 
 async def _next_page(owner: Connection, target: Target, limit: int, *, archived: bool) -> int:
     """Up to where the live table is, so that the new one is never ahead of it."""
+    try:
+        return await _page(owner, target, limit, archived=archived, in_parts=False)
+    except Exception as exc:
+        if not is_about_rows(exc):
+            raise
+    return await _page(owner, target, limit, archived=archived, in_parts=True)
+
+
+async def _page(
+    owner: Connection, target: Target, limit: int, *, archived: bool, in_parts: bool
+) -> int:
     projection = target.projection
     async with owner.transaction():
-        live = await _known(owner, projection, Slot.LIVE)
-        mine = await _known(owner, projection, Slot.NEXT)
+        live = await known(owner, projection, Slot.LIVE)
+        mine = await known(owner, projection, Slot.NEXT)
         up_to = live.place if projection.mode is Mode.ASYNC else END
         reach = Reach(mine.place, up_to, archived=archived)
         page = await read_page(owner, target, reach, limit=limit)
         if page is None:
             return 0
         crash_point("projections.before_rebuild_write")
-        await apply(owner, target, page.seen)
-        await save(owner, projection.slot_name(Slot.NEXT), page)
+        await (apply_in_parts if in_parts else apply)(owner, target, page)
+        await save(owner, target, page)
         crash_point("projections.before_rebuild_commit")
     return page.looked_at
 
@@ -184,13 +209,17 @@ async def _compare(
             both = tuple(name for name in new if name in live)
             of_live = await digest_of(owner, projection, Slot.LIVE, both)
             of_next = await digest_of(owner, projection, Slot.NEXT, both)
+            aside = await put_aside_of(owner, projection.slot_name(Slot.LIVE))
+            aside_there = await put_aside_of(owner, projection.slot_name(Slot.NEXT))
             found: tuple[Difference, ...] = ()
             if of_live != of_next and set(projection.key) <= set(both):
                 found = await differences(owner, projection, both, limit=limit)
     finally:
         await owner.set_isolation_level(None)
     async with owner.transaction():
-        certificate = await certify(owner, projection, place, of_live, of_next)
+        certificate = await certify(
+            owner, projection, place, (of_live, aside), (of_next, aside_there)
+        )
     return Comparison(
         certificate,
         found,
@@ -202,13 +231,14 @@ async def _compare(
 async def switch(at: Endpoints, domain: Domain, name: str) -> Place:
     """Let readers see the rebuilt table; the place it reflects. The old one is kept as previous.
 
-    Raises ProjectionNotReady where nothing was rebuilt, ProjectionFailed where the last events
-    cannot be folded: then everything is as it was.
+    Raises ProjectionNotReady where nothing was rebuilt, and where streams stand still in the new
+    table that flow in the live one: then everything is as it was.
     """
     projection = domain.projection(name)
-    async with tables.owner_connection(at) as owner, _turn(owner):
-        await _hold(owner, projection)
+    async with tables.owner_connection(at) as owner, tables.turn(owner):
+        await hold(owner, projection)
         place = await _align(owner, domain, projection, Slot.NEXT)
+        await _require_flowing(owner, projection)
         await tables.drop(owner, projection, Slot.PREVIOUS)
         crash_point("projections.in_switch")
         await _move(owner, projection, Slot.LIVE, Slot.PREVIOUS)
@@ -217,14 +247,25 @@ async def switch(at: Endpoints, domain: Domain, name: str) -> Place:
     return place
 
 
+async def _require_flowing(owner: Connection, projection: AnyProjection) -> None:
+    """Refuse a new table that lacks streams which the live one has. Raises ProjectionNotReady."""
+    names = {"name": projection.slot_name(Slot.NEXT), "other": projection.slot_name(Slot.LIVE)}
+    row = await (await owner.execute(QUERIES.newly_standing, names)).fetchone()
+    if row is not None and row[0]:
+        raise ProjectionNotReady(
+            f"{row[0]} streams stand still in the rebuilt table that flow in the live one",
+            hint=f"neolayer projections parked {names['name']} says why",
+        )
+
+
 async def switch_back(at: Endpoints, domain: Domain, name: str) -> Place:
     """Let readers see the table from before the last switch, caught up; the place it reflects.
 
     What was live is kept as rebuilt, so `switch` goes forward again. Raises as `switch`.
     """
     projection = domain.projection(name)
-    async with tables.owner_connection(at) as owner, _turn(owner):
-        await _hold(owner, projection)
+    async with tables.owner_connection(at) as owner, tables.turn(owner):
+        await hold(owner, projection)
         place = await _align(owner, domain, projection, Slot.PREVIOUS)
         await tables.drop(owner, projection, Slot.NEXT)
         await _move(owner, projection, Slot.LIVE, Slot.NEXT)
@@ -232,26 +273,38 @@ async def switch_back(at: Endpoints, domain: Domain, name: str) -> Place:
     return place
 
 
+async def drop(at: Endpoints, domain: Domain, name: str) -> None:
+    """Forget a read model that no module declares any more: its tables, state and certificates.
+
+    Until then it is one that has not folded what comes, and keeps closed streams from the archive.
+    Raises Conflict where it is declared, UnknownProjection where there is none.
+    """
+    if any(one.name == name for one in domain.projections):
+        raise Conflict(
+            f"{name} is declared in the modules of the settings",
+            hint="take it out of them first: what is declared is made again",
+        )
+    async with tables.owner_connection(at) as owner, tables.turn(owner):
+        row = await (await owner.execute(QUERIES.state, {"name": name})).fetchone()
+        if row is None:
+            raise UnknownProjection(
+                f"there is no read model {name!r}", hint="neolayer projections list"
+            )
+        await tables.drop_all(owner, name)
+
+
 async def resume(at: Endpoints, domain: Domain, name: str) -> None:
-    """Let a projection that failed try again from where it stands. Raises UnknownProjection."""
+    """Let a projection that stopped try again from where it stands. Raises UnknownProjection."""
     projection = domain.projection(name)
     async with tables.owner_connection(at) as owner, owner.transaction():
-        await _known(owner, projection, Slot.LIVE)
+        await known(owner, projection, Slot.LIVE)
         await _set_status(owner, projection, "active")
 
 
 # What these have in common
 
 
-@asynccontextmanager
-async def _turn(owner: Connection) -> AsyncGenerator[None]:
-    """One transaction, and nobody else's work on tables meanwhile."""
-    async with owner.transaction():
-        await owner.execute(QUERIES.take_turns)
-        yield
-
-
-async def _hold(owner: Connection, projection: AnyProjection) -> None:
+async def hold(owner: Connection, projection: AnyProjection) -> None:
     """Keep projector and appends from the live table until the end of the transaction."""
     name = projection.slot_name(Slot.LIVE)
     await owner.execute(QUERIES.hold_state, {"name": name})
@@ -266,8 +319,8 @@ async def _align(owner: Connection, domain: Domain, projection: AnyProjection, s
 
     An asynchronous one is where its checkpoint says. An inline one holds whatever is committed.
     """
-    live = await _known(owner, projection, Slot.LIVE)
-    mine = await _known(owner, projection, slot)
+    live = await known(owner, projection, Slot.LIVE)
+    mine = await known(owner, projection, slot)
     target = Target.of(projection, domain.registry, slot)
     if mine.mark != target.shape.mark and (slot, projection.mode) == (Slot.PREVIOUS, Mode.ASYNC):
         return mine.place  # the program that made it goes on with it from there
@@ -280,7 +333,7 @@ async def _align(owner: Connection, domain: Domain, projection: AnyProjection, s
     await _require_unarchived(owner, projection, reach.after)
     page = await catch_up(owner, target, reach)
     if page is not None:
-        await save(owner, projection.slot_name(slot), page)
+        await save(owner, target, page)
         return page.last
     return max(mine.place, live.place)
 
@@ -318,7 +371,7 @@ async def _state(owner: Connection, projection: AnyProjection, slot: Slot) -> St
     return None if row is None else State(row[0], row[1], place_of(row[2], row[3]), row[4])
 
 
-async def _known(owner: Connection, projection: AnyProjection, slot: Slot) -> State:
+async def known(owner: Connection, projection: AnyProjection, slot: Slot) -> State:
     """The same of a table that must be there. Raises ProjectionNotReady."""
     state = await _state(owner, projection, slot)
     if state is None:
@@ -349,7 +402,7 @@ async def _register(owner: Connection, projection: AnyProjection, slot: Slot, st
 
 
 async def _set_status(owner: Connection, projection: AnyProjection, status: str) -> None:
-    values = {"name": projection.name, "status": status, "cause": None, "event_id": None}
+    values = {"name": projection.name, "status": status, "cause": None}
     await owner.execute(QUERIES.set_status, values)
 
 

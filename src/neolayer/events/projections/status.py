@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
@@ -17,7 +16,8 @@ QUERIES = load_queries(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One table. `lag_events` are those of all types that lie before it, at most 100,000."""
+    """One table. `lag_events` are those of all types that lie before it, at most 100,000; `waiting`
+    streams stand still at an event that cannot be folded, `discarded` events were passed by."""
 
     name: str
     mode: Mode
@@ -27,9 +27,15 @@ class Standing:
     lag_events: int
     lag_seconds: float
     cause: str | None
-    failed_event_id: UUID | None
     certified_at: datetime | None
     certificate_holds: bool | None
+    waiting: int = 0
+    discarded: int = 0
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether all of it does, or some of its streams."""
+        return self.status == "failed" or self.waiting > 0
 
 
 async def standings(at: Endpoints) -> list[Standing]:
@@ -48,9 +54,10 @@ async def standings(at: Endpoints) -> list[Standing]:
             events,
             (now - since).total_seconds() if since else 0.0,
             cause,
-            event_id,
             certified_at,
             holds,
+            waiting,
+            discarded,
         )
         for (
             name,
@@ -60,10 +67,11 @@ async def standings(at: Endpoints) -> list[Standing]:
             index,
             at_,
             cause,
-            event_id,
             events,
             since,
             certified_at,
             holds,
+            waiting,
+            discarded,
         ) in rows
     ]

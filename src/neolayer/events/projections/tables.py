@@ -38,6 +38,14 @@ async def owner_connection(at: Endpoints) -> AsyncGenerator[Connection]:
         yield owner
 
 
+@asynccontextmanager
+async def turn(owner: Connection) -> AsyncGenerator[None]:
+    """One transaction, and nobody else's work on tables meanwhile."""
+    async with owner.transaction():
+        await owner.execute(QUERIES.take_turns)
+        yield
+
+
 async def create(connection: Connection, projection: AnyProjection, slot: Slot) -> None:
     """Make the table of a place, empty; what stood there is dropped."""
     at, shape = table(projection, slot), shape_of(projection)
@@ -95,6 +103,16 @@ async def drop(connection: Connection, projection: AnyProjection, slot: Slot) ->
     await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table(projection, slot)))
     await connection.execute("RESET ROLE")
     await connection.execute(QUERIES.forget, {"name": projection.slot_name(slot)})
+
+
+async def drop_all(connection: Connection, name: str) -> None:
+    """Drop every table of a projection by name, with all that is kept about it."""
+    await connection.execute("SET LOCAL ROLE neolayer_owner")
+    for slot in Slot:
+        at = sql.Identifier(slot.value, name)
+        await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(at))
+    await connection.execute("RESET ROLE")
+    await connection.execute(QUERIES.forget_all, {"name": name})
 
 
 async def exists(connection: Connection, projection: AnyProjection, slot: Slot) -> bool:

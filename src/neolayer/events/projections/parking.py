@@ -1,0 +1,201 @@
+"""What projections have put aside: listed, folded after all, or given up.
+
+An event that a projection cannot fold stands in `public.projection_parked_events`, and with it its
+stream stands still in that read model. `replay` folds the stream on from there, `discard` gives up
+the one event and folds what waits behind it; both go as far as the read model is, a transaction a
+stream. What was discarded counts for nothing in a rebuild either, and certificates say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.postgres.connections import Connection, connect
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import NotFound
+from neolayer.events.projections import tables
+from neolayer.events.projections.domain import Domain
+from neolayer.events.projections.folding import Stream
+from neolayer.events.projections.model import Mode, Slot
+from neolayer.events.projections.pages import (
+    END,
+    PAGE_EVENTS,
+    Page,
+    Target,
+    apply_in_parts,
+    page_of,
+    require_shape,
+)
+from neolayer.events.projections.rebuild import known
+
+QUERIES = load_queries(__name__)
+_FIRST = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedOccurrence:
+    """An event that a projection could not fold; `waiting` later ones of its stream wait behind it.
+    One that was discarded holds up nothing."""
+
+    projection: str
+    tenant: UUID
+    stream_id: UUID
+    version: int
+    event_id: UUID
+    cause: str
+    attempts: int
+    parked_at: datetime
+    discarded_at: datetime | None
+    discarded_by: str | None
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How many streams flow again, and how many still stand."""
+
+    flowing: int
+    standing: int
+
+
+async def parked(
+    at: Endpoints,
+    name: str | None = None,
+    *,
+    tenant: UUID | None = None,
+    stream_id: UUID | None = None,
+    discarded: bool = False,
+    limit: int = 1000,
+) -> list[ParkedOccurrence]:
+    """What stands still, or (`discarded`) what was given up; of one projection, tenant, stream.
+
+    A rebuilt table that is not live yet has a name of its own: `balances:next`.
+    """
+    dsn = at.cluster(Database.EVENT_STORE).dsn(Role.OPERATOR, Database.EVENT_STORE)
+    params = {
+        "name": name,
+        "tenant": tenant,
+        "stream": stream_id,
+        "discarded": discarded,
+        "limit": limit,
+    }
+    async with await connect(dsn, autocommit=True, application_name="projections") as operator:
+        rows = await (await operator.execute(QUERIES.parked, params)).fetchall()
+    return [ParkedOccurrence(*row) for row in rows]
+
+
+async def replay(
+    at: Endpoints,
+    domain: Domain,
+    name: str,
+    *,
+    tenant: UUID | None = None,
+    stream_id: UUID | None = None,
+) -> Replayed:
+    """Fold streams on that stand still, in order; one that fails again stands there again.
+
+    Raises UnknownProjection, ProjectionNotReady.
+    """
+    target, flowing, standing = _target(domain, name), 0, 0
+    async with tables.owner_connection(at) as owner:
+        async for stream in _standing(owner, name, tenant, stream_id):
+            match await _go_on(owner, target, stream, discarding_by=None):
+                case True:
+                    flowing += 1
+                case False:
+                    standing += 1
+                case None:  # somebody else was first
+                    pass
+    return Replayed(flowing, standing)
+
+
+async def discard(
+    at: Endpoints, domain: Domain, name: str, *, tenant: UUID, stream_id: UUID, by: str
+) -> Replayed:
+    """Give up the event that a stream stands still at, and fold what waits behind it.
+
+    Raises NotFound where the stream does not stand still, and as `replay`.
+    """
+    async with tables.owner_connection(at) as owner:
+        stream = tenant, stream_id
+        flows = await _go_on(owner, _target(domain, name), stream, discarding_by=by)
+    if flows is None:
+        raise NotFound(
+            f"stream {stream_id} does not stand still in {name}",
+            hint=f"neolayer projections parked {name}",
+        )
+    return Replayed(int(flows), int(not flows))
+
+
+def _target(domain: Domain, name: str) -> Target:
+    return Target.of(domain.projection(name), domain.registry)
+
+
+async def _standing(
+    owner: Connection, name: str, tenant: UUID | None, stream_id: UUID | None
+) -> AsyncIterator[Stream]:
+    """Every stream that stands still, each once."""
+    after = _FIRST, _FIRST
+    while True:
+        params = {
+            "name": name,
+            "tenant": tenant,
+            "stream": stream_id,
+            "after_tenant": after[0],
+            "after_stream": after[1],
+        }
+        rows = await (await owner.execute(QUERIES.standing_streams, params)).fetchall()
+        if not rows:
+            return
+        for row in rows:
+            after = row[0], row[1]
+            yield after
+
+
+async def _go_on(
+    owner: Connection, target: Target, stream: Stream, *, discarding_by: str | None
+) -> bool | None:
+    """Fold a stream on from where it stands; whether it flows now, None where it did already."""
+    tenant, stream_id = stream
+    at: dict[str, Any] = {"name": target.name, "tenant": tenant, "stream": stream_id}
+    async with tables.turn(owner):
+        if target.projection.mode is Mode.INLINE:
+            await owner.execute(QUERIES.hold_appends)
+        await owner.execute(QUERIES.hold_state, {"name": target.name})
+        state = await known(owner, target.projection, Slot.LIVE)
+        require_shape(target, state.mark)
+        if discarding_by is None:
+            cursor = await owner.execute(QUERIES.take_standing, at)
+        else:
+            cursor = await owner.execute(QUERIES.discard, at | {"by": discarding_by})
+        row = await cursor.fetchone()
+        if row is None:
+            return None
+        version, attempts, parked_at = row
+        up_to = END if target.projection.mode is Mode.INLINE else state.place
+        reach: dict[str, Any] = at | {
+            "types": target.types,
+            "to_transaction": str(up_to.transaction),
+            "to_position": up_to.index,
+            "from_version": version,
+        }
+        while (page := await _page(owner, target, reach)) is not None:
+            await apply_in_parts(owner, target, page)
+            for refusal in page.refusals.by_stream.values():
+                if refusal.version == version:
+                    again = {"version": version, "attempts": attempts + 1, "parked_at": parked_at}
+                    await owner.execute(QUERIES.note_attempts, at | again)
+                return False
+            reach["from_version"] += page.looked_at
+    return True
+
+
+async def _page(owner: Connection, target: Target, reach: dict[str, Any]) -> Page | None:
+    params = reach | {"limit": PAGE_EVENTS}
+    rows = await (await owner.execute(QUERIES.stream_page, params)).fetchall()
+    return await page_of(owner, target, rows)

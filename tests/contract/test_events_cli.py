@@ -116,29 +116,29 @@ def test_what_stands_still_from_the_command_line(
     spoil(module_databases, tenant, stream)
     code, out, err = run("list", "--exit-code")
     assert code == 1 and "1 streams" in out
-    assert "neolayer projections parked totals" in err
-    code, out, _ = run("parked", "totals", "--tenant", identifier, "--json")
+    assert "neolayer projections parked balances" in err
+    code, out, _ = run("parked", "balances", "--tenant", identifier, "--json")
     (one,) = json.loads(out)
     assert (one["stream_id"], one["waiting"]) == (str(stream), 0)
     assert "no Deposited" in one["cause"]
     assert str(stream) in run("parked")[1]
-    assert run("rebuild", "totals")[0] == 1
-    assert "INCOMPLETE" in run("diff", "totals")[2]
-    code, _, err = run("replay", "totals")
+    assert run("rebuild", "balances")[0] == 1
+    assert "INCOMPLETE" in run("diff", "balances")[2]
+    code, _, err = run("replay", "balances")
     assert code == 1 and "0 streams flow again, 1 stand still" in err
     of = ("--tenant", identifier, "--stream", str(stream))
-    code, _, err = run("discard", "totals", *of)
+    code, _, err = run("discard", "balances", *of)
     assert code == 0 and "1 streams flow again" in err
-    code, _, err = run("discard", "totals", *of)
+    code, _, err = run("discard", "balances", *of)
     assert code == 1 and "does not stand still" in err
-    code, out, _ = run("parked", "totals", "--discarded", "--json")
+    code, out, _ = run("parked", "balances", "--discarded", "--json")
     assert json.loads(out)[0]["discarded_by"].startswith("operator:")
-    code, _, err = run("rebuild", "totals")
+    code, _, err = run("rebuild", "balances")
     assert code == 0 and "1 discarded events count for nothing" in err
-    assert run("drop", "totals")[0] == 2
-    code, _, err = run("drop", "totals", "--yes")
+    assert run("drop", "balances")[0] == 2
+    code, _, err = run("drop", "balances", "--yes")
     assert code == 1 and "take it out of them first" in err
-    assert run("discard", "balances", *of)[0] == 0
+    assert run("discard", "totals", *of)[0] == 0
 
 
 def spoil(at: Endpoints, tenant: UUID, stream: UUID) -> None:

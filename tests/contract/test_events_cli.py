@@ -113,6 +113,8 @@ def test_what_stands_still_from_the_command_line(
             (tenant, identifier),
         )
     deposit(module_databases, keyring, 5)
+    run("rebuild", "balances")
+    run("switch", "balances")
     spoil(module_databases, tenant, stream)
     code, out, err = run("list", "--exit-code")
     assert code == 1 and "1 streams" in out

@@ -3277,6 +3277,11 @@ BEGIN
         WHERE p.mode = 'async' AND p.projection_name NOT LIKE '%:%'
             AND (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
             < (closing.transaction_id, closing.position)
+        UNION ALL
+        SELECT 'standing', k.projection_name FROM public.projection_parked_events k
+        WHERE k.tenant_id = asking AND k.aggregate_id = of_stream AND k.discarded_at IS NULL
+            AND k.projection_name NOT LIKE '%:previous'
+        GROUP BY k.projection_name
     ) AS n;
     IF needed IS NOT NULL OR lines_hash IS NULL THEN
         RETURN jsonb_build_object('kept', coalesce(needed, '[]'));
@@ -3594,6 +3599,9 @@ TABLE public.projection_certificates
     COLUMN replay_rows bigint NOT NULL
     COLUMN replay_digest character varying(64) NOT NULL
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN live_waiting bigint NOT NULL DEFAULT 0
+    COLUMN replay_waiting bigint NOT NULL DEFAULT 0
+    COLUMN discarded bigint NOT NULL DEFAULT 0
     CONSTRAINT projection_certificates_pkey PRIMARY KEY (id)
     CREATE INDEX idx_projection_certificates_name ON public.projection_certificates USING btree (projection_name, id DESC)
     OWNER neolayer_owner
@@ -3601,6 +3609,32 @@ TABLE public.projection_certificates
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
     GRANT neolayer_relay=r
+
+TABLE public.projection_parked_events
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN projection_name character varying(255) NOT NULL
+    COLUMN aggregate_id uuid NOT NULL
+    COLUMN event_version integer NOT NULL
+    COLUMN event_id uuid NOT NULL
+    COLUMN cause text NOT NULL
+    COLUMN attempts integer NOT NULL DEFAULT 1
+    COLUMN parked_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN discarded_at timestamp with time zone
+    COLUMN discarded_by character varying(255)
+    CONSTRAINT projection_parked_events_attempts_check CHECK ((attempts > 0))
+    CONSTRAINT projection_parked_events_event_version_check CHECK ((event_version > 0))
+    CONSTRAINT projection_parked_events_pkey PRIMARY KEY (tenant_id, projection_name, aggregate_id, event_version)
+    CONSTRAINT projection_parked_events_projection_fkey FOREIGN KEY (projection_name) REFERENCES public.projections(projection_name) ON UPDATE CASCADE ON DELETE CASCADE
+    CREATE INDEX idx_projection_parked_events_projection ON public.projection_parked_events USING btree (projection_name)
+    CREATE UNIQUE INDEX projection_parked_events_stream ON public.projection_parked_events USING btree (tenant_id, projection_name, aggregate_id) WHERE (discarded_at IS NULL)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+    GRANT neolayer_projector=ar
 
 TABLE public.projections
     COLUMN projection_id uuid NOT NULL DEFAULT gen_random_uuid()

@@ -265,6 +265,65 @@ async def test_E10_who_cannot_give_cannot_take_away(company: Company) -> None:
     assert await company.acting_as(paul).roles.revoke("owner", of=paul)
 
 
+async def test_E10_the_verbs_ask_for_what_taking_away_needs(company: Company) -> None:
+    """Who may not change roles and services does not through the verbs either, and who may takes
+    away no more than they hold: a role's name, a role, a service, its keys."""
+    mona, admin = await _as(company, "mona", "member"), await _as(company, "adam", "admin")
+    strong, weak = await company.services.create("strong"), await company.services.create("weak")
+    await company.roles.create("signers", ["wallets:sign", "chain:read"])
+    await company.roles.create("readers", ["chain:read"])
+    await company.roles.grant("signers", to=Principal.service(strong.id))
+    await company.roles.grant("readers", to=Principal.service(weak.id))
+    keys = {at.id: (await company.services.make_key(at.id)).id for at in (strong, weak)}
+    for attempt, missing in (
+        (mona.roles.delete("readers"), "roles:delete"),
+        (mona.roles.update("readers", []), "roles:update"),
+        (mona.roles.revoke("readers", of=Principal.service(weak.id)), "roles:grant"),
+        (mona.services.disable(weak.id), "services:update"),
+        (mona.services.revoke_key(keys[weak.id]), "services:update"),
+        (mona.services.delete(weak.id), "services:delete"),
+        (admin.roles.delete("signers"), "wallets:sign"),
+        (admin.roles.update("signers", ["chain:read"]), "wallets:sign"),
+        (admin.services.disable(strong.id), "wallets:sign"),
+        (admin.services.revoke_key(keys[strong.id]), "wallets:sign"),
+        (admin.services.delete(strong.id), "wallets:sign"),
+    ):
+        with pytest.raises(EscalationRefused) as refused:
+            await attempt
+        assert refused.value.permission == missing
+    await admin.services.revoke_key(keys[weak.id])
+    await admin.services.disable(weak.id)
+    await admin.services.delete(weak.id)
+    await admin.roles.update("readers", [])
+    await admin.roles.delete("readers")
+
+
+async def test_E10_what_goes_along_is_not_asked_again(company: Company) -> None:
+    """Grants go with their role, their grantee and who granted them, keys with their service; who
+    narrows the role they act by is judged by what they held before."""
+    admin = await _as(company, "adam", "admin")
+    robot, ann = await company.services.create("robot"), await company.user("ann")
+    await company.roles.create("boss", ["chain:read", "roles:update", "roles:delete"])
+    for to in (Principal.user(ann), Principal.service(robot.id)):
+        await admin.roles.grant("member", to=to)
+    await company.roles.grant("boss", to=Principal.user(ann))
+    await admin.services.make_key(robot.id)
+    boss = company.acting_as(Principal.user(ann))
+    assert (await boss.roles.update("boss", ["roles:delete"])).permissions == ("roles:delete",)
+    await boss.roles.delete("boss")
+    assert [grant.role for grant in await company.roles.grants(Principal.user(ann))] == ["member"]
+    await company.scope.one(
+        "UPDATE auth.users SET deleted_at = now(), status = 'inactive' WHERE id = %s RETURNING id",
+        (ann,),
+    )
+    for leaves in (admin.scope.by.user_id, ann):
+        await company.scope.one("DELETE FROM auth.users WHERE id = %s RETURNING id", (leaves,))
+    [grant] = await company.roles.grants(Principal.service(robot.id))
+    assert grant.granted_by is None
+    other = await _as(company, "alan", "admin")
+    await other.services.delete(robot.id)
+
+
 async def test_E10_nobody_comes_in_as_somebody_stronger(company: Company) -> None:
     """By setting their password, address or second factor, or by starting a session for them."""
     olga = await company.user("olga", "owner")

@@ -83,26 +83,12 @@ def field(module_databases: Endpoints, request: pytest.FixtureRequest) -> Iterat
     with psycopg.connect(dsn, autocommit=True) as admin:
         tables = catalogue.tenant_tables(admin)
         if database is Database.CORE:
-            plant_public(admin)
+            seeds.plant_public(admin)
         rows = seeds.plant(admin, tables, [A, B])
         neighbours = [table for table in tables if table.is_partitioned]
         seeds.plant(admin, neighbours, [uuid4() for _ in range(32)])  # each partition has one
         secret = asyncio.run(_read_secret(module_databases, database))
         yield Field(module_databases, database, admin, secret, tables, rows)
-
-
-def plant_public(admin: Session) -> None:
-    """What tenants' rows refer to and no tenant owns."""
-    admin.execute(
-        "INSERT INTO blockchain.networks (id, name, chain_id, network_type)"
-        " VALUES (%s, 'attacked', 4242, 'evm')",
-        (seeds.NETWORK,),
-    )
-    admin.execute(
-        "INSERT INTO auth.permissions (id, name, resource, action)"
-        " VALUES (%s, 'attack:try', 'attack', 'try')",
-        (seeds.PLATFORM_PERMISSION,),
-    )
 
 
 def attacks_on(field: Field, table: Table) -> Iterator[Attempt]:

@@ -375,15 +375,6 @@ ON CONFLICT (tenant_id, service_id, role_id) DO UPDATE
 SET granted_at = clock_timestamp(), granted_by = excluded.granted_by,
     expires_at = excluded.expires_at;
 
--- missing_to_revoke --
--- A permission of a role that the principal of this transaction does not hold itself.
-SELECT p.name
-FROM auth.role_permissions rp
-JOIN auth.permissions p ON p.id = rp.permission_id
-WHERE rp.scope_id = %(scope_id)s AND rp.role_id = %(role_id)s
-    AND auth.actor_lacks(p.resource, p.action, clock_timestamp())
-ORDER BY p.name LIMIT 1;
-
 -- revoke_from_user --
 -- Take a role back; no row where it was not granted.
 DELETE FROM auth.user_roles

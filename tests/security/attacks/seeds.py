@@ -174,6 +174,20 @@ def _of_type(column: Column, tenant: UUID, root: str) -> Any:
             return marker(tenant)
 
 
+def plant_public(admin: Session) -> None:
+    """What tenants' rows refer to and no tenant owns."""
+    admin.execute(
+        "INSERT INTO blockchain.networks (id, name, chain_id, network_type)"
+        " VALUES (%s, 'attacked', 4242, 'evm')",
+        (NETWORK,),
+    )
+    admin.execute(
+        "INSERT INTO auth.permissions (id, name, resource, action)"
+        " VALUES (%s, 'attack:try', 'attack', 'try')",
+        (PLATFORM_PERMISSION,),
+    )
+
+
 def plant(
     admin: Session, tables: list[Table], tenants: list[UUID]
 ) -> dict[str, dict[UUID, dict[str, Any]]]:

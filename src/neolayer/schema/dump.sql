@@ -146,13 +146,26 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION auth.acts_for_platform()
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+RETURN COALESCE((split_part(core.current_principal(), ':'::text, 1) = ANY (ARRAY['operator'::text, 'system'::text])), true)
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION auth.admit_credentials()
  RETURNS trigger
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    PERFORM auth.require_all_of(OLD.tenant_id, OLD.id);
+    IF TG_OP = 'UPDATE' AND NEW.deleted_at IS NULL THEN
+        PERFORM auth.require_over(OLD.tenant_id, OLD.id, ARRAY['users:update']);
+    ELSE
+        PERFORM auth.require_over(OLD.tenant_id, OLD.id, ARRAY['users:delete']);
+    END IF;
     RETURN coalesce(NEW, OLD);
 END
 $function$
@@ -164,21 +177,27 @@ CREATE OR REPLACE FUNCTION auth.admit_grant()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
-    missing text;
+    before jsonb := to_jsonb(OLD);
 BEGIN
-    IF auth.actor_lacks('roles', 'grant', clock_timestamp()) THEN
-        PERFORM auth.refuse_escalation('roles:grant');
+    IF auth.acts_for_platform() THEN
+        RETURN coalesce(NEW, OLD);
     END IF;
-    SELECT p.name INTO missing
-    FROM auth.role_permissions rp
-    JOIN auth.permissions p ON p.id = rp.permission_id
-    WHERE rp.scope_id = NEW.role_scope_id AND rp.role_id = NEW.role_id
-        AND auth.actor_lacks(p.resource, p.action, NEW.expires_at)
-    ORDER BY p.name LIMIT 1;
-    IF missing IS NOT NULL THEN
-        PERFORM auth.refuse_escalation(missing);
+    IF TG_OP = 'DELETE'
+        AND core.current_principal() = TG_ARGV[0] || ':' || (before ->> (TG_ARGV[0] || '_id'))
+    THEN
+        RETURN OLD;
     END IF;
-    RETURN NEW;
+    IF TG_OP <> 'INSERT' AND auth.goes_along(TG_ARGV[0], before, to_jsonb(NEW)) THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    PERFORM auth.require_one_of(ARRAY['roles:grant']);
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM auth.require_all_in(OLD.role_scope_id, OLD.role_id, clock_timestamp());
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        PERFORM auth.require_all_in(NEW.role_scope_id, NEW.role_id, NEW.expires_at);
+    END IF;
+    RETURN coalesce(NEW, OLD);
 END
 $function$
     OWNER neolayer_owner
@@ -188,26 +207,28 @@ CREATE OR REPLACE FUNCTION auth.admit_key()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-DECLARE
-    missing text;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         NEW.permissions := OLD.permissions;
-    ELSE
+    ELSIF TG_OP = 'INSERT' THEN
         NEW.permissions := auth.held_by_service(NEW.tenant_id, NEW.service_id);
     END IF;
-    SELECT p.name INTO missing
-    FROM auth.service_roles g
-    JOIN auth.role_permissions rp ON (rp.scope_id, rp.role_id) = (g.role_scope_id, g.role_id)
-    JOIN auth.permissions p ON p.id = rp.permission_id
-    WHERE g.tenant_id = NEW.tenant_id AND g.service_id = NEW.service_id
-        AND coalesce(g.expires_at, 'infinity') > clock_timestamp()
-        AND auth.actor_lacks(p.resource, p.action, least(g.expires_at, NEW.expires_at))
-    ORDER BY p.name LIMIT 1;
-    IF missing IS NOT NULL THEN
-        PERFORM auth.refuse_escalation(missing);
+    IF auth.acts_for_platform() OR (
+        TG_OP = 'DELETE' AND NOT EXISTS (
+            SELECT FROM auth.service_principals s
+            WHERE (s.tenant_id, s.id) = (OLD.tenant_id, OLD.service_id)
+        )
+    ) THEN
+        RETURN coalesce(NEW, OLD);
     END IF;
-    RETURN NEW;
+    PERFORM auth.require_one_of(ARRAY['services:update']);
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM auth.require_all_of_service(OLD.tenant_id, OLD.service_id, clock_timestamp());
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        PERFORM auth.require_all_of_service(NEW.tenant_id, NEW.service_id, NEW.expires_at);
+    END IF;
+    RETURN coalesce(NEW, OLD);
 END
 $function$
     OWNER neolayer_owner
@@ -215,16 +236,45 @@ $function$
 CREATE OR REPLACE FUNCTION auth.admit_permission()
  RETURNS trigger
  LANGUAGE plpgsql
+ STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 DECLARE
     missing text;
+    role_made_at timestamptz;
 BEGIN
+    IF auth.acts_for_platform() THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    SELECT r.created_at INTO role_made_at FROM auth.roles r
+    WHERE (r.scope_id, r.id) = (
+        coalesce(NEW.tenant_id, OLD.tenant_id), coalesce(NEW.role_id, OLD.role_id)
+    );
+    IF TG_OP = 'DELETE' AND role_made_at IS NULL THEN
+        RETURN OLD;
+    END IF;
+    IF TG_OP <> 'INSERT' OR role_made_at IS DISTINCT FROM transaction_timestamp() THEN
+        PERFORM auth.require_one_of(ARRAY['roles:update']);
+    END IF;
     SELECT p.name INTO missing FROM auth.permissions p
-    WHERE p.id = NEW.permission_id AND auth.actor_lacks(p.resource, p.action, NULL);
+    WHERE (p.id = NEW.permission_id AND auth.actor_lacks(p.resource, p.action, NULL))
+        OR (p.id = OLD.permission_id AND auth.actor_lacks(p.resource, p.action, clock_timestamp()))
+    ORDER BY p.name LIMIT 1;
     IF missing IS NOT NULL THEN
         PERFORM auth.refuse_escalation(missing);
     END IF;
+    RETURN coalesce(NEW, OLD);
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.admit_person()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM auth.require_one_of(ARRAY['users:create']);
     RETURN NEW;
 END
 $function$
@@ -237,10 +287,15 @@ CREATE OR REPLACE FUNCTION auth.admit_proof()
 AS $function$
 BEGIN
     IF TG_OP <> 'INSERT' THEN
-        PERFORM auth.require_all_of(OLD.tenant_id, OLD.user_id);
+        PERFORM auth.require_over(
+            OLD.tenant_id, OLD.user_id,
+            CASE TG_OP
+                WHEN 'DELETE' THEN ARRAY['users:update', 'users:delete'] ELSE ARRAY['users:update']
+            END
+        );
     END IF;
     IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND OLD.user_id <> NEW.user_id) THEN
-        PERFORM auth.require_all_of(NEW.tenant_id, NEW.user_id);
+        PERFORM auth.require_over(NEW.tenant_id, NEW.user_id, ARRAY['users:update']);
     END IF;
     RETURN coalesce(NEW, OLD);
 END
@@ -253,7 +308,7 @@ CREATE OR REPLACE FUNCTION auth.admit_refresh_token()
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    PERFORM auth.require_all_of(s.tenant_id, s.user_id)
+    PERFORM auth.require_over(s.tenant_id, s.user_id, ARRAY['users:update'])
     FROM auth.sessions s
     WHERE (s.tenant_id, s.id) IN (
         (OLD.tenant_id, OLD.session_id), (NEW.tenant_id, NEW.session_id)
@@ -263,11 +318,114 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION auth.admit_role()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF auth.acts_for_platform() OR (
+        TG_OP = 'UPDATE'
+        AND (OLD.tenant_id, OLD.id, OLD.name, OLD.description, OLD.is_system, OLD.created_at)
+        IS NOT DISTINCT FROM
+        (NEW.tenant_id, NEW.id, NEW.name, NEW.description, NEW.is_system, NEW.created_at)
+    ) THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    PERFORM auth.require_one_of(ARRAY[
+        'roles:' || CASE TG_OP WHEN 'INSERT' THEN 'create' ELSE lower(TG_OP) END
+    ]);
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM auth.require_all_in(OLD.scope_id, OLD.id, clock_timestamp());
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.admit_service()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF auth.acts_for_platform() THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    PERFORM auth.require_one_of(ARRAY[
+        'services:' || CASE TG_OP WHEN 'INSERT' THEN 'create' ELSE lower(TG_OP) END
+    ]);
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM auth.require_all_of_service(OLD.tenant_id, OLD.id, clock_timestamp());
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION auth.admit_session()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    ends boolean := TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NEW.revoked_at IS NOT NULL
+        AND to_jsonb(NEW) - '{revoked_at,revoked_reason,version}'::text[]
+        = to_jsonb(OLD) - '{revoked_at,revoked_reason,version}'::text[]);
+BEGIN
+    IF ends THEN
+        PERFORM auth.require_over(
+            OLD.tenant_id, OLD.user_id, ARRAY['sessions:revoke', 'users:update', 'users:delete']
+        );
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        PERFORM auth.require_over(OLD.tenant_id, OLD.user_id, ARRAY['users:update']);
+    END IF;
+    IF TG_OP = 'INSERT' OR OLD.user_id <> NEW.user_id THEN
+        PERFORM auth.require_over(NEW.tenant_id, NEW.user_id, ARRAY['users:update']);
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION auth.covers(held text[], needed_resource text, needed_action text)
  RETURNS boolean
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 RETURN (held && ARRAY[((needed_resource || ':'::text) || needed_action), (needed_resource || ':*'::text), ('*:'::text || needed_action), '*'::text])
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION auth.goes_along(grant_kind text, before jsonb, after jsonb)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF after IS NOT NULL THEN
+        RETURN after = before || '{"granted_by": null}' AND NOT EXISTS (
+            SELECT FROM auth.users u
+            WHERE u.tenant_id = (before ->> 'tenant_id')::uuid
+                AND u.id = (before ->> 'granted_by')::uuid
+        );
+    END IF;
+    RETURN NOT EXISTS (
+        SELECT FROM auth.roles r
+        WHERE r.scope_id = (before ->> 'role_scope_id')::uuid
+            AND r.id = (before ->> 'role_id')::uuid
+    ) OR NOT EXISTS (
+        SELECT FROM auth.users u
+        WHERE grant_kind = 'user' AND u.tenant_id = (before ->> 'tenant_id')::uuid
+            AND u.id = (before ->> 'user_id')::uuid
+        UNION ALL
+        SELECT FROM auth.service_principals s
+        WHERE grant_kind = 'service' AND s.tenant_id = (before ->> 'tenant_id')::uuid
+            AND s.id = (before ->> 'service_id')::uuid
+    );
+END
+$function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
@@ -350,6 +508,28 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION auth.require_all_in(of_scope uuid, of_role uuid, needed_until timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    missing text;
+BEGIN
+    SELECT p.name INTO missing
+    FROM auth.role_permissions rp
+    JOIN auth.permissions p ON p.id = rp.permission_id
+    WHERE rp.scope_id = of_scope AND rp.role_id = of_role
+        AND auth.actor_lacks(p.resource, p.action, needed_until)
+    ORDER BY p.name LIMIT 1;
+    IF missing IS NOT NULL THEN
+        PERFORM auth.refuse_escalation(missing);
+    END IF;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION auth.require_all_of(tenant uuid, person uuid)
  RETURNS void
  LANGUAGE plpgsql
@@ -379,6 +559,21 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION auth.require_all_of_service(of_tenant uuid, of_service uuid, needed_until timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM auth.require_all_in(g.role_scope_id, g.role_id, least(g.expires_at, needed_until))
+    FROM auth.service_roles g
+    WHERE g.tenant_id = of_tenant AND g.service_id = of_service
+        AND coalesce(g.expires_at, 'infinity') > clock_timestamp();
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION auth.require_an_owner(tenant uuid)
  RETURNS void
  LANGUAGE plpgsql
@@ -401,6 +596,46 @@ BEGIN
         RAISE EXCEPTION 'a tenant keeps one owner at least'
             USING ERRCODE = 'restrict_violation', CONSTRAINT = 'last_owner';
     END IF;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION auth.require_one_of(needed text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    each text;
+BEGIN
+    FOREACH each IN ARRAY needed LOOP
+        IF NOT auth.actor_lacks(
+            split_part(each, ':', 1), split_part(each, ':', 2), clock_timestamp()
+        ) THEN
+            RETURN;
+        END IF;
+    END LOOP;
+    PERFORM auth.refuse_escalation(coalesce(needed[1], ''));
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION auth.require_over(of_tenant uuid, person uuid, needed text[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF auth.acts_for_platform() OR core.current_principal() = 'user:' || person
+        OR core.current_principal() LIKE 'anonymous:%'
+    THEN
+        RETURN;
+    END IF;
+    PERFORM auth.require_one_of(needed);
+    PERFORM auth.require_all_of(of_tenant, person);
 END
 $function$
     OWNER neolayer_owner
@@ -1405,7 +1640,7 @@ TABLE auth.api_keys
     CONSTRAINT api_keys_service_fkey FOREIGN KEY (tenant_id, service_id) REFERENCES auth.service_principals(tenant_id, id) ON DELETE CASCADE
     CREATE INDEX idx_api_keys_service ON auth.api_keys USING btree (tenant_id, service_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_key BEFORE INSERT OR UPDATE OF service_id, key_hash, expires_at, permissions ON auth.api_keys FOR EACH ROW EXECUTE FUNCTION auth.admit_key()
+    CREATE TRIGGER admit_key BEFORE INSERT OR DELETE OR UPDATE ON auth.api_keys FOR EACH ROW EXECUTE FUNCTION auth.admit_key()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1549,7 +1784,7 @@ TABLE auth.role_permissions
     CREATE INDEX idx_role_permissions_tenant ON auth.role_permissions USING btree (tenant_id)
     POLICY platform_roles PERMISSIVE r TO neolayer_app, neolayer_owner USING ((tenant_id IS NULL) AND (( SELECT core.current_tenant() AS current_tenant) IS NOT NULL)) CHECK -
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_permission BEFORE INSERT OR UPDATE ON auth.role_permissions FOR EACH ROW EXECUTE FUNCTION auth.admit_permission()
+    CREATE TRIGGER admit_permission BEFORE INSERT OR DELETE OR UPDATE ON auth.role_permissions FOR EACH ROW EXECUTE FUNCTION auth.admit_permission()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1573,6 +1808,7 @@ TABLE auth.roles
     CREATE INDEX idx_roles_tenant ON auth.roles USING btree (tenant_id)
     POLICY platform_roles PERMISSIVE r TO neolayer_app, neolayer_owner USING ((tenant_id IS NULL) AND (( SELECT core.current_tenant() AS current_tenant) IS NOT NULL)) CHECK -
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_role BEFORE INSERT OR DELETE OR UPDATE ON auth.roles FOR EACH ROW EXECUTE FUNCTION auth.admit_role()
     CREATE TRIGGER keep_names_apart BEFORE INSERT OR UPDATE OF name, tenant_id ON auth.roles FOR EACH ROW EXECUTE FUNCTION auth.keep_names_apart()
     CREATE TRIGGER touch BEFORE UPDATE ON auth.roles FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
@@ -1596,6 +1832,7 @@ TABLE auth.service_principals
     CONSTRAINT service_principals_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'disabled'::character varying])::text[])))
     CONSTRAINT service_principals_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_service BEFORE INSERT OR DELETE OR UPDATE ON auth.service_principals FOR EACH ROW EXECUTE FUNCTION auth.admit_service()
     CREATE TRIGGER touch BEFORE UPDATE ON auth.service_principals FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
@@ -1620,7 +1857,7 @@ TABLE auth.service_roles
     CREATE INDEX idx_service_roles_granted_by ON auth.service_roles USING btree (tenant_id, granted_by)
     CREATE INDEX idx_service_roles_role ON auth.service_roles USING btree (role_scope_id, role_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_grant BEFORE INSERT OR UPDATE OF service_id, role_id, role_scope_id, expires_at ON auth.service_roles FOR EACH ROW EXECUTE FUNCTION auth.admit_grant()
+    CREATE TRIGGER admit_grant BEFORE INSERT OR DELETE OR UPDATE ON auth.service_roles FOR EACH ROW EXECUTE FUNCTION auth.admit_grant('service')
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1652,7 +1889,7 @@ TABLE auth.sessions
     CREATE INDEX idx_sessions_expires ON auth.sessions USING btree (expires_at) WHERE (revoked_at IS NULL)
     CREATE INDEX idx_sessions_user ON auth.sessions USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_proof BEFORE INSERT OR DELETE OR UPDATE ON auth.sessions FOR EACH ROW EXECUTE FUNCTION auth.admit_proof()
+    CREATE TRIGGER admit_session BEFORE INSERT OR DELETE OR UPDATE ON auth.sessions FOR EACH ROW EXECUTE FUNCTION auth.admit_session()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1675,7 +1912,7 @@ TABLE auth.user_roles
     CREATE INDEX idx_user_roles_granted_by ON auth.user_roles USING btree (tenant_id, granted_by)
     CREATE INDEX idx_user_roles_role ON auth.user_roles USING btree (role_scope_id, role_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_grant BEFORE INSERT OR UPDATE OF user_id, role_id, role_scope_id, expires_at ON auth.user_roles FOR EACH ROW EXECUTE FUNCTION auth.admit_grant()
+    CREATE TRIGGER admit_grant BEFORE INSERT OR DELETE OR UPDATE ON auth.user_roles FOR EACH ROW EXECUTE FUNCTION auth.admit_grant('user')
     CREATE TRIGGER keep_an_owner AFTER DELETE OR UPDATE ON auth.user_roles FOR EACH ROW WHEN (((old.role_id = '00000000-0000-4000-8000-000000000001'::uuid) AND (old.expires_at IS NULL))) EXECUTE FUNCTION auth.keep_an_owner()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
@@ -1715,6 +1952,7 @@ TABLE auth.users
     CREATE UNIQUE INDEX users_username_unique ON auth.users USING btree (tenant_id, username) WHERE (deleted_at IS NULL)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_credentials BEFORE UPDATE ON auth.users FOR EACH ROW WHEN ((old.* IS DISTINCT FROM new.*)) EXECUTE FUNCTION auth.admit_credentials()
+    CREATE TRIGGER admit_person BEFORE INSERT ON auth.users FOR EACH ROW EXECUTE FUNCTION auth.admit_person()
     CREATE TRIGGER admit_removal BEFORE DELETE ON auth.users FOR EACH ROW EXECUTE FUNCTION auth.admit_credentials()
     CREATE TRIGGER count_added AFTER INSERT ON auth.users REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_removed AFTER DELETE ON auth.users REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')

@@ -12,16 +12,18 @@ import multiprocessing
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import redis
+from clickhouse_connect.driver.asyncclient import AsyncClient
 
-from bench.claims import DIRECT, PGSYNC, PYPGOUTPUT, RAW
+from bench.claims import DIRECT, LINES, PGSYNC, PYPGOUTPUT, RAW
 from bench.harness import Figure, Plan, against_aim, compare, progress, rounds
 from bench.peers import PGSYNC as PGSYNC_REQUIREMENTS
 from bench.peers import peer_python
@@ -69,6 +71,11 @@ _CHECKPOINTS = """CREATE OR REPLACE TABLE relay_checkpoints (sink String, versio
 updated_at DateTime64(6, 'UTC') DEFAULT now64(6))
 ENGINE = ReplacingMergeTree(version) ORDER BY sink"""
 _INSERT_ROWS = 50_000
+_ALL_COLUMNS = (*_COLUMNS, "_version", "_deleted")
+_SELECTED = f"{', '.join(_COLUMNS)}, 1, 0"
+_AMOUNT = _COLUMNS.index("amount")
+Columns = list[tuple[object, ...]]
+P = TypeVar("P")
 
 
 def figures(
@@ -90,14 +97,16 @@ def figures(
     yield compare("relay-null-vs-pypgoutput", samples, "null sink", PYPGOUTPUT)
     yield compare("relay-null-vs-pgsync", samples, "null sink", PGSYNC)
     yield compare("relay-null-vs-raw", samples, "null sink", RAW)
-    lines = source.lines()
+    lines, columns = source.lines(), source.columns()
     asyncio.run(_make_copies(clickhouse, source.begins_at()))
     into_clickhouse = {
         "relay": lambda: _ours(source, _clickhouse_sink(clickhouse, source)),
-        DIRECT: lambda: asyncio.run(_direct(clickhouse, lines)),
+        DIRECT: lambda: asyncio.run(_direct(clickhouse, columns)),
+        LINES: lambda: asyncio.run(_lines(clickhouse, lines)),
     }
     samples = rounds(into_clickhouse, plan.pick(3, 10))
     yield compare("relay-clickhouse-vs-direct", samples, "relay", DIRECT)
+    yield compare("relay-clickhouse-vs-lines", samples, "relay", LINES)
     seconds = plan.pick(5, 30)
     with _valkey(folder) as cache:
         yield against_aim("relay-lag-null", _lags(source, _Null(), seconds), aim=100)
@@ -165,7 +174,7 @@ class _Source:
 
     def lines(self) -> list[bytes]:
         """The rows as an insert into the copy, in parts of one insert's size."""
-        query = f"COPY (SELECT {', '.join(_COLUMNS)}, 1, 0 FROM accounts) TO STDOUT"
+        query = f"COPY (SELECT {_SELECTED} FROM accounts) TO STDOUT"
         with (
             psycopg.connect(self.dsn, options="-c TimeZone=UTC") as connection,
             connection.cursor().copy(query) as copy,  # type: ignore[arg-type]
@@ -173,6 +182,14 @@ class _Source:
             lines = [bytes(line) for line in copy]
         starts = range(0, len(lines), _INSERT_ROWS)
         return [b"".join(lines[start : start + _INSERT_ROWS]) for start in starts]
+
+    def columns(self) -> list[Columns]:
+        """The rows as columns of Python's values, in parts of the same size."""
+        with psycopg.connect(self.dsn) as connection:
+            found = connection.execute(f"SELECT {_SELECTED} FROM accounts")  # type: ignore[arg-type]
+            rows = [(*row[:_AMOUNT], int(row[_AMOUNT]), *row[_AMOUNT + 1 :]) for row in found]
+        starts = range(0, len(rows), _INSERT_ROWS)
+        return [list(zip(*rows[start : start + _INSERT_ROWS], strict=True)) for start in starts]
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -290,23 +307,42 @@ def _pgsync(source: _Source, peer: Process) -> float:
         return peer.run(dsn=source.dsn, slot=slot, rows=source.rows).per_second
 
 
-async def _direct(endpoint: ClickHouseEndpoint, parts: Sequence[bytes]) -> float:
-    """Rows a second of inserting the same lines without a relay."""
+async def _direct(endpoint: ClickHouseEndpoint, parts: Sequence[Columns]) -> float:
+    """Rows a second of inserting the same columns with the driver, without a relay."""
+    return await _inserted(endpoint, parts, _insert_columns)
+
+
+async def _lines(endpoint: ClickHouseEndpoint, parts: Sequence[bytes]) -> float:
+    """Rows a second of inserting what is the server's own text already."""
+    return await _inserted(endpoint, parts, _insert_lines)
+
+
+async def _inserted(
+    endpoint: ClickHouseEndpoint,
+    parts: Sequence[P],
+    insert: Callable[[AsyncClient, P], Awaitable[int]],
+) -> float:
     client = await connect(endpoint)
     await client.command("TRUNCATE TABLE direct")
-    rows = sum(part.count(b"\n") for part in parts)
     started = time.perf_counter()
-    for part in parts:
-        await client.raw_insert(
-            "direct",
-            (*_COLUMNS, "_version", "_deleted"),
-            part,
-            settings={"date_time_input_format": "best_effort", "async_insert": 0},
-            fmt="TabSeparated",
-        )
+    rows = sum([await insert(client, part) for part in parts])
     seconds = time.perf_counter() - started
     await client.close()
     return rows / seconds
+
+
+async def _insert_columns(client: AsyncClient, part: Columns) -> int:
+    settings = {"async_insert": 0}
+    await client.insert(
+        "direct", part, column_names=_ALL_COLUMNS, column_oriented=True, settings=settings
+    )
+    return len(part[0])
+
+
+async def _insert_lines(client: AsyncClient, part: bytes) -> int:
+    settings = {"date_time_input_format": "best_effort", "async_insert": 0}
+    await client.raw_insert("direct", _ALL_COLUMNS, part, settings=settings, fmt="TabSeparated")
+    return part.count(b"\n")
 
 
 def _lags(source: _Source, sink: _Null | _Cache | _Analytics, seconds: int) -> list[float]:

@@ -21,7 +21,7 @@ DEFAULT_DATA_DIR = ".neolayer"
 DEFAULT_FILE = "neolayer.toml"
 PREFIX = "NEOLAYER_"
 # For tests: where `make engines` puts servers, and the point at which a process is to die.
-_NOT_SETTINGS = frozenset({"NEOLAYER_ENGINES", "NEOLAYER_CRASH_AT"})
+_NOT_SETTINGS = frozenset({"NEOLAYER_ENGINES", "NEOLAYER_CRASH_AT", "NEOLAYER_TRACEBACK"})
 
 
 class _Section(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_from_the_first_event_to_the_archive(run: Run) -> None:
     assert (code, "not handled" in err) == (1, True)
     run("subscribe", "feed", "--once")
     code, _, err = run("archive", "--up-to", place)
-    assert (code, err) == (0, "archived 1 streams, 3 events\n")
+    assert (code, err) == (0, "archived 1 stream, 3 events\n")
     code, out, _ = run("read", stream, "--json")
     assert [e["version"] for e in lines(out)] == [1, 2, 3]
 
@@ -90,7 +91,15 @@ def test_from_the_first_event_to_the_archive(run: Run) -> None:
         (("append", "--type", "T", "--category", "c", "--data", "{"), "not JSON"),
         (("append", "--type", "T", "--expected", "-3"), "no version"),
         (("append", "--type", "T"), "is new: say its category"),
-        (("read", "--after", "here"), "not a place"),
+        (("read", "--after", "here"), "no place"),
+        (("append", "--type", "T", "--data", "7"), 'such as {"amount": 5}'),
+        (("read", str(uuid4()), "--type", "Opened"), "--type goes with all events"),
+        (("read", str(uuid4()), "--category", "account"), "--category goes with all events"),
+        (("read", str(uuid4()), "--correlation", str(uuid4())), "--correlation goes with all"),
+        (("read", str(uuid4()), "--after", "1:1"), "--after goes with all events"),
+        (("read", "--from-version", "2"), "--from-version reads one stream"),
+        (("read", "--backwards"), "--backwards reads one stream"),
+        (("subscribe", "feed", "--partitions", "0"), "--partitions: '0' is not from 1 to 1024"),
     ],
 )
 def test_what_is_refused(run: Run, arguments: tuple[str, ...], word: str) -> None:
@@ -98,3 +107,13 @@ def test_what_is_refused(run: Run, arguments: tuple[str, ...], word: str) -> Non
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert word in err
+
+
+def test_data_from_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--data -` reads what is piped in."""
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"amount": 5}'))
+    stream = str(uuid4())
+    new = ("append", stream, "--type", "Deposited", "--category", "account")
+    code, _, err = run(*new, "--data", "-")
+    assert (code, "at version 1" in err) == (0, True), err
+    assert [e["data"] for e in lines(run("read", stream, "--json")[1])] == [{"amount": 5}]

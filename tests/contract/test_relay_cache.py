@@ -26,7 +26,9 @@ from neolayer.engines.endpoints import Endpoints, RedisEndpoint, Role
 from neolayer.engines.engine import Level
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.redis.client import connect as connect_redis
+from neolayer.freshness import Store, position_of
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY, FLOOR_KEY, read_entry, version_text
+from neolayer.relay.sinks.redis import RedisSink
 
 __all__ = ["layer", "relaying"]
 
@@ -191,3 +193,18 @@ async def test_a_cached_answer_is_used_only_where_it_reflects_what_is_asked(
     assert fresh.value is not None and fresh.value.gas_used == 21000
     assert fresh.position is not None and moved.position is not None
     assert fresh.position >= position and moved.position >= fresh.position
+
+
+async def test_a_checkpoint_that_is_none_of_ours(relaying: Endpoints, redis: Redis) -> None:
+    """What a stranger wrote in its place counts as no checkpoint: nobody waits on it or fails, and
+    the sink puts it right and believes no older entry."""
+    kept = await redis.get(CHECKPOINT_KEY)
+    for text in (b"not hex", b"-000000000000001", b"", b"1" * 400):
+        await redis.set(CHECKPOINT_KEY, text)
+        assert await position_of(Store.REDIS, relaying) is None
+    sink = RedisSink(relaying.redis, [])
+    assert await sink.open(7) == 7
+    await sink.close()
+    assert await redis.get(FLOOR_KEY) >= version_text(7).encode()
+    if kept is not None:
+        await redis.set(CHECKPOINT_KEY, kept)

@@ -167,11 +167,11 @@ def test_watching_and_devices(run: Run) -> None:
         (("show", ADDRESS, "--network", "neo-n3-testnet"), "not a Neo N3 address"),
         (("rename", str(uuid4())), "nothing is to change"),
         (("rename", str(uuid4()), "--name", "x"), "no such wallet"),
-        (("list", "--limit", "0"), "limit 0"),
+        (("list", "--limit", "0"), "--limit: '0' is not from"),
         (("list", "--after", "x"), "where a page of this list ended"),
         (("import", "nowhere.json", "--network", "ethereum"), "cannot be read"),
         (("sign", str(uuid4()), "nowhere.json"), "cannot be read"),
-        (("balance", str(uuid4()), "--block", "-1"), "no such wallet"),
+        (("balance", str(uuid4()), "--block", "-1"), "--block: '-1' is not"),
     ],
 )
 def test_D_what_is_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:

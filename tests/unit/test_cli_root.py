@@ -139,7 +139,7 @@ def test_a_stdout_that_takes_nothing(json_too: tuple[str, ...]) -> None:
         (("frobnicate",), "Unknown command", "neolayer --help"),
         (
             ("ingest", "--rpc", "http://x", "--from", "-1", "--network", "ethereum"),
-            "--from -1 is below 0",
+            "--from: '-1' is not from 0 to",
             "",
         ),
         (("demo", "--blocks", "nowhere"), "nowhere: no such file or folder", ""),

@@ -30,6 +30,7 @@ from neolayer.freshness.cache_versions import (
     FLOOR_KEY,
     PUT_WITHIN,
     read_entry,
+    read_version,
     version_of,
     version_text,
 )
@@ -130,7 +131,7 @@ class TransactionCache:
             stored = _decoder.decode(value)
         except msgspec.DecodeError:  # written by another version of this program
             return None, 0
-        return stored, max(version_of(entry), int(checkpoint or b"0", 16))
+        return stored, max(version_of(entry), read_version(checkpoint))
 
     async def _put(self, key: str, version: int, stored: Transaction) -> None:
         if time.monotonic() < self._rests_until:

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 from cyclopts import App, Parameter
 
 from neolayer.cli.output import say, write_json, write_line, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
+from neolayer.cli.values import Id, Instant, Page, whole
 from neolayer.cli.within_tenant import TenantOption, platform_scope, tenant_scope
 from neolayer.enclave import (
     Attestation,
@@ -41,12 +41,13 @@ app.command(collateral)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
 At = Annotated[
-    datetime | None, Parameter(help="The time to judge for, such as 2025-06-20T10:00:00 (UTC).")
+    Instant | None, Parameter(help="The time to judge for, such as 2025-06-20T10:00:00 (UTC).")
 ]
 Enclave = Annotated[str, Parameter(name="--enclave", help="Your name for the enclave.")]
 File = Annotated[Path, Parameter(help="A file.")]
-Id = Annotated[UUID, Parameter(help="Id of the attestation.")]
-Limit = Annotated[int, Parameter(help="How many at most.")]
+AttestationId = Annotated[Id, Parameter(help="Id of the attestation.")]
+Limit = Annotated[Page, Parameter(help="How many at most.")]
+Lifetime = Annotated[int, whole(1, 3600)]
 REFUSED = 1
 _LARGEST = 2 * 1024 * 1024
 
@@ -77,7 +78,7 @@ async def list_attestations(
     tenant: TenantOption,
     enclave: Annotated[str | None, Parameter(help="Only this enclave's.")] = None,
     status: Annotated[Status | None, Parameter(help="Only these.")] = None,
-    after: Annotated[UUID | None, Parameter(help="Begin after this id.")] = None,
+    after: Annotated[Id | None, Parameter(help="Begin after this id.")] = None,
     limit: Limit = 100,
     as_json: AsJson = False,
 ) -> None:
@@ -99,7 +100,9 @@ async def list_attestations(
 
 
 @app.command
-async def show(attestation: Id, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def show(
+    attestation: AttestationId, /, *, tenant: TenantOption, as_json: AsJson = False
+) -> None:
     """Show an attestation and each judgement of it.
 
     Example: neolayer attestations show 6f1c9c1e-... --tenant acme
@@ -136,7 +139,7 @@ async def nonce(
     tenant: TenantOption,
     enclave: Enclave,
     lifetime_s: Annotated[
-        int, Parameter(name="--lifetime", help="Seconds in which it is to be answered.")
+        Lifetime, Parameter(name="--lifetime", help="Seconds in which it is to be answered.")
     ] = 300,
     at: At = None,
     as_json: AsJson = False,
@@ -158,7 +161,7 @@ async def nonce(
 
 @app.command
 async def revoke(
-    attestation: Id,
+    attestation: AttestationId,
     /,
     *,
     tenant: TenantOption,

@@ -28,9 +28,9 @@ from neolayer.cli.output import counted, say, write_json, write_line, write_tabl
 from neolayer.cli.progress import Counting
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
+from neolayer.cli.values import Count, Instant
 from neolayer.cli.within_tenant import tenant_scope
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.errors import InvalidInput
 from neolayer.platform import endpoints
 from neolayer.tenancy.directory import open_directory
 
@@ -53,16 +53,14 @@ async def list_(
     resource_id: Annotated[str | None, Parameter(name="--id", help="Only this thing.")] = None,
     principal: Annotated[str | None, Parameter(help="Only by whom, as operator:ann.")] = None,
     failed: Annotated[bool, Parameter(help="Only what was refused or failed.")] = False,
-    since: Annotated[datetime | None, Parameter(help="Only from then on (UTC).")] = None,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 50,
+    since: Annotated[Instant | None, Parameter(help="Only from then on (UTC).")] = None,
+    limit: Annotated[Count, Parameter(help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show a tenant's entries, the newest first; without --tenant those of no tenant.
 
     Example: neolayer audit list --tenant acme --failed
     """
-    if limit < 1:
-        raise InvalidInput("--limit is at least 1")
     async with AsyncExitStack() as opened:
         reader: Reader = Operator(_endpoints().postgres.dsn(Role.OPERATOR))
         if tenant is not None:
@@ -73,7 +71,7 @@ async def list_(
             resource_id=resource_id,
             principal=principal,
             success=False if failed else None,
-            since=since and (since if since.tzinfo else since.replace(tzinfo=UTC)),
+            since=since,
             limit=limit,
         )
     if as_json:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Annotated
-from uuid import UUID
 
 from cyclopts import App, Parameter
 
 from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
+from neolayer.cli.values import Id, Page
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.enclave import Computations, ComputationStatus
 
@@ -25,8 +25,8 @@ async def list_computations(
     tenant: TenantOption,
     enclave: Annotated[str | None, Parameter(help="Only this enclave's.")] = None,
     status: Annotated[ComputationStatus | None, Parameter(help="Only these.")] = None,
-    after: Annotated[UUID | None, Parameter(help="Begin after this id.")] = None,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 100,
+    after: Annotated[Id | None, Parameter(help="Begin after this id.")] = None,
+    limit: Annotated[Page, Parameter(help="How many at most.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List computations, the newest first.
@@ -56,7 +56,7 @@ async def list_computations(
 
 @app.command
 async def show(
-    computation: Annotated[UUID, Parameter(help="Id of the computation.")],
+    computation: Annotated[Id, Parameter(help="Id of the computation.")],
     /,
     *,
     tenant: TenantOption,

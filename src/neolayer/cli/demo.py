@@ -17,6 +17,7 @@ from neolayer.cli.refusals import told
 from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
 from neolayer.cli.temporary import layer_while
+from neolayer.cli.values import Positive
 from neolayer.engines.embedded.data_directory import DataDirectory
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import SettingsError
@@ -33,7 +34,7 @@ async def demo(
         str | None,
         Parameter(help="The network the blocks are of; unset: ethereum."),
     ] = None,
-    chain_id: Annotated[int | None, Parameter(help="The chain id of a new network.")] = None,
+    chain_id: Annotated[Positive | None, Parameter(help="The chain id of a new network.")] = None,
     json: Annotated[bool, Parameter(help="Print JSON.")] = False,
 ) -> int:
     """Bring the layer up if it is not, let a chain flow through it, show what landed, stop it.

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, cast
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import orjson
 from cyclopts import App, Parameter
 
-from neolayer.cli.output import say, write_json, write_table
+from neolayer.cli.output import counted, say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
+from neolayer.cli.values import Count, Id, Positive, each, shown, whole
 from neolayer.cli.within_tenant import TenantOption, operator
 from neolayer.errors import InvalidInput
 from neolayer.events import (
@@ -40,15 +41,46 @@ app = App(name="events", help="A tenant's events: append, read, subscribe.")
 root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout, a line an event.")]
-StreamId = Annotated[str, Parameter(help="Id of the stream.")]
-Limit = Annotated[int, Parameter(help="How many events at most.")]
+StreamId = Annotated[Id, Parameter(help="Id of the stream.")]
+Limit = Annotated[Count, Parameter(help="How many events at most.")]
 Category = Annotated[str | None, Parameter(help="What the stream is: a new one needs this.")]
-Expected = Annotated[
-    str, Parameter(name="--expected", help="The stream's version before: any, none, exists or N.")
-]
-After = Annotated[str | None, Parameter(help="Start after this place, such as 741:9.")]
 _MOST_TOLD = 20
 _EXPECTED = {"any": ANY, "none": NONE, "exists": EXISTS}
+
+
+def _expected(text: str) -> int:
+    if text in _EXPECTED:
+        return _EXPECTED[text]
+    if not text.isdecimal() or len(text) > 9:
+        raise ValueError(f"{shown(text)} is no version; write any, none, exists or a number")
+    return int(text)
+
+
+def _place(text: str) -> Place:
+    try:
+        return Place.parse(text)
+    except InvalidInput as exc:
+        raise ValueError(f"{shown(text)} is no place; {exc.hint}") from None
+
+
+def _told(version: int) -> str:
+    return next(name for name, one in _EXPECTED.items() if one == version)
+
+
+Expected = Annotated[
+    int,
+    each(_expected),
+    Parameter(
+        name="--expected",
+        help="The stream's version before: any, none, exists or N.",
+        show_default=_told,
+    ),
+]
+Partitions = Annotated[int, whole(1, 1024)]
+Types = Annotated[list[str] | None, Parameter(name="--type", help="All events: of these types.")]
+AtPlace = Annotated[Place, each(_place)]
+After = Annotated[AtPlace | None, Parameter(help="Start after this place, such as 741:9.")]
+Correlation = Annotated[Id | None, Parameter(help="Id of the request it belongs to.")]
 
 
 @asynccontextmanager
@@ -62,38 +94,38 @@ async def _events(tenant: str) -> AsyncGenerator[Events]:
 
 @app.command
 async def append(
-    stream: Annotated[str | None, Parameter(help="Id of the stream; a new one without.")] = None,
+    stream: Annotated[Id | None, Parameter(help="Id of the stream; a new one without.")] = None,
     /,
     *,
     tenant: TenantOption,
     type_: Annotated[str, Parameter(name="--type", help="What happened, such as Deposited.")],
-    data: Annotated[str, Parameter(help="The event's data, a JSON object; - reads stdin.")] = "{}",
+    data: Annotated[
+        str,
+        Parameter(help="Its data, a JSON object; - reads stdin.", allow_leading_hyphen=True),
+    ] = "{}",
     metadata: Annotated[str, Parameter(help="A JSON object beside the data.")] = "{}",
     category: Category = None,
-    expected: Expected = "any",
+    expected: Expected = ANY,
     event_id: Annotated[
-        str | None, Parameter(help="The event's id: the same again is stored once.")
+        Id | None, Parameter(help="The event's id: the same again is stored once.")
     ] = None,
-    correlation: Annotated[str | None, Parameter(help="Id of the request it belongs to.")] = None,
+    correlation: Correlation = None,
     as_json: AsJson = False,
 ) -> None:
     """Store one event at the end of a stream.
 
     Example: neolayer events append --tenant acme --type Opened --category account --data '{}'
     """
-    text = sys.stdin.read() if data == "-" else data
     event = NewEvent(
         type_,
-        _object(text, "--data"),
-        event_id=uuid4() if event_id is None else _id(event_id),
+        _object(sys.stdin.read() if data == "-" else data, "--data"),
+        event_id=event_id or uuid4(),
         metadata=_object(metadata, "--metadata"),
-        correlation_id=None if correlation is None else _id(correlation),
+        correlation_id=correlation,
     )
-    target = uuid4() if stream is None else _id(stream)
+    target = stream or uuid4()
     async with _events(tenant) as events:
-        written = await events.append(
-            target, [event], category=category, expected_version=_expected(expected)
-        )
+        written = await events.append(target, [event], category=category, expected_version=expected)
     if as_json:
         write_json(
             {
@@ -112,15 +144,15 @@ async def append(
 
 @app.command
 async def read(
-    stream: Annotated[str | None, Parameter(help="Id of a stream; all events without.")] = None,
+    stream: Annotated[Id | None, Parameter(help="Id of a stream; all events without.")] = None,
     /,
     *,
     tenant: TenantOption,
-    from_version: Annotated[int | None, Parameter(help="With a stream: from this version.")] = None,
+    from_version: Annotated[Positive | None, Parameter(help="With a stream: from there.")] = None,
     backwards: Annotated[bool, Parameter(help="With a stream: the last one first.")] = False,
-    type_: Annotated[list[str] | None, Parameter(name="--type", help="Of this type.")] = None,
-    category: Annotated[list[str] | None, Parameter(help="Of this category.")] = None,
-    correlation: Annotated[str | None, Parameter(help="Of this request.")] = None,
+    type_: Types = None,
+    category: Annotated[list[str] | None, Parameter(help="Without a stream: of these.")] = None,
+    correlation: Annotated[Id | None, Parameter(help="Without a stream: of this request.")] = None,
     after: After = None,
     limit: Limit = 100,
     as_json: AsJson = False,
@@ -129,22 +161,26 @@ async def read(
 
     Example: neolayer events read --tenant acme --type Deposited --limit 20
     """
+    of_all = {"--type": type_, "--category": category, "--correlation": correlation}
+    of_one = {"--from-version": from_version, "--backwards": backwards}
+    if stream is None:
+        _refuse(of_one, "reads one stream", hint="name the stream's id")
+    else:
+        _refuse({**of_all, "--after": after}, "goes with all events", hint="leave the stream out")
     async with _events(tenant) as events:
         if stream is None:
             found = await events.read_all(
-                after=BEGINNING if after is None else Place.parse(after),
+                after=after or BEGINNING,
                 types=type_,
                 categories=category,
-                correlation_id=None if correlation is None else _id(correlation),
+                correlation_id=correlation,
                 limit=limit,
             )
         elif backwards:
             start = {} if from_version is None else {"from_version": from_version}
-            found = await _first(events.read_backwards(_id(stream), **start), limit)
+            found = await _first(events.read_backwards(stream, **start), limit)
         else:
-            found = await _first(
-                events.read_stream(_id(stream), from_version=from_version or 1), limit
-            )
+            found = await _first(events.read_stream(stream, from_version=from_version or 1), limit)
     if as_json:
         for event in found:
             _write_line(event)
@@ -164,8 +200,8 @@ async def subscribe(
     /,
     *,
     tenant: TenantOption,
-    partitions: Annotated[int, Parameter(help="How many consumers may share it.")] = 4,
-    type_: Annotated[list[str] | None, Parameter(name="--type", help="Of this type only.")] = None,
+    partitions: Annotated[Partitions, Parameter(help="How many consumers may share it.")] = 4,
+    type_: Types = None,
     after: After = None,
     once: Annotated[bool, Parameter(help="Stop when all that is there was written.")] = False,
 ) -> None:
@@ -181,7 +217,7 @@ async def subscribe(
         subscription = await events.subscribe(
             name,
             partitions=partitions,
-            after=BEGINNING if after is None else Place.parse(after),
+            after=after or BEGINNING,
             types=type_,
             poison=Poison.HOLD,
         )
@@ -201,7 +237,7 @@ async def close(
     *,
     tenant: TenantOption,
     reason: Annotated[str, Parameter(help="Why; it stands in the closing event.")],
-    expected: Expected = "exists",
+    expected: Expected = EXISTS,
     as_json: AsJson = False,
 ) -> None:
     """Close a stream: it takes no more events, and can be archived.
@@ -209,9 +245,7 @@ async def close(
     Example: neolayer events close 6f0c... --tenant acme --reason "account closed"
     """
     async with _events(tenant) as events:
-        written = await events.close(
-            _id(stream), {"reason": reason}, expected_version=_expected(expected)
-        )
+        written = await events.close(stream, {"reason": reason}, expected_version=expected)
     if as_json:
         write_json({"stream": stream, "version": written.version})
     else:
@@ -222,8 +256,8 @@ async def close(
 async def archive(
     *,
     tenant: TenantOption,
-    up_to: Annotated[str, Parameter(help="Streams closed at or before this place: 741:9.")],
-    limit: Annotated[int, Parameter(help="How many streams at most.")] = 1000,
+    up_to: Annotated[AtPlace, Parameter(help="Streams closed at or before this place: 741:9.")],
+    limit: Annotated[Count, Parameter(help="How many streams at most.")] = 1000,
     as_json: AsJson = False,
 ) -> int:
     """Move closed streams to the object store; they are read from there as before.
@@ -235,9 +269,7 @@ async def archive(
     """
     segments = SegmentStore(endpoints(invocation().settings).objects)
     async with _events(tenant) as events:
-        archiving = await Archive(events.scope, segments).archive_closed(
-            up_to=Place.parse(up_to), limit=limit
-        )
+        archiving = await Archive(events.scope, segments).archive_closed(up_to=up_to, limit=limit)
     if as_json:
         _write_archiving(archiving)
     else:
@@ -246,7 +278,8 @@ async def archive(
         if len(archiving.kept) > _MOST_TOLD:
             say(f"and {len(archiving.kept) - _MOST_TOLD} more stay; --json names them all")
         done = archiving.done
-        say(f"archived {len(done)} streams, {sum(d.events for d in done)} events")
+        count = sum(one.events for one in done)
+        say(f"archived {counted(len(done), 'stream')}, {counted(count, 'event')}")
     return int(bool(archiving.kept))
 
 
@@ -297,19 +330,11 @@ def _write_line(event: RecordedEvent) -> None:
     )
 
 
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidInput(f"no id: {text[:60]!r}", hint="write a UUID") from None
-
-
-def _expected(text: str) -> int:
-    if text in _EXPECTED:
-        return _EXPECTED[text]
-    if not text.isdecimal() or len(text) > 9:
-        raise InvalidInput(f"no version: {text[:60]!r}", hint="write any, none, exists or a number")
-    return int(text)
+def _refuse(options: Mapping[str, object], why: str, *, hint: str) -> None:
+    """Raises InvalidInput where one is given that would mean nothing."""
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise InvalidInput(f"{given[0]} {why}", hint=hint)
 
 
 def _object(text: str, option: str) -> dict[str, Any]:
@@ -318,5 +343,5 @@ def _object(text: str, option: str) -> dict[str, Any]:
     except orjson.JSONDecodeError as exc:
         raise InvalidInput(f"{option} is not JSON: {exc}") from None
     if not isinstance(value, dict):
-        raise InvalidInput(f"{option} is not a JSON object", hint="write it as {{...}}")
+        raise InvalidInput(f"{option} is not a JSON object", hint='such as {"amount": 5}')
     return cast("dict[str, Any]", value)

@@ -27,6 +27,7 @@ from neolayer.cli.output import say, words, write_json
 from neolayer.cli.refusals import told
 from neolayer.cli.retries import say_retries
 from neolayer.cli.root import app, invocation
+from neolayer.cli.values import Bigint, Positive
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import SettingsError
 from neolayer.freshness import wait_for
@@ -54,17 +55,17 @@ class _Run:
 async def take_in(
     *paths: Path,
     network: Annotated[str, Parameter(help="ethereum, neox, neo-n3 ..., or a new name.")],
-    chain_id: Annotated[int | None, Parameter(help="The chain id of a new network.")] = None,
+    chain_id: Annotated[Positive | None, Parameter(help="The chain id of a new network.")] = None,
     rpc: Annotated[str | None, Parameter(help="A JSON-RPC endpoint in place of files.")] = None,
-    first: Annotated[int | None, Parameter(name="--from", help="First block.")] = None,
-    last: Annotated[int | None, Parameter(name="--to", help="Last block.")] = None,
+    first: Annotated[Bigint | None, Parameter(name="--from", help="First block.")] = None,
+    last: Annotated[Bigint | None, Parameter(name="--to", help="Last block.")] = None,
     follow_head: Annotated[bool, Parameter(name="--follow", help="Stay with the head.")] = False,
     no_verify: Annotated[bool, Parameter(help="Take blocks on trust.")] = False,
     senders: Annotated[
         bool, Parameter(help="Recover every sender from its signature too; about 80 us each.")
     ] = False,
     wait: Annotated[bool, Parameter(help="Return when every store has the rows.")] = False,
-    blocks_per_commit: Annotated[int | None, Parameter(help="Default: by rows.")] = None,
+    blocks_per_commit: Annotated[Positive | None, Parameter(help="Default: by rows.")] = None,
     json: Annotated[bool, Parameter(help="Print JSON.")] = False,
 ) -> int:
     """Take blocks in, verified and committed; safe to run twice.
@@ -78,8 +79,6 @@ async def take_in(
     """
     say_retries()
     _check(paths, rpc, first, last, follow_head)
-    if blocks_per_commit is not None and blocks_per_commit < 1:
-        raise SettingsError(f"--blocks-per-commit {blocks_per_commit} is below 1")
     if senders and no_verify:
         raise SettingsError("--senders verifies and --no-verify does not; give one of them")
     at = endpoints(invocation().settings)
@@ -104,9 +103,6 @@ def _check(
         raise SettingsError("give block files, or --rpc URL", hint="neolayer ingest --help")
     if rpc is None and (first is not None or last is not None or follows):
         raise SettingsError("--from, --to and --follow go with --rpc")
-    for option, number in (("--from", first), ("--to", last)):
-        if number is not None and number < 0:
-            raise SettingsError(f"{option} {number} is below 0")
     if first is not None and last is not None and last < first:
         raise SettingsError(f"--to {last} is below --from {first}")
 

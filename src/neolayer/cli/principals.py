@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
 from cyclopts import Parameter
 
@@ -26,11 +25,3 @@ async def find_principal(scope: Scope, *, user: str | None, service: str | None)
             return await service_named(scope, service)
         case _:
             raise InvalidInput("name one principal", hint="say --user or --service")
-
-
-def id_of(text: str) -> UUID:
-    """The id in a text. Raises InvalidInput."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidInput("no id: write it as the list shows it") from None

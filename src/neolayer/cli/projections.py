@@ -15,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from neolayer.cli.output import say, words, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
+from neolayer.cli.values import Count, Id, whole
 from neolayer.cli.within_tenant import TenantOption, operator
 from neolayer.engines.endpoints import Endpoints
 from neolayer.errors import InvalidInput
@@ -34,9 +35,9 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
 ExitCode = Annotated[
     bool, Parameter(help="Exit with 1 where a read model, or a stream, stands still.")
 ]
-Limit = Annotated[int, Parameter(help="How many differences to show at most.")]
+Limit = Annotated[int, whole(0, 1_000_000), Parameter(help="How many differences to show at most.")]
 OfTenant = Annotated[str | None, Parameter(name="--tenant", help="Of this tenant only.")]
-OfStream = Annotated[str | None, Parameter(name="--stream", help="Of this stream only.")]
+OfStream = Annotated[Id | None, Parameter(name="--stream", help="Of this stream only.")]
 DIFFERENT = 1
 
 
@@ -149,7 +150,7 @@ async def parked(
     *,
     tenant: OfTenant = None,
     discarded: Annotated[bool, Parameter(help="Show what was given up instead.")] = False,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 100,
+    limit: Annotated[Count, Parameter(help="How many at most.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """Show the events that could not be folded, at which their streams stand still, and why.
@@ -181,8 +182,8 @@ async def replay(
 
     Example: neolayer projections replay balances --tenant acme
     """
-    of, only = await _tenant(tenant), None if stream is None else _id(stream)
-    done = await parking.replay(_at(), _domain(), name, tenant=of, stream_id=only)
+    of = await _tenant(tenant)
+    done = await parking.replay(_at(), _domain(), name, tenant=of, stream_id=stream)
     return _replayed(name, done, as_json=as_json)
 
 
@@ -192,7 +193,7 @@ async def discard(
     /,
     *,
     tenant: TenantOption,
-    stream: Annotated[str, Parameter(help="Id of the stream that stands still.")],
+    stream: Annotated[Id, Parameter(help="Id of the stream that stands still.")],
     as_json: AsJson = False,
 ) -> int:
     """Give up the event that a stream stands still at, in rebuilds too, and fold what waits behind.
@@ -204,7 +205,7 @@ async def discard(
     async with open_directory(_at()) as directory:
         of = (await directory.find(tenant)).id
     done = await parking.discard(
-        _at(), _domain(), name, tenant=of, stream_id=_id(stream), by=str(operator())
+        _at(), _domain(), name, tenant=of, stream_id=stream, by=str(operator())
     )
     return _replayed(name, done, as_json=as_json)
 
@@ -223,13 +224,6 @@ async def _tenant(text: str | None) -> UUID | None:
         return None
     async with open_directory(_at()) as directory:
         return (await directory.find(text)).id
-
-
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidInput(f"no id: {text[:60]!r}", hint="write a UUID") from None
 
 
 def _at() -> Endpoints:

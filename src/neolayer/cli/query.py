@@ -12,15 +12,16 @@ from cyclopts import Parameter
 
 from neolayer.cli.output import encode_row, say, write_table
 from neolayer.cli.root import app, invocation
-from neolayer.errors import QueryError, SettingsError
+from neolayer.cli.values import PositionsOf, Seconds, whole
+from neolayer.errors import QueryError
 from neolayer.insight.querying import LONGEST_TIME_LIMIT, PATIENCE, TIME_LIMIT, Answer, Target, ask
 from neolayer.platform import endpoints
-from neolayer.position import Positions
 
 _PATIENCE_S = int(PATIENCE.total_seconds())
 _DEFAULT_S = int(TIME_LIMIT.total_seconds())
 TimeLimit = Annotated[
     int,
+    whole(0, int(LONGEST_TIME_LIMIT.total_seconds())),
     Parameter(
         name="--timeout", help="Seconds until the statement is ended; 0: as long as it takes."
     ),
@@ -36,9 +37,10 @@ async def query(
     tenant: Annotated[str | None, Parameter(help="See what this tenant sees.")] = None,
     time_limit_s: TimeLimit = _DEFAULT_S,
     at_least: Annotated[
-        str | None, Parameter(help="Answer with everything up to this position, or wait for it.")
+        PositionsOf | None,
+        Parameter(help="Answer with everything up to this position, or wait for it."),
     ] = None,
-    wait: Annotated[int, Parameter(help="Seconds to wait for it.")] = _PATIENCE_S,
+    wait: Annotated[Seconds, Parameter(help="Seconds to wait for it.")] = _PATIENCE_S,
     json: Annotated[bool, Parameter(help="Print a JSON array of row objects.")] = False,
 ) -> None:
     """Run one read-only SQL statement on core, events, timeseries or analytics.
@@ -51,15 +53,14 @@ async def query(
 
     Example: neolayer query analytics "SELECT count(), sum(value) FROM transactions" --json
     """
-    time_limit = _time_limit(time_limit_s)
     at = endpoints(invocation().settings)
     async with ask(
         at,
         target,
         sql,
         tenant=tenant,
-        time_limit=time_limit,
-        at_least=None if at_least is None else _positions(at_least),
+        time_limit=timedelta(seconds=time_limit_s),
+        at_least=at_least,
         patience=timedelta(seconds=wait),
     ) as answer:
         if answer.position is not None:
@@ -69,21 +70,6 @@ async def query(
         else:
             rows = [row async for block in answer.blocks for row in block]
             write_table(answer.columns, rows)
-
-
-def _positions(text: str) -> Positions:
-    """Raises SettingsError."""
-    try:
-        return Positions.parse(text)
-    except ValueError as exc:
-        raise SettingsError(f"--at-least: {exc}") from None
-
-
-def _time_limit(seconds: int) -> timedelta:
-    longest = int(LONGEST_TIME_LIMIT.total_seconds())
-    if not 0 <= seconds <= longest:
-        raise SettingsError(f"--timeout {seconds} is not from 0 to {longest}")
-    return timedelta(seconds=seconds)
 
 
 async def _write_json(answer: Answer) -> None:

@@ -11,6 +11,7 @@ from neolayer.catalogue import DataClass
 from neolayer.cli.output import write_json, write_line
 from neolayer.cli.progress import Counting
 from neolayer.cli.root import app, invocation
+from neolayer.cli.values import Seconds
 from neolayer.errors import SettingsError
 from neolayer.freshness import Store, stores_at
 from neolayer.platform import data_classes, endpoints
@@ -27,7 +28,9 @@ async def reconcile(
     repair: Annotated[bool, Parameter(help="Put right what differs.")] = False,
     table: Annotated[str | None, Parameter(help="Only this table: blocks, auth.users.")] = None,
     sink: Annotated[Store | None, Parameter(help="Only this store.")] = None,
-    wait: Annotated[int, Parameter(help="Seconds a store may take to reach the position.")] = 60,
+    wait: Annotated[
+        Seconds, Parameter(help="Seconds a store may take to reach the position.")
+    ] = 60,
     json: Annotated[bool, Parameter(help="Print JSON.")] = False,
 ) -> int:
     """Compare every copy with PostgreSQL, as of a position, and name the rows that differ.

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from neolayer.cli.output import counted, say, words, write_json, write_line, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
+from neolayer.cli.values import Count, Seconds
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import SettingsError
 from neolayer.platform import data_classes, endpoints
@@ -28,7 +29,10 @@ app = App(name="relay", help="Look at the sinks, pause and resume one, replay, r
 root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
-Wait = Annotated[int, Parameter(help="Seconds to wait for the relay; what was asked stays asked.")]
+Wait = Annotated[
+    Seconds, Parameter(help="Seconds to wait for the relay; what was asked stays asked.")
+]
+Limit = Annotated[Count, Parameter(help="How many at most.")]
 FAILED = 1
 STILL = 4
 _LOOK_S: Final = 0.2
@@ -91,7 +95,7 @@ async def resume(sink: str, /, *, as_json: AsJson = False) -> None:
 
 
 @app.command
-async def letters(sink: str, /, *, limit: int = 20, as_json: AsJson = False) -> None:
+async def letters(sink: str, /, *, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Show the changes that a sink refused for ever, and why; oldest first.
 
     Example: neolayer relay letters mongodb --limit 5

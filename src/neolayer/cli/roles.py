@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -10,15 +9,17 @@ from cyclopts import App, Parameter
 from neolayer.cli.output import say, write_json, write_line, write_table
 from neolayer.cli.principals import ServiceOption, UserOption, find_principal
 from neolayer.cli.root import app as root
+from neolayer.cli.values import Zoned
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
-from neolayer.errors import InvalidInput
 from neolayer.identity import Role, Roles
 
 app = App(name="roles", help="Roles of a tenant and who holds them.")
 root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
-Until = Annotated[str | None, Parameter(help="When the grant ends, as 2030-01-31T12:00:00+00:00.")]
+Until = Annotated[
+    Zoned | None, Parameter(help="When the grant ends, as 2030-01-31T12:00:00+00:00.")
+]
 Description = Annotated[str | None, Parameter(help="What the role is for.")]
 Permissions = Annotated[
     str, Parameter(help="What it allows, with commas: wallets:read,documents:* (may be empty).")
@@ -131,12 +132,11 @@ async def grant(
 
     Example: neolayer roles grant signer --user ann@example.com --tenant acme
     """
-    expires_at = _instant(until)
     async with tenant_scope(tenant) as (_, scope):
         to = await find_principal(scope, user=user, service=service)
-        await Roles(scope).grant(role, to=to, expires_at=expires_at)
+        await Roles(scope).grant(role, to=to, expires_at=until)
     if as_json:
-        write_json({"role": role, "principal": str(to), "expires_at": expires_at})
+        write_json({"role": role, "principal": str(to), "expires_at": until})
     else:
         say(f"granted {role} to {to}")
 
@@ -202,16 +202,6 @@ async def explain(
 
 def _names(permissions: str) -> list[str]:
     return [name for name in (part.strip() for part in permissions.split(",")) if name]
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"no instant: {text!r}", hint="write 2030-01-31T12:00:00Z") from None
-    return instant
 
 
 def _answer(role: Role, *, as_json: bool, word: str) -> None:

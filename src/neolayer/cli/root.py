@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import sys
+import traceback
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,7 +19,7 @@ from typing import Annotated, Any, cast
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from neolayer import __version__
-from neolayer.errors import NeolayerError, visible
+from neolayer.errors import InvalidInput, NeolayerError, visible
 from neolayer.settings import DEFAULT_DATA_DIR, Settings, forget_libpq_variables, load_settings
 from neolayer.telemetry import mask
 
@@ -57,6 +60,8 @@ COMMANDS = {
 }
 # What a write to stdout can meet beside a reader that has gone.
 _STDOUT_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+_LONG_WORD = re.compile(r"\S{300,}")
+_TRACEBACK, _DEFECT = "NEOLAYER_TRACEBACK", 70
 _EVERYWHERE = Group("For every command", sort_key=100)
 
 
@@ -91,11 +96,21 @@ def _dispatch(
     settings = load_settings(config, data_dir=data_dir)
     default = Path(DEFAULT_DATA_DIR).absolute()
     _invocation.set(Invocation(settings, config, chosen=settings.data_dir != default))
+    _refuse_unwritable(tokens)
     command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     result = command(*bound.args, **bound.kwargs)
     if asyncio.iscoroutine(result):
         return asyncio.run(cast("Any", result))
     return result
+
+
+def _refuse_unwritable(tokens: Sequence[str]) -> None:
+    """No engine holds the character NUL. Raises InvalidInput."""
+    for before, token in zip(("", *tokens), tokens, strict=False):
+        if "\0" in token:
+            option = next((one for one in (token, before) if one.startswith("--")), "")
+            name = option.partition("=")[0] if len(option) > 2 else "an argument"
+            raise InvalidInput(f"{name}: the character NUL cannot be stored")
 
 
 app.meta.group_parameters = _EVERYWHERE
@@ -113,7 +128,7 @@ def run(arguments: list[str]) -> int:
         )
         sys.stdout.flush()
     except CycloptsError as exc:
-        return fail(f"{exc}", hint=_where_to_look(exc), code=2)
+        return fail(_sentence(exc), hint=_where_to_look(exc), code=2)
     except NeolayerError as exc:
         return fail(exc.message, hint=exc.hint, code=exc.exit_code)
     except KeyboardInterrupt as exc:
@@ -126,10 +141,12 @@ def run(arguments: list[str]) -> int:
         return fail(f"'{visible(exc.object[:80])}' cannot be written as {exc.encoding}", code=2)
     except OSError as exc:
         if exc.filename is None and exc.errno not in _STDOUT_FAILED:
-            raise
+            return unforeseen(exc)
         if exc.filename is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be written goes there
         return fail(f"{exc.filename or 'stdout'}: {exc.strerror}", code=1)
+    except Exception as exc:  # nobody at a terminal is helped by a traceback
+        return unforeseen(exc)
     return result if isinstance(result, int) else 0
 
 
@@ -138,6 +155,31 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+
+
+def _sentence(exc: CycloptsError) -> str:
+    """What cyclopts says, with the parameter's name, also where it has no option."""
+    said, argument = f"{exc}", exc.argument
+    if argument is None:
+        return said
+    name = argument.names[0] if argument.names else argument.name
+    return said if name.lstrip("-").lower() in said.lower() else f"{name}: {said}"
+
+
+def unforeseen(exc: Exception) -> int:
+    """What no room translated: an engine's refusal in its own words, else a defect of ours."""
+    if os.environ.get(_TRACEBACK):
+        traceback.print_exception(exc)
+    said = next((line for line in str(exc).splitlines() if line.strip()), "")
+    if type(exc).__module__.partition(".")[0] == "psycopg":
+        return fail(f"PostgreSQL: {said}", code=1)
+    frame = traceback.extract_tb(exc.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    return fail(
+        f"a defect of neolayer: {type(exc).__name__}: {said} ({place})",
+        hint=f"{_TRACEBACK}=1 shows where it comes from; please report it",
+        code=_DEFECT,
+    )
 
 
 def _where_to_look(exc: CycloptsError) -> str:
@@ -149,10 +191,15 @@ def _where_to_look(exc: CycloptsError) -> str:
 
 def fail(message: str, *, code: int, hint: str | None = None) -> int:
     """Say why on stderr, secrets masked, and give the exit code back."""
-    print(f"error: {mask(message)}", file=sys.stderr)
+    print(f"error: {_cut(mask(message))}", file=sys.stderr)
     if hint:
-        print(f"hint: {mask(hint)}", file=sys.stderr)
+        print(f"hint: {_cut(mask(hint))}", file=sys.stderr)
     return code
+
+
+def _cut(text: str) -> str:
+    """The text with words of any length cut to one that can be read."""
+    return _LONG_WORD.sub(lambda word: f"{word[0][:60]}...", text)
 
 
 def _register(arguments: list[str]) -> None:

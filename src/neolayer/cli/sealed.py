@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from cyclopts import App, Parameter
 
 from neolayer.cli.attestations import given
 from neolayer.cli.output import say, write_json, write_line, write_table
 from neolayer.cli.root import app as root
+from neolayer.cli.values import Id, Instant, Page, whole
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.enclave import SealedData, SealedDataStore, Upgrade
 
@@ -19,8 +18,9 @@ app = App(name="sealed", help="Sealed data: what is there, and who may open it."
 root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
-Limit = Annotated[int, Parameter(help="How many at most.")]
+Limit = Annotated[Page, Parameter(help="How many at most.")]
 After = Annotated[str | None, Parameter(help="Begin after this name.")]
+Unsigned16 = Annotated[int, whole(0, 65_535)]
 MAY_NOT = 1
 
 
@@ -58,12 +58,12 @@ async def list_sealed(
 
 @app.command
 async def may_open(
-    attestation: Annotated[UUID, Parameter(help="Id of the enclave's attestation.")],
+    attestation: Annotated[Id, Parameter(help="Id of the enclave's attestation.")],
     name: Annotated[str, Parameter(help="Name of the sealed data.")],
     /,
     *,
     tenant: TenantOption,
-    at: Annotated[datetime | None, Parameter(help="At this time (UTC); default: now.")] = None,
+    at: Annotated[Instant | None, Parameter(help="At this time (UTC); default: now.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Say whether an attested enclave may open it; exits with 1 where it may not.
@@ -87,8 +87,8 @@ async def stranded(
     tenant: TenantOption,
     mr_enclave: Annotated[str, Parameter(help="Measurement of the next build.")],
     mr_signer: Annotated[str, Parameter(help="Its signer.")],
-    product: Annotated[int, Parameter(help="Its product id.")] = 0,
-    svn: Annotated[int, Parameter(help="Its security version.")] = 0,
+    product: Annotated[Unsigned16, Parameter(help="Its product id.")] = 0,
+    svn: Annotated[Unsigned16, Parameter(help="Its security version.")] = 0,
     after: After = None,
     limit: Limit = 100,
     as_json: AsJson = False,

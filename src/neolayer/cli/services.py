@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from neolayer.cli.output import say, write_json, write_table
-from neolayer.cli.principals import id_of
 from neolayer.cli.root import app as root
+from neolayer.cli.values import Id, number, whole
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.identity import AccessCache, Key, Service, Services
 
@@ -18,9 +18,10 @@ root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
 Description = Annotated[str | None, Parameter(help="What the service does.")]
-Days = Annotated[int, Parameter(help="How long the key lives.")]
+Days = Annotated[int, whole(1, 366), Parameter(help="How long the key lives.")]
 Overlap = Annotated[
     float | None,
+    number(0, 366 * 24),
     Parameter(name="--rotate-hours", help="End the other keys after so many hours (0: now)."),
 ]
 
@@ -100,13 +101,13 @@ async def key(
 
 
 @app.command
-async def revoke_key(key_id: str, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def revoke_key(key_id: Id, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """End one key by its id, everywhere within a second.
 
     Example: neolayer services revoke-key 7d9f... --tenant acme
     """
     async with tenant_scope(tenant) as (core, scope):
-        await Services(scope, AccessCache(core)).revoke_key(id_of(key_id))
+        await Services(scope, AccessCache(core)).revoke_key(key_id)
     if as_json:
         write_json({"id": key_id, "revoked": True})
     else:

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from neolayer.cli.output import say, write_json, write_table
-from neolayer.cli.principals import UserOption, id_of
+from neolayer.cli.output import counted, say, write_json, write_table
+from neolayer.cli.principals import UserOption
 from neolayer.cli.root import app as root
+from neolayer.cli.values import Id, Page
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.errors import InvalidInput
 from neolayer.identity import AccessCache, Session, Sessions, person_named
@@ -17,7 +18,7 @@ app = App(name="sessions", help="Who is logged in, and ending it.")
 root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
-Limit = Annotated[int, Parameter(help="How many to show at most, up to 1000.")]
+Limit = Annotated[Page, Parameter(help="How many to show at most, up to 1000.")]
 
 
 @app.command(name="list")
@@ -45,12 +46,12 @@ async def show(
 
 @app.command
 async def revoke(
-    session: str | None = None,
+    session: Id | None = None,
     /,
     *,
     tenant: TenantOption,
     user: UserOption = None,
-    but: Annotated[str | None, Parameter(help="With --user: the one session that stays.")] = None,
+    but: Annotated[Id | None, Parameter(help="With --user: the one session that stays.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """End one session by its id, or all of a user, everywhere within a second.
@@ -63,14 +64,13 @@ async def revoke(
         sessions = Sessions(scope, AccessCache(core))
         ended = 1
         if session is not None:
-            await sessions.revoke(id_of(session), reason="operator")
+            await sessions.revoke(session, reason="operator")
         elif user is not None and (user_id := (await person_named(scope, user)).user_id):
-            kept = None if but is None else id_of(but)
-            ended = await sessions.revoke_all(user_id, but=kept, reason="operator")
+            ended = await sessions.revoke_all(user_id, but=but, reason="operator")
     if as_json:
         write_json({"ended": ended})
     else:
-        say(f"ended {ended} session{'' if ended == 1 else 's'}")
+        say(f"ended {counted(ended, 'session')}")
 
 
 def _session(session: Session) -> dict[str, object]:

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
+from neolayer.cli.values import Count
 from neolayer.cli.within_tenant import platform_scope
 from neolayer.errors import InvalidInput, visible
 from neolayer.platform import endpoints
@@ -51,15 +52,13 @@ async def list_tenants(
     tier: Annotated[Tier | None, Parameter(help="Only tenants of this tier.")] = None,
     deleted: Annotated[bool, Parameter(help="Deleted tenants too.")] = False,
     after: Annotated[str, Parameter(help="Begin after this identifier.")] = "",
-    limit: Annotated[int, Parameter(help="So many at most.")] = PAGE,
+    limit: Annotated[Count, Parameter(help="So many at most.")] = PAGE,
     as_json: AsJson = False,
 ) -> None:
     """List tenants by identifier.
 
     Example: neolayer tenants list --tier pro --json
     """
-    if limit < 1:
-        raise InvalidInput(f"--limit {limit} is not a number of tenants")
     async with open_directory(endpoints(invocation().settings)) as directory:
         found = await directory.list(tier=tier, deleted=deleted, after=after, limit=limit)
     if as_json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,8 +15,8 @@ from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.cli.secret_input import read_secret
+from neolayer.cli.values import Page, Zoned
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
-from neolayer.errors import InvalidInput
 from neolayer.identity import PasswordHasher, Status, User, Users
 from neolayer.platform import keyring
 
@@ -33,7 +32,7 @@ Username = Annotated[str, Parameter(help="User name: a-z and digits, with single
 PasswordFile = Annotated[
     Path | None, Parameter(help="File with the password, instead of a prompt or a pipe.")
 ]
-Until = Annotated[str | None, Parameter(help="When a lock ends, as 2030-01-31T12:00:00+00:00.")]
+Until = Annotated[Zoned | None, Parameter(help="When a lock ends, as 2030-01-31T12:00:00+00:00.")]
 
 
 @app.command
@@ -60,7 +59,7 @@ async def show_all(
     *,
     tenant: TenantOption,
     after: Annotated[str, Parameter(help="Begin after this user name.")] = "",
-    limit: Annotated[int, Parameter(help="At most so many.")] = 100,
+    limit: Annotated[Page, Parameter(help="At most so many.")] = 100,
     status: Annotated[Status | None, Parameter(help="Only those of this status.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -129,9 +128,8 @@ async def set_status(
 
     Example: neolayer users status ann locked --until 2030-01-31T12:00:00+00:00 --tenant acme
     """
-    end = _instant(until)
     async with _users(tenant) as users:
-        user = await users.set_status((await _find(users, name)).id, status=status, until=end)
+        user = await users.set_status((await _find(users, name)).id, status=status, until=until)
     _answer(user, as_json=as_json)
 
 
@@ -262,15 +260,6 @@ def _id(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput("not an instant", hint="2030-01-31T12:00:00+00:00") from None
 
 
 def _answer(user: User, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.cli.secret_input import read_secret
+from neolayer.cli.values import Bigint, Page
 from neolayer.cli.wallet_documents import document, fields, new_private_file
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.errors import InvalidInput
@@ -176,7 +177,7 @@ async def list_(
     *,
     tenant: TenantOption,
     network: Annotated[str | None, Parameter(help="Only wallets of this network.")] = None,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 100,
+    limit: Annotated[Page, Parameter(help="How many at most.")] = 100,
     after: After = None,
     as_json: AsJson = False,
 ) -> None:
@@ -272,7 +273,7 @@ async def transactions(
     *,
     tenant: TenantOption,
     network: SomeNetwork = None,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 50,
+    limit: Annotated[Page, Parameter(help="How many at most.")] = 50,
     after: After = None,
     as_json: AsJson = False,
 ) -> None:
@@ -313,7 +314,7 @@ async def balance(
     *,
     tenant: TenantOption,
     network: SomeNetwork = None,
-    block: Annotated[int | None, Parameter(help="Up to this block (default: the head).")] = None,
+    block: Annotated[Bigint | None, Parameter(help="Up to this block (default: the head).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add up what the stored transactions moved; blocks that are missing are told.

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
+from neolayer.cli.values import LARGEST, number, whole
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.platform import keyring
 from neolayer.webhooks import NewWebhook, Webhooks
@@ -26,10 +27,14 @@ Types = Annotated[
     list[str] | None,
     Parameter(name="--event", help="wallet.created, wallet.* or *; repeat it for several."),
 ]
-Overlap = Annotated[float, Parameter(help="Hours in which the old secret signs too (0: none).")]
+Overlap = Annotated[
+    float, number(0, 30 * 24), Parameter(help="Hours in which the old secret signs too (0: none).")
+]
 Status = Annotated[str | None, Parameter(help="Only pending, delivered or parked ones.")]
 Numbers = Annotated[
-    list[int] | None, Parameter(name="--number", help="These instead of what is parked.")
+    list[int] | None,
+    whole(1, LARGEST),
+    Parameter(name="--number", help="These instead of what is parked."),
 ]
 
 
@@ -92,7 +97,7 @@ async def rotate(
 
     Example: neolayer webhooks rotate billing --tenant acme --overlap-hours 48
     """
-    overlap = timedelta(hours=min(max(overlap_hours, -1.0), 100_000.0))
+    overlap = timedelta(hours=overlap_hours)
     async with _webhooks(tenant) as webhooks:
         made = await webhooks.rotate((await webhooks.get(name)).id, overlap=overlap)
     _tell(made, name, as_json=as_json)

@@ -6,6 +6,7 @@ have one reading order besides: see `Place`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,6 +28,10 @@ LONGEST_NAME = 255
 NO_JSON: Mapping[str, Any] = {}
 
 
+_PLACE = re.compile(r"([0-9]{1,19}):([0-9]{1,19})")
+_LARGEST: Final = 2**63 - 1
+
+
 class Place(msgspec.Struct, frozen=True, order=True):
     """Where an event stands in the order in which all events are read.
 
@@ -43,12 +48,12 @@ class Place(msgspec.Struct, frozen=True, order=True):
     @classmethod
     def parse(cls, text: str) -> Place:
         """What `str` wrote. Raises InvalidInput."""
-        transaction, colon, index = text.partition(":")
-        if not colon or not (transaction.isdecimal() and index.isdecimal()):
+        found = _PLACE.fullmatch(text)
+        if found is None or int(found[1]) > _LARGEST or int(found[2]) > _LARGEST:
             raise InvalidInput(
-                f"not a place: {text!r}", hint="write transaction:index, as in 741:9"
+                f"not a place: {text[:60]!r}", hint="write transaction:index, as in 741:9"
             )
-        return cls(int(transaction), int(index))
+        return cls(int(found[1]), int(found[2]))
 
 
 BEGINNING: Final = Place(0, 0)

@@ -11,6 +11,7 @@ that took longer than `PUT_WITHIN` does not put.
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Final
 
@@ -20,6 +21,7 @@ TOMBSTONE_TTL: Final = timedelta(seconds=60)
 PUT_WITHIN: Final = timedelta(seconds=30)
 
 _DIGITS = 16
+_VERSION = re.compile(rb"[0-9a-f]{16}")
 
 
 def version_text(version: int) -> str:
@@ -37,8 +39,14 @@ def read_entry(entry: bytes | None, floor: bytes | None) -> bytes | None:
 
 
 def version_of(entry: bytes) -> int:
-    """The version of an entry or a tombstone."""
-    return int(entry[:_DIGITS], 16)
+    """The version of an entry or a tombstone; 0 where it is none of ours."""
+    return read_version(entry[:_DIGITS])
+
+
+def read_version(stored: bytes | str | None) -> int:
+    """The version in a text that `version_text` wrote; 0 for none, and for what others wrote."""
+    text = stored.encode() if isinstance(stored, str) else stored or b""
+    return int(text, 16) if _VERSION.fullmatch(text) else 0
 
 
 def is_tombstone(entry: bytes) -> bool:

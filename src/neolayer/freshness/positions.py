@@ -23,7 +23,7 @@ from neolayer.engines.elasticsearch import checkpoint as elasticsearch
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
 from neolayer.errors import NeolayerError, NotSupported
-from neolayer.freshness.cache_versions import CHECKPOINT_KEY
+from neolayer.freshness.cache_versions import CHECKPOINT_KEY, read_version
 from neolayer.position import Position, Positions
 
 T = TypeVar("T")
@@ -158,7 +158,8 @@ async def _redis_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[R
             stored = await client.get(key)
         except RedisError as exc:
             raise redis.explain(exc, endpoints.redis) from exc
-        return Position.from_version(int(stored, 16), database) if stored else None
+        version = read_version(stored)
+        return Position.from_version(version, database) if version else None
 
     try:
         yield read

@@ -22,7 +22,13 @@ from neolayer.engines.endpoints import RedisEndpoint
 from neolayer.engines.redis.client import connect, explain
 from neolayer.engines.redis.scripts import Script, load_script
 from neolayer.errors import RelayError
-from neolayer.freshness.cache_versions import CHECKPOINT_KEY, FLOOR_KEY, TOMBSTONE_TTL, version_text
+from neolayer.freshness.cache_versions import (
+    CHECKPOINT_KEY,
+    FLOOR_KEY,
+    TOMBSTONE_TTL,
+    read_version,
+    version_text,
+)
 from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, Truncation
 from neolayer.relay.sinks.sink import Rejected, Snapshot
 
@@ -59,8 +65,8 @@ class RedisSink:
             stored = await self._client.get(CHECKPOINT_KEY)
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
-        checkpoint = int(stored, 16) if stored else 0
-        self._left = version_text(checkpoint) if stored else ""
+        checkpoint = read_version(stored)
+        self._left = version_text(checkpoint) if checkpoint else ""
         if checkpoint < confirmed:
             await self._raise_floor(confirmed)
         return max(checkpoint, confirmed)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from tests.fixtures.bank import (
     BALANCES,
@@ -26,9 +27,10 @@ from neolayer.events.errors import ProjectionFailed
 from neolayer.events.model import NewEvent, StreamAppend
 from neolayer.events.projections import Occurrence
 from neolayer.events.projections.reading import NotFoldedYet
-from neolayer.events.projections.rebuild import resume
+from neolayer.events.projections.rebuild import rebuild, resume, switch, switch_back
 from neolayer.events.projections.status import Standing, standings
 from neolayer.events.rooms import TenantRooms
+from neolayer.tenancy import Principal
 
 
 async def open_account(acme: TenantRooms, *amounts: int, owner: str = "Ann") -> UUID:
@@ -164,3 +166,36 @@ async def test_events_of_a_running_transaction_are_not_passed_by(the_bank: Bank)
         assert await acme.read_models.get(TOTALS, "all") is None  # not before the older one ends
     await the_bank.project()
     assert await acme.read_models.get(TOTALS, "all") == Total("all", 2, 8)
+
+
+async def test_G_an_application_sees_no_cause_of_a_projection(the_bank: Bank) -> None:
+    """It may quote any tenant's data: neither that, nor anybody's event, nor a certificate over all
+    tenants is read with the application's role, in a context or without one."""
+    acme = await the_bank.tenant()
+    everybody = acme.events.scope.core.platform(by=Principal.operator("tests"))
+    for scope in (acme.events.scope, everybody):
+        for query in (
+            "SELECT cause FROM public.projections",
+            "SELECT last_processed_event_id FROM public.projections",
+            "SELECT last_processed_timestamp FROM public.projections",
+            "SELECT checkpoint_data FROM public.projections",
+            "SELECT live_digest FROM public.projection_certificates",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await scope.fetch(query)
+
+
+async def test_a_cause_goes_with_the_failure(the_bank: Bank) -> None:
+    """A table that failed is switched away: as the previous one, and live again, it is silent."""
+    name = "switched_away"
+    bank = await the_bank.with_domain(replace(BALANCES, name=name))
+    await rebuild(bank.endpoints, bank.domain, name)
+    await bank.rows(
+        "UPDATE public.projections SET status = 'failed', cause = 'secret'"
+        " WHERE projection_name = %s",
+        name,
+    )
+    await switch(bank.endpoints, bank.domain, name)
+    assert (await standing(bank, f"{name}:previous")).cause is None
+    await switch_back(bank.endpoints, bank.domain, name)
+    assert (await standing(bank, name)).cause is None

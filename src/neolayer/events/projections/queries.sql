@@ -259,7 +259,7 @@ WHERE projection_name = %(name)s;
 -- set_status --
 -- Whether it runs, and if not, why.
 UPDATE public.projections
-SET status = %(status)s, cause = %(cause)s::text, failed_event_id = NULL
+SET status = %(status)s, cause = %(cause)s::text
 WHERE projection_name = %(name)s;
 
 -- behind --
@@ -284,7 +284,7 @@ VALUES (%(name)s, %(status)s, %(mode)s, %(shape)s)
 ON CONFLICT (projection_name) DO UPDATE
 SET
     status = excluded.status, mode = excluded.mode, shape = excluded.shape, cause = NULL,
-    failed_event_id = NULL, last_processed_event_id = NULL, last_processed_timestamp = NULL,
+    last_processed_event_id = NULL, last_processed_timestamp = NULL,
     last_processed_transaction = NULL, last_processed_position = NULL, seen_snapshot = NULL;
 
 -- forget --
@@ -301,7 +301,7 @@ WHERE p.projection_name IN (%(name)s, %(name)s || ':next', %(name)s || ':previou
 
 -- rename --
 -- A table's state under the name of the place that the table moves to.
-UPDATE public.projections SET projection_name = %(to)s, status = %(status)s
+UPDATE public.projections SET projection_name = %(to)s, status = %(status)s, cause = NULL
 WHERE projection_name = %(name)s;
 
 -- note_seen --

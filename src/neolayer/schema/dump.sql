@@ -3843,10 +3843,8 @@ TABLE public.projection_certificates
     CONSTRAINT projection_certificates_pkey PRIMARY KEY (id)
     CREATE INDEX idx_projection_certificates_name ON public.projection_certificates USING btree (projection_name, id DESC)
     OWNER neolayer_owner
-    GRANT neolayer_app=r
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
-    GRANT neolayer_relay=r
 
 TABLE public.projection_parked_events
     ROW LEVEL SECURITY
@@ -3876,19 +3874,18 @@ TABLE public.projection_parked_events
 
 TABLE public.projections
     COLUMN projection_id uuid NOT NULL DEFAULT gen_random_uuid()
-    COLUMN projection_name character varying(255) NOT NULL
+    COLUMN projection_name character varying(255) NOT NULL RIGHTS {neolayer_app=r/neolayer_owner}
     COLUMN last_processed_event_id uuid
     COLUMN last_processed_timestamp timestamp with time zone
     COLUMN checkpoint_data jsonb
-    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying
+    COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying RIGHTS {neolayer_app=r/neolayer_owner}
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
-    COLUMN last_processed_transaction xid8
-    COLUMN last_processed_position bigint
-    COLUMN mode character varying(20) NOT NULL DEFAULT 'async'::character varying
+    COLUMN last_processed_transaction xid8 RIGHTS {neolayer_app=r/neolayer_owner}
+    COLUMN last_processed_position bigint RIGHTS {neolayer_app=r/neolayer_owner}
+    COLUMN mode character varying(20) NOT NULL DEFAULT 'async'::character varying RIGHTS {neolayer_app=r/neolayer_owner}
     COLUMN shape character varying(64)
     COLUMN cause text
-    COLUMN failed_event_id uuid
     COLUMN seen_snapshot pg_snapshot
     CONSTRAINT projections_mode_check CHECK (((mode)::text = ANY ((ARRAY['inline'::character varying, 'async'::character varying])::text[])))
     CONSTRAINT projections_pkey PRIMARY KEY (projection_id)
@@ -3896,11 +3893,9 @@ TABLE public.projections
     CONSTRAINT projections_status_check CHECK (((status)::text = ANY ((ARRAY['active'::character varying, 'paused'::character varying, 'rebuilding'::character varying, 'failed'::character varying])::text[])))
     CREATE TRIGGER touch BEFORE UPDATE ON public.projections FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
-    GRANT neolayer_app=r
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
     GRANT neolayer_projector=rw
-    GRANT neolayer_relay=r
 
 TABLE public.snapshots
     ROW LEVEL SECURITY

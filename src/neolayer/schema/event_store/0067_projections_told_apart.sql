@@ -9,12 +9,10 @@ GRANT SELECT (
 ) ON public.projections TO neolayer_app;
 
 -- A cause is why a projection stands still, and gone when it does not.
-UPDATE public.projections SET cause = NULL WHERE status <> 'failed';
--- Events that fail are put aside one by one since 0066_parked_by_projections.sql.
-ALTER TABLE public.projections DROP COLUMN failed_event_id;
+-- The event is named in projection_parked_events since 0066_parked_by_projections.sql.
+UPDATE public.projections SET cause = NULL, failed_event_id = NULL WHERE status <> 'failed';
 
 -- migrate:down
-ALTER TABLE public.projections ADD COLUMN failed_event_id uuid;
 REVOKE SELECT (
     projection_name, status, mode, last_processed_transaction, last_processed_position
 ) ON public.projections FROM neolayer_app;

@@ -3886,6 +3886,7 @@ TABLE public.projections
     COLUMN mode character varying(20) NOT NULL DEFAULT 'async'::character varying RIGHTS {neolayer_app=r/neolayer_owner}
     COLUMN shape character varying(64)
     COLUMN cause text
+    COLUMN failed_event_id uuid
     COLUMN seen_snapshot pg_snapshot
     CONSTRAINT projections_mode_check CHECK (((mode)::text = ANY ((ARRAY['inline'::character varying, 'async'::character varying])::text[])))
     CONSTRAINT projections_pkey PRIMARY KEY (projection_id)

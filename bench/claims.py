@@ -33,6 +33,7 @@ PYPGOUTPUT = "pypgoutput 0.0.3 (decoders)"
 PGSYNC = "pgsync"
 RAW = "pgoutput received, not parsed"
 DIRECT = "insert of the same columns"
+COPY_AND_INSERT = "COPY out + insert"
 LINES = "insert of ready lines"
 
 
@@ -268,6 +269,14 @@ _ALL = (
         "long form), against 100,000; flat within 10 % is a ratio of 1/1.1.",
         bar=0.909,
         less_is_better=True,
+    ),
+    Claim(
+        "relay-rebuild",
+        "rows/s",
+        "A table of 1,000,000 rows made anew in ClickHouse beside a running relay (exported "
+        "snapshot, ranges written down as they come, what is too much removed), against COPY out "
+        "and inserts of its lines by hand.",
+        bar=0.5,
     ),
     Claim(
         "relay-decoder",

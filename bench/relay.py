@@ -1,4 +1,4 @@
-"""The relay: a backlog of committed rows into ClickHouse, its decoder alone, and `relay_flow`."""
+"""The relay: a backlog into ClickHouse, the decoder alone, its flow, and a rebuild."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import relay_flow
+from bench import relay_flow, relay_rebuild
 from bench.harness import Figure, Plan, alone, progress
 from bench.process import Process, running
 from bench.replay import BLOCKS_PER_COPY, replay
@@ -61,6 +61,7 @@ def figures(plan: Plan) -> Iterator[Figure]:
             messages = asyncio.run(_captured(databases, ours, slices[-1]))
         yield alone("relay-decoder", [_decoded(messages) for _ in range(count)])
         yield from relay_flow.figures(plan, databases, clickhouse, folder)
+        yield from relay_rebuild.figures(plan, databases, clickhouse, folder)
 
 
 @contextmanager

@@ -23,13 +23,24 @@ import psycopg
 import redis
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
+from bench.accounts import (
+    ACCOUNTS,
+    ALL_COLUMNS,
+    COLUMNS,
+    INSERT_ROWS,
+    PUBLICATION,
+    PUBLISH,
+    ROWS,
+    SELECTED,
+    TABLE,
+    make_copies,
+)
 from bench.claims import DIRECT, LINES, PGSYNC, PYPGOUTPUT, RAW
 from bench.harness import Figure, Plan, against_aim, compare, progress, rounds
 from bench.peers import PGSYNC as PGSYNC_REQUIREMENTS
 from bench.peers import peer_python
 from bench.process import Process, running
 from bench.server import Databases
-from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass
 from neolayer.engines.clickhouse.client import connect
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.valkey import EmbeddedValkey
@@ -45,35 +56,8 @@ from neolayer.relay.sinks.sink import Rejected, Sink
 from neolayer.settings import RelaySettings
 
 DATABASE = "bench_relay"
-PUBLICATION = "neolayer_relay"
-_COLUMNS = ("id", "owner", "amount", "note", "seen_at", "good")
-ACCOUNTS = DataClass(
-    name="accounts",
-    database="neolayer",
-    table="public.accounts",
-    copies=(
-        ClickHouseCopy("accounts", key=("id",), columns=_COLUMNS),
-        CacheCopy("account:{id}"),
-    ),
-)
-_TABLE = """CREATE TABLE accounts (id bigint PRIMARY KEY, owner text NOT NULL,
-amount numeric(78, 0) NOT NULL, note text, seen_at timestamptz NOT NULL DEFAULT now(),
-good boolean NOT NULL DEFAULT true)"""
-_PUBLISH = f"CREATE PUBLICATION {PUBLICATION} FOR TABLE accounts"
-_ROWS = """INSERT INTO accounts (id, owner, amount, note)
-SELECT g, 'ann', g * 1000, 'note ' || g FROM generate_series({}, {}) g"""
 _TRANSACTION = 1_000
-_COPY = """CREATE OR REPLACE TABLE {} (
-id Int64, owner String, amount UInt256, note Nullable(String),
-seen_at DateTime64(6, 'UTC'), good Bool, _version UInt64, _deleted UInt8)
-ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id"""
-_CHECKPOINTS = """CREATE OR REPLACE TABLE relay_checkpoints (sink String, version UInt64,
-updated_at DateTime64(6, 'UTC') DEFAULT now64(6))
-ENGINE = ReplacingMergeTree(version) ORDER BY sink"""
-_INSERT_ROWS = 50_000
-_ALL_COLUMNS = (*_COLUMNS, "_version", "_deleted")
-_SELECTED = f"{', '.join(_COLUMNS)}, 1, 0"
-_AMOUNT = _COLUMNS.index("amount")
+_AMOUNT = COLUMNS.index("amount")
 Columns = list[tuple[object, ...]]
 P = TypeVar("P")
 
@@ -98,7 +82,7 @@ def figures(
     yield compare("relay-null-vs-pgsync", samples, "null sink", PGSYNC)
     yield compare("relay-null-vs-raw", samples, "null sink", RAW)
     lines, columns = source.lines(), source.columns()
-    asyncio.run(_make_copies(clickhouse, source.begins_at()))
+    asyncio.run(make_copies(clickhouse, source.begins_at()))
     into_clickhouse = {
         "relay": lambda: _ours(source, _clickhouse_sink(clickhouse, source)),
         DIRECT: lambda: asyncio.run(_direct(clickhouse, columns)),
@@ -128,11 +112,11 @@ class _Source:
 
     def __post_init__(self) -> None:
         self.databases.fresh(DATABASE)
-        self.run(_TABLE, _PUBLISH, "ALTER TABLE accounts REPLICA IDENTITY FULL")
+        self.run(TABLE, PUBLISH, "ALTER TABLE accounts REPLICA IDENTITY FULL")
         for plugin, origin in _ORIGINS.items():
             self.run(f"SELECT pg_create_logical_replication_slot('{origin}', '{plugin}')")
         for first in range(1, self.rows + 1, _TRANSACTION):
-            self.run(_ROWS.format(first, first + _TRANSACTION - 1))
+            self.run(ROWS.format(first, first + _TRANSACTION - 1))
 
     @property
     def dsn(self) -> str:
@@ -174,22 +158,22 @@ class _Source:
 
     def lines(self) -> list[bytes]:
         """The rows as an insert into the copy, in parts of one insert's size."""
-        query = f"COPY (SELECT {_SELECTED} FROM accounts) TO STDOUT"
+        query = f"COPY (SELECT {SELECTED} FROM accounts) TO STDOUT"
         with (
             psycopg.connect(self.dsn, options="-c TimeZone=UTC") as connection,
             connection.cursor().copy(query) as copy,  # type: ignore[arg-type]
         ):
             lines = [bytes(line) for line in copy]
-        starts = range(0, len(lines), _INSERT_ROWS)
-        return [b"".join(lines[start : start + _INSERT_ROWS]) for start in starts]
+        starts = range(0, len(lines), INSERT_ROWS)
+        return [b"".join(lines[start : start + INSERT_ROWS]) for start in starts]
 
     def columns(self) -> list[Columns]:
         """The rows as columns of Python's values, in parts of the same size."""
         with psycopg.connect(self.dsn) as connection:
-            found = connection.execute(f"SELECT {_SELECTED} FROM accounts")  # type: ignore[arg-type]
+            found = connection.execute(f"SELECT {SELECTED} FROM accounts")  # type: ignore[arg-type]
             rows = [(*row[:_AMOUNT], int(row[_AMOUNT]), *row[_AMOUNT + 1 :]) for row in found]
-        starts = range(0, len(rows), _INSERT_ROWS)
-        return [list(zip(*rows[start : start + _INSERT_ROWS], strict=True)) for start in starts]
+        starts = range(0, len(rows), INSERT_ROWS)
+        return [list(zip(*rows[start : start + INSERT_ROWS], strict=True)) for start in starts]
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -247,20 +231,8 @@ class _Analytics(ClickHouseSink):
 
 
 def _clickhouse_sink(endpoint: ClickHouseEndpoint, source: _Source) -> _Analytics:
-    asyncio.run(_make_copies(endpoint, source.begins_at()))
+    asyncio.run(make_copies(endpoint, source.begins_at()))
     return _Analytics(endpoint, [ACCOUNTS], wait_s=RelaySettings().batch_seconds)
-
-
-async def _make_copies(endpoint: ClickHouseEndpoint, complete_to: int) -> None:
-    client = await connect(endpoint)
-    for statement in (_COPY.format("accounts"), _COPY.format("direct"), _CHECKPOINTS):
-        await client.command(statement)
-    # Empty, and lacking nothing: where the stream begins there were no rows yet.
-    checkpoint = (
-        f"INSERT INTO relay_checkpoints (sink, version) VALUES ('clickhouse', {complete_to})"
-    )
-    await client.command(checkpoint)
-    await client.close()
 
 
 def _ours(source: _Source, sink: _Null | _Analytics | None = None) -> float:
@@ -334,14 +306,14 @@ async def _inserted(
 async def _insert_columns(client: AsyncClient, part: Columns) -> int:
     settings = {"async_insert": 0}
     await client.insert(
-        "direct", part, column_names=_ALL_COLUMNS, column_oriented=True, settings=settings
+        "direct", part, column_names=ALL_COLUMNS, column_oriented=True, settings=settings
     )
     return len(part[0])
 
 
 async def _insert_lines(client: AsyncClient, part: bytes) -> int:
     settings = {"date_time_input_format": "best_effort", "async_insert": 0}
-    await client.raw_insert("direct", _ALL_COLUMNS, part, settings=settings, fmt="TabSeparated")
+    await client.raw_insert("direct", ALL_COLUMNS, part, settings=settings, fmt="TabSeparated")
     return part.count(b"\n")
 
 

@@ -32,10 +32,10 @@ from neolayer.freshness.cache_versions import (
 from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, Truncation
 from neolayer.relay.sinks.sink import Rejected, Snapshot
 
-_KEYS_PER_CALL = 256
+_KEYS_PER_CALL = 1_024
 TOMBSTONES = load_script(__name__, "lua/tombstones.lua")
 _RAISE_FLOOR = load_script(__name__, "lua/raise_floor.lua")
-_ADVANCE = load_script(__name__, "lua/advance.lua")
+_MARKS_AND_CHECKPOINT = load_script(__name__, "lua/marks_and_checkpoint.lua")
 
 
 class RedisSink:
@@ -83,33 +83,31 @@ class RedisSink:
             await self._move_to(snapshot.version)
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
-        for batch in batches:
-            for changes in batch.changes:
-                await self._apply(changes)
-        await self._move_to(batches[-1].position)
+        """However many batches come together, it is a call or two: what a cache waits for is us."""
+        marks: dict[bytes, int] = {}
+        for changes in (changes for batch in batches for changes in batch.changes):
+            template = self._keys.get(changes.relation.table)
+            if template is None:
+                continue
+            if isinstance(changes, Truncation):
+                await self._raise_floor(changes.version)
+                continue
+            for key, version in changed_keys(changes, template):
+                if len(marks) == _KEYS_PER_CALL and key not in marks:
+                    await self._run(TOMBSTONES, list(marks), _marking(marks))
+                    marks = {}
+                marks[key] = version
+        await self._move_to(batches[-1].position, marks)
         return ()
-
-    async def _apply(self, changes: TableChanges | Truncation) -> None:
-        template = self._keys.get(changes.relation.table)
-        if template is None:
-            return
-        if isinstance(changes, Truncation):
-            await self._raise_floor(changes.version)
-            return
-        for part in _parts(changed_keys(changes, template)):
-            await self._mark(part)
-
-    async def _mark(self, versions: dict[bytes, int]) -> None:
-        ttl_ms = int(TOMBSTONE_TTL.total_seconds() * 1000)
-        texts = [version_text(version) for version in versions.values()]
-        await self._run(TOMBSTONES, list(versions), [ttl_ms, *texts])
 
     async def _raise_floor(self, version: int) -> None:
         await self._run(_RAISE_FLOOR, [FLOOR_KEY], [version_text(version)])
 
-    async def _move_to(self, version: int) -> None:
+    async def _move_to(self, version: int, marks: dict[bytes, int] | None = None) -> None:
+        """Mark the last entries and move the checkpoint, both or neither."""
         reached = version_text(version)
-        await self._run(_ADVANCE, [CHECKPOINT_KEY, FLOOR_KEY], [self._left, reached])
+        keys = [CHECKPOINT_KEY, FLOOR_KEY, *(marks or ())]
+        await self._run(_MARKS_AND_CHECKPOINT, keys, [self._left, reached, *_marking(marks or {})])
         self._left = reached
 
     async def _run(
@@ -120,6 +118,13 @@ class RedisSink:
             await script.run(self._client, keys, arguments)
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
+
+
+def _marking(marks: dict[bytes, int]) -> list[int | str]:
+    """How long the marks live, and the version of each."""
+    ttl_ms = int(TOMBSTONE_TTL.total_seconds() * 1000)
+    texts = {version: version_text(version) for version in set(marks.values())}
+    return [ttl_ms, *(texts[version] for version in marks.values())]
 
 
 def changed_keys(changes: TableChanges, template: str) -> Iterator[tuple[bytes, int]]:
@@ -152,15 +157,3 @@ def _key_of(template: str, relation: Relation) -> Callable[[Row], bytes]:
             ) from None
 
     return fill
-
-
-def _parts(keys: Iterable[tuple[bytes, int]]) -> Iterator[dict[bytes, int]]:
-    """At most so many keys at once, each with its newest version."""
-    part: dict[bytes, int] = {}
-    for key, version in keys:
-        part[key] = version
-        if len(part) == _KEYS_PER_CALL:
-            yield part
-            part = {}
-    if part:
-        yield part

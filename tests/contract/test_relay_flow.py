@@ -49,6 +49,35 @@ async def test_every_kind_of_value_arrives_as_it_is(relay_scene: RelayScene) -> 
         await relay_scene.same()
 
 
+_LONG = "(SELECT string_agg(md5(g::text || {}), '') FROM generate_series(1, 3000) g)"
+
+
+async def test_long_values_that_updates_leave_out_are_looked_up(relay_scene: RelayScene) -> None:
+    """Under the default replica identity the log lacks them: they are read by the row's key, also
+    of a row whose key changes, of one that is changed again and of one that is soon gone."""
+    long, other = _LONG.format("'a'"), _LONG.format("'b'")
+    relay_scene.sql(
+        *(f"ALTER TABLE accounts{part} REPLICA IDENTITY DEFAULT" for part in ("", "_0", "_1")),
+        "INSERT INTO accounts (id, owner, note)"
+        f" SELECT i, 'ann', {long} FROM generate_series(1, 5) i",
+    )
+    async with relay_scene.relaying(relay_scene.clickhouse_sink()):
+        await relay_scene.arrives(relay_scene.sql("SELECT 1"), Store.CLICKHOUSE)
+    position = relay_scene.sql(
+        "UPDATE accounts SET amount = amount + 1",
+        "UPDATE accounts SET amount = 7 WHERE id = 1",
+        f"UPDATE accounts SET note = {other} WHERE id = 2",
+        "UPDATE accounts SET id = 30 WHERE id = 3",
+        "DELETE FROM accounts WHERE id = 4",
+        "UPDATE accounts SET id = 50 WHERE id = 5",
+        "DELETE FROM accounts WHERE id = 50",
+    )
+    async with relay_scene.relaying(relay_scene.clickhouse_sink()):
+        await relay_scene.arrives(position, Store.CLICKHOUSE)
+        await relay_scene.same()
+    assert len(await relay_scene.copied()) == 3
+
+
 async def test_updates_deletes_and_keys_that_change(relay_scene: RelayScene) -> None:
     """The copy follows updates, deletes, changed keys, and rows that come back."""
     async with relay_scene.relaying():

@@ -18,7 +18,15 @@ from tests.fixtures.batches import (
     events,
 )
 
-from neolayer.relay.changes import DELETE, INSERT, UNCHANGED, UPDATE, UPDATE_WITH_OLD, Truncation
+from neolayer.relay.changes import (
+    DELETE,
+    INSERT,
+    UNCHANGED,
+    UPDATE,
+    UPDATE_WITH_OLD,
+    Incomplete,
+    Truncation,
+)
 from neolayer.relay.envelope import Envelopes, Outgoing, topic_of
 from neolayer.relay.sinks.sink import Rejected
 
@@ -128,7 +136,7 @@ def test_C8_a_row_that_makes_no_envelope_is_set_aside() -> None:
     """With its cause and what is known of it; its neighbours go out."""
     rows = [
         (at(1), INSERT, ["1", "ann", "1", None]),
-        (at(1), UPDATE, ["2", "ann", "1", UNCHANGED]),
+        (at(1), UPDATE, ["z", "ann", "1", "note"]),
         (at(1), INSERT, ["x", "ann", "1", None]),
         (at(1), INSERT, ["4", "ann", "1", None]),
     ]
@@ -136,9 +144,16 @@ def test_C8_a_row_that_makes_no_envelope_is_set_aside() -> None:
     assert [type(one) for one in made] == [Outgoing, Rejected, Rejected, Outgoing]
     refused = made[1]
     assert isinstance(refused, Rejected)
-    assert (refused.table, refused.key, refused.version) == ("public.coins", ("2",), at(1))
-    assert "long value that did not change" in refused.cause
-    assert refused.row == {"id": "2", "owner": "ann", "amount": "1", "note": ""}
+    assert (refused.table, refused.key, refused.version) == ("public.coins", ("z",), at(1))
+    assert refused.cause
+    assert refused.row == {"id": "z", "owner": "ann", "amount": "1", "note": "note"}
+
+
+def test_what_leaves_out_a_long_value_is_looked_up_first() -> None:
+    """It is neither told without the value nor set aside: the lane fills it in."""
+    lacking = batch(changes(COINS, (at(1), UPDATE, ["2", "ann", "1", UNCHANGED])), position=at(1))
+    with pytest.raises(Incomplete, match="long value that did not change"):
+        envelopes().of([lacking])
 
 
 async def test_a_snapshot_tells_events_as_they_were_and_states_as_copied() -> None:

@@ -9,7 +9,7 @@ can be written to disk as it is (`segments.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -28,6 +28,16 @@ INSERT, UPDATE, UPDATE_WITH_OLD, UPDATE_WITH_KEY, DELETE = b"IUOKD"
 
 ROWS_PER_PAGE = 256
 _pages = msgspec.msgpack.Decoder(list[list[bytes | int]])
+
+
+class Incomplete(RelayError):
+    """An update leaves out a long value that did not change."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"an update of table {table} leaves out a long value that did not change",
+            hint=f"ALTER TABLE {table} REPLICA IDENTITY FULL",
+        )
 
 
 class Relation(msgspec.Struct, frozen=True, array_like=True):
@@ -144,6 +154,21 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 def pack_page(rows: Sequence[Row]) -> bytes:
     """Rows as a page of `TableChanges`, for whoever makes changes without a log."""
     return msgspec.msgpack.encode(rows)
+
+
+def pack_changes(relation: Relation, changes: Iterable[Change]) -> TableChanges:
+    """Changes in order as the decoder would have packed them."""
+    made = TableChanges(relation)
+    rows: list[Row] = []
+    for version, kind, row, old in changes:
+        if not made.versions or made.versions[-1] != version:
+            made.versions.append(version)
+            made.starts.append(len(rows))
+        made.kinds.append(kind)
+        rows.append(row if old is None else [0, 0, *old, ord("N"), 0, 0, *row])
+    parts = range(0, len(rows), ROWS_PER_PAGE)
+    made.pages += [pack_page(rows[start : start + ROWS_PER_PAGE]) for start in parts]
+    return made
 
 
 def _unpack(page: bytes, relation: Relation) -> list[list[Value]]:

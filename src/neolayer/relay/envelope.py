@@ -42,6 +42,7 @@ from neolayer.relay.changes import (
     INSERT,
     NULL,
     Batch,
+    Incomplete,
     Relation,
     Row,
     TableChanges,
@@ -304,6 +305,8 @@ class _Maker:
     ) -> Made:
         try:
             return make(row, version, kind, *rest)
+        except Incomplete:
+            raise
         except (RelayError, ValueError) as exc:
             cause = exc.message if isinstance(exc, RelayError) else str(exc)
             return self._rejected(row, version, kind == DELETE, cause)

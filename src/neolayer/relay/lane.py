@@ -20,11 +20,12 @@ import structlog
 
 from neolayer.crash_points import crash_point
 from neolayer.errors import NeolayerError, RelayError
-from neolayer.relay.changes import Batch
+from neolayer.relay.changes import Batch, Incomplete
 from neolayer.relay.checkpoints import WriteMark
+from neolayer.relay.completing import completed
 from neolayer.relay.segment import CutOff
 from neolayer.relay.segments import Cursor, SegmentLog
-from neolayer.relay.sinks.sink import CopyLost, Rejected, Sink, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Rebuildable, Rejected, Resendable, Sink, Snapshot
 from neolayer.relay.status import LaneState
 
 _WRITE_BYTES: Final = 32 << 20
@@ -96,7 +97,8 @@ class Lane:
         """Serve the sink until cancelled."""
         while True:
             try:
-                await self._follow(await self._until_done(partial(self._open, snapshot)))
+                cursor = await self._until_done(partial(self._open, snapshot))
+                await self._follow(cursor, snapshot)
             except (CutOff, CopyLost) as exc:
                 self._is_well, self.needs, self._cursor = False, None, None
                 self._logger.warning("the copy starts over", reason=exc.message)
@@ -135,11 +137,11 @@ class Lane:
         self._logger.info("copied")
         return version
 
-    async def _follow(self, cursor: Cursor) -> None:
+    async def _follow(self, cursor: Cursor, snapshot: SnapshotMaker) -> None:
         """Write what the log brings. Raises CutOff or CopyLost."""
         while True:
             batches = await self._gather(cursor)
-            await self._until_done(partial(self._write, batches))
+            await self._until_done(partial(self._write, batches, snapshot))
 
     async def _gather(self, cursor: Cursor) -> list[Batch]:
         """The next batches to write as one: full, old enough, or ending inside a transaction."""
@@ -160,14 +162,14 @@ class Lane:
             size += batch.size
         return batches
 
-    async def _write(self, batches: list[Batch]) -> None:
+    async def _write(self, batches: list[Batch], snapshot: SnapshotMaker) -> None:
         # A sink can be ahead of the log, which lost its end with the machine.
         fresh = [batch for batch in batches if not batch.contained_in(self.position)]
         if fresh:
             self._mark.move(self.position)
             crash_point("relay.before_write")
             async with self.turn:
-                rejected = await self.sink.write(fresh)
+                rejected = await self._given(fresh, snapshot)
             crash_point("relay.after_write")
             await self._park(rejected)
             self._mark.move(batches[-1].position)
@@ -177,6 +179,15 @@ class Lane:
             self.state.written_rows += batch.rows
             self.state.committed_at = batch.committed_at or self.state.committed_at
         self._reached(max(self.position, batches[-1].position))
+
+    async def _given(self, batches: list[Batch], snapshot: SnapshotMaker) -> Sequence[Rejected]:
+        """What the sink refuses of them; what their updates leave out is looked up."""
+        try:
+            return await self.sink.write(batches)
+        except Incomplete:
+            if not isinstance(self.sink, Rebuildable | Resendable):
+                raise
+            return await self.sink.write(await completed(batches, self.sink, snapshot))
 
     async def _park(self, rejected: Sequence[Rejected]) -> None:
         """Keep what was refused, before the log may let go of it."""

@@ -30,7 +30,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from neolayer.errors import RelayError
-from neolayer.relay.changes import NULL, UNCHANGED, Relation, Row, Value
+from neolayer.relay.changes import NULL, UNCHANGED, Incomplete, Relation, Row, Value
 
 Decode: TypeAlias = Callable[[bytes], Any]
 
@@ -115,10 +115,7 @@ def _mark(value: int, table: str) -> None:
     if value == NULL:
         return
     if value == UNCHANGED:
-        raise RelayError(
-            f"an update of table {table} leaves out a long value that did not change",
-            hint=f"ALTER TABLE {table} REPLICA IDENTITY FULL, then rebuild the copies",
-        )
+        raise Incomplete(table)
     raise RelayError(f"the log's row of table {table} has a value of unknown kind {value}")
 
 

@@ -168,7 +168,7 @@ class SourceTable:
 
     async def changes(self, keys: Sequence[Key]) -> TableChanges:
         """These keys as they are here, as changes: a row, or a delete where there is none."""
-        found = await self._rows(keys)
+        found = await self.rows(keys)
         changes = TableChanges(self._relation, versions=[self.version], starts=[0])
         rows: list[list[Value]] = []
         for key in keys:
@@ -181,7 +181,7 @@ class SourceTable:
     async def values(self, keys: Sequence[Key], column: str) -> dict[Key, str | None]:
         """One column's texts of the rows of these keys."""
         place = self._relation.places([column])[0]
-        rows = await self._rows(keys)
+        rows = await self.rows(keys)
         return {key: _decoded(row[place]) for key, row in rows.items()}
 
     async def typed_rows(self, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
@@ -199,7 +199,8 @@ class SourceTable:
             found[tuple(key)] = row
         return found
 
-    async def _rows(self, keys: Sequence[Key]) -> dict[Key, list[Value]]:
+    async def rows(self, keys: Sequence[Key]) -> dict[Key, list[Value]]:
+        """The columns' texts of the rows of these keys."""
         if not keys:
             return {}
         joined, values = self._joined(keys)

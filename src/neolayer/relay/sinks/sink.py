@@ -124,6 +124,9 @@ class Rebuildable(Protocol):
     @property
     def database(self) -> str: ...
 
+    @property
+    def tables(self) -> frozenset[str]: ...
+
     def shape(self, table: str) -> Shape:
         """What it holds of a table."""
         ...
@@ -154,6 +157,9 @@ class Resendable(Protocol):
 
     @property
     def database(self) -> str: ...
+
+    @property
+    def tables(self) -> frozenset[str]: ...
 
     def shape(self, table: str) -> Shape:
         """What it tells of a table."""

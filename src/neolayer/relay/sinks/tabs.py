@@ -16,7 +16,16 @@ from typing import TypeAlias, cast
 
 from neolayer.catalogue import ClickHouseCopy
 from neolayer.errors import RelayError
-from neolayer.relay.changes import DELETE, NULL, ROWS_PER_PAGE, Relation, Row, TableChanges, Value
+from neolayer.relay.changes import (
+    DELETE,
+    NULL,
+    ROWS_PER_PAGE,
+    Incomplete,
+    Relation,
+    Row,
+    TableChanges,
+    Value,
+)
 from neolayer.relay.sinks.sink import Rejected
 
 LIVE, DEAD = b"0", b"1"
@@ -33,7 +42,7 @@ def encode(changes: TableChanges, *, columns: Sequence[str], key: Sequence[str])
     """The changes as lines of `columns`, version and deletion mark, the last one of each key.
 
     Inserts alone need no look at their keys: what the source holds unique, they do not repeat.
-    Raises RelayError where a value is not known or a key is not in the old row.
+    Raises Incomplete where a value is not known, RelayError where a key is not in the old row.
     """
     relation = changes.relation
     places = relation.places(columns)
@@ -142,14 +151,14 @@ def _is_plain(page: bytes, *, rows: int, tabs: int, nulls: int) -> bool:
 
 
 def _without_marks(column: Column, relation: Relation) -> tuple[Sequence[bytes], int]:
-    """The column as text, and how many nulls it has. Raises RelayError on an unknown value."""
+    """The column as text, and how many nulls it has. Raises Incomplete."""
     missing = len(column) - list(map(type, column)).count(bytes)
     if not missing:
         return column, 0  # pyright: ignore[reportReturnType]
     try:
         return [v if isinstance(v, bytes) else _MARKS[v] for v in column], missing
     except KeyError:
-        raise _unknown_value(relation) from None
+        raise Incomplete(relation.table) from None
 
 
 def _escaped(column: Column) -> Sequence[bytes]:
@@ -160,13 +169,6 @@ def _escape(text: bytes) -> bytes:
     for character, escape in _ESCAPES:
         text = text.replace(character, escape)
     return text
-
-
-def _unknown_value(relation: Relation) -> RelayError:
-    return RelayError(
-        f"an update of table {relation.table} leaves out a long value that did not change",
-        hint=f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL, then rebuild the copies",
-    )
 
 
 def _keyless(relation: Relation, key: Sequence[str]) -> RelayError:

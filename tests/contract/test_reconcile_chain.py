@@ -214,6 +214,10 @@ async def test_where_shows_every_copy_of_a_row(
     assert row["copies"][0]["place"].startswith("neolayer.blockchain.transactions_")
     code, _, error = await run_where("transaction", "0x00")
     assert code == 1 and "no row of transactions is known by '0x00'" in error
+    code, _, error = await run_where("block", "3", "--network", "nosuch")
+    assert code == 2 and "network 'nosuch' is not known" in error
+    code, _, error = await run_where("tenant", "acme", "--network", "synthetic")
+    assert code == 2 and "tenants are on no network" in error
     code, _, error = await run_where("nonsense", "1")
     assert code == 2 and "smart_contracts" in error
 

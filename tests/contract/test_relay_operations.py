@@ -20,6 +20,7 @@ from tests.fixtures.fix_relay_operations import (
 
 from neolayer.catalogue import DataClass, SealedField
 from neolayer.cli import relay as command
+from neolayer.cli.root import run
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import EngineUnavailable, NotSupported, RelayError
 from neolayer.freshness import Store
@@ -113,6 +114,22 @@ async def test_C8_a_poison_row_is_parked_and_replayed(scene: RelayScene) -> None
         assert await desk.letters("clickhouse") == []
         await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         await scene.same()
+
+
+async def test_C8_a_word_that_an_enum_does_not_have_is_a_poison_row(scene: RelayScene) -> None:
+    """C8: the server's code for it (691) is told apart from trouble that passes."""
+    await clickhouse_statements(
+        scene.endpoints.clickhouse,
+        "ALTER TABLE accounts MODIFY COLUMN note Nullable(Enum8('ann' = 1))",
+    )
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        position = scene.sql(
+            "INSERT INTO accounts (id, owner, note) VALUES (1, 'ann', 'ann'), (2, 'bob', 'bob')"
+        )
+        await scene.arrives(position, Store.CLICKHOUSE)
+        await eventually(lambda: desk.letters("clickhouse"))
+        (letter,) = await desk.letters("clickhouse")
+        assert (letter.key, "691" in letter.cause) == (("2",), True)
 
 
 async def test_C8_a_poison_row_that_is_gone_is_replayed_as_a_deletion(scene: RelayScene) -> None:
@@ -436,3 +453,23 @@ async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> N
         assert await operator.request_rebuild("clickhouse", TABLE)
         with pytest.raises(RelayError, match="permission denied"):
             await app.letters("clickhouse")
+
+
+def test_replay_and_rebuild_name_what_they_are_about(
+    layer_databases: Endpoints, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty key is not all keys, a letter that is not there is said, and the sinks of webhooks
+    are sinks: of them an event table may be told again."""
+    monkeypatch.setattr(command, "endpoints", lambda _: layer_databases)
+    for arguments, code, said in (
+        (("replay", "clickhouse", "--key", ""), 2, "--key names no row"),
+        (("replay", "clickhouse", "--key", "nothing"), 1, "clickhouse has no such letter"),
+        (("replay", "clickhouse", "--table", "blocks"), 1, "clickhouse has no such letter"),
+        (("replay", "webhooks"), 2, "neolayer relay rebuild webhooks TABLE"),
+        (("rebuild", "webhooks", "nothing"), 2, "one of: outbox"),
+        (("rebuild", "webhooks", "outbox", "--wait", "0"), 4, ""),
+        (("pause", "nothing"), 2, "webhooks:event_store"),
+    ):
+        assert run(["relay", *arguments]) == code
+        shown = capsys.readouterr()
+        assert said in shown.err + shown.out, shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
@@ -124,6 +125,26 @@ async def test_nobody_is_told_of_what_was_before_them(
     old = event_row(acme.tenant, created_at="2020-01-01 00:00:00+00")
     await sink.copy(PlainSnapshot(at(2), {"core.outbox": (OUTBOX, [old])}))
     assert await queued(acme) == []
+
+
+async def test_what_was_swept_from_the_queue_is_told_again_only_when_asked(
+    sink: WebhookSink, module_databases: Endpoints, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """A copy that starts by itself leaves out what is older than deliveries are kept, for nobody
+    knows any more whom it was told; a rebuild that an operator asks for tells it."""
+    acme = await new_tenant()
+    await Webhooks(acme, keyring).create("all", URL, ["*"])
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+        admin.execute("UPDATE core.webhooks SET created_at = '2020-01-01'")
+    await sink.open(at(1))
+    now = datetime.now(UTC)
+    old = event_row(acme.tenant, created_at=f"{now - timedelta(days=8)}")
+    new = event_row(acme.tenant, created_at=f"{now - timedelta(days=6)}")
+    snapshot = PlainSnapshot(at(2), {"core.outbox": (OUTBOX, [old, new])})
+    await sink.copy(snapshot)
+    assert await queued(acme) == [("all", new[1])]
+    await sink.copy_part(snapshot, "core.outbox")
+    assert await queued(acme) == [("all", new[1]), ("all", old[1])]
 
 
 async def test_C1_queue_and_checkpoint_are_kept_or_lost_together(

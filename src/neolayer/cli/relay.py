@@ -18,11 +18,13 @@ from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.cli.values import Count, Seconds
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.errors import SettingsError
+from neolayer.errors import InvalidInput, NotFound, SettingsError
 from neolayer.platform import data_classes, endpoints
+from neolayer.relay.envelope import outgoing_databases
 from neolayer.relay.operations.desk import Desk, Letter, RebuildStatus, Standing, desk_of
 from neolayer.relay.sinks.declared import declared_sinks
 from neolayer.relay.sinks.sink import Rebuildable, Sink
+from neolayer.relay.sinks.webhooks import WebhookSink
 from neolayer.relay.status import RelayStatus, read_state, relay_status, state_path
 
 app = App(name="relay", help="Look at the sinks, pause and resume one, replay, rebuild a copy.")
@@ -36,7 +38,6 @@ Limit = Annotated[Count, Parameter(help="How many at most.")]
 FAILED = 1
 STILL = 4
 _LOOK_S: Final = 0.2
-_RELAYS_OWN: Final = ("webhooks", "webhooks:event_store")
 
 
 @app.command
@@ -73,7 +74,7 @@ async def pause(sink: str, /, *, as_json: AsJson = False) -> None:
     Example: neolayer relay pause clickhouse
     """
     at = _at()
-    chosen = _named(at, sink)
+    chosen = _sink(at, sink).name
     async with _desk(at) as desk:
         await desk.pause(chosen)
     _answer({"sink": chosen, "paused": True}, f"{chosen} is paused.", as_json=as_json)
@@ -86,7 +87,7 @@ async def resume(sink: str, /, *, as_json: AsJson = False) -> None:
     Example: neolayer relay resume clickhouse
     """
     at = _at()
-    chosen = _named(at, sink)
+    chosen = _sink(at, sink).name
     async with _desk(at) as desk:
         was_paused = await desk.resume(chosen)
     text = f"{chosen} goes on." if was_paused else f"{chosen} was not paused."
@@ -101,7 +102,7 @@ async def letters(sink: str, /, *, limit: Limit = 20, as_json: AsJson = False) -
     Example: neolayer relay letters mongodb --limit 5
     """
     at = _at()
-    chosen = _named(at, sink)
+    chosen = _sink(at, sink).name
     async with _desk(at) as desk:
         found = await desk.letters(chosen, limit=limit)
     if as_json:
@@ -120,9 +121,9 @@ async def replay(
     *,
     table: Annotated[str | None, Parameter(help="Only this table: blocks, auth.users.")] = None,
     key: Annotated[
-        tuple[str, ...],
+        tuple[str, ...] | None,
         Parameter(help="Only this row: its key's columns in order.", consume_multiple=True),
-    ] = (),
+    ] = None,
     wait: Wait = 60,
     as_json: AsJson = False,
 ) -> int:
@@ -140,8 +141,14 @@ async def replay(
             hint=f"neolayer relay rebuild {chosen.name} TABLE",
         )
     named = None if table is None else _table(chosen, table)
+    if key is not None and not any(key):
+        raise InvalidInput("--key names no row", hint="leave it out to replay all letters")
     async with _desk(at) as desk:
-        asked = await desk.request_replay(chosen.name, table=named, key=key or None)
+        asked = await desk.request_replay(chosen.name, table=named, key=key)
+        if not asked and (key or named):
+            raise NotFound(
+                f"{chosen.name} has no such letter", hint=f"neolayer relay letters {chosen.name}"
+            )
 
         async def is_done() -> bool:
             return not await desk.still_requested(chosen.name)
@@ -220,18 +227,17 @@ def _desk(at: Endpoints) -> Desk:
     return desk_of(at, Role.OPERATOR)
 
 
-def _named(at: Endpoints, name: str) -> str:
-    """The name, also of a sink that only the relay itself can make."""
-    return name if name in _RELAYS_OWN else _sink(at, name).name
-
-
 def _sink(at: Endpoints, name: str) -> Sink:
     """The sink of that name, not connected. Raises SettingsError where there is none."""
-    sinks = declared_sinks(at, invocation().settings.relay, data_classes())
+    databases = outgoing_databases(data_classes())
+    sinks = [
+        *declared_sinks(at, invocation().settings.relay, data_classes()),
+        *(WebhookSink(at, data_classes(), database=one) for one in databases),
+    ]
     for sink in sinks:
         if sink.name == name:
             return sink
-    names = ", ".join((*(sink.name for sink in sinks), *_RELAYS_OWN))
+    names = ", ".join(sink.name for sink in sinks)
     raise SettingsError(f"no sink {name!r}", hint=f"one of: {names}")
 
 

@@ -112,11 +112,14 @@ async def where(
 ) -> list[Located]:
     """The rows that a person means, at most twenty, each with all its places; none: an empty list.
 
-    With `tenant` only what that tenant may see. Raises EngineUnavailable where PostgreSQL is away;
+    With `tenant` only what that tenant may see. Raises InvalidInput where there is no such network,
+    or the class is of none, and EngineUnavailable where PostgreSQL is away;
     another engine that is away is a copy of state unknown.
     """
     async with _reading(at, Database(one.database), tenant) as read, _open(at, one) as places:
         table = await _described(read, one)
+        if network is not None:
+            await _require_network(read, table, network)
         rows = await _rows(read, table, value, network)
         ((lsn,),) = await read(_sql.log_end, None)
         end = Position(CURRENT_EPOCH, lsn, one.database)
@@ -249,6 +252,16 @@ async def _rows(read: Read, table: _Table, value: str, network: str | None) -> l
         if found:
             break
     return found
+
+
+async def _require_network(read: Read, table: _Table, network: str) -> None:
+    """Raises InvalidInput where naming it would give a false answer."""
+    if table.column("network_id") is None:
+        raise InvalidInput(f"{table.one.name} are on no network", hint="leave --network out")
+    if not await read(_sql.network, {"name": network}):
+        raise InvalidInput(
+            f"network {network!r} is not known", hint="neolayer status lists the networks"
+        )
 
 
 def _within_network(table: _Table, network: str | None) -> tuple[sql.Composable, list[str]]:

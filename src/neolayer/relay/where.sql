@@ -27,3 +27,7 @@ SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', 
 -- log_end --
 -- Up to where the log is on disk.
 SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
+
+-- network --
+-- Whether there is a network of that name.
+SELECT 1 FROM blockchain.networks WHERE name = %(name)s;

@@ -40,7 +40,7 @@ _SETTINGS: dict[str, Any] = {
 _BLOCK_BYTES = 16 << 20
 # The server's codes for a value that does not fit its column: trying again does not help.
 _UNREADABLE = frozenset(
-    {6, 26, 27, 32, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 376, 407, 441, 467}
+    {6, 26, 27, 32, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 376, 407, 441, 467, 691}
 )
 
 

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 from uuid import UUID
 
@@ -29,10 +29,12 @@ from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
 from neolayer.relay.envelope import Envelopes, Made, Outgoing
 from neolayer.relay.sinks.sink import Rejected, Snapshot
+from neolayer.webhooks.catalogue import KEEP
 from neolayer.webhooks.model import matches
 
 _sql = load_queries(__name__, "webhooks.sql")
 _IDLE_MOVE_S = 5.0
+_EVER = datetime.min.replace(tzinfo=UTC)
 _Subscription = tuple[UUID, UUID, list[str], datetime]
 
 
@@ -52,7 +54,7 @@ class WebhookSink:
         self,
         at: Endpoints,
         classes: Iterable[DataClass],
-        deliverer: Delivering,
+        deliverer: Delivering | None = None,
         *,
         database: str = Database.CORE,
     ) -> None:
@@ -60,7 +62,7 @@ class WebhookSink:
         self.name = "webhooks" if database == Database.CORE else f"webhooks:{database}"
         self._dsn = at.cluster(Database.CORE).dsn(Role.RELAY, Database.CORE)
         self._envelopes = Envelopes(classes, self.database)
-        self._deliverer = deliverer
+        self._deliverer = deliverer  # None: somebody else delivers what is queued
         self._delivering: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._moved_at = 0.0
@@ -76,7 +78,7 @@ class WebhookSink:
         self._unstored = None
         connection = await self._connected()
         row = await self._one(connection, _sql.checkpoint, {"sink": self.name})
-        if self._delivering is None:
+        if self._delivering is None and self._deliverer is not None:
             self._delivering = asyncio.create_task(self._deliverer.run())
         if row is None:
             await self._one(connection, _sql.move, {"sink": self.name, "version": confirmed})
@@ -105,11 +107,15 @@ class WebhookSink:
         self, snapshot: Snapshot, tables: Collection[str] | None = None
     ) -> Sequence[Rejected]:
         """Queue the events that were missed, which their tables still hold; of tables that hold
-        states there is nothing to tell: that something changed is lost with the log."""
+        states there is nothing to tell: that something changed is lost with the log.
+
+        Nobody asked for it, so nothing is told twice: of what is older than deliveries are kept
+        nobody knows any more whom it was told, and it stays untold."""
+        since = datetime.now(UTC) - KEEP
         rejected: list[Rejected] = []
         for table in sorted(self.tables if tables is None else self.tables & set(tables)):
             if self._envelopes.holds_events(table):
-                rejected += await self.copy_part(snapshot, table)
+                rejected += await self._tell(snapshot, table, since)
         if tables is None:
             moved = {"sink": self.name, "version": snapshot.version}
             await self._one(await self._connected(), _sql.move, moved)
@@ -126,12 +132,16 @@ class WebhookSink:
             )
 
     async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
-        """Queue the events that no endpoint's queue knows any more, under their own ids."""
+        """Queue, as it was asked for, the events that no endpoint's queue knows any more, under
+        their own ids."""
+        return await self._tell(part, table, _EVER)
+
+    async def _tell(self, part: Snapshot, table: str, since: datetime) -> Sequence[Rejected]:
         rejected: list[Rejected] = []
         async for page in self._envelopes.copied(part, table):
-            await self._queue(await self._connected(), page, None)
+            await self._queue(await self._connected(), page, None, since=since)
             rejected += [one for one in page if isinstance(one, Rejected)]
-        self._deliverer.wake()
+        self._wake()
         return rejected
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
@@ -145,14 +155,25 @@ class WebhookSink:
         self._moved_at, self._unstored = time.monotonic(), None
         self._envelopes.accept()
         if made:
-            self._deliverer.wake()
+            self._wake()
         return [one for one in made if isinstance(one, Rejected)]
 
     async def _queue(
-        self, connection: Connection, made: Iterable[Made], position: int | None
+        self,
+        connection: Connection,
+        made: Iterable[Made],
+        position: int | None,
+        *,
+        since: datetime = _EVER,
     ) -> None:
         """Queue and move the checkpoint (None: leave it), both or neither."""
-        outgoing = [one for one in made if isinstance(one, Outgoing) and one.tenant is not None]
+        outgoing = [
+            one
+            for one in made
+            if isinstance(one, Outgoing)
+            and one.tenant is not None
+            and not _is_before(one.time, since)
+        ]
         try:
             async with connection.transaction():
                 if outgoing:
@@ -179,6 +200,10 @@ class WebhookSink:
             names = ("tenants", "webhooks", "events", "types", "versions", "envelopes")
             await connection.execute(_sql.enqueue, dict(zip(names, columns, strict=True)))
 
+    def _wake(self) -> None:
+        if self._deliverer is not None:
+            self._deliverer.wake()
+
     async def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = await connect(
@@ -203,5 +228,5 @@ class WebhookSink:
 
 
 def _is_before(time: str | None, since: datetime) -> bool:
-    """Whether an event is older than the endpoint: nobody is told of what was before them."""
+    """Whether an event is older than that: nobody is told of what was before them."""
     return time is not None and datetime.fromisoformat(time) < since

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from tests.fixtures.fix_events import NewEvents
 
+from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.errors import InvalidInput
 from neolayer.events import (
     ANY,
@@ -17,9 +19,11 @@ from neolayer.events import (
     Events,
     NewEvent,
     StreamAppend,
+    StreamIsClosed,
     WrongCategory,
     WrongVersion,
 )
+from neolayer.tenancy import Transaction
 
 
 def deposits(*amounts: int) -> list[NewEvent]:
@@ -164,3 +168,82 @@ async def test_writers_of_one_stream_take_turns(new_events: NewEvents) -> None:
     )
     assert sorted(each.version for each in written) == list(range(1, 51))
     assert sorted(await amounts(events, stream)) == list(range(50))
+
+
+async def test_nothing_follows_the_event_that_closes(new_events: NewEvents) -> None:
+    """Neither in one append, nor in one of the same group; the closing one comes again."""
+    events, stream, closing = new_events(), uuid4(), NewEvent("StreamClosed", {})
+    with pytest.raises(InvalidInput, match="no event after the one that closes"):
+        await events.append(stream, [closing, *deposits(1)], category="account")
+    first, second = await asyncio.gather(
+        events.append(stream, [closing], category="account"),
+        events.append(stream, deposits(1), category="account"),
+        return_exceptions=True,
+    )
+    assert not isinstance(first, BaseException) and isinstance(second, StreamIsClosed)
+    again = await events.append(stream, [closing], category="account", expected_version=NONE)
+    assert again.is_repeated and again.events == first.events
+
+
+async def test_an_id_twice_is_one_event(new_events: NewEvents) -> None:
+    """In one append it is refused; two appends of it at once are one and its second try."""
+    events, stream, event = new_events(), uuid4(), deposits(1)[0]
+    with pytest.raises(EventIdTaken) as refused:
+        await events.append(stream, [*deposits(5), event, event], category="account")
+    assert refused.value.event_id == event.event_id
+    written = await asyncio.gather(
+        *(events.append(stream, [event], category="account") for _ in range(3)),
+        *(events.append(uuid4(), deposits(2), category="account") for _ in range(3)),
+    )
+    assert sorted(each.is_repeated for each in written[:3]) == [False, True, True]
+    assert await amounts(events, stream) == [1]
+    assert len(await events.read_all()) == 4
+
+
+async def test_a_second_try_within_a_transaction(new_events: NewEvents) -> None:
+    """The first outcome, whatever version it expects; a part of it is refused with its id."""
+    events, stream, batch = new_events(), uuid4(), deposits(1, 2)
+    first = await events.append(stream, batch, category="account", expected_version=NONE)
+    async with events.scope.transaction() as tx:
+        again = await events.append_in(tx, [StreamAppend(stream, batch, "account", NONE)])
+    assert again.is_repeated and list(again.events) == list(first.events)
+    for mixed in ([*deposits(3), batch[1]], [batch[0], *deposits(3)]):
+        with pytest.raises(EventIdTaken) as refused:
+            async with events.scope.transaction() as tx:
+                await events.append_in(tx, [StreamAppend(stream, mixed)])
+        assert refused.value.event_id in {event.event_id for event in batch}
+    assert await amounts(events, stream) == [1, 2]
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+async def test_an_append_costs_the_same_whatever_is_stored(
+    new_events: NewEvents, module_databases: Endpoints, streams: int
+) -> None:
+    """A plan from when the tables were empty reads no more rows once they are not."""
+    events = new_events()
+
+    async def append(tx: Transaction) -> None:
+        appends = [StreamAppend(uuid4(), deposits(1, 2), "account") for _ in range(streams)]
+        await events.append_in(tx, appends)
+
+    for _ in range(8):
+        await events.scope.run(append)
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    with psycopg.connect(dsn) as admin:
+        admin.execute("SET session_replication_role = replica")
+        for statement in (
+            "INSERT INTO public.events (tenant_id, aggregate_id, aggregate_type, event_type,"
+            " event_version, event_data) SELECT %s, gen_random_uuid(), 'account', 'x', 1, '{}'"
+            " FROM generate_series(1, 3000)",
+            "INSERT INTO public.stream_heads (tenant_id, aggregate_id, aggregate_type, version,"
+            " appended) SELECT %s, gen_random_uuid(), 'account', 1, 1"
+            " FROM generate_series(1, 3000)",
+        ):
+            admin.execute(statement, (events.scope.tenant,))
+    async with events.scope.transaction() as tx:
+        await append(tx)
+        ((rows,),) = await tx.fetch(
+            "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int"
+            " FROM pg_stat_xact_user_tables WHERE relname IN ('events', 'stream_heads')"
+        )
+    assert rows <= 4 * streams

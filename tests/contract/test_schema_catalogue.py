@@ -107,7 +107,8 @@ def test_G_truncate_is_granted_to_nobody(module_databases: Endpoints, database: 
 def test_G_the_owner_owns_everything(module_databases: Endpoints, database: Database) -> None:
     """A role that owns a table is not held by its policies and may drop it.
 
-    Two functions belong to a role that cannot log in, so that they can use an index under a policy.
+    Two functions belong to a role that cannot log in, so that they can use an index under a policy;
+    one to another such role, which appends events and asks for the tenant by itself.
     """
     foreign = f"""
         SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -122,7 +123,8 @@ def test_G_the_owner_owns_everything(module_databases: Endpoints, database: Data
         Database.CORE: [
             ("auth.search_users(text,integer)",),
             ("core.search_documents(jsonb,uuid,integer)",),
-        ]
+        ],
+        Database.EVENT_STORE: [("append_events(uuid[],jsonb,boolean)",)],
     }
     assert rows(module_databases, database, foreign) == searches.get(database, [])
 

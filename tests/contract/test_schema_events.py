@@ -178,3 +178,38 @@ def test_a_snapshot_belongs_to_a_stream(session: Session) -> None:
     append(session, stream, 1)
     session.execute(insert, (TENANT, stream))
     assert session.execute("DELETE FROM public.snapshots").rowcount == 1
+
+
+def test_G_who_appends_can_do_nothing_else(module_databases: Endpoints) -> None:
+    """No policy holds the role whose function appends: so it has what that takes, and no login."""
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    with psycopg.connect(dsn) as admin:
+        granted = admin.execute(
+            "SELECT table_name, string_agg(privilege_type, ',' ORDER BY privilege_type)"
+            " FROM information_schema.role_table_grants WHERE grantee = 'neolayer_appender'"
+            " GROUP BY table_name ORDER BY table_name"
+        ).fetchall()
+        members = admin.execute(
+            "SELECT m.member::regrole::text FROM pg_auth_members m"
+            " WHERE m.roleid = 'neolayer_appender'::regrole AND m.inherit_option"
+        ).fetchall()
+        role = admin.execute(
+            "SELECT rolcanlogin, rolbypassrls, rolsuper FROM pg_roles"
+            " WHERE rolname = 'neolayer_appender'"
+        ).fetchone()
+    assert granted == [("events", "INSERT,SELECT"), ("stream_heads", "INSERT,SELECT,UPDATE")]
+    assert members == [("neolayer_migrator",)]
+    assert role == (False, True, False)
+
+
+def test_G_only_the_function_reaches_what_appends(application: Session) -> None:
+    """The parts that take tenant and user from their caller are not the application's to call."""
+    for call in (
+        "append_to_one(gen_random_uuid(), NULL, gen_random_uuid(), false, '[]')",
+        "append_to_many(gen_random_uuid(), NULL, '{}', '[]')",
+    ):
+        with (
+            pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"),
+            application.transaction(),
+        ):
+            application.execute(f"SELECT public.{call}")  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ class Database(StrEnum):
 
 
 class Role(StrEnum):
-    """The roles of every database. `OWNER` and `SEARCH` never log in; `ADMIN` is the DSN's user."""
+    """The roles of every database; `ADMIN` is the DSN's user, `NEVER_LOG_IN` says who owns only."""
 
     ADMIN = "admin"
     OWNER = "neolayer_owner"
@@ -36,8 +36,12 @@ class Role(StrEnum):
     BACKUP = "neolayer_backup"
     OPERATOR = "neolayer_operator"
     SEARCH = "neolayer_search"
+    APPENDER = "neolayer_appender"
     AUDITOR = "neolayer_auditor"
     PROJECTOR = "neolayer_projector"
+
+
+NEVER_LOG_IN = (Role.OWNER, Role.SEARCH, Role.APPENDER)
 
 
 @dataclass(frozen=True, slots=True)

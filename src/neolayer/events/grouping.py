@@ -17,17 +17,17 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import LiteralString
 from uuid import UUID
 
 import orjson
 import psycopg
 
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import Rows
+from neolayer.engines.postgres.round_trip import Rows, Texts
 from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput
 from neolayer.events.model import ANY
-from neolayer.events.units import MOST_STREAMS, Outcome, Unit, batch_of, outcomes_of
+from neolayer.events.units import MOST_STREAMS, Outcome, Unit, batch_of, known_refused, outcomes_of
 from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.tenancy import Principal, TenantDatabase
 
@@ -37,8 +37,8 @@ MOST_BYTES = 1 << 20
 _TRIES = 5
 _PAUSE_S = 0.05
 _AGAIN = (
-    psycopg.errors.UniqueViolation,  # of an id that another transaction stores
-    psycopg.errors.CheckViolation,  # of a version: somebody appends without the function
+    psycopg.errors.UniqueViolation,  # of a version: somebody appends without the function
+    psycopg.errors.CheckViolation,  # the same
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
 )
@@ -75,7 +75,8 @@ class Grouper:
     async def append(self, tenant: UUID | None, by: Principal, unit: Unit) -> Answer:
         """What became of the unit, and a position at or above its commit.
 
-        Cancelled, the unit may be stored or not. Raises EngineUnavailable, AccessDenied.
+        Cancelled, the unit may be stored or not. Raises EventIdTaken, EngineUnavailable,
+        AccessDenied.
         """
         answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Member(tenant, by, unit, answer))
@@ -176,7 +177,8 @@ class Grouper:
         for attempt in range(1, _TRIES + 1):
             try:
                 context = self.database.signer.sign(tenant, by)
-                rows = await _send(self.database, [(context, [unit])], waits=True)
+                with known_refused():
+                    rows = await _send(self.database, [(context, [unit])], waits=True)
                 self._note_commit()
                 return outcomes_of(_text(rows[0]), [unit])[0], _position(rows[-1])
             except orjson.JSONEncodeError as exc:
@@ -195,12 +197,14 @@ async def _send(
     database: TenantDatabase, turns: Sequence[tuple[str, list[Unit]]], *, waits: bool = False
 ) -> list[Rows]:
     """Enter (or switch to) each context and append, in one transaction; ask where that is."""
-    statements: list[tuple[LiteralString, dict[str, Any] | None]] = []
+    statements: list[tuple[LiteralString, Texts | None]] = []
     for place, (context, units) in enumerate(turns):
         if place:
-            statements.append((sql.switch, {"context": context}))
+            statements.append((sql.switch, Texts(context=context)))
         streams, batch = batch_of(units)
-        statements.append((sql.append, {"streams": streams, "batch": batch, "waits": waits}))
+        array = f"{{{','.join(map(str, streams))}}}"
+        values = Texts(streams=array, batch=batch, waits="t" if waits else "f")
+        statements.append((sql.append, values))
     async with database.connection() as connection:
         # After COMMIT, but in the same round trip; two Syncs would be two packets.
         rows = await connection.enter_and(

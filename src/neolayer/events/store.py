@@ -53,6 +53,7 @@ from neolayer.events.units import (
     Verdict,
     appended,
     batch_of,
+    known_refused,
     make_unit,
     outcomes_of,
     refusal,
@@ -106,10 +107,8 @@ class Events:
         outcome, position = await self.grouper.append(self.scope.tenant, self.scope.by, unit)
         if outcome.is_stored:
             return appended(unit, outcome, self._tenant, position)
-        if outcome.is_about("known"):
-            rows = await self.scope.fetch(sql.stored_before, {"batch": batch_of([unit])[1]})
-            return self._as_before(unit, rows, position)
-        raise refusal(unit, outcome)
+        rows = await self.scope.fetch(sql.stored_before, {"batch": batch_of([unit])[1]})
+        return self._as_before(unit, outcome, rows, position)
 
     async def close(
         self, stream_id: UUID, data: Mapping[str, Any], *, expected_version: int = EXISTS
@@ -126,7 +125,8 @@ class Events:
         """
         unit = make_unit(appends, self.codec, self.scope.by.user_id)
         streams, batch = batch_of([unit])
-        row = await tx.one(sql.append_within, {"streams": streams, "batch": batch})
+        with known_refused():
+            row = await tx.one(sql.append_within, {"streams": streams, "batch": batch})
         assert row is not None
         (outcome,) = outcomes_of(row[0], [unit])
         if outcome.is_stored:
@@ -137,14 +137,22 @@ class Events:
             )
         if outcome.is_about("refused"):
             raise AccessDenied("the tenant is closed, or there is none")
-        if outcome.is_about("known"):
-            return self._as_before(unit, await tx.fetch(sql.stored_before, {"batch": batch}), None)
-        raise refusal(unit, outcome)
+        rows = await tx.fetch(sql.stored_before, {"batch": batch})
+        return self._as_before(unit, outcome, rows, None)
 
     def _as_before(
-        self, unit: Unit, rows: Sequence[tuple[Any, ...]], position: Position | None
+        self,
+        unit: Unit,
+        outcome: Outcome,
+        rows: Sequence[tuple[Any, ...]],
+        position: Position | None,
     ) -> Appended:
-        """The first outcome of an append that comes again. Raises EventIdTaken."""
+        """The first outcome of an append that comes again; whatever the stream is like now.
+
+        Raises EventIdTaken, and where none of it was stored before, why it is not stored now.
+        """
+        if all(row[1] is None for row in rows):
+            raise refusal(unit, outcome)
         ids = [event.event_id for part in unit.parts for event in part.events]
         for event_id, (_, is_same, *_) in zip(ids, rows, strict=True):
             if is_same is not True:
@@ -155,8 +163,8 @@ class Events:
             first.setdefault(row[0], row)
         verdicts = [Verdict("stored", row[2], row[3]) for row in first.values()]
         at, transaction = rows[0][4], rows[0][5]
-        outcome = Outcome(verdicts, transaction, at, [row[6] for row in rows])
-        before = appended(unit, outcome, self._tenant, position)
+        stored = Outcome(verdicts, transaction, at, [row[6] for row in rows])
+        before = appended(unit, stored, self._tenant, position)
         return Appended(before.position, before.versions, before.events, is_repeated=True)
 
     # Reading

@@ -6,20 +6,24 @@ could not read would be everybody's error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
 import orjson
+import psycopg
 
 from neolayer.errors import InvalidInput
 from neolayer.events.model import (
+    CLOSED_TYPE,
     EXISTS,
     LONGEST_NAME,
     Appended,
     Codec,
+    EventIdTaken,
     Interfered,
     NewEvent,
     Place,
@@ -183,6 +187,18 @@ def refusal(unit: Unit, outcome: Outcome) -> Exception:
     return Interfered()
 
 
+@contextmanager
+def known_refused() -> Generator[None]:
+    """Of events some of which are stored already: EventIdTaken, which the database tells by an
+    error, because the others were not."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as exc:
+        if exc.diag.constraint_name != "events_pkey" or exc.diag.message_detail is None:
+            raise
+        raise EventIdTaken(UUID(exc.diag.message_detail)) from exc
+
+
 def _part(append: StreamAppend, codec: Codec | None) -> Part:
     if not append.events:
         raise InvalidInput("an append needs at least one event")
@@ -191,6 +207,8 @@ def _part(append: StreamAppend, codec: Codec | None) -> Part:
     if append.category is not None:
         _require_name(append.category, "category")
     events = tuple(_encoded(event, codec) for event in append.events)
+    if any(event.type == CLOSED_TYPE for event in events[:-1]):
+        raise InvalidInput("a stream takes no event after the one that closes it")
     return Part(append.stream_id, append.category, append.expected_version, events)
 
 

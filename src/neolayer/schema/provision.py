@@ -44,9 +44,12 @@ RULES: dict[Role, RoleRule] = {
     # Owns the search functions and nothing else: an operator such as @> is not leakproof, so an
     # index behind it is dead for whoever a policy holds. It may read what is searched.
     Role.SEARCH: RoleRule("NOLOGIN BYPASSRLS NOREPLICATION"),
+    # Owns the function that appends events and nothing else: it asks for the tenant itself, once,
+    # where a policy has it verified for each table in each statement.
+    Role.APPENDER: RoleRule("NOLOGIN BYPASSRLS NOREPLICATION"),
     Role.MIGRATOR: RoleRule(
         "LOGIN BYPASSRLS NOREPLICATION",
-        member_of=(Role.OWNER, Role.SEARCH, "pg_monitor"),
+        member_of=(Role.OWNER, Role.SEARCH, Role.APPENDER, "pg_monitor"),
         temporary=True,
     ),
     Role.APP: RoleRule("LOGIN NOBYPASSRLS NOREPLICATION", temporary=True),
@@ -59,7 +62,7 @@ RULES: dict[Role, RoleRule] = {
 }
 
 # Who may take advisory locks.
-LOCKERS = (Role.OWNER, Role.MIGRATOR, Role.INGEST, Role.RELAY, Role.AUDITOR)
+LOCKERS = (Role.OWNER, Role.APPENDER, Role.MIGRATOR, Role.INGEST, Role.RELAY, Role.AUDITOR)
 
 
 async def provision(endpoints: Endpoints, *, databases: Iterable[Database] = Database) -> None:

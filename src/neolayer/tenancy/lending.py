@@ -22,7 +22,7 @@ from psycopg.abc import Params
 
 from neolayer.engines.postgres.connections import connect_as
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import RoundTripConnection, Rows, Statement
+from neolayer.engines.postgres.round_trip import RoundTripConnection, Rows, Statement, Texts
 from neolayer.errors import EngineUnavailable
 from neolayer.telemetry import log_warning
 
@@ -45,7 +45,7 @@ class CoreConnection(RoundTripConnection):
         after: Sequence[tuple[Statement, Params | None]] = (),
     ) -> list[Rows]:
         """Say who is asking, and run the statements in the same round trip; see `round_trip`."""
-        enter = (QUERIES.enter, {"context": context, "state": self.clean_state})
+        enter = (QUERIES.enter, Texts(context=context, state=self.clean_state))
         before = [*([_BEGIN] if begin else []), enter]
         try:
             return await self.round_trip([*before, *statements], after=after)

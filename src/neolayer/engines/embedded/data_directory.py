@@ -27,7 +27,7 @@ import msgspec
 
 from neolayer.engines.embedded.privileges import Account, let_through
 from neolayer.engines.embedded.processes import ProcessIdentity
-from neolayer.engines.endpoints import Role
+from neolayer.engines.endpoints import NEVER_LOG_IN, Role
 from neolayer.errors import AlreadyRunning, DataDirectoryError
 
 LEAST_FREE_BYTES = 200 * 2**20
@@ -35,9 +35,6 @@ _LOCK_PATIENCE_S = 1.0
 # A folder with one of these is a data directory; beside nothing but the others it may become one.
 _MARKS = ("layer.lock", "layer.json", "secrets.json")
 _HARMLESS = ("logs", "layer.probe", "keys", "lost+found")
-
-
-_NEVER_LOG_IN = (Role.OWNER, Role.SEARCH)
 
 
 class Secrets(msgspec.Struct, frozen=True):
@@ -50,7 +47,7 @@ class Secrets(msgspec.Struct, frozen=True):
 
     def passwords(self) -> dict[Role, str]:
         """By role; neither the superuser, nor those who never log in."""
-        never = (Role.ADMIN, *_NEVER_LOG_IN)
+        never = (Role.ADMIN, *NEVER_LOG_IN)
         return {role: self.roles[role] for role in Role if role not in never}
 
 
@@ -228,7 +225,7 @@ def _complete(known: dict[str, object]) -> Secrets:
     """What is known, with a fresh password for whatever a newer release has added."""
     roles = known.get("roles")
     kept = {str(key): str(value) for key, value in roles.items()} if isinstance(roles, dict) else {}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    made = {str(role): secrets.token_urlsafe(24) for role in Role if role not in _NEVER_LOG_IN}
+    made = {str(role): secrets.token_urlsafe(24) for role in Role if role not in NEVER_LOG_IN}
     others = {
         name: str(known.get(name) or secrets.token_urlsafe(24))
         for name in ("redis", "clickhouse", "clickhouse_reader")

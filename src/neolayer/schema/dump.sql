@@ -3109,6 +3109,7 @@ PUBLICATION neolayer_relay VIA ROOT FOR audit.entries, blockchain.blocks, blockc
 SCHEMA core
     OWNER neolayer_owner
     GRANT neolayer_app=U
+    GRANT neolayer_appender=U
     GRANT neolayer_backup=U
     GRANT neolayer_operator=U
     GRANT neolayer_projector=U
@@ -3283,6 +3284,7 @@ END
 $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
+    GRANT neolayer_appender=X
     GRANT neolayer_backup=X
     GRANT neolayer_operator=X
     GRANT neolayer_relay=X
@@ -3348,15 +3350,16 @@ CREATE OR REPLACE FUNCTION public.append_events(streams uuid[], batch jsonb, wai
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'pg_catalog', 'pg_temp'
- SET plan_cache_mode TO 'force_custom_plan'
+ SET plan_cache_mode TO 'force_generic_plan'
  SET enable_seqscan TO 'off'
  SET enable_bitmapscan TO 'off'
 AS $function$
 DECLARE
-    asking uuid := core.current_tenant();
-    acting uuid := substring(core.current_principal() FROM '^user:(.*)$')::uuid;
-    held uuid[];
-    outcome jsonb;
+    who text[] := core.verified_context();
+    asking uuid := nullif(who[1], '00000000-0000-0000-0000-000000000000')::uuid;
+    acting uuid := CASE WHEN starts_with(who[2], 'user:') THEN substr(who[2], 6)::uuid END;
+    is_held boolean := false;
+    free uuid[];
 BEGIN
     IF asking IS NULL THEN
         RETURN '{"refused": true}';
@@ -3365,47 +3368,79 @@ BEGIN
         RAISE EXCEPTION 'an append is to 500 streams at most, not %', cardinality(streams)
             USING ERRCODE = 'program_limit_exceeded', HINT = 'append in several transactions';
     END IF;
+    IF cardinality(streams) = 1 THEN
+        IF waits THEN
+            PERFORM pg_advisory_xact_lock(hashtextextended(asking::text || streams[1], 0));
+        ELSE
+            is_held := NOT pg_try_advisory_xact_lock(
+                hashtextextended(asking::text || streams[1], 0)
+            );
+        END IF;
+        RETURN public.append_to_one(asking, acting, streams[1], is_held, batch);
+    END IF;
     IF waits THEN
         PERFORM pg_advisory_xact_lock(k.key)
         FROM (
             SELECT DISTINCT hashtextextended(asking::text || s.stream, 0) AS key
             FROM unnest(streams) AS s (stream) ORDER BY 1
         ) AS k;
+        free := streams;
     ELSE
-        SELECT array_agg(s.stream) INTO held FROM unnest(streams) AS s (stream)
-        WHERE NOT pg_try_advisory_xact_lock(hashtextextended(asking::text || s.stream, 0));
+        SELECT array_agg(s.stream) INTO free
+        FROM (SELECT DISTINCT u.stream FROM unnest(streams) AS u (stream)) AS s
+        WHERE pg_try_advisory_xact_lock(hashtextextended(asking::text || s.stream, 0));
     END IF;
+    RETURN public.append_to_many(asking, acting, free, batch);
+END
+$function$
+    OWNER neolayer_appender
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION public.append_to_many(asking uuid, acting uuid, free uuid[], batch jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    decided jsonb;
+    wanted int;
+    is_broken boolean;
+    positions bigint[];
+    ids uuid[];
+    streams int;
+    moved int;
+BEGIN
     WITH given AS MATERIALIZED (
         SELECT e.* FROM ROWS FROM (jsonb_to_recordset(batch) AS (
             u int, a int, s uuid, c text, x int, i uuid, t text, d jsonb, m jsonb, r uuid, y uuid,
             z int, k text
         )) WITH ORDINALITY AS e (u, a, s, c, x, i, t, d, m, r, y, z, k, n)
     ), appends AS (
-        SELECT g.a, g.u, g.s, g.c, g.x, count(*) AS events, count((
-            
-            SELECT e.event_version FROM public.events e
-            WHERE e.tenant_id = asking AND e.event_id = g.i
-        )) > 0 AS is_known
+        SELECT g.a, g.u, g.s, g.c, g.x, count(*)::int AS events,
+            bool_or(g.t = 'StreamClosed') AS closes,
+            coalesce(min(g.n) FILTER (WHERE g.t = 'StreamClosed') < max(g.n), false) AS is_broken
         FROM given g GROUP BY g.a, g.u, g.s, g.c, g.x
     ), placed AS (
-        SELECT p.a, p.u, p.s, p.x, p.is_known, coalesce(p.c, h.aggregate_type) AS category,
-            h.aggregate_type AS present_category, coalesce(h.version, 0) AS version,
-            coalesce(h.is_closed, false) AS is_closed,
-            coalesce(h.version, 0) + coalesce(sum(p.events) OVER (
-                PARTITION BY p.s ORDER BY p.a ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ), 0)::int AS before
+        SELECT p.a, p.u, p.s, p.x, p.events, p.closes, p.is_broken,
+            coalesce(h.aggregate_type, first_value(p.c) OVER stream) AS present_category,
+            coalesce(p.c, h.aggregate_type, first_value(p.c) OVER stream) AS category,
+            coalesce(h.version, 0) AS version,
+            coalesce(h.is_closed, false) OR coalesce(bool_or(p.closes) OVER earlier, false)
+                AS is_closed,
+            coalesce(h.version, 0) + coalesce(sum(p.events) OVER earlier, 0)::int AS before
         FROM appends p
         LEFT JOIN LATERAL (
             SELECT * FROM public.stream_heads s
             WHERE s.tenant_id = asking AND s.aggregate_id = p.s LIMIT 1
         ) AS h ON true
+        WINDOW stream AS (PARTITION BY p.s ORDER BY p.a), earlier AS (
+            PARTITION BY p.s ORDER BY p.a ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        )
     ), judged AS (
         SELECT p.*, CASE
-            WHEN p.s = ANY(held) THEN 'busy'
-            WHEN p.is_known THEN 'known'
+            WHEN (p.s = ANY(free)) IS NOT TRUE THEN 'busy'
             WHEN p.is_closed THEN 'closed'
-            WHEN p.category IS DISTINCT FROM coalesce(p.present_category, p.category)
-                OR p.category IS NULL THEN 'category'
+            WHEN p.category <> p.present_category OR p.category IS NULL THEN 'category'
             WHEN p.x >= 0 AND p.x <> p.before OR p.x = -2 AND p.before = 0 THEN 'conflict'
             ELSE 'stored' END AS status
         FROM placed p
@@ -3421,26 +3456,143 @@ BEGIN
             g.d, coalesce(g.m, '{}'), acting, g.r, g.y, coalesce(g.z, 1), g.k
         FROM given g INNER JOIN decided j ON g.a = j.a AND j.is_stored
         ORDER BY g.n
-        RETURNING position, transaction_id
+        ON CONFLICT (tenant_id, event_id) DO NOTHING
+        RETURNING position, event_id
     )
-    SELECT jsonb_build_object(
-        'transaction', (SELECT max(e.transaction_id)::text FROM added e),
-        'at', CURRENT_TIMESTAMP,
-        'appends', (
-            SELECT jsonb_agg(jsonb_build_array(
-                d.a,
-                CASE WHEN d.is_stored OR d.status <> 'stored' THEN d.status ELSE 'aside' END,
-                CASE WHEN d.is_stored THEN d.before + 1 ELSE d.version END,
-                CASE WHEN d.is_stored THEN d.category ELSE d.present_category END
-            ) ORDER BY d.a) FROM decided d
-        ),
-        'positions', (SELECT jsonb_agg(e.position ORDER BY e.position) FROM added e)
-    ) INTO outcome;
-    RETURN outcome;
+    SELECT
+        jsonb_agg(to_jsonb(d) ORDER BY d.a),
+        coalesce(sum(d.events) FILTER (WHERE d.is_stored), 0),
+        bool_or(d.is_stored AND d.is_broken),
+        (SELECT array_agg(e.position ORDER BY e.position) FROM added e),
+        (SELECT array_agg(e.event_id) FROM added e)
+    INTO decided, wanted, is_broken, positions, ids
+    FROM decided d;
+    IF is_broken THEN
+        PERFORM public.refuse_unordered(asking, '{}');
+    END IF;
+    IF cardinality(positions) < wanted THEN
+        PERFORM public.refuse_known(batch, ids);
+    END IF;
+    IF positions IS NOT NULL THEN
+        INSERT INTO public.stream_heads AS h
+            (tenant_id, aggregate_id, aggregate_type, version, appended, transaction_id, is_closed)
+        SELECT asking, d.s, min(d.category), max(d.before + d.events), sum(d.events)::int,
+            pg_current_xact_id(), bool_or(d.closes)
+        FROM jsonb_to_recordset(decided) AS d (
+            s uuid, category text, before int, events int, closes boolean, is_stored boolean
+        )
+        WHERE d.is_stored GROUP BY d.s ORDER BY d.s
+        ON CONFLICT (tenant_id, aggregate_id) DO UPDATE
+        SET version = excluded.version, appended = excluded.appended,
+            transaction_id = excluded.transaction_id, is_closed = excluded.is_closed
+        WHERE h.version = excluded.version - excluded.appended
+            AND h.aggregate_type = excluded.aggregate_type
+            AND h.transaction_id <= excluded.transaction_id
+            AND NOT h.is_closed;
+        GET DIAGNOSTICS moved = ROW_COUNT;
+        SELECT count(DISTINCT d.s) INTO streams
+        FROM jsonb_to_recordset(decided) AS d (s uuid, is_stored boolean) WHERE d.is_stored;
+        IF moved < streams THEN
+            PERFORM public.refuse_unordered(asking, free);
+        END IF;
+    END IF;
+    RETURN public.appended((
+        SELECT jsonb_agg(jsonb_build_array(
+            d.a,
+            CASE
+                WHEN d.is_stored AND positions IS NULL THEN 'known'
+                WHEN d.is_stored OR d.status <> 'stored' THEN d.status
+                ELSE 'aside' END,
+            CASE WHEN d.is_stored THEN d.before + 1 ELSE d.version END,
+            CASE WHEN d.is_stored THEN d.category ELSE d.present_category END
+        ) ORDER BY d.a)
+        FROM jsonb_to_recordset(decided) AS d (
+            a int, status text, is_stored boolean, before int, version int, category text,
+            present_category text
+        )
+    ), positions);
 END
 $function$
     OWNER neolayer_owner
-    GRANT neolayer_app=X
+    GRANT neolayer_appender=X
+
+CREATE OR REPLACE FUNCTION public.append_to_one(asking uuid, acting uuid, stream uuid, is_held boolean, batch jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    head record;
+    present int;
+    category text := batch -> 0 ->> 'c';
+    expected int := (batch -> 0 ->> 'x')::int;
+    wanted int := jsonb_array_length(batch);
+    status text;
+    positions bigint[];
+    ids uuid[];
+BEGIN
+    SELECT h.aggregate_type, h.version, h.is_closed INTO head FROM public.stream_heads h
+    WHERE h.tenant_id = asking AND h.aggregate_id = stream;
+    present := coalesce(head.version, 0);
+    category := coalesce(category, head.aggregate_type);
+    status := CASE
+        WHEN is_held THEN 'busy'
+        WHEN head.is_closed THEN 'closed'
+        WHEN category IS NULL OR category <> head.aggregate_type THEN 'category'
+        WHEN expected >= 0 AND expected <> present OR expected = -2 AND present = 0
+            THEN 'conflict'
+        ELSE 'stored' END;
+    IF status <> 'stored' THEN
+        RETURN public.appended(jsonb_build_array(
+            jsonb_build_array(0, status, present, head.aggregate_type)
+        ), NULL);
+    END IF;
+    IF wanted > 1 AND jsonb_path_exists(batch, '$[0 to last - 1] ? (@.t == "StreamClosed")') THEN
+        PERFORM public.refuse_unordered(asking, '{}');
+    END IF;
+    WITH added AS (
+        INSERT INTO public.events (
+            tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
+            event_data, metadata, user_id, correlation_id, causation_id, schema_version, key_id
+        )
+        SELECT asking, g.i, stream, category, g.t, present + g.n::int,
+            g.d, coalesce(g.m, '{}'), acting, g.r, g.y, coalesce(g.z, 1), g.k
+        FROM ROWS FROM (jsonb_to_recordset(batch) AS (
+            i uuid, t text, d jsonb, m jsonb, r uuid, y uuid, z int, k text
+        )) WITH ORDINALITY AS g (i, t, d, m, r, y, z, k, n)
+        ON CONFLICT (tenant_id, event_id) DO NOTHING
+        RETURNING position, event_id
+    )
+    SELECT array_agg(a.position), array_agg(a.event_id) INTO positions, ids FROM added a;
+    IF positions IS NULL THEN
+        RETURN public.appended(jsonb_build_array(
+            jsonb_build_array(0, 'known', present, head.aggregate_type)
+        ), NULL);
+    END IF;
+    IF cardinality(positions) < wanted THEN
+        PERFORM public.refuse_known(batch, ids);
+    END IF;
+    INSERT INTO public.stream_heads AS h
+        (tenant_id, aggregate_id, aggregate_type, version, appended, transaction_id, is_closed)
+    VALUES (asking, stream, category, present + wanted, wanted, pg_current_xact_id(),
+        batch -> -1 ->> 't' = 'StreamClosed')
+    ON CONFLICT (tenant_id, aggregate_id) DO UPDATE
+    SET version = excluded.version, appended = excluded.appended,
+        transaction_id = excluded.transaction_id, is_closed = excluded.is_closed
+    WHERE h.version = excluded.version - excluded.appended
+        AND h.aggregate_type = excluded.aggregate_type
+        AND h.transaction_id <= excluded.transaction_id
+        AND NOT h.is_closed;
+    IF NOT FOUND THEN
+        PERFORM public.refuse_unordered(asking, ARRAY[stream]);
+    END IF;
+    RETURN public.appended(jsonb_build_array(
+        jsonb_build_array(0, 'stored', present + 1, category)
+    ), positions);
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_appender=X
 
 CREATE OR REPLACE FUNCTION public.append_within(streams uuid[], batch jsonb)
  RETURNS jsonb
@@ -3463,6 +3615,14 @@ END
 $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION public.appended(appends jsonb, positions bigint[])
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE
+RETURN jsonb_build_object('transaction', (pg_current_xact_id_if_assigned())::text, 'at', CURRENT_TIMESTAMP, 'appends', appends, 'positions', to_jsonb(positions))
+    OWNER neolayer_owner
+    GRANT neolayer_appender=X
 
 CREATE OR REPLACE FUNCTION public.archive_stream(of_stream uuid, bytes bigint, lines_hash text)
  RETURNS jsonb
@@ -3708,6 +3868,51 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION public.refuse_known(batch jsonb, new_ids uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RAISE EXCEPTION 'some of these events are stored already'
+        USING ERRCODE = 'unique_violation', SCHEMA = 'public', TABLE = 'events',
+        CONSTRAINT = 'events_pkey', DETAIL = (
+            SELECT e.event ->> 'i' FROM jsonb_array_elements(batch) WITH ORDINALITY AS e (event, n)
+            WHERE NOT (e.event ->> 'i')::uuid = ANY(new_ids) OR (
+                
+                SELECT count(*) FROM jsonb_array_elements(batch) AS o (event)
+                WHERE o.event ->> 'i' = e.event ->> 'i'
+            ) > 1
+            ORDER BY e.n LIMIT 1
+        );
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_appender=X
+
+CREATE OR REPLACE FUNCTION public.refuse_unordered(asking uuid, streams uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF EXISTS (
+        SELECT FROM public.stream_heads h
+        WHERE h.tenant_id = asking AND h.aggregate_id = ANY(streams)
+            AND h.transaction_id > pg_current_xact_id()
+    ) THEN
+        RAISE EXCEPTION 'a transaction that began to write later has appended to the stream'
+            USING ERRCODE = 'serialization_failure', SCHEMA = 'public', TABLE = 'events',
+            HINT = 'append before anything else is written, or run the transaction again';
+    END IF;
+    RAISE EXCEPTION 'a version does not follow the last one of its stream'
+        USING ERRCODE = 'check_violation', SCHEMA = 'public', TABLE = 'events',
+        CONSTRAINT = 'events_version_gapless';
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_appender=X
+
 CREATE OR REPLACE FUNCTION public.stream_lines(of_stream uuid)
  RETURNS TABLE(line text)
  LANGUAGE sql
@@ -3797,11 +4002,12 @@ TABLE public.events
     CREATE INDEX idx_events_tenant ON public.events USING btree (tenant_id, transaction_id, "position")
     CREATE INDEX idx_events_type ON public.events USING btree (tenant_id, event_type, transaction_id, "position")
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER advance_heads AFTER INSERT ON public.events REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.advance_stream_heads()
+    CREATE TRIGGER advance_heads AFTER INSERT ON public.events REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'neolayer_appender'::name)) EXECUTE FUNCTION public.advance_stream_heads()
     CREATE TRIGGER keep_events BEFORE DELETE OR UPDATE OR TRUNCATE ON public.events FOR EACH STATEMENT EXECUTE FUNCTION public.keep_events()
     CREATE TRIGGER keep_unarchived AFTER DELETE ON public.events REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION public.keep_unarchived()
     OWNER neolayer_owner
     GRANT neolayer_app=r
+    GRANT neolayer_appender=ar
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
     GRANT neolayer_projector=r
@@ -3939,6 +4145,7 @@ TABLE public.stream_heads
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
     GRANT neolayer_app=r
+    GRANT neolayer_appender=arw
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
     GRANT neolayer_relay=r

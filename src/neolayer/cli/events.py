@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Annotated, Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 from cyclopts import App, Parameter
@@ -29,12 +30,16 @@ from neolayer.events import (
     Place,
     Poison,
     RecordedEvent,
+    Registry,
+    TypedEvents,
+    load_domain,
+    open_event_rooms,
     open_event_store,
 )
 from neolayer.events.archive import Archive, Archiving
 from neolayer.events.segments import SegmentStore
-from neolayer.platform import endpoints
-from neolayer.tenancy import Transaction
+from neolayer.platform import endpoints, keyring
+from neolayer.tenancy import Transaction, open_core
 from neolayer.tenancy.directory import open_directory
 
 app = App(name="events", help="A tenant's events: append, read, subscribe.")
@@ -92,6 +97,38 @@ async def _events(tenant: str) -> AsyncGenerator[Events]:
         yield store.events(found.id, by=operator())
 
 
+@asynccontextmanager
+async def _typed(tenant: str) -> AsyncGenerator[tuple[Events | TypedEvents, Registry]]:
+    """The same by a program's own types, where `events.modules` names it: events must fit them, are
+    sealed as they say, and change inline read models."""
+    settings = invocation().settings
+    if not settings.events.modules:
+        async with _events(tenant) as events:
+            yield events, Registry()
+        return
+    at, domain = endpoints(settings), load_domain(settings.events.modules)
+    async with open_directory(at) as directory:
+        found = await directory.find(tenant)
+    async with (
+        keyring(settings) as keys,
+        open_core(at, size=2, application_name="cli") as core,
+        open_event_rooms(at, domain, keys, size=4, application_name="cli") as rooms,
+    ):
+        yield rooms.tenant(core.scope(found.id, by=operator())).events, domain.registry
+
+
+async def _version(
+    events: Events | TypedEvents, registry: Registry, stream: UUID, category: str | None, type_: str
+) -> int:
+    """The schema version that a type is at, where it is a program's own; else 1."""
+    if category is None and registry.knows_name(type_):
+        state = await events.state(stream)
+        category = None if state is None else state.category
+    if category is None or not registry.knows(category, type_):
+        return 1
+    return registry.named(category, type_).schema_version
+
+
 @app.command
 async def append(
     stream: Annotated[Id | None, Parameter(help="Id of the stream; a new one without.")] = None,
@@ -110,6 +147,9 @@ async def append(
         Id | None, Parameter(help="The event's id: the same again is stored once.")
     ] = None,
     correlation: Correlation = None,
+    schema_version: Annotated[
+        Positive | None, Parameter(help="Of the data; today's of a type in your modules, else 1.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Store one event at the end of a stream.
@@ -124,7 +164,9 @@ async def append(
         correlation_id=correlation,
     )
     target = stream or uuid4()
-    async with _events(tenant) as events:
+    async with _typed(tenant) as (events, registry):
+        version = schema_version or await _version(events, registry, target, category, type_)
+        event = replace(event, schema_version=version)
         written = await events.append(target, [event], category=category, expected_version=expected)
     if as_json:
         write_json(

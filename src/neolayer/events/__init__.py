@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from neolayer.events.aggregates import Aggregate, Aggregates, Executed, Loaded
-from neolayer.events.errors import ProjectionFailed, ProjectionNotReady, UnknownEventType
+from neolayer.events.errors import (
+    ProjectionFailed,
+    ProjectionNotReady,
+    UnfitEvent,
+    UnknownEventType,
+)
 from neolayer.events.model import (
     ANY,
     BEGINNING,
@@ -73,6 +78,7 @@ __all__ = [
     "Subscription",
     "TenantRooms",
     "TypedEvents",
+    "UnfitEvent",
     "UnknownEventType",
     "WrongCategory",
     "WrongVersion",

@@ -23,6 +23,10 @@ class UnknownEventType(InvalidInput):
     """An event's type is not registered."""
 
 
+class UnfitEvent(InvalidInput):
+    """An event does not fit the type it is registered under; it was not stored."""
+
+
 class UndecodableEvent(NeolayerError):
     """A stored event does not fit the type it is registered under."""
 

@@ -208,6 +208,10 @@ class Registry:
         """Whether a stored event has a type here."""
         return (category, name) in self._by_name
 
+    def knows_name(self, name: str) -> bool:
+        """Whether events of any category are called so."""
+        return any(one.name == name for one in self)
+
     def has_personal_fields(self, category: str) -> bool:
         """Whether any type of the category holds personal data."""
         return any(one.personal for one in self if one.category == category)

@@ -14,7 +14,15 @@ from uuid import UUID
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.events.codec import TenantCodec
-from neolayer.events.model import ANY, BEGINNING, Appended, Place, RecordedEvent, StreamAppend
+from neolayer.events.model import (
+    ANY,
+    BEGINNING,
+    Appended,
+    NewEvent,
+    Place,
+    RecordedEvent,
+    StreamAppend,
+)
 from neolayer.events.projections.inline import InlineProjections
 from neolayer.events.registry import Event
 from neolayer.events.store import NEWEST, PAGE, Events, StreamState
@@ -51,21 +59,15 @@ class TypedEvents:
     ) -> Appended:
         """Store events, typed or NewEvent, at the end of a stream; typed ones say its category.
 
-        Raises as `Events.append`, and UnknownEventType, KeyringError, and ProjectionFailed where an
-        inline projection does not take them: then nothing is stored.
+        Raises as `Events.append`, and UnknownEventType, KeyringError, UnfitEvent where a NewEvent
+        does not fit the type that is registered by its name, and ProjectionFailed where an inline
+        projection does not take them: then nothing is stored.
         """
         return await self.append_all([StreamAppend(stream_id, events, category, expected_version)])
 
     async def append_all(self, appends: Sequence[StreamAppend]) -> Appended:
         """Store events of several streams, all or nothing; raises as `append`."""
-        encoded = [
-            replace(
-                one,
-                events=await self.codec.encode(one.events),
-                category=one.category or self.codec.category_of(one.events),
-            )
-            for one in appends
-        ]
+        encoded = [await self._encoded(one) for one in appends]
         if not self._concerns_inline(encoded):
             return await self.stored.append_all(encoded)
         async with self.scope.transaction() as tx:
@@ -73,6 +75,17 @@ class TypedEvents:
             if not written.is_repeated:
                 await self.inline.apply(tx, written.events)
         return replace(written, position=await self._position())
+
+    async def _encoded(self, given: StreamAppend) -> StreamAppend:
+        category = given.category or self.codec.category_of(given.events)
+        if category is None and any(
+            isinstance(event, NewEvent) and self.codec.registry.knows_name(event.type)
+            for event in given.events
+        ):
+            stream = await self.state(given.stream_id)
+            category = None if stream is None else stream.category
+        events = await self.codec.encode(given.events, category=category)
+        return replace(given, events=events, category=category)
 
     def _concerns_inline(self, appends: Sequence[StreamAppend]) -> bool:
         targets = self.inline.targets

@@ -1,0 +1,114 @@
+"""D3: an event given as bare JSON must fit the type that the program has for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import pytest
+from tests.fixtures.bank import ACCOUNT, INLINE_BALANCES, Balance, Deposited
+from tests.fixtures.fix_projections import Bank
+
+from neolayer.cli import events as command
+from neolayer.cli import main
+from neolayer.events import NewEvent, StreamAppend, UnfitEvent
+from neolayer.keys import Keyring
+from neolayer.settings import Settings
+
+OPENED = {"owner": "Ann Arbor", "email": None}
+
+
+def deposited(data: dict[str, object], version: int = 3) -> NewEvent:
+    return NewEvent("deposited", data, schema_version=version)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        deposited({"amount": "five"}),
+        deposited({}),
+        deposited({"amount": 5}, version=1),  # version 1 has units, and its upcaster fails
+        deposited({"amount": 5}, version=99),  # of a program that is still to come
+    ],
+)
+async def test_D_an_event_that_does_not_fit_its_type_is_refused(
+    the_bank: Bank, event: NewEvent
+) -> None:
+    """Nothing is stored, whether the category is said or is the stream's, and among others too."""
+    acme, account = await the_bank.tenant(), uuid4()
+    with pytest.raises(UnfitEvent, match="this is no deposited"):
+        await acme.events.append(account, [event], category="account")
+    assert await acme.events.state(account) is None
+    await acme.events.append(account, [Deposited(1)])
+    with pytest.raises(UnfitEvent):
+        await acme.events.append(account, [event])
+    with pytest.raises(UnfitEvent):
+        other = StreamAppend(uuid4(), [Deposited(2)])
+        await acme.events.append_all([other, StreamAppend(account, [event])])
+    assert (await acme.aggregates.load(ACCOUNT, account)).state.balance == 1
+
+
+async def test_D_an_event_that_fits_is_stored_as_it_is(the_bank: Bank) -> None:
+    """Older versions and types that nobody registered too; ids and metadata stay."""
+    acme, account = await the_bank.tenant(), uuid4()
+    event = NewEvent("deposited", {"units": 2}, metadata={"by": "import"}, correlation_id=uuid4())
+    await acme.events.append(account, [event, NewEvent("noted", {"x": "y"})], category="account")
+    stored = [one async for one in acme.events.stored.read_stream(account)]
+    assert (stored[0].event_id, stored[0].data) == (event.event_id, {"units": 2})
+    assert (stored[0].correlation_id, stored[0].metadata) == (event.correlation_id, event.metadata)
+    row = await acme.read_models.get(INLINE_BALANCES, account)
+    assert row == Balance(account, 200, 1)
+
+
+async def test_E15_personal_text_given_as_json_is_sealed(the_bank: Bank) -> None:
+    """As it would be in a typed event, and left alone where it is sealed already."""
+    acme, account, customer = await the_bank.tenant(), uuid4(), uuid4()
+    event = NewEvent("opened", {"customer_id": str(customer), **OPENED})
+    await acme.events.append(account, [event], category="account")
+    stored = [one async for one in acme.events.stored.read_stream(account)]
+    assert "Ann Arbor" not in str(stored[0].data) and stored[0].event_id == event.event_id
+    assert stored[0].key_id == f"subject:{customer}"
+    assert (await acme.aggregates.load(ACCOUNT, account)).state.owner == "Ann Arbor"
+    again = NewEvent("opened", stored[0].data, key_id=stored[0].key_id)
+    await acme.events.append(account, [again])  # sealed already: stored as it is
+    stored = [one async for one in acme.events.stored.read_stream(account)]
+    assert stored[1].data == stored[0].data
+
+
+async def test_D_the_command_line_asks_the_same(
+    the_bank: Bank,
+    keyring: Keyring,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """By the modules of the settings; the data is of today's version unless said otherwise."""
+    acme, account = await the_bank.tenant(), str(uuid4())
+
+    @asynccontextmanager
+    async def same_keyring(_: Settings) -> AsyncGenerator[Keyring]:
+        yield keyring
+
+    monkeypatch.setattr(command, "endpoints", lambda _: the_bank.endpoints)
+    monkeypatch.setattr(command, "keyring", same_keyring)
+    monkeypatch.setenv("NEOLAYER_EVENTS__MODULES", '["tests.fixtures.bank"]')
+
+    async def append(data: dict[str, object], *more: str) -> tuple[int, str]:
+        of = ("--tenant", str(acme.subjects.scope.tenant), "--data", json.dumps(data))
+        line = ("events", "append", account, "--type", "deposited", *of, *more)
+        with pytest.raises(SystemExit) as stopped:
+            await asyncio.to_thread(main, line)
+        return int(stopped.value.code or 0), capfd.readouterr().err
+
+    new = ("--category", "account")
+    code, err = await append({"amount": "five"}, *new)
+    assert code == 2 and "this is no deposited" in err
+    assert (await append({"amount": 5}, *new))[0] == 0
+    code, err = await append({"amount": "five"})
+    assert code == 2 and "this is no deposited" in err
+    assert (await append({"amount": 6}))[0] == 0
+    assert (await append({"units": 1}, "--schema-version", "1"))[0] == 0
+    row = await acme.read_models.get(INLINE_BALANCES, UUID(account))
+    assert row == Balance(UUID(account), 111, 3)

@@ -117,3 +117,19 @@ def test_data_from_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = run(*new, "--data", "-")
     assert (code, "at version 1" in err) == (0, True), err
     assert [e["data"] for e in lines(run("read", stream, "--json")[1])] == [{"amount": 5}]
+
+
+def test_subscriptions_from_the_command_line(run: Run) -> None:
+    """Listed with their places, and forgotten when that is said twice."""
+    stream = str(uuid4())
+    assert run("append", stream, "--type", "Opened", "--category", "account")[0] == 0
+    assert run("subscribe", "feed", "--once")[0] == 0
+    code, out, _ = run("subscriptions", "--json")
+    (one,) = [one for one in lines(out) if one["name"] == "feed"]
+    assert (code, one["lag_events"], one["parked"]) == (0, 0, 0)
+    assert "feed" in run("subscriptions")[1]
+    code, _, err = run("unsubscribe", "feed")
+    assert code == 2 and "add --yes" in err
+    assert run("unsubscribe", "feed", "--yes")[0] == 0
+    code, _, err = run("unsubscribe", "feed", "--yes")
+    assert code == 1 and "no subscription 'feed'" in err

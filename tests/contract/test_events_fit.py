@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import pytest
-from tests.fixtures.bank import ACCOUNT, INLINE_BALANCES, Balance, Deposited
+from tests.fixtures.bank import ACCOUNT, INLINE_BALANCES, Balance, Deposited, Opened
 from tests.fixtures.fix_projections import Bank
 
 from neolayer.cli import events as command
 from neolayer.cli import main
-from neolayer.events import NewEvent, StreamAppend, UnfitEvent
+from neolayer.events import NewEvent, RecordedEvent, StreamAppend, StreamIsClosed, UnfitEvent
 from neolayer.keys import Keyring
 from neolayer.settings import Settings
+from neolayer.tenancy import Transaction
 
 OPENED = {"owner": "Ann Arbor", "email": None}
 
@@ -112,3 +113,28 @@ async def test_D_the_command_line_asks_the_same(
     assert (await append({"units": 1}, "--schema-version", "1"))[0] == 0
     row = await acme.read_models.get(INLINE_BALANCES, UUID(account))
     assert row == Balance(UUID(account), 111, 3)
+
+
+async def test_a_programs_own_types_are_followed_and_closed(the_bank: Bank) -> None:
+    """`acme.events` has what the stored events have: a handler is given its own classes, opened."""
+    acme, account, seen = await the_bank.tenant(), uuid4(), list[object]()
+    opened = Opened(uuid4(), "Ann")
+    written = await acme.events.append(account, [opened, Deposited(5)])
+    subscription = await acme.events.subscribe("mine", partitions=1)
+
+    async def handle(_: Transaction, event: object, recorded: RecordedEvent) -> None:
+        seen.append((event, recorded.version))
+
+    assert await subscription.catch_up(acme.events.typed(handle)) == 2
+    assert seen == [(opened, 1), (Deposited(5), 2)]
+    (one,) = await acme.events.subscriptions.list()
+    assert (one.name, one.lag_events) == ("mine", 0)
+    closed = await acme.events.close(account, {"reason": "moved"}, expected_version=2)
+    assert closed.version == 3
+    with pytest.raises(StreamIsClosed):
+        await acme.events.append(account, [Deposited(1)])
+    following = acme.events.follow(after=written.events[0].place)
+    event, recorded = await anext(following)
+    assert (event, recorded.version) == (Deposited(5), 2)
+    await acme.events.subscriptions.delete("mine")
+    assert await acme.events.subscriptions.list() == []

@@ -13,8 +13,8 @@ import pytest
 from tests.fixtures.fix_events import NewEvents
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.errors import Conflict
-from neolayer.events import Events, NewEvent, Poison, RecordedEvent, Subscription
+from neolayer.errors import Conflict, EngineUnavailable, NotFound
+from neolayer.events import Events, NewEvent, Poison, RecordedEvent, Subscription, consuming
 from neolayer.tenancy import Transaction
 
 NOTE = "INSERT INTO public.handled VALUES (%s, %s, %s, %s)"
@@ -233,3 +233,135 @@ async def test_following_by_oneself(new_events: NewEvents) -> None:
     assert seen == [1, 2, 3, 4]
     assert isinstance(await events.subscribe("x", partitions=1), Subscription)
     assert time.monotonic() > 0
+
+
+async def test_C8_replay_reaches_streams_behind_a_long_one(
+    new_events: NewEvents, module_databases: Endpoints
+) -> None:
+    """A thousand parked events of a stream that fails again hide no other stream."""
+    events, stop_at = new_events(), UUID(int=1)
+    subscription = await events.subscribe("long", partitions=1)
+    for stream in (stop_at, UUID(int=2)):
+        await events.append(stream, [NewEvent("Deposited", {"amount": 66})], category="account")
+    assert await subscription.catch_up(noting(refuses={66})) == 0
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    with psycopg.connect(dsn) as admin:
+        admin.execute(
+            "INSERT INTO public.parked_events"
+            " (tenant_id, subscription, aggregate_id, event_version, attempts)"
+            " SELECT %s, 'long', %s, n, 0 FROM generate_series(2, 1200) AS n",
+            (events.scope.tenant, stop_at),
+        )
+
+    async def refuse_the_first(tx: Transaction, event: RecordedEvent) -> None:
+        await noting(refuses={66} if event.stream_id == stop_at else None)(tx, event)
+
+    assert await subscription.replay(refuse_the_first) == 1
+    assert in_order(await handled(events)) == {UUID(int=2): [1]}
+
+
+@pytest.mark.parametrize(
+    "trouble", [psycopg.OperationalError("no route"), EngineUnavailable("redis", "no answer")]
+)
+async def test_C8_an_engine_of_the_handler_that_never_answers_is_parked(
+    new_events: NewEvents,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trouble: Exception,
+) -> None:
+    """Tried for a while, told each time, then parked with its cause; other streams flow."""
+    monkeypatch.setattr(consuming, "LONG_PAUSES_S", (0.0, 0.01, 0.01))
+    events, (bad, good) = new_events(), (uuid4(), uuid4())
+    subscription = await events.subscribe("elsewhere", partitions=1)
+    for stream in (bad, good):
+        await events.append(stream, [NewEvent("Deposited", {"amount": 1})], category="account")
+
+    async def handle(tx: Transaction, event: RecordedEvent) -> None:
+        await noting()(tx, event)
+        if event.stream_id == bad:
+            raise trouble
+
+    assert await subscription.catch_up(handle) == 1
+    (parked,) = await subscription.parked()
+    assert (parked.stream_id, parked.attempts) == (bad, 4)
+    assert str(trouble) in (parked.cause or "")
+    assert in_order(await handled(events)) == {good: [1]}
+    assert capsys.readouterr().out.count("a subscription's handler failed") == 3
+    assert await subscription.replay(noting()) == 1
+
+
+async def test_C8_a_shy_handler_loses_nothing(new_events: NewEvents) -> None:
+    """One that fails now here, now there: what stands before the culprit is handled before it."""
+    events, stream, tries = new_events(), uuid4(), list[int]()
+    await fill(events, [stream], 6)
+    subscription = await events.subscribe("shy", partitions=1)
+
+    async def handle(tx: Transaction, event: RecordedEvent) -> None:
+        tries.append(event.version)
+        if tries in ([1, 2, 3, 4], [1, 2, 3, 4, 1, 2]):
+            raise ValueError("not now")
+        await noting()(tx, event)
+
+    await subscription.catch_up(handle)
+    assert in_order(await handled(events)) == {stream: [1, 2, 3, 4, 5, 6]}
+    assert await subscription.parked() == []
+
+
+async def test_subscriptions_are_listed_and_deleted(new_events: NewEvents) -> None:
+    """By name, with place, lag, what is parked and who works; a tenant has its own. The consumers
+    of a deleted one end."""
+    events, stream = new_events(), uuid4()
+    await fill(events, [stream], 2)
+    await events.subscribe("b", partitions=2)
+    first = await events.subscribe("a", partitions=1)
+    await first.catch_up(noting(refuses={2}))
+    one, two = await events.subscriptions.list()
+    assert (one.name, one.partitions, one.parked, one.lag_events) == ("a", 1, 1, 0)
+    assert (two.name, two.partitions, two.parked, two.lag_events) == ("b", 2, 0, 2)
+    assert await new_events().subscriptions.list() == []
+    stop = asyncio.Event()
+    short = await events.subscribe("a", partitions=1, lease=timedelta(milliseconds=90))
+    running = asyncio.create_task(short.run(noting(), until=stop, consumer="me"))
+    async with asyncio.timeout(20):
+        while (await events.subscriptions.list())[0].consumers != ("me",):
+            await asyncio.sleep(0.01)
+    with pytest.raises(NotFound):
+        await new_events().subscriptions.delete("a")
+    await events.subscriptions.delete("a")
+    with pytest.raises(NotFound, match="was deleted"):
+        await asyncio.wait_for(running, 20)
+    assert [each.name for each in await events.subscriptions.list()] == ["b"]
+    with pytest.raises(NotFound, match="no subscription 'a'"):
+        await events.subscriptions.delete("a")
+
+
+async def test_what_is_replayed_is_waited_for(new_events: NewEvents) -> None:
+    """An event that comes while the last parked one of its stream is handled is not parked behind
+    it: it is handled after it."""
+    events, stream = new_events(), uuid4()
+    await fill(events, [stream], 1)
+    subscription = await events.subscribe("patient", partitions=1)
+    await subscription.catch_up(noting(refuses={1}))
+    await fill(events, [stream], 1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(tx: Transaction, event: RecordedEvent) -> None:
+        begun.set()
+        await go_on.wait()
+        await noting("replay")(tx, event)
+
+    replaying = asyncio.create_task(subscription.replay(slow))
+    await begun.wait()
+    following = asyncio.create_task(subscription.catch_up(noting("follow")))
+    async with asyncio.timeout(20):
+        while not await _waits(events):
+            await asyncio.sleep(0.01)
+    go_on.set()
+    assert (await replaying, await following) == (1, 1)
+    assert await handled(events) == [(stream, 1, "replay"), (stream, 2, "follow")]
+    assert await subscription.parked() == []
+
+
+async def _waits(events: Events) -> bool:
+    row = await events.scope.one("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    return row is not None and row[0] > 0

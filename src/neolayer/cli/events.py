@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, cast
 from uuid import UUID, uuid4
 
@@ -270,6 +270,49 @@ async def subscribe(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         await subscription.run(write, until=stop)
+
+
+@app.command
+async def subscriptions(*, tenant: TenantOption, as_json: AsJson = False) -> None:
+    """Show a tenant's subscriptions: how far each is, what it parked, who works on it.
+
+    Example: neolayer events subscriptions --tenant acme
+    """
+    async with _events(tenant) as events:
+        found = await events.subscriptions.list()
+    if as_json:
+        for one in found:
+            write_json({**asdict(one), "place": str(one.place)}, indent=False)
+        return
+    columns = ("subscription", "place", "behind", "parked", "partitions", "consumers")
+    lines = [
+        (o.name, o.place, o.lag_events, o.parked, o.partitions, ", ".join(o.consumers))
+        for o in found
+    ]
+    write_table(columns, lines)
+
+
+@app.command
+async def unsubscribe(
+    name: Annotated[str, Parameter(help="The subscription.")],
+    /,
+    *,
+    tenant: TenantOption,
+    yes: Annotated[bool, Parameter(help="Really: its places and what it parked go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a subscription, where it was and what it parked; the events stay.
+
+    Example: neolayer events unsubscribe audit-feed --tenant acme --yes
+    """
+    if not yes:
+        raise InvalidInput(f"{name} would be forgotten with its places", hint="add --yes")
+    async with _events(tenant) as events:
+        await events.subscriptions.delete(name)
+    if as_json:
+        write_json({"subscription": name, "deleted": True})
+    else:
+        say(f"subscription {name} is forgotten")
 
 
 @app.command

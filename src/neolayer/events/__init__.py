@@ -20,6 +20,7 @@ from neolayer.events.model import (
     Interfered,
     NewEvent,
     Place,
+    Poison,
     RecordedEvent,
     StreamAppend,
     StreamIsClosed,
@@ -35,7 +36,8 @@ from neolayer.events.rooms import EventRooms, TenantRooms, open_event_rooms
 from neolayer.events.snapshots import SnapshotPolicy
 from neolayer.events.store import Events, EventStore, StreamState, open_event_store
 from neolayer.events.subjects import Subjects
-from neolayer.events.subscriptions import ParkedEvent, Poison, Subscription
+from neolayer.events.subscribers import Subscriptions, SubscriptionStanding
+from neolayer.events.subscriptions import ParkedEvent, Subscription
 from neolayer.events.typed import TypedEvents
 
 __all__ = [
@@ -76,6 +78,8 @@ __all__ = [
     "StreamState",
     "Subjects",
     "Subscription",
+    "SubscriptionStanding",
+    "Subscriptions",
     "TenantRooms",
     "TypedEvents",
     "UnfitEvent",

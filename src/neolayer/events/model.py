@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
@@ -91,6 +92,13 @@ class RecordedEvent(msgspec.Struct, frozen=True):
     schema_version: int
     key_id: str | None
     place: Place
+
+
+class Poison(StrEnum):
+    """What becomes of a stream one of whose events cannot be handled."""
+
+    HOLD = "hold"  # its later events wait until it was replayed
+    SKIP = "skip"  # its later events are handled
 
 
 class Codec(Protocol):

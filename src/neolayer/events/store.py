@@ -39,6 +39,7 @@ from neolayer.events.model import (
 )
 from neolayer.events.reading import page_of, recorded
 from neolayer.events.segments import SegmentStore
+from neolayer.events.subscribers import Subscriptions
 from neolayer.events.subscriptions import (
     LEASE,
     POLL,
@@ -272,6 +273,11 @@ class Events:
             poll=poll,
             committed=lambda: self.grouper.committed,
         )
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """All subscriptions of the tenant, to be listed and deleted."""
+        return Subscriptions(self.scope)
 
     def follow(
         self, *, after: Place = BEGINNING, poll: timedelta = POLL

@@ -19,7 +19,8 @@ WHERE tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::te
 -- delete_subscription --
 -- Forget a subscription, with its places and what it parked.
 DELETE FROM public.subscriptions
-WHERE tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text;
+WHERE tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text
+RETURNING subscription;
 
 -- claim --
 -- The partitions that a consumer holds, after taking its share.
@@ -74,11 +75,63 @@ WHERE
 RETURNING partition;
 
 -- held_streams --
--- Which of these streams have events that wait to be replayed.
+-- Which of these streams have events that wait to be replayed. Whoever replays the last of a stream
+-- now is waited for: or else what comes next would be parked behind an event that is not there.
+SELECT s.id
+FROM unnest(%(streams)s::uuid []) AS s (id)
+CROSS JOIN LATERAL (
+    SELECT k.event_version FROM public.parked_events AS k
+    WHERE
+        k.tenant_id = (SELECT core.current_tenant())
+        AND k.subscription = %(name)s::text AND k.aggregate_id = s.id
+    ORDER BY k.event_version DESC
+    LIMIT 1
+    FOR SHARE OF k
+) AS last_one;
+
+-- parked_streams --
+-- Streams that have parked events, those after one in the order of their ids.
 SELECT DISTINCT aggregate_id FROM public.parked_events
 WHERE
-    tenant_id = (SELECT core.current_tenant())
-    AND subscription = %(name)s::text AND aggregate_id = ANY(%(streams)s::uuid []);
+    tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text
+    AND aggregate_id > %(after)s::uuid
+ORDER BY aggregate_id
+LIMIT %(limit)s::bigint;
+
+-- list_subscriptions --
+-- A tenant's subscriptions by name: the place up to which all of it was handled, how many events lie
+-- behind that (up to a hundred thousand), how many are parked, who works on it.
+SELECT
+    s.subscription, s.partitions, s.created_at, p.transaction_id::text::bigint, p.position,
+    (
+        SELECT count(*) FROM (
+            SELECT FROM public.events AS e
+            WHERE
+                e.tenant_id = s.tenant_id
+                AND (e.transaction_id, e.position) > (p.transaction_id, p.position)
+            LIMIT 100000
+        ) AS behind
+    ),
+    (
+        SELECT count(*) FROM public.parked_events AS k
+        WHERE k.tenant_id = s.tenant_id AND k.subscription = s.subscription
+    ),
+    (
+        SELECT coalesce(array_agg(c.consumer ORDER BY c.consumer), '{}')
+        FROM public.subscription_consumers AS c
+        WHERE
+            c.tenant_id = s.tenant_id AND c.subscription = s.subscription
+            AND c.seen_until > clock_timestamp()
+    )
+FROM public.subscriptions AS s
+CROSS JOIN LATERAL (
+    SELECT o.transaction_id, o.position FROM public.subscription_partitions AS o
+    WHERE o.tenant_id = s.tenant_id AND o.subscription = s.subscription
+    ORDER BY o.transaction_id, o.position
+    LIMIT 1
+) AS p
+WHERE s.tenant_id = (SELECT core.current_tenant())
+ORDER BY s.subscription;
 
 -- park --
 -- Put an event aside, with the cause or (NULL) behind another of its stream.

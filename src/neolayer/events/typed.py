@@ -7,8 +7,9 @@ sealed, inline projections change with it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,21 +18,26 @@ from neolayer.events.codec import TenantCodec
 from neolayer.events.model import (
     ANY,
     BEGINNING,
+    EXISTS,
     Appended,
     NewEvent,
     Place,
+    Poison,
     RecordedEvent,
     StreamAppend,
 )
 from neolayer.events.projections.inline import InlineProjections
 from neolayer.events.registry import Event
 from neolayer.events.store import NEWEST, PAGE, Events, StreamState
+from neolayer.events.subscribers import Subscriptions
+from neolayer.events.subscriptions import LEASE, POLL, Handler, Subscription
 from neolayer.position import CURRENT_EPOCH, Position
-from neolayer.tenancy import Scope
+from neolayer.tenancy import Scope, Transaction
 
 QUERIES = load_queries(__name__, "typed.sql")
 
 Typed = tuple[Event, RecordedEvent]
+TypedHandler = Callable[[Transaction, Event, RecordedEvent], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,61 @@ class TypedEvents:
         row = await self.scope.one(QUERIES.committed_at)
         assert row is not None
         return Position(CURRENT_EPOCH, row[0], "event_store")
+
+    async def close(
+        self, stream_id: UUID, data: Mapping[str, Any], *, expected_version: int = EXISTS
+    ) -> Appended:
+        """End a stream with a closing event: it takes no more, and can be archived."""
+        return await self.stored.close(stream_id, data, expected_version=expected_version)
+
+    # Following
+
+    async def subscribe(
+        self,
+        name: str,
+        *,
+        partitions: int = 4,
+        after: Place = BEGINNING,
+        types: Sequence[str] | None = None,
+        poison: Poison = Poison.HOLD,
+        lease: timedelta = LEASE,
+        poll: timedelta = POLL,
+    ) -> Subscription:
+        """As `Events.subscribe`; see `typed` for handlers of typed events."""
+        return await self.stored.subscribe(
+            name,
+            partitions=partitions,
+            after=after,
+            types=types,
+            poison=poison,
+            lease=lease,
+            poll=poll,
+        )
+
+    def typed(self, handle: TypedHandler) -> Handler:
+        """What a subscription runs where the handler wants each event typed and opened:
+
+        await subscription.run(acme.events.typed(send_letter), until=stop)
+        """
+
+        async def opened(tx: Transaction, recorded: RecordedEvent) -> None:
+            ((event, _),) = await self.opened([recorded])
+            await handle(tx, event, recorded)
+
+        return opened
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """All subscriptions of the tenant, to be listed and deleted."""
+        return self.stored.subscriptions
+
+    async def follow(
+        self, *, after: Place = BEGINNING, poll: timedelta = POLL
+    ) -> AsyncIterator[Typed]:
+        """Every event from a place on, typed and opened, for ever; the reader keeps the place."""
+        async for recorded in self.stored.follow(after=after, poll=poll):
+            for typed in await self.opened([recorded]):
+                yield typed
 
     # Reading
 

@@ -1,0 +1,255 @@
+"""One consumer of a subscription: takes partitions, handles pages of events, parks what it cannot.
+
+A page is one transaction. Where the handler raises, its events are stored up to the one that
+failed, and that one is tried again alone, with pauses: a few times, or for some seconds where the
+handler says that an engine does not answer. Then it is parked. A database of events that does not
+answer is nobody's fault and waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import psycopg
+
+from neolayer.crash_points import crash_point
+from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import Conflict, EngineUnavailable, NotFound
+from neolayer.events.errors import storable
+from neolayer.events.model import Place, Poison, RecordedEvent
+from neolayer.events.reading import recorded
+from neolayer.telemetry import log_warning
+from neolayer.tenancy import Transaction
+
+if TYPE_CHECKING:
+    from neolayer.events.subscriptions import Subscription
+
+sql = load_queries(__name__, "subscriptions.sql")
+Handler = Callable[[Transaction, RecordedEvent], Awaitable[None]]
+PAGE = 200
+# How long is paused before each further try: after any error, and after one that may pass.
+PAUSES_S = (0.1, 0.15)
+LONG_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+_END_OF_TRANSACTION = 2**63 - 1
+_MAY_PASS = (EngineUnavailable, psycopg.OperationalError, psycopg.InterfaceError)
+
+
+class PartitionLost(Conflict):
+    """Another consumer has taken the partition over; nothing of this batch is stored."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A partition that this consumer holds; `place` is as far as it has looked."""
+
+    partition: int
+    fence: int
+    place: Place
+    noted: Place
+
+
+@dataclass(slots=True)
+class _Poisoned:
+    """The event that failed, how often, and why the last time."""
+
+    event: RecordedEvent
+    attempts: int
+    cause: str
+    may_pass: bool
+
+
+class _HandlerFailed(Exception):
+    """What the handler raised is the `__cause__`."""
+
+
+@dataclass(slots=True)
+class Consumer:
+    """One consumer of a subscription, while it works."""
+
+    of: Subscription
+    name: str
+    handle: Handler
+    handled: int = 0
+    _held: dict[int, _Held] = field(default_factory=dict[int, _Held])
+    _claimed_at: float = float("-inf")
+
+    async def work(self) -> bool:
+        """One page of every partition that is held; whether there was anything."""
+        await self._claim()
+        found = False
+        for held in list(self._held.values()):
+            try:
+                found = await self._page(held) or found
+            except PartitionLost:
+                del self._held[held.partition]
+        return found
+
+    async def leave(self) -> None:
+        """Free what is held, for the others to take at once; what cannot be freed runs out."""
+        try:
+            async with self.of.scope.transaction() as tx:
+                await tx.execute(sql.leave, {"name": self.of.name, "consumer": self.name})
+        except (EngineUnavailable, psycopg.Error) as exc:
+            log_warning("a subscription's partitions were not freed", reason=str(exc))
+
+    async def _claim(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._claimed_at + self.of.lease.total_seconds() / 3:
+            return
+        params = {"name": self.of.name, "consumer": self.name, "lease": self.of.lease}
+        rows = await self.of.scope.fetch(sql.claim, params)
+        known, self._held = self._held, {}
+        for partition, fence, transaction, index in rows:
+            held = known.get(partition)
+            if held is None or held.fence != fence:
+                place = Place(transaction, index)
+                held = _Held(partition, fence, place, place)
+            self._held[partition] = held
+        if not rows and await self.of.scope.one(sql.subscription, {"name": self.of.name}) is None:
+            raise NotFound(f"the subscription {self.of.name!r} was deleted")
+        self._claimed_at = now
+        await self.note_places()
+
+    async def note_places(self) -> None:
+        """Store how far was looked where there was nothing to handle, now and then."""
+        for held in [held for held in self._held.values() if held.place > held.noted]:
+            try:
+                async with self.of.scope.transaction() as tx:
+                    await self._advance(tx, held, held.place)
+            except PartitionLost:
+                del self._held[held.partition]
+            else:
+                held.noted = held.place
+
+    async def _page(self, held: _Held) -> bool:
+        (horizon,) = (await self.of.scope.one(sql.horizon)) or (0,)
+        events = await self._read(held)
+        if not events:
+            # Nothing of this partition below the horizon: no need to look there again.
+            held.place = max(held.place, Place(horizon - 1, _END_OF_TRANSACTION))
+            return False
+        while events:
+            failed = await self._store(held, events, None)
+            if failed is None:
+                break
+            before = [event for event in events if event.place < failed.event.place]
+            if before and await self._store(held, before, None) is not None:
+                for event in before:
+                    await self._alone(held, event, await self._store(held, [event], None))
+            await self._alone(held, failed.event, failed)
+            events = [event for event in events if event.place > failed.event.place]
+        return True
+
+    async def _read(self, held: _Held) -> list[RecordedEvent]:
+        params = {
+            "transaction": str(held.place.transaction),
+            "index": held.place.index,
+            "partitions": self.of.partitions,
+            "partition": held.partition,
+            "types": None if self.of.types is None else list(self.of.types),
+            "limit": PAGE,
+        }
+        return [recorded(row) for row in await self.of.scope.fetch(sql.next_events, params)]
+
+    async def _alone(self, held: _Held, event: RecordedEvent, failed: _Poisoned | None) -> None:
+        """Handle one event that failed, or park it."""
+        poisoned = failed and await self._once_more(held, failed)
+        if poisoned:
+            await self._store(held, [event], poisoned)
+
+    async def _once_more(self, held: _Held, failed: _Poisoned) -> _Poisoned | None:
+        """Try the event alone, a few times; None where it was handled after all."""
+        attempt = 1
+        while attempt <= len(pauses := LONG_PAUSES_S if failed.may_pass else PAUSES_S):
+            log_warning(
+                "a subscription's handler failed",
+                subscription=self.of.name,
+                event_id=str(failed.event.event_id),
+                reason=failed.cause,
+            )
+            await asyncio.sleep(pauses[attempt - 1])
+            await self._claim()
+            again = await self._store(held, [failed.event], None)
+            if again is None:
+                return None
+            attempt += 1
+            failed = _Poisoned(again.event, attempt, again.cause, again.may_pass)
+        return failed
+
+    async def _store(
+        self, held: _Held, events: Sequence[RecordedEvent], poisoned: _Poisoned | None
+    ) -> _Poisoned | None:
+        """Handle events (or park the one that cannot be) and note the place, in one transaction.
+
+        The event that failed, where one did; then nothing is stored. Raises PartitionLost.
+        """
+        event = events[0]
+        try:
+            async with self.of.scope.transaction() as tx:
+                behind = await self._held_streams(tx, events)
+                for event in events:
+                    if event.stream_id in behind:
+                        await self._park(tx, event, None, 0)
+                    elif poisoned is not None:
+                        await self._park(tx, event, poisoned.cause, poisoned.attempts)
+                    else:
+                        await self._handle(tx, event)
+                crash_point("events.before_checkpoint")
+                await self._advance(tx, held, events[-1].place)
+                crash_point("events.before_commit")
+        except _HandlerFailed as failed:
+            cause = failed.__cause__
+            assert isinstance(cause, Exception)
+            if may_pass := isinstance(cause, _MAY_PASS):
+                await self.of.scope.one(sql.horizon)  # raises where it is the event store itself
+            return _Poisoned(event, 1, cause_of(cause), may_pass)
+        except (PartitionLost, *_MAY_PASS):
+            raise
+        except Exception as exc:  # what a handler did to the transaction shows at its end
+            return _Poisoned(event, 1, cause_of(exc), may_pass=False)
+        crash_point("events.after_commit")
+        held.place = held.noted = events[-1].place
+        self.handled += len(events) if poisoned is None else 0
+        return None
+
+    async def _handle(self, tx: Transaction, event: RecordedEvent) -> None:
+        try:
+            await self.handle(tx, event)
+        except PartitionLost:
+            raise
+        except Exception as exc:
+            raise _HandlerFailed from exc
+
+    async def _held_streams(self, tx: Transaction, events: Sequence[RecordedEvent]) -> set[UUID]:
+        if self.of.poison is Poison.SKIP:
+            return set()
+        streams = list({event.stream_id for event in events})
+        rows = await tx.fetch(sql.held_streams, {"name": self.of.name, "streams": streams})
+        return {row[0] for row in rows}
+
+    async def _park(
+        self, tx: Transaction, event: RecordedEvent, cause: str | None, attempts: int
+    ) -> None:
+        where = {"name": self.of.name, "stream": event.stream_id, "version": event.version}
+        await tx.execute(sql.park, where | {"cause": cause, "attempts": attempts})
+
+    async def _advance(self, tx: Transaction, held: _Held, place: Place) -> None:
+        params = {
+            "name": self.of.name,
+            "partition": held.partition,
+            "consumer": self.name,
+            "fence": held.fence,
+            "transaction": str(place.transaction),
+            "index": place.index,
+        }
+        if await tx.one(sql.advance, params) is None:
+            raise PartitionLost
+
+
+def cause_of(exc: Exception) -> str:
+    """What is written down about an event that could not be handled."""
+    return storable(f"{type(exc).__name__}: {exc}")

@@ -148,7 +148,7 @@ def told_by_uniques(field: Field, table: Table) -> list[str]:
     if table.is_partition:
         return []
     told: list[str] = []
-    theirs = field.theirs(table)
+    theirs = field.theirs(table) | numbers(field, table)
     for columns in (*table.uniques, table.primary_key, *unseen_uniques(field, table)):
         rest = [c for c in columns if c != table.tenant and c in theirs and c != "scope_id"]
         if not rest or (table.name, tuple(rest)) in PUBLIC_NAMES or table.name == "core.tenants":
@@ -170,6 +170,18 @@ def told_by_uniques(field: Field, table: Table) -> list[str]:
         except psycopg.errors.UniqueViolation:
             told.append(f"unique {table.name} ({', '.join(rest)})")
     return told
+
+
+def numbers(field: Field, table: Table) -> dict[str, Any]:
+    """What the server numbered A's row with."""
+    if not table.numbered:
+        return {}
+    found = field.admin.execute(
+        f"SELECT {', '.join(table.numbered)} FROM {table.name} WHERE {table.tenant} = %s",
+        (field.victim(table),),
+    ).fetchone()
+    assert found is not None
+    return dict(zip(table.numbered, found, strict=True))
 
 
 class _Undo(Exception):
@@ -248,6 +260,24 @@ SHADOWED = {
     "public.events: TRUNCATE": "a trigger refuses TRUNCATE, whoever may",
     "public.archived_streams: archived_streams_stream_fkey": "only a function writes there",
 }
+
+
+def test_E4_a_key_that_the_server_numbers_is_tried_too(field: Field) -> None:
+    """OVERRIDING SYSTEM VALUE gives B's row the number of A's: without the tenant in the key, the
+    refusal would tell that A has it."""
+    for table in field.tables:
+        for mutant in mutants.of_table(table):
+            if "unique without tenant" in mutant.what and any(
+                number in mutant.what for number in table.numbered
+            ):
+                assert told_by_uniques(field, table) == []
+                field.admin.execute(mutant.break_it)
+                try:
+                    assert told_by_uniques(field, table) != [], mutant.what
+                finally:
+                    field.admin.execute(mutant.mend_it)
+    if field.database is Database.CORE:
+        assert {"core.webhook_deliveries"} <= {t.name for t in field.tables if t.numbered}
 
 
 @pytest.mark.security

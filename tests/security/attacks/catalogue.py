@@ -17,7 +17,8 @@ class Column:
     name: str
     type: str
     required: bool  # NOT NULL and nothing fills it in
-    generated: bool
+    generated: bool  # computed, or numbered by the server: no statement need give it
+    numbered: bool  # by the server, which OVERRIDING SYSTEM VALUE overrules
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ class Table:
     policies: tuple[Policy, ...]
 
     @property
-    def writable(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns if not column.generated)
+    def numbered(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.numbered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ ORDER BY 2
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, NULL),
     a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = '',
-    a.attgenerated <> '' OR a.attidentity = 'a'
+    a.attgenerated <> '' OR a.attidentity = 'a', a.attidentity <> ''
 FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum
 """

@@ -205,8 +205,8 @@ def plant(
 
 
 def insert(session: Session, table: Table, values: dict[str, Any], *, tail: str = "") -> int:
-    """Insert one row; the number of rows stored."""
-    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) {}").format(
+    """Insert one row, also with numbers that the server would give; the number of rows stored."""
+    statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({}) {}").format(
         sql.Identifier(*table.name.split(".")),
         sql.SQL(", ").join(map(sql.Identifier, values)),
         sql.SQL(", ").join(sql.Placeholder() * len(values)),

@@ -247,13 +247,28 @@ class Platform:
         await self.strangers.admit(client)
         await (await self.visitor(tenant)).letters.request_reset(email)
 
-    async def refresh(
-        self, refresh_token: str, *, ip_address: str, user_agent: str | None = None
-    ) -> Tokens:
-        """The next tokens of a session, in the tenant that the token names. Raises UnknownToken."""
+    async def reset_password(
+        self, tenant: str, token: str, client: Client, *, password: str
+    ) -> None:
+        """A new password for the token of a letter. Raises TooManyTries; then as
+        `EmailTokens.reset_password`, and alike for an absent tenant."""
+        await self.strangers.admit(client)
+        await (await self.visitor(tenant)).letters.reset_password(token, password=password)
+
+    async def verify_email(self, tenant: str, token: str, client: Client) -> None:
+        """The token of a letter proves its address. Raises as `reset_password`."""
+        await self.strangers.admit(client)
+        await (await self.visitor(tenant)).letters.verify_email(token)
+
+    async def refresh(self, refresh_token: str, client: Client) -> Tokens:
+        """The next tokens of a session, in the tenant that the token names. Raises TooManyTries,
+        UnknownToken."""
+        await self.strangers.admit_refresh(client)
         tenant = parse_token(refresh_token, Kind.REFRESH).tenant
         sessions = self.view(tenant, by=Principal.anonymous()).sessions
-        return await sessions.refresh(refresh_token, ip_address=ip_address, user_agent=user_agent)
+        return await sessions.refresh(
+            refresh_token, ip_address=client.ip, user_agent=client.user_agent
+        )
 
     async def wait_for(
         self,
@@ -310,7 +325,12 @@ async def open_at(
         )
         redis = connect_redis(at.redis)
         stack.push_async_callback(redis.aclose)
-        strangers = Strangers(core, Rates(redis), settings.serve.tries_per_minute)
+        strangers = Strangers(
+            core,
+            Rates(redis),
+            settings.serve.tries_per_minute,
+            refreshes_per_minute=settings.serve.refreshes_per_minute,
+        )
         stack.push_async_callback(strangers.close)
         connection = await stack.enter_async_context(pool.connection())
         keys = await stack.enter_async_context(keyring(settings))

@@ -98,7 +98,15 @@ class ServeSettings(_Section):
     tries_per_minute: int = Field(
         default=60,
         ge=1,
-        description="logins and requests for a new password that one address may send in a minute",
+        description="logins, requests for a new password and letters' tokens that one address may"
+        " send in a minute",
+    )
+    refreshes_per_minute: int = Field(
+        default=600, ge=1, description="refresh tokens that one address may send in a minute"
+    )
+    https: bool = Field(
+        default=False,
+        description="clients come by HTTPS only: cookies are Secure whatever a proxy says",
     )
     operator_token: SecretStr | None = Field(
         default=None,

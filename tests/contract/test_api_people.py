@@ -243,7 +243,9 @@ async def test_operators_make_and_close_tenants(api: Api) -> None:
     assert (await api.operator("POST", "/v1/tenants", json=body)).status_code == 409
     assert (await api.operator("GET", "/v1/users")).status_code == 403
     assert (await api.operator("DELETE", f"/v1/tenants/{ann.tenant}")).status_code == 204
-    assert "acme" in [t["identifier"] for t in (await api.operator("GET", "/v1/tenants")).json()]
+    assert "acme" in [
+        t["identifier"] for t in (await api.operator("GET", "/v1/tenants")).json()["items"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -314,9 +316,9 @@ async def test_wallets_and_attestations_are_bound_to_the_tenant_of_the_token(
     shown = f"/v1/attestations/{judged.json()['attestation_id']}"
     assert (await ann.ask("GET", shown)).status_code == 200
     assert (await bob.ask("GET", shown)).status_code == 404
-    trail = (await ann.ask("GET", "/v1/audit", params={"resource": "wallet"})).json()
+    trail = (await ann.ask("GET", "/v1/audit", params={"resource": "wallet"})).json()["items"]
     assert {entry["principal"] for entry in trail} == {f"user:{ann.user_id}"}
-    assert (await bob.ask("GET", "/v1/audit", params={"resource": "wallet"})).json() == []
+    assert (await bob.ask("GET", "/v1/audit", params={"resource": "wallet"})).json()["items"] == []
 
 
 async def test_a_write_says_its_position_and_a_read_does_not(api: Api) -> None:
@@ -328,3 +330,35 @@ async def test_a_write_says_its_position_and_a_read_does_not(api: Api) -> None:
     position = Position.parse(made.headers["neolayer-position"])
     assert Position(1, 0) < position <= await acme.position()
     assert "neolayer-position" not in (await ann.ask("GET", "/v1/roles")).headers
+
+
+async def test_lists_go_on_where_a_page_ended(api: Api) -> None:
+    """People, attestations, the trail, and for operators tenants: each once, and null at the end. A
+    place is of its list alone."""
+    acme = await api.tenant()
+    olga = await api.person(acme, "olga", "owner")
+    for number in range(4):
+        await acme.users.create(
+            email=f"u{number}@example.com", username=f"u{number}", password=PASSWORD
+        )
+    marks: list[str] = []
+    for path, key in (("/v1/users", "username"), ("/v1/audit", "id")):
+        whole = (await olga.ask("GET", path)).json()
+        assert whole["after"] is None
+        seen, after = list[str](), None
+        while True:
+            asked = {"limit": 2} | ({"after": after} if after else {})
+            page = (await olga.ask("GET", path, params=asked)).json()
+            seen += [item[key] for item in page["items"]]
+            if (after := page["after"]) is None:
+                break
+            marks.append(after)
+        assert seen == [item[key] for item in whole["items"]]
+        assert len(seen) > 4
+    assert (await olga.ask("GET", "/v1/audit", params={"after": marks[0]})).status_code == 422
+    params = {"after": marks[0], "status": "active"}
+    assert (await olga.ask("GET", "/v1/users", params=params)).status_code == 422
+    page = (await api.operator("GET", "/v1/tenants", params={"limit": 1})).json()
+    if page["after"] is not None:
+        following = await api.operator("GET", "/v1/tenants", params={"after": page["after"]})
+        assert page["items"][0]["id"] not in [tenant["id"] for tenant in following.json()["items"]]

@@ -9,7 +9,7 @@ import httpx
 import psycopg
 import pytest
 from pydantic import SecretStr
-from tests.fixtures.fix_api import OPERATOR_TOKEN, Api
+from tests.fixtures.fix_api import OPERATOR_TOKEN, PASSWORD, Api
 
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.settings import ServeSettings, Settings
@@ -20,9 +20,12 @@ Entry = tuple[str, str | None, dict[str, int] | None, str | None]
 
 @pytest.fixture
 def api_settings(tmp_path: Path) -> Settings:
-    """Six tries a minute, behind one proxy."""
+    """Six tries and six refreshes a minute, behind one proxy."""
     serve = ServeSettings(
-        operator_token=SecretStr(OPERATOR_TOKEN), tries_per_minute=LIMIT, proxy_depth=1
+        operator_token=SecretStr(OPERATOR_TOKEN),
+        tries_per_minute=LIMIT,
+        refreshes_per_minute=LIMIT,
+        proxy_depth=1,
     )
     return Settings(data_dir=tmp_path, serve=serve)
 
@@ -78,6 +81,57 @@ async def test_E8_a_source_that_floods_waits_and_no_other(
         {"tries": 14, "within_seconds": 60},
         neighbour,
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "refusal"),
+    [
+        ("/v1/sessions/refresh", {"refresh_token": "made up"}, 401),
+        ("/v1/password-resets/redeem", {"token": "x", "password": "y" * 30}, 401),
+        ("/v1/email-verifications/redeem", {"token": "x"}, 401),
+    ],
+)
+async def test_E8_tokens_are_tried_no_oftener_than_passwords(
+    api: Api, source: str, path: str, body: dict[str, str], refusal: int
+) -> None:
+    """Refresh tokens and letters' tokens too: each try asks the database, and some write. A flood
+    of refreshes uses up no login, and the other way round."""
+    asked = body if "refresh_token" in body else body | {"tenant": f"absent-{uuid4()}"}
+    headers = {"x-forwarded-for": f"{source}"}
+    answers = [
+        (await api.client.post(path, json=asked, headers=headers)).status_code
+        for _ in range(LIMIT + 2)
+    ]
+    assert answers == [refusal] * LIMIT + [429] * 2
+    elsewhere = {"x-forwarded-for": "203.0.113.78"}
+    assert (await api.client.post(path, json=asked, headers=elsewhere)).status_code == refusal
+    others = 401 if "refresh_token" in body else 429
+    assert (await stray(api, source)).status_code == others
+
+
+async def test_E8_the_device_cookie_is_secure_behind_our_proxy_of_https(
+    api: Api, source: str
+) -> None:
+    """By the word of the proxy that we trust, or by the setting; never by the caller's alone."""
+    acme = await api.tenant()
+    await api.person(acme, "ann", "member")
+    assert acme.scope.tenant is not None
+    body = {"tenant": str(acme.scope.tenant), "name": "ann", "password": PASSWORD}
+    layer = api.app.state["layer"]
+    found: list[bool] = []
+    for depth, setting, proto in (
+        (1, False, "https"),
+        (1, False, "http"),
+        (1, False, "https, http"),
+        (0, False, "https"),
+        (0, True, "http"),
+    ):
+        layer.proxy_depth, layer.https = depth, setting
+        headers = {"x-forwarded-for": source, "x-forwarded-proto": proto}
+        answer = await api.client.post("/v1/sessions", json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+        found.append("secure" in answer.headers["set-cookie"].lower())
+    assert found == [True, False, False, False, True]
 
 
 async def test_E3_a_refused_flood_says_nothing_of_what_was_tried(api: Api, source: str) -> None:

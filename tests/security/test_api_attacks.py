@@ -497,6 +497,9 @@ def _secret_only(token: bytes) -> Any:
 
 # Behind these the database refuses too, naming the same permission.
 SHADOWED = {
+    "guard of POST /v1/roles",
+    "guard of POST /v1/services",
+    "guard of POST /v1/users",
     "guard of PUT /v1/services/{service_id}/roles/{name}",
     "guard of PUT /v1/users/{user_id}/roles/{name}",
 }

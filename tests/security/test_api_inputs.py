@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from neolayer.engines.endpoints import Role
+from tests.fixtures.fix_api import OPERATOR_TOKEN
 from tests.fixtures.fix_served_api import Served
 
 MIB = 1024 * 1024
@@ -203,9 +204,20 @@ def test_D_pages_have_a_size(owner: Owner, path: str, limit: str) -> None:
     "cursor",
     ["x", "W10", "WzEsMiwzXQ", "%00", "null", "é", "A" * 499, "A" * 501, "WzllOTksMSwiYSJd"],
 )
-def test_D_forged_cursors_are_refused(owner: Owner, cursor: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/v1/wallets", "/v1/users", "/v1/audit", "/v1/attestations", "/v1/tenants"]
+)
+def test_D_forged_cursors_are_refused(owner: Owner, path: str, cursor: str) -> None:
     """Whatever was not handed out as a place is none."""
-    require_refused(owner.ask("GET", "/v1/wallets", params={"after": cursor}))
+    headers = {"authorization": f"Bearer {OPERATOR_TOKEN}"} if path == "/v1/tenants" else {}
+    require_refused(owner.ask("GET", path, params={"after": cursor}, headers=headers))
+
+
+def test_D_a_parameter_that_a_route_has_not_is_refused(owner: Owner) -> None:
+    """A misspelt filter would answer with everything; a page that goes nowhere, for ever."""
+    for path in ("/v1/audit", "/v1/users", "/v1/roles", "/v1/users/me", f"/v1/users/{owner.id}"):
+        require_refused(owner.ask("GET", path, params={"ressource": "wallet"}), 400)
+    assert owner.ask("GET", "/v1/audit", params={"resource": "wallet"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -279,7 +291,7 @@ def test_D_a_caller_does_not_choose_their_address(
 def test_D_an_address_that_is_none_is_refused(owner: Owner) -> None:
     """Behind a proxy that writes nonsense nobody logs in under a made-up address."""
     body = {"tenant": "nowhere", "name": "ann", "password": "x"}
-    for text in ("unknown", "203.0.113.9:80", "", "1.2.3", "203.0.113.9,", "';--", "a" * 4000):
+    for text in ("unknown", "203.0.113.9:80:80", "", "1.2.3", "203.0.113.9,", "';--", "a" * 4000):
         with proxies(owner, 1):
             answer = owner.client.post("/v1/sessions", json=body, headers={"x-forwarded-for": text})
         require_refused(answer, 422)

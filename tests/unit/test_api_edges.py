@@ -9,8 +9,9 @@ import pytest
 from pydantic import SecretStr
 
 from neolayer.api.bodies import depth
-from neolayer.api.callers import source_address
+from neolayer.api.callers import is_by_https, source_address
 from neolayer.api.layer import Layer
+from neolayer.errors import InvalidInput
 from neolayer.settings import ServeSettings
 
 FOREIGN, OURS = "203.0.113.66", "198.51.100.7"
@@ -55,3 +56,36 @@ def test_E8_an_address_cannot_be_made_up_by_a_header_of_ones_own() -> None:
     for lines in ([FOREIGN, OURS], [f"{FOREIGN}, {OURS}"]):
         assert source_address(lines, "127.0.0.1", proxy_depth=1) == OURS
         assert source_address(lines, "127.0.0.1", proxy_depth=0) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("entry", "address"),
+    [
+        ("198.51.100.7:51234", "198.51.100.7"),
+        ("[2001:db8::7]:443", "2001:db8::7"),
+        ("[2001:db8::7]", "2001:db8::7"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("[::1]:65535", "::1"),
+    ],
+)
+def test_D_a_proxy_may_add_the_port(entry: str, address: str) -> None:
+    """As some load balancers do; an address of version 6 is not cut at its colons."""
+    assert source_address([entry], "127.0.0.1", proxy_depth=1) == address
+
+
+@pytest.mark.parametrize(
+    "entry", ["198.51.100.7:", "198.51.100.7:x", "[198.51.100.7", "unknown", ""]
+)
+def test_D_what_is_no_address_is_refused(entry: str) -> None:
+    with pytest.raises(InvalidInput):
+        source_address([entry], "127.0.0.1", proxy_depth=1)
+
+
+def test_E8_only_our_proxies_say_that_the_caller_spoke_https() -> None:
+    """The header of who comes without a proxy, or from further out than ours, is their own."""
+    assert is_by_https("https", [], proxy_depth=0)
+    assert is_by_https("http", ["https"], proxy_depth=1)
+    assert is_by_https("http", ["HTTPS, http"], proxy_depth=2)
+    assert not is_by_https("http", ["https"], proxy_depth=0)
+    assert not is_by_https("http", ["https, http"], proxy_depth=1)
+    assert not is_by_https("http", [], proxy_depth=1)

@@ -19,7 +19,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from neolayer.api import problems
-from neolayer.api.bodies import check_body
+from neolayer.api.bodies import check_request
 from neolayer.api.document import DocumentPlugin
 from neolayer.api.health import live, ready
 from neolayer.api.layer import Authentication, Layer, tell_position
@@ -84,7 +84,7 @@ def make_app(
         route_handlers=[live, ready, metrics, *ROUTERS],
         lifespan=[lifespan],
         middleware=[DefineMiddleware(Authentication, exclude=list(_OPEN))],
-        before_request=check_body,
+        before_request=check_request,
         before_send=[tell_position],
         exception_handlers=problems.HANDLERS,
         response_headers=problems.HEADERS,

@@ -1,4 +1,5 @@
-"""What a JSON body may not be, before a handler reads it: ambiguous, deep, or of other types.
+"""What a request may not be, before a handler reads it: its query with what the route has not, its
+JSON body ambiguous, deep, or of other types.
 
 Two readers of `{"role": "member", "role": "owner"}` see two different bodies, so the one that
 checks and the one that acts can be made to disagree; ours is refused by whoever comes first. And
@@ -9,12 +10,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from itertools import accumulate
 from typing import Any
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import InternalServerException, ValidationException
+from litestar.openapi.spec import Parameter
 
 DEEPEST = 64
 # A string without an end is taken to the end, so that no byte is looked at twice.
@@ -27,6 +30,32 @@ class BadBody(ValidationException):
 
     def __init__(self, message: str) -> None:
         super().__init__(extra=[{"key": "body", "message": message}])
+
+
+class UnknownParameter(ValidationException):
+    """A query parameter that the route does not have: a filter that would silently not filter."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(extra=[{"key": name[:100], "message": "unknown", "source": "query"}])
+
+
+async def check_request(request: Request[Any, Any, Any]) -> None:
+    """Before each handler. Raises UnknownParameter, BadBody."""
+    if request.query_params and request.url.path.startswith("/v1/"):
+        known = _parameters(request)
+        for name in request.query_params:
+            if name not in known:
+                raise UnknownParameter(name)
+    await check_body(request)
+
+
+def _parameters(request: Request[Any, Any, Any]) -> Collection[str]:
+    """What may stand in the query of this route, as the OpenAPI document has it."""
+    paths = request.app.openapi_schema.paths or {}
+    item = paths.get(request.scope["path_template"])
+    operation = getattr(item, request.method.lower(), None)
+    described = (operation.parameters if operation else None) or ()
+    return {p.name for p in described if isinstance(p, Parameter) and p.param_in == "query"}
 
 
 async def check_body(request: Request[Any, Any, Any]) -> None:

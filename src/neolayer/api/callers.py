@@ -7,6 +7,7 @@ that tenant before the first row is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
@@ -14,6 +15,7 @@ from neolayer.errors import InvalidInput, Unauthenticated
 
 _LONGEST_TOKEN = 512
 _LONGEST_AGENT = 512
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([0-9a-fA-F:.]+)\](?::[0-9]{1,5})?")
 _NOWHERE = "0.0.0.0"  # noqa: S104  a Unix socket has no address
 
 
@@ -31,15 +33,31 @@ def source_address(forwarded: Sequence[str], peer: str | None, *, proxy_depth: i
 
     Each proxy appends the address it saw to X-Forwarded-For; what stands further left was written
     by the caller and proves nothing. `forwarded` are the header's lines in the order in which they
-    came, which are one list. Raises InvalidInput where the entry is no address.
+    came, which are one list. Some proxies add the port. Raises InvalidInput where the entry is no
+    address.
     """
     if not proxy_depth or not forwarded:
         return _NOWHERE if peer is None else peer
-    entries = ",".join(forwarded).split(",")
+    entry = _seen_by_ours(forwarded, proxy_depth)[0]
+    with_port = _WITH_PORT.fullmatch(entry)
     try:
-        return str(ip_address(entries[-min(proxy_depth, len(entries))].strip()))
+        return str(ip_address((with_port[1] or with_port[2]) if with_port else entry))
     except ValueError:
         raise InvalidInput("X-Forwarded-For holds something that is no address") from None
+
+
+def is_by_https(scheme: str, forwarded: Sequence[str], *, proxy_depth: int) -> bool:
+    """Whether the caller spoke HTTPS: to us, or to one of our `proxy_depth` proxies, which say so
+    in X-Forwarded-Proto. Without proxies that header is the caller's own word and proves nothing.
+    """
+    if scheme == "https" or not proxy_depth or not forwarded:
+        return scheme == "https"
+    return "https" in (entry.lower() for entry in _seen_by_ours(forwarded, proxy_depth))
+
+
+def _seen_by_ours(lines: Sequence[str], proxy_depth: int) -> Sequence[str]:
+    """What the last `proxy_depth` proxies put into a header that is a list, the outermost first."""
+    return [entry.strip() for entry in ",".join(lines).split(",")][-proxy_depth:]
 
 
 def user_agent(headers: Mapping[str, str]) -> str | None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from litestar.params import FromPath, QueryParameter
+from litestar.params import FromPath
 from msgspec import Meta, Struct
 
 # No lone surrogates, and nothing that turns the reading order or is not seen: such text looks like
@@ -23,7 +23,6 @@ Token = Annotated[str, Meta(min_length=1, max_length=512)]
 Code = Annotated[str, Meta(min_length=1, max_length=64)]
 Hex = Annotated[str, Meta(pattern="^(0x)?([0-9a-fA-F]{2})*$", max_length=140_000)]
 
-Mark = Annotated[str, QueryParameter(max_length=255, pattern=_PLAIN)]  # where a page goes on
 Instant = Annotated[datetime, Meta(tz=True)]
 
 # Path and query.

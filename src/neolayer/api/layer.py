@@ -23,7 +23,7 @@ from litestar.middleware import AbstractAuthenticationMiddleware, Authentication
 from litestar.params import SkipValidation
 from litestar.types import Message, Scope
 
-from neolayer.api.callers import bearer_token, source_address, user_agent
+from neolayer.api.callers import bearer_token, is_by_https, source_address, user_agent
 from neolayer.errors import AccessDenied, LimitExceeded
 from neolayer.face import Platform, TenantView
 from neolayer.identity import Access, Client, UnknownToken
@@ -49,6 +49,7 @@ class Layer:
         settings: ServeSettings,
     ) -> None:
         self.proxy_depth = settings.proxy_depth
+        self.https = settings.https
         self._operator_token = settings.operator_token
         self._opening = opening
         self._stack = AsyncExitStack()
@@ -88,6 +89,15 @@ def client_of(connection: ASGIConnection[Any, Any, Any, Any], device: str | None
         ip=source_address(forwarded, peer, proxy_depth=depth),
         user_agent=user_agent(connection.headers),
         device=device,
+    )
+
+
+def is_secure(connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    """Whether a cookie of this answer may travel by HTTPS only."""
+    layer = layer_of(connection)
+    forwarded = connection.headers.getall("x-forwarded-proto", [])
+    return layer.https or is_by_https(
+        connection.scope["scheme"], forwarded, proxy_depth=layer.proxy_depth
     )
 
 

@@ -46,6 +46,11 @@ class StoredEntry:
     number: int | None
     sealed_at: datetime | None
 
+    @property
+    def place(self) -> tuple[datetime, UUID]:
+        """Where the entry stands among all of its tenant."""
+        return self.occurred_at, self.id
+
 
 @dataclass(frozen=True, slots=True)
 class AuditTrail:
@@ -62,10 +67,10 @@ class AuditTrail:
         principal: str | None = None,
         success: bool | None = None,
         since: datetime | None = None,
-        before: StoredEntry | None = None,
+        before: tuple[datetime, UUID] | None = None,
         limit: int = 100,
     ) -> list[StoredEntry]:
-        """Entries that meet every condition, the newest first; go on with `before` the last."""
+        """Entries that meet every condition, the newest first; go on before the last's `place`."""
         rows = await self.scope.fetch(
             SQL.entries,
             {
@@ -76,8 +81,8 @@ class AuditTrail:
                 "principal": principal,
                 "success": success,
                 "since": since,
-                "before_at": before and before.occurred_at,
-                "before_id": before and before.id,
+                "before_at": before and before[0],
+                "before_id": before and before[1],
                 "limit": limit,
             },
         )

@@ -2,10 +2,11 @@
 
     await strangers.admit(client)
 
-Logins and letters that set a new password write rows and compute hashes whether or not there is
-the tenant or the person, so a flood of them is stopped before any of that, by its source alone:
-who is somewhere else notices nothing, and the refusal tells nothing of what was tried. The limit
-holds over all processes through Redis, and for each process alone where Redis does not answer.
+Logins, letters that set a new password, their tokens and refresh tokens write rows or compute
+hashes whether or not there is the tenant or the person, so a flood of them is stopped before any of
+that, by its source alone: who is somewhere else notices nothing, and the refusal tells nothing of
+what was tried. The limit holds over all processes through Redis, and for each process alone where
+Redis does not answer.
 
 The trail gets one entry for all that a source was refused within a minute, not one for each.
 """
@@ -26,6 +27,7 @@ from neolayer.tenancy import CoreDatabase, Principal
 from neolayer.tenancy.rates import Rates
 
 KEY = "strangers:{source}"
+REFRESH_KEY = "refreshes:{source}"
 WINDOW = timedelta(minutes=1)
 _MOST_SOURCES = 100  # with an entry of their own; others are counted together
 
@@ -54,16 +56,25 @@ class Strangers:
     core: CoreDatabase
     rates: Rates
     per_minute: int
+    refreshes_per_minute: int = 600
     window: timedelta = WINDOW
     _refused: dict[str, _Refused] = field(default_factory=dict[str, _Refused], init=False)
     _writing: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def admit(self, client: Client) -> None:
         """Go on with one try. Raises TooManyTries, InvalidInput where the address is none."""
+        await self._admit(KEY, client, self.per_minute)
+
+    async def admit_refresh(self, client: Client) -> None:
+        """The same for a refresh token, of which everybody behind one address sends some in an
+        hour: a count of their own, so that neither uses up the other's. Raises as `admit`."""
+        await self._admit(REFRESH_KEY, client, self.refreshes_per_minute)
+
+    async def _admit(self, key: str, client: Client, per_minute: int) -> None:
         source = source_of(client.ip)
         # A digest, so that Redis names no addresses.
-        key = KEY.format(source=sha256(source.encode()).hexdigest()[:32])
-        taken = await self.rates.take(key, per_minute=self.per_minute)
+        key = key.format(source=sha256(source.encode()).hexdigest()[:32])
+        taken = await self.rates.take(key, per_minute=per_minute)
         if not taken.allowed:
             self._count(source, client.ip)
             raise TooManyTries(taken.retry_after)

@@ -19,7 +19,7 @@ from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
 from neolayer.identity.backoff import account_subject
-from neolayer.identity.guarded import guarded
+from neolayer.identity.guarded import guarded, refusing
 from neolayer.identity.login import Client, Credentials, Login
 from neolayer.identity.mfa import SecondFactor
 from neolayer.identity.model import (
@@ -57,11 +57,12 @@ class Users:
     async def create(self, *, email: str, username: str, password: str) -> User:
         """Register a user: active, with an address that is not verified yet.
 
-        Raises InvalidName, WeakPassword, AlreadyRegistered. Who left may come back.
+        Raises InvalidName, WeakPassword, AlreadyRegistered, EscalationRefused. Who left may come
+        back.
         """
         email, username = canonical_email(email), canonical_username(username)
         hashed = await self.hashed(password, email=email, username=username, mfa=False)
-        async with self.scope.transaction() as tx:
+        async with refusing(self.scope, audit.Entry("CREATE", "user")) as tx:
             row = await tx.one(
                 QUERIES.create_user,
                 {

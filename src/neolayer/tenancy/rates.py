@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from operator import itemgetter
 from time import monotonic
 
 from redis.asyncio import Redis
@@ -89,7 +90,13 @@ class Rates:
         after = rest + interval * cost
         if after > now + whole:
             return 0, int((now + whole - rest) // interval), after - whole - now, rest - now
-        if len(self._at_rest_us) >= _MOST_KEPT:
-            self._at_rest_us.clear()
+        if key not in self._at_rest_us and len(self._at_rest_us) >= _MOST_KEPT:
+            self._make_room()
         self._at_rest_us[key] = after
         return 1, int((now + whole - after) // interval), 0, after - now
+
+    def _make_room(self) -> None:
+        """Forget the tenth that is at rest soonest: who has used most is remembered longest, so a
+        flood of new keys gives nobody back what they have used up."""
+        kept = sorted(self._at_rest_us.items(), key=itemgetter(1))[_MOST_KEPT // 10 :]
+        self._at_rest_us = dict(kept)

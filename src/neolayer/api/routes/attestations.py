@@ -8,15 +8,16 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Router, get, post, put
-from litestar.params import JSONBody, QueryParameter
+from litestar.params import JSONBody
 from msgspec import Meta, Struct
 
 from neolayer.api.fields import Body, Hex, Id, Line
 from neolayer.api.layer import DEPENDENCIES, Acme, requires
+from neolayer.api.pages import After, PageSize, begin, end
 from neolayer.enclave import AllowedEnclave, Attestation, Policy, Verification
 from neolayer.errors import InvalidInput
+from neolayer.tenancy.cursors import Pages
 
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Seconds = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 
 
@@ -78,6 +79,11 @@ class OutcomeAnswer(Struct):
     expires_because: str | None
 
 
+class AttestationPage(Struct):
+    items: list[Attestation]
+    after: str | None
+
+
 @post("/", **requires("attestations:create"))
 async def verify(acme: Acme, data: JSONBody[QuoteBody]) -> OutcomeAnswer:
     """Verify a quote now. A refused one is an answer too, stored with its reason."""
@@ -97,9 +103,14 @@ async def verify(acme: Acme, data: JSONBody[QuoteBody]) -> OutcomeAnswer:
 
 
 @get("/", **requires("attestations:read"))
-async def list_attestations(acme: Acme, limit: Limit = 100) -> list[Attestation]:
-    """Attestations, newest first."""
-    return await acme.attestations.list(limit=limit)
+async def list_attestations(
+    acme: Acme, after: After = None, limit: PageSize = 100
+) -> AttestationPage:
+    """Attestations, newest first; `after` is where the next page begins, null at the end."""
+    pages = Pages(acme.scope, "attestations")
+    last = begin(pages, after)
+    found = await acme.attestations.list(after=UUID(last) if last else None, limit=limit)
+    return AttestationPage(found, end(pages, [str(one.id) for one in found], limit))
 
 
 @get("/{attestation_id:uuid}", **requires("attestations:read"))

@@ -11,10 +11,11 @@ from litestar.params import FromQuery, QueryParameter
 from msgspec import Struct
 
 from neolayer.api.layer import DEPENDENCIES, Acme, requires
+from neolayer.api.pages import After, PageSize, begin, end
 from neolayer.audit import Action
+from neolayer.tenancy.cursors import Pages
 
 Word = Annotated[str | None, QueryParameter(max_length=255)]
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class EntryAnswer(Struct):
@@ -32,6 +33,11 @@ class EntryAnswer(Struct):
     ip_address: str | None
 
 
+class EntryPage(Struct):
+    items: list[EntryAnswer]
+    after: str | None
+
+
 @get("/", **requires("audit:read"))
 async def list_entries(
     acme: Acme,
@@ -40,18 +46,29 @@ async def list_entries(
     principal: Word = None,
     action: FromQuery[Action | None] = None,
     success: FromQuery[bool | None] = None,
-    limit: Limit = 100,
-) -> list[EntryAnswer]:
-    """Entries that meet every condition, the newest first."""
+    after: After = None,
+    limit: PageSize = 100,
+) -> EntryPage:
+    """Entries that meet every condition, the newest first; `after` is where the next page begins,
+    null at the end."""
+    filters: dict[str, object] = {
+        "resource": resource,
+        "resource_id": resource_id,
+        "principal": principal,
+        "action": action,
+        "success": success,
+    }
+    pages = Pages(acme.scope, "audit", filters)
     found = await acme.audit.list(
         action=action,
         resource=resource,
         resource_id=resource_id,
         principal=principal,
         success=success,
+        before=_place(begin(pages, after)),
         limit=limit,
     )
-    return [
+    items = [
         EntryAnswer(
             id=entry.id,
             number=entry.number,
@@ -66,6 +83,15 @@ async def list_entries(
         )
         for entry in found
     ]
+    places = [f"{entry.occurred_at.isoformat()} {entry.id}" for entry in found]
+    return EntryPage(items, end(pages, places, limit))
+
+
+def _place(written: str) -> tuple[datetime, UUID] | None:
+    if not written:
+        return None
+    at, key = written.split(" ")
+    return datetime.fromisoformat(at), UUID(key)
 
 
 router = Router(

@@ -20,6 +20,7 @@ from neolayer.api.layer import (
     Asking,
     Opened,
     client_of,
+    is_secure,
     own_only,
     person_of,
     requires,
@@ -70,7 +71,7 @@ async def log_in(
         path="/v1/sessions",
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=is_secure(request),
     )
     return Response(_told(logged_in.tokens), cookies=[cookie])
 
@@ -80,12 +81,7 @@ async def refresh(
     request: Request[Any, Any, Any], platform: Opened, data: JSONBody[RefreshBody]
 ) -> TokensAnswer:
     """The next pair of tokens; a token that comes back later than it may ends the session."""
-    client = client_of(request)
-    return _told(
-        await platform.refresh(
-            data.refresh_token, ip_address=client.ip, user_agent=client.user_agent
-        )
-    )
+    return _told(await platform.refresh(data.refresh_token, client_of(request)))
 
 
 @get("/", **own_only())

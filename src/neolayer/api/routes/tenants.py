@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Router, delete, get, patch, post
-from litestar.params import JSONBody, QueryParameter
-from msgspec import UNSET, UnsetType, field
+from litestar.params import JSONBody
+from msgspec import UNSET, Struct, UnsetType, field
 
-from neolayer.api.fields import Body, Id, Line, Mark
+from neolayer.api.fields import Body, Id, Line
 from neolayer.api.layer import DEPENDENCIES, Acme, Asking, Opened, operators_only, requires
+from neolayer.api.pages import After, PageSize, begin, end
 from neolayer.tenancy import Allowance, Tenant
+from neolayer.tenancy.cursors import Pages
 from neolayer.tenancy.model import Limit, Tier
-
-PageSize = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class TenantPatch(Body, kw_only=True):
@@ -36,6 +36,11 @@ class OperatorPatch(Body, kw_only=True):
     name: Line | UnsetType = UNSET
     tier: Tier | UnsetType = UNSET
     limits: dict[Limit, int | None] | UnsetType = UNSET
+
+
+class TenantPage(Struct):
+    items: list[Tenant]
+    after: str | None
 
 
 @get("/", **requires("tenants:read"))
@@ -78,9 +83,11 @@ async def create(platform: Opened, data: JSONBody[NewTenant]) -> Tenant:
 
 
 @get("/", **operators_only())
-async def list_all(platform: Opened, after: Mark = "", limit: PageSize = 100) -> list[Tenant]:
-    """Tenants by identifier; the last one's is the next page's `after`."""
-    return await platform.list_tenants(after=after, limit=limit)
+async def list_all(platform: Opened, after: After = None, limit: PageSize = 100) -> TenantPage:
+    """Tenants by identifier; `after` is where the next page begins, null at the end."""
+    pages = Pages(platform.tenants.scope, "tenants")
+    found = await platform.list_tenants(after=begin(pages, after), limit=limit)
+    return TenantPage(found, end(pages, [tenant.identifier for tenant in found], limit))
 
 
 @get("/{tenant_id:uuid}", **operators_only())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Request, Router, delete, get, patch, post, put
-from litestar.params import FromQuery, JSONBody, QueryParameter
+from litestar.params import FromQuery, JSONBody
 from msgspec import UNSET, Struct, UnsetType
 
-from neolayer.api.fields import Body, Code, Id, Line, Mark, Secret, Token
+from neolayer.api.fields import Body, Code, Id, Line, Secret, Token
 from neolayer.api.layer import (
     DEPENDENCIES,
     Acme,
@@ -19,7 +19,9 @@ from neolayer.api.layer import (
     person_of,
     requires,
 )
+from neolayer.api.pages import After, PageSize, begin, end
 from neolayer.identity import Credentials, Status, User
+from neolayer.tenancy.cursors import Pages
 
 
 class NewUser(Body, kw_only=True):
@@ -92,6 +94,11 @@ class RecoveryCodes(Struct):
     codes: tuple[str, ...]
 
 
+class UserPage(Struct):
+    items: list[User]
+    after: str | None
+
+
 @post("/", **requires("users:create"))
 async def create(acme: Acme, data: JSONBody[NewUser]) -> User:
     """Add a person: active, with an address that is not verified yet."""
@@ -101,12 +108,14 @@ async def create(acme: Acme, data: JSONBody[NewUser]) -> User:
 @get("/", **requires("users:read"))
 async def list_users(
     acme: Acme,
-    after: Mark = "",
-    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+    after: After = None,
+    limit: PageSize = 100,
     status: FromQuery[Status | None] = None,
-) -> list[User]:
-    """People by user name; the last one's is the next page's `after`."""
-    return await acme.users.list(after=after, limit=limit, status=status)
+) -> UserPage:
+    """People by user name; `after` is where the next page begins, null at the end."""
+    pages = Pages(acme.scope, "users", {"status": status})
+    found = await acme.users.list(after=begin(pages, after), limit=limit, status=status)
+    return UserPage(found, end(pages, [user.username for user in found], limit))
 
 
 @get("/{user_id:uuid}", **requires("users:read"))
@@ -214,17 +223,21 @@ async def request_reset(
 
 
 @post("/password-resets/redeem", exclude_from_auth=True, status_code=204)
-async def reset_password(platform: Opened, data: JSONBody[ResetBody]) -> None:
+async def reset_password(
+    request: Request[Any, Any, Any], platform: Opened, data: JSONBody[ResetBody]
+) -> None:
     """A new password for the token of the letter; every session ends."""
-    visitor = await platform.visitor(data.tenant)
-    await visitor.letters.reset_password(data.token, password=data.password)
+    await platform.reset_password(
+        data.tenant, data.token, client_of(request), password=data.password
+    )
 
 
 @post("/email-verifications/redeem", exclude_from_auth=True, status_code=204)
-async def verify_email(platform: Opened, data: JSONBody[VerifyBody]) -> None:
+async def verify_email(
+    request: Request[Any, Any, Any], platform: Opened, data: JSONBody[VerifyBody]
+) -> None:
     """The token of the letter proves the address."""
-    visitor = await platform.visitor(data.tenant)
-    await visitor.letters.verify_email(data.token)
+    await platform.verify_email(data.tenant, data.token, client_of(request))
 
 
 @post("/email-verifications", status_code=202, **own_only())

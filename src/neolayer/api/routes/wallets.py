@@ -12,10 +12,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from neolayer.api.fields import Body, Hex, Id, Line, Secret
 from neolayer.api.layer import DEPENDENCIES, Acme, requires
+from neolayer.api.pages import After, PageSize
 from neolayer.wallets import UNCHANGED, Balance, Movement, Page, Wallet
-
-After = Annotated[str | None, QueryParameter(max_length=500)]
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 class _Labels(Body, kw_only=True):
@@ -143,7 +141,7 @@ class KeystoreAnswer(Struct):
 
 @get("/", **requires("wallets:read"))
 async def list_wallets(
-    acme: Acme, network: FromQuery[str | None] = None, after: After = None, limit: Limit = 100
+    acme: Acme, network: FromQuery[str | None] = None, after: After = None, limit: PageSize = 100
 ) -> Wallets:
     """Wallets, oldest first."""
     page = await acme.wallets.list(network=network, after=after, limit=limit)
@@ -216,7 +214,7 @@ async def remove(acme: Acme, wallet_id: Id, destroy_key: FromQuery[bool] = False
 
 @get("/{wallet_id:uuid}/transactions", **requires("wallets:read"))
 async def transactions(
-    acme: Acme, wallet_id: Id, after: After = None, limit: Limit = 50
+    acme: Acme, wallet_id: Id, after: After = None, limit: PageSize = 50
 ) -> Movements:
     """What came in and went out, newest first."""
     page: Page[Movement] = await acme.wallets.transactions(wallet_id, after=after, limit=limit)

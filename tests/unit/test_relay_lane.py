@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 from structlog.testing import capture_logs
+from tests.unit.test_relay_segments import batch, opened
 
 from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.sinks.sink import Rejected
+from neolayer.relay.sinks.sink import Rejected, Snapshot
 from neolayer.relay.status import LaneState
 
 
@@ -37,3 +40,60 @@ async def test_A6_a_refused_row_leaves_no_value_in_the_logs(tmp_path: Path) -> N
     (entry,) = said
     assert (entry["table"], entry["sink"]) == ("auth.users", "null")
     assert "ann" not in str(said)
+
+
+class Moment:
+    """A snapshot of now."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+
+class SlowToCopy(NullSink):
+    """A labelled stand-in for a large table: while it is copied, more comes than the log holds."""
+
+    def __init__(self, log: SegmentLog, *, meanwhile: int) -> None:
+        super().__init__()
+        self.log = log
+        self.meanwhile = meanwhile
+        self.errors: list[str | None] = []
+        self.state = LaneState()
+
+    async def open(self, confirmed: int) -> int | None:
+        return None
+
+    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+        self.errors.append(self.state.error)
+        for _ in range(self.meanwhile):
+            self.log.append(batch(self.log.position + 1))
+            await self.log.roll()
+        await super().copy(snapshot, tables)
+
+
+async def test_C12_a_copy_that_takes_longer_than_the_log_goes_back_ends(tmp_path: Path) -> None:
+    """It starts over with more room, says so, and when it has caught up the bound holds again."""
+    bound = 4_000
+    log = await opened(tmp_path, bound=bound)
+    sink = SlowToCopy(log, meanwhile=150)  # some three bounds
+    lane = Lane(sink, log, rows=10, state=sink.state)
+
+    @contextlib.asynccontextmanager
+    async def snapshot() -> AsyncIterator[Moment]:
+        yield Moment(log.position)
+
+    task = asyncio.create_task(lane.run(snapshot))  # type: ignore[arg-type]
+    try:
+        async with asyncio.timeout(20):
+            while lane.position < log.position or not lane.working:
+                await asyncio.sleep(0)
+    finally:
+        task.cancel()
+    first, *others = sink.errors
+    assert first is None and 1 <= len(others) <= 3
+    assert all("took longer than the log goes back" in str(one) for one in others)
+    assert sink.position == log.position
+    log.append(batch(log.position + 1))
+    for _ in range(20):
+        log.append(batch(log.position + 1))
+        await log.roll()
+    assert log.held_bytes <= bound + bound // 8

@@ -3,7 +3,8 @@
 Each sink has its own lane and its own place in the log, so a slow or dead one delays no other.
 What a lane holds in memory is what it writes at once. Where the log has let go of what comes next,
 or the sink lost what it had, the sink opens anew: it copies the tables as they stand and goes on
-from there.
+from there. A copy that took longer than the log goes back starts over with twice the room, so that
+it ends.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _WRITE_BYTES: Final = 32 << 20
 _WRITE_BATCHES: Final = 4_096
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 10.0
+_MOST_DOUBLINGS: Final = 6
 
 SnapshotMaker = Callable[[], AbstractAsyncContextManager[Snapshot]]
 Park = Callable[[Sequence[Rejected]], Awaitable[None]]
@@ -67,6 +69,8 @@ class Lane:
         self._rows = rows
         self._mark = WriteMark(log.folder / f"{sink.name}.mark")
         self._cursor: Cursor | None = None
+        self._has_copied = False  # and not yet read what came meanwhile
+        self._cut_off = 0  # how often in a row it was cut off then
         self._moved = asyncio.Event()
         self._logger = structlog.get_logger().bind(sink=sink.name)
 
@@ -99,9 +103,11 @@ class Lane:
             try:
                 cursor = await self._until_done(partial(self._open, snapshot))
                 await self._follow(cursor, snapshot)
-            except (CutOff, CopyLost) as exc:
-                self._is_well, self.needs, self._cursor = False, None, None
-                self._logger.warning("the copy starts over", reason=exc.message)
+            except CopyLost as exc:
+                self._start_over(exc.message)
+            except CutOff as exc:
+                self._start_over(exc.message)
+                self._widen()
 
     async def caught_up(self) -> None:
         """Return when the sink has everything in the log, or cannot take it now."""
@@ -116,6 +122,31 @@ class Lane:
         self.state.waiting_bytes = self.unread_bytes
         self.state.waiting_rows = self._cursor.unread_rows if self._cursor else 0
 
+    def _start_over(self, reason: str) -> None:
+        self._is_well, self.needs, self._cursor = False, None, None
+        self._logger.warning("the copy starts over", reason=reason)
+
+    def _widen(self) -> None:
+        """More room for the next copy, where the last one itself was cut off, and say so."""
+        if not self._has_copied:
+            return
+        self._cut_off += 1
+        room = self._log.bound << min(self._cut_off, _MOST_DOUBLINGS)
+        self._log.give_room(self.sink.name, room)
+        self._failed(
+            RelayError(
+                f"the copy into {self.sink.name} took longer than the log goes back: it starts"
+                f" over, and up to {room >> 20:,} MiB of log are held for it",
+                hint="raise relay.log_bytes",
+            )
+        )
+
+    def _caught_up_with_copy(self, cursor: Cursor) -> None:
+        """What came while the sink copied is read, or soon will be: the bound holds again."""
+        if self._has_copied and cursor.unread_bytes <= self._log.bound // 2:
+            self._has_copied, self._cut_off = False, 0
+            self._log.take_room(self.sink.name)
+
     async def _open(self, snapshot: SnapshotMaker) -> Cursor:
         checkpoint = await self.sink.open(self._log.start)
         if checkpoint is None:
@@ -128,6 +159,7 @@ class Lane:
 
     async def _copy(self, snapshot: SnapshotMaker) -> int:
         self.needs = self._log.position
+        self._has_copied = True
         self._logger.info("copying the tables as they stand")
         async with snapshot() as tables:
             await self._park(await self.sink.copy(tables) or ())
@@ -140,6 +172,7 @@ class Lane:
     async def _follow(self, cursor: Cursor, snapshot: SnapshotMaker) -> None:
         """Write what the log brings. Raises CutOff or CopyLost."""
         while True:
+            self._caught_up_with_copy(cursor)
             batches = await self._gather(cursor)
             await self._until_done(partial(self._write, batches, snapshot))
 

@@ -8,8 +8,9 @@ next begins, so only the last one can be torn; when the log is opened its torn e
 it a transaction whose rest is missing, because the server sends that again from its beginning.
 
 What all sinks have passed is deleted. Beyond its bound the log forgets its oldest segment all the
-same: a sink that still needed it is cut off, and must copy the tables as they stand. The newest
-batches are kept in memory too, so that sinks which keep up read nothing from the disk.
+same: a sink that still needed it is cut off, and must copy the tables as they stand. Where such a
+copy itself took longer than the log goes back, more is held for the next one. The newest batches
+are kept in memory too, so that sinks which keep up read nothing from the disk.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class SegmentLog:
     def __init__(self, folder: Path, bound: int) -> None:
         self.bound = bound
         self.folder = folder
+        self._rooms: dict[str, int] = {}
         self._segment_bytes = min(_SEGMENT_BYTES, max(1, bound // 8))
         self._segments: list[Segment] = []
         self._end = self._boundary = self._durable = _Boundary(0, 0, 0)
@@ -164,8 +166,18 @@ class SegmentLog:
             except OSError as exc:
                 raise _unusable(self.folder, exc) from exc
         crash_point("relay.after_segment_roll")
-        while self.held_bytes > self.bound and len(self._segments) > 1:
+        most = max(self.bound, *self._rooms.values(), 0)
+        while self.held_bytes > most and len(self._segments) > 1:
             self._drop_oldest()
+
+    def give_room(self, sink: str, room: int) -> None:
+        """Hold so many bytes, be it beyond the bound, until `take_room`: a sink that copies for
+        long needs what comes meanwhile."""
+        self._rooms[sink] = room
+
+    def take_room(self, sink: str) -> None:
+        """The bound is enough for that sink."""
+        self._rooms.pop(sink, None)
 
     def forget(self, position: int | None) -> None:
         """Delete what lies before `position`, without one all that can be; the last stays."""

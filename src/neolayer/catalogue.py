@@ -17,12 +17,15 @@ class ClickHouseCopy:
     """A ClickHouse table that mirrors a PostgreSQL table row by row.
 
     `key` is the identity under which versions replace each other; it must be a subset of what the
-    source's replica identity carries, so that a delete can name the row.
+    source's replica identity carries, so that a delete can name the row. `keeps` is the table's
+    TTL: so long a row is there at least, counted from its `created_at`; None keeps it as long as
+    the source does.
     """
 
     table: str
     key: tuple[str, ...]
     columns: tuple[str, ...]
+    keeps: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 
+import neolayer
+from neolayer.catalogue import ClickHouseCopy
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.platform import data_classes
 
@@ -98,3 +103,18 @@ def test_every_table_with_a_tenant_says_so_in_its_class(
         }
     classes = [one for one in data_classes() if one.database == database]
     assert [one.name for one in classes if one.table in bound and not one.tenant_key] == []
+
+
+def test_a_clickhouse_copy_says_how_long_its_table_keeps_rows() -> None:
+    """The declared time is that of the table's TTL: by it reconcile knows what may be gone."""
+    folder = Path(neolayer.__file__).parent / "schema" / "clickhouse"
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.sql")))
+    made = re.findall(r"CREATE TABLE IF NOT EXISTS (\w+) \((.*?);\n", text, re.DOTALL)
+    years = {
+        name: re.search(r"TTL ingested_at \+ INTERVAL (\d+) YEAR", definition)
+        for name, definition in made
+    }
+    for copy in (copy for one in data_classes() for copy in one.copies):
+        if isinstance(copy, ClickHouseCopy):
+            found = years[copy.table]
+            assert copy.keeps == (found and timedelta(days=365 * int(found[1])))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
 import msgspec
 from tests.fixtures.fix_relay import ACCOUNTS, RelayScene, clickhouse_statements
 
+from neolayer.catalogue import ClickHouseCopy, DataClass
 from neolayer.engines.postgres.connections import connect
+from neolayer.freshness import Store
 from neolayer.freshness.cache_versions import read_entry, version_text
 from neolayer.position import CURRENT_EPOCH
 from neolayer.relay.comparing.caches import reconcile_cache
 from neolayer.relay.comparing.stores import open_cache, open_compared
 from neolayer.relay.reconcile import Kind, TableReport, reconcile_table
+from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.snapshot import export_snapshot
 
 ROWS = """INSERT INTO accounts (id, owner, amount, note, details, seen_at, good, part)
@@ -29,9 +33,11 @@ AWKWARD = r"""INSERT INTO accounts (id, owner, amount, note, details, seen_at, g
     (-3, 'ünïcödé 😀', 7, '\N', '"\n"', '2024-02-29 00:00:00+00', true)"""
 
 
-async def reconcile(scene: RelayScene, *, repair: bool = False) -> TableReport:
+async def reconcile(
+    scene: RelayScene, *, repair: bool = False, classes: DataClass = ACCOUNTS
+) -> TableReport:
     """The accounts compared with ClickHouse."""
-    async with open_compared(scene.endpoints, [ACCOUNTS], patience=timedelta(seconds=20)) as stores:
+    async with open_compared(scene.endpoints, [classes], patience=timedelta(seconds=20)) as stores:
         (clickhouse,) = [one for one in stores if one.rows.name == "clickhouse"]
         return await reconcile_table(
             clickhouse,
@@ -52,6 +58,36 @@ async def test_equal_stores_have_no_difference(relay_scene: RelayScene) -> None:
     async with relay_scene.relaying():
         report = await reconcile(relay_scene)
     assert (report.total, report.unsettled, report.rows, report.transfers) == (0, 0, 3003, 1)
+
+
+async def test_rows_that_the_store_lets_go_of_are_not_missing(relay_scene: RelayScene) -> None:
+    """A TTL removed year-old rows: no difference, nothing to repair; a younger one is missed."""
+    (copy, *others) = ACCOUNTS.copies
+    assert isinstance(copy, ClickHouseCopy)
+    kept = replace(copy, columns=(*copy.columns, "created_at"), keeps=timedelta(days=365))
+    aging = replace(ACCOUNTS, copies=(kept, *others))
+    relay_scene.sql(
+        "ALTER TABLE accounts ADD COLUMN created_at timestamptz NOT NULL DEFAULT now()",
+        ROWS.format(3000),
+        "UPDATE accounts SET created_at = now() - interval '366 days' WHERE id % 3 = 0",
+    )
+    at = relay_scene.endpoints.clickhouse
+    await clickhouse_statements(
+        at, "ALTER TABLE accounts ADD COLUMN created_at DateTime64(6, 'UTC') AFTER good"
+    )
+    async with relay_scene.relaying(ClickHouseSink(at, [aging], wait_s=0.01)):
+        await relay_scene.arrives(relay_scene.sql("SELECT 1"), Store.CLICKHOUSE)
+        await clickhouse_statements(
+            at, "ALTER TABLE accounts DELETE WHERE id % 6 = 0 SETTINGS mutations_sync = 2"
+        )
+        report = await reconcile(relay_scene, classes=aging)
+        assert (report.total, report.unsettled, report.rows, report.transfers) == (0, 0, 2000, 1)
+        await clickhouse_statements(
+            at, "ALTER TABLE accounts DELETE WHERE id = 7 SETTINGS mutations_sync = 2"
+        )
+        report = await reconcile(relay_scene, classes=aging, repair=True)
+    assert named(report, Kind.MISSING) == {("7",)}
+    assert (report.repaired, report.left) == (1, 0)
 
 
 async def test_an_empty_table_is_equal(relay_scene: RelayScene) -> None:

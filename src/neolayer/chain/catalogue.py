@@ -12,6 +12,7 @@ from neolayer.catalogue import CacheCopy, ClickHouseCopy, DataClass, MongoCopy, 
 
 _DATABASE = "neolayer"
 _SEVEN_YEARS = timedelta(days=7 * 365)
+_A_YEAR = timedelta(days=365)  # what analysis looks at
 
 TRANSACTION_KEY = "transaction:{network_id}:{transaction_hash}"
 
@@ -75,7 +76,7 @@ CLASSES: tuple[DataClass, ...] = (
         _DATABASE,
         "blockchain.blocks",
         copies=(
-            ClickHouseCopy("blocks", ("network_id", "block_number"), _BLOCKS),
+            ClickHouseCopy("blocks", ("network_id", "block_number"), _BLOCKS, keeps=_A_YEAR),
             SearchCopy("blocks", ("network_id", "block_number"), _BLOCKS_SOUGHT),
         ),
         retention=_SEVEN_YEARS,
@@ -86,7 +87,9 @@ CLASSES: tuple[DataClass, ...] = (
         _DATABASE,
         "blockchain.transactions",
         copies=(
-            ClickHouseCopy("transactions", ("network_id", "transaction_hash"), _TRANSACTIONS),
+            ClickHouseCopy(
+                "transactions", ("network_id", "transaction_hash"), _TRANSACTIONS, keeps=_A_YEAR
+            ),
             CacheCopy(TRANSACTION_KEY, computed=("confirmation_count",)),
         ),
         retention=_SEVEN_YEARS,
@@ -96,7 +99,11 @@ CLASSES: tuple[DataClass, ...] = (
         "logs",
         _DATABASE,
         "blockchain.logs",
-        copies=(ClickHouseCopy("logs", ("network_id", "block_number", "log_index"), _LOGS),),
+        copies=(
+            ClickHouseCopy(
+                "logs", ("network_id", "block_number", "log_index"), _LOGS, keeps=_A_YEAR
+            ),
+        ),
         retention=_SEVEN_YEARS,
         known_by=("transaction_hash",),
     ),
@@ -105,7 +112,7 @@ CLASSES: tuple[DataClass, ...] = (
         _DATABASE,
         "blockchain.smart_contracts",
         copies=(
-            ClickHouseCopy("smart_contracts", ("network_id", "address"), _CONTRACTS),
+            ClickHouseCopy("smart_contracts", ("network_id", "address"), _CONTRACTS, keeps=_A_YEAR),
             MongoCopy(
                 "contract_metadata",
                 ("network_id", "address"),

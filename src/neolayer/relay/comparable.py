@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from neolayer.relay.changes import TableChanges
@@ -20,10 +21,19 @@ Bound: TypeAlias = Key | None
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of a table a store holds: the key it knows rows by, and the columns, in order."""
+    """What of a table a store holds: the key it knows rows by, and the columns, in order.
+
+    `since`, an instant, where the store lets go of old rows: those whose `created_at` is earlier
+    may be there or not, and are not compared.
+    """
 
     key: tuple[str, ...]
     columns: tuple[str, ...]
+    since: datetime | None = None
+
+
+AGE = "created_at"
+"""The column that says how old a row is."""
 
 
 @dataclass(frozen=True, slots=True)

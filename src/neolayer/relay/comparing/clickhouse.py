@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -24,13 +25,14 @@ from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NotSupported
 from neolayer.relay.changes import TableChanges
-from neolayer.relay.comparable import Bound, Entry, Key, Shape, StoredRow
+from neolayer.relay.comparable import AGE, Bound, Entry, Key, Shape, StoredRow
 from neolayer.relay.digests import NOTHING, Summary, join_halves
 from neolayer.relay.sinks.tabs import encode
 
 _sql = load_queries(__name__, "clickhouse.sql")
 _WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)")
 _DECIMAL = re.compile(r"Decimal\(\d+, (\d+)\)")
+_MARGIN = timedelta(days=1)
 _SETTINGS: dict[str, Any] = {
     "date_time_input_format": "best_effort",
     "input_format_null_as_default": 1,
@@ -53,16 +55,21 @@ class ClickHouseRows:
         }
         self._client: AsyncClient | None = None
         self._texts: dict[str, dict[str, _Column]] = {}
+        self._now = datetime.now(UTC)
         self.tables = frozenset(self._copies)
 
     def shape(self, table: str) -> Shape:
         copy = self._copies[table]
-        return Shape(copy.key, copy.columns)
+        return Shape(copy.key, copy.columns, self._since(copy))
+
+    def _since(self, copy: ClickHouseCopy) -> datetime | None:
+        """From when on a row must be there: what goes within a day may be gone already."""
+        return None if copy.keeps is None else self._now + _MARGIN - copy.keeps
 
     async def summaries(self, table: str, bounds: Sequence[Bound]) -> list[Summary]:
         key, _ = await self._columns(table)
         asked = _Asked()
-        where = _range(key, bounds[0], bounds[-1], asked)
+        where = self._where(table, bounds[0], bounds[-1], asked, key)
         inner = [bound for bound in bounds[1:-1] if bound is not None]
         # Names come from the catalogue, values go as parameters.
         found = await self._query(
@@ -86,7 +93,7 @@ class ClickHouseRows:
             " reinterpretAsUInt32(reverse(substring(digest, 1, 4))),"
             " reinterpretAsUInt32(reverse(substring(digest, 5, 4))), _version"
             f" FROM (SELECT {_names(key)}, _version, MD5({await self._row_text(table)}) AS digest"
-            f" FROM {self._table(table)} FINAL WHERE {_range(key, low, high, asked)}"
+            f" FROM {self._table(table)} FINAL WHERE {self._where(table, low, high, asked, key)}"
             f" ORDER BY {', '.join(one.order for one in key)} LIMIT {limit:d})",
             asked.values,
         )
@@ -168,6 +175,14 @@ class ClickHouseRows:
                 f"table {copy.table} has no column {exc.args[0]!r}",
                 hint="run: neolayer migrate up",
             ) from None
+
+    def _where(
+        self, table: str, low: Bound, high: Bound, asked: _Asked, key: Sequence[_Column]
+    ) -> str:
+        """The condition of a range, of rows that are young enough."""
+        since = self._since(self._copies[table])
+        young = "" if since is None else f"`{AGE}` >= {asked.instant(since)} AND "
+        return young + _range(key, low, high, asked)
 
     async def _row_text(self, table: str) -> str:
         """The text that is hashed: see `relay/digests.py`."""
@@ -252,6 +267,11 @@ class _Asked:
         name = f"v{len(self.values)}"
         self.values[name] = value
         return f"{{{name}:String}}"
+
+    def instant(self, moment: datetime) -> str:
+        """A moment, compared as such."""
+        text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return f"CAST({self.text(text)}, 'DateTime64(6, \\'UTC\\')')"
 
     def value(self, part: str, column: _Column) -> str:
         """The value as the column's own type."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from psycopg import sql
@@ -26,7 +27,7 @@ from neolayer.relay.changes import (
     Value,
     pack_page,
 )
-from neolayer.relay.comparable import Bound, Key, Shape
+from neolayer.relay.comparable import AGE, Bound, Key, Shape
 from neolayer.relay.digests import NOTHING, Summary
 from neolayer.relay.snapshot import ExportedSnapshot
 
@@ -106,9 +107,15 @@ class SourceTable:
     """One table at the snapshot's version. Every failure is a NeolayerError."""
 
     def __init__(
-        self, snapshot: ExportedSnapshot, table: str, key: Sequence[Column], all_: Sequence[Column]
+        self,
+        snapshot: ExportedSnapshot,
+        table: str,
+        key: Sequence[Column],
+        all_: Sequence[Column],
+        since: datetime | None = None,
     ) -> None:
         self._snapshot = snapshot
+        self._since = since
         self._key = key
         self._columns = all_
         self._table = sql.Identifier(*table.split("."))
@@ -257,6 +264,9 @@ class SourceTable:
         """The condition of a range, and its values."""
         conditions: list[sql.Composable] = [sql.SQL("true")]
         values: list[Any] = []
+        if self._since is not None:
+            conditions.append(sql.SQL("{} >= %s").format(sql.Identifier(AGE)))
+            values.append(self._since)
         for bound, sign in ((low, ">="), (high, "<")):
             if bound is not None:
                 comparison = sql.SQL("{} " + sign + " {}")  # pyright: ignore[reportArgumentType]
@@ -302,6 +312,7 @@ async def open_source(snapshot: ExportedSnapshot, table: str, shape: Shape) -> S
         table,
         [found[name] for name in shape.key],
         [found[name] for name in shape.columns],
+        shape.since,
     )
 
 

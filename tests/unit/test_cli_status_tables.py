@@ -49,6 +49,8 @@ REPORT: Facts = {
         for name in ("blocks", "transactions")
     ],
     "audit": {"chains": 10_000, "unsealed": 3_000_000, "lag_seconds": 86_400.5, "last_anchor": 99},
+    "alarms": ["clickhouse refused 3 changes: neolayer relay letters clickhouse"],
+    "notes": [f"subscription feed of tenant {n}: 1 parked, 2 waiting behind" for n in range(20)],
     "tasks": [{"name": "audit: seal", "error": "PostgreSQL does not answer " * 5}],
     "networks": [
         {
@@ -90,5 +92,7 @@ def test_it_fits_eighty_columns(
         assert row in rows, row
     everything = " ".join(rows)
     assert REASON in everything
+    assert "clickhouse refused 3 changes: neolayer relay letters clickhouse" in everything
+    assert everything.count("1 parked, 2 waiting behind") == 8
     assert "neo-n3-testnet: missing 10-99, 110-199," in everything
     assert "and 11 more ranges" in everything

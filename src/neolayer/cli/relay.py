@@ -258,21 +258,7 @@ def _alarms(found: RelayStatus, asked: dict[str, Standing], bound: int) -> list[
     if not found.running:
         alarms.append("The relay is not running.")
     alarms += [f"{sink.name} fails: {sink.error}" for sink in found.sinks if sink.error]
-    for name, one in asked.items():
-        if one.paused_at:
-            alarms.append(
-                f"{name} is paused since {one.paused_at:%Y-%m-%d %H:%M}: what it misses is kept up"
-                f" to {bound >> 20} MB, beyond that its tables are copied anew at its return."
-            )
-        if one.letters:
-            alarms.append(
-                f"{name} refused {counted(one.letters, 'change')}: neolayer relay letters {name}"
-            )
-        if one.unparked:
-            alarms.append(
-                f"For {one.unparked} more there was no room: mend the cause, then rebuild."
-            )
-    return alarms
+    return [*alarms, *(alarm for one in asked.values() for alarm in one.alarms(bound))]
 
 
 def _show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[RebuildStatus]) -> None:

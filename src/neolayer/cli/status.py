@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -28,23 +29,25 @@ UNHEALTHY, NOT_RUNNING = 1, 3
 
 @app.command
 async def status(*, json: Annotated[bool, Parameter(help="Print JSON.")] = False) -> int:
-    """Show every engine, process, the relay's lag and the gaps in each chain.
+    """Show every engine, process, the relay's lag, what waits for a person, gaps in chains.
 
-    The exit code is 0 when all is healthy, 1 when something is not, 3 when no layer runs.
+    The exit code is 0 when all is healthy, 1 when something is not or needs a person, 3 when no
+    layer runs.
 
     Example: neolayer status --json
     """
     settings = invocation().settings
     directory = DataDirectory(settings.data_dir)
     health = await _examine(settings)
-    report = _report(directory, health)
+    alarms = _alarms(health, settings)
+    report = _report(directory, health, alarms)
     if json:
         write_json(report)
     else:
         show(report)
     if health is None:
         return NOT_RUNNING
-    return 0 if health.healthy else UNHEALTHY
+    return 0 if health.healthy and not alarms else UNHEALTHY
 
 
 async def _examine(settings: Settings) -> Health | None:
@@ -65,7 +68,16 @@ async def _examine(settings: Settings) -> Health | None:
         await asyncio.gather(*(engine.close() for engine in opened))
 
 
-def _report(directory: DataDirectory, health: Health | None) -> dict[str, Any]:
+def _alarms(health: Health | None, settings: Settings) -> list[str]:
+    """What an operator must do."""
+    if health is None or health.waiting is None:
+        return []
+    return health.waiting.alarms(log_bytes=settings.relay.log_bytes)
+
+
+def _report(
+    directory: DataDirectory, health: Health | None, alarms: Sequence[str]
+) -> dict[str, Any]:
     holder, state = directory.holder(), directory.read_state()
     return {
         "data_dir": str(directory.path),
@@ -79,6 +91,9 @@ def _report(directory: DataDirectory, health: Health | None) -> dict[str, Any]:
         "stores": [_store(one) for one in joining(data_classes())],
         "audit": _audit(health.audit) if health and health.audit else None,
         "webhooks": asdict(health.webhooks) if health and health.webhooks else None,
+        "waiting": asdict(health.waiting) if health and health.waiting else None,
+        "alarms": list(alarms),
+        "notes": health.waiting.notes() if health and health.waiting else [],
         "tasks": _tasks(health.tasks) if health and health.tasks else [],
         "networks": [_network(network) for network in health.networks] if health else [],
     }

@@ -34,6 +34,8 @@ def show(report: Facts) -> None:
         _show_audit(report["audit"])
     if report.get("webhooks") and report["webhooks"]["endpoints"]:
         _show_webhooks(report["webhooks"])
+    for note in (*report.get("alarms", ()), *report.get("notes", ())[:_RANGES]):
+        write_line(f" {note}")
     for task in report["tasks"]:
         if task["error"]:
             write_line(f" task {task['name']}: {task['error']}")

@@ -23,6 +23,7 @@ from neolayer.engines.postgres.connections import connect
 from neolayer.errors import NeolayerError
 from neolayer.insight.tasks import TasksState, read_tasks
 from neolayer.insight.time_series import time_series
+from neolayer.insight.waiting import Waiting, what_waits
 from neolayer.relay.status import RelayStatus, SinkStatus, relay_status
 from neolayer.schema.files import load_migrations
 from neolayer.schema.lines import Line
@@ -58,6 +59,7 @@ class Health:
     audit: AuditStatus | None = None
     tasks: TasksState | None = None
     webhooks: WebhookStatus | None = None
+    waiting: Waiting | None = None
 
     @property
     def healthy(self) -> bool:
@@ -84,15 +86,16 @@ async def examine(
     networks = _or_none(coverage(at))
     sealing = _or_none(audit_status(at.postgres.dsn(Role.OPERATOR)))
     telling = _or_none(webhook_status(at.postgres.dsn(Role.OPERATOR)))
-    seen, known, relaying, covered, sealed, told = await asyncio.gather(
-        statuses, versions, relay, networks, sealing, telling
+    left = asyncio.gather(telling, _or_none(what_waits(at)))
+    seen, known, relaying, covered, sealed, (told, waits) = await asyncio.gather(
+        statuses, versions, relay, networks, sealing, left
     )
     sinks = {sink.name: sink for sink in relaying.sinks} if relaying else {}
     by_line = dict(zip(Line, known, strict=True))
     found = [_engine_health(status, at, by_line, sinks.get(status.name)) for status in seen]
     below = await _or_none(time_series(engines))
     tasks = read_tasks(tasks_file) if tasks_file is not None else None
-    return Health(tuple(found), relaying, tuple(covered or ()), below, sealed, tasks, told)
+    return Health(tuple(found), relaying, tuple(covered or ()), below, sealed, tasks, told, waits)
 
 
 def _engine_health(

@@ -8,7 +8,7 @@ they tell of the cause, and what finds no room is counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,6 +57,22 @@ class Standing:
     paused_at: datetime | None
     unparked: int
     letters: int
+
+    def alarms(self, log_bytes: int) -> Iterator[str]:
+        """A sentence for each thing that needs a person; `log_bytes`: what a sink may miss."""
+        if self.paused_at:
+            yield (
+                f"{self.sink} is paused since {self.paused_at:%Y-%m-%d %H:%M}: what it misses is"
+                f" kept up to {log_bytes >> 20} MB, beyond that its tables are copied anew."
+            )
+        if self.letters:
+            changes = f"{self.letters} change{'' if self.letters == 1 else 's'}"
+            yield f"{self.sink} refused {changes}: neolayer relay letters {self.sink}"
+        if self.unparked:
+            yield (
+                f"For {self.unparked} more of {self.sink} there was no room: mend the cause, then"
+                f" rebuild."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -27,7 +28,6 @@ from neolayer.errors import SettingsError
 from neolayer.events.errors import (
     BadEventType,
     BadProjection,
-    ProjectionFailed,
     UndecodableEvent,
     UnknownEventType,
     UnknownProjection,
@@ -42,7 +42,7 @@ from neolayer.events.personal import (
 )
 from neolayer.events.projections import Occurrence, Projection
 from neolayer.events.projections.domain import Domain, load_domain
-from neolayer.events.projections.folding import fold, keys_of, steps_of
+from neolayer.events.projections.folding import Refusals, Unreadable, fold, keys_of, steps_of
 from neolayer.events.projections.shape import shape_of
 from neolayer.events.registry import EventTypes, Registry
 from neolayer.events.snapshots import SnapshotPolicy
@@ -191,9 +191,11 @@ def test_folding_is_plain() -> None:
         occurrence(Deposited(0), three),
         occurrence(AccountClosed(), three),
     ]
-    steps = steps_of(BALANCES, seen)
+    refusals = Refusals()
+    steps = steps_of(BALANCES, seen, refusals)
     assert keys_of(steps) == [(TENANT, (one,)), (TENANT, (two,)), (TENANT, (three,))]
-    folded = fold(BALANCES, steps, {(TENANT, (two,)): Balance(two)})
+    folded = fold(BALANCES, steps, {(TENANT, (two,)): Balance(two)}, refusals)
+    assert not refusals
     assert folded.put == {(TENANT, (one,)): Balance(one, 6, 2)}
     assert folded.removed == [(TENANT, (two,))]
 
@@ -203,8 +205,42 @@ def test_a_fold_that_moves_a_row_is_refused() -> None:
     stray = Projection(
         "stray", Balance, ("account_id",), (Deposited,), lambda row, seen: Balance(uuid4())
     )
-    with pytest.raises(ProjectionFailed, match="the row's key is not"):
-        fold(stray, steps_of(stray, [occurrence(Deposited(1))]), {})
+    refusals = Refusals()
+    fold(stray, steps_of(stray, [occurrence(Deposited(1))], refusals), {}, refusals)
+    assert "the row's key is not" in str(refusals.first())
+
+
+def test_C8_a_stream_stands_at_its_first_event_that_cannot_be_folded() -> None:
+    """Whether its keys or its rows fail; what is refused changes none of its rows, what stands
+    behind it waits, and other streams count."""
+
+    def keys(seen: Occurrence) -> list[tuple[UUID]]:
+        if seen.event.amount == 5:  # type: ignore[attr-defined]
+            raise LookupError("no such row")
+        return [(stream,), (other,)]
+
+    def fold_it(row: Balance | None, seen: Occurrence) -> Balance | None:
+        if seen.event.amount == 3 and seen.key == (other,):  # type: ignore[attr-defined]
+            raise ValueError("three")
+        return BALANCES.fold(row or Balance(*seen.key), seen)
+
+    stream, other = uuid4(), uuid4()
+    odd = Projection("odd", Balance, ("account_id",), (Deposited,), fold_it, keys=keys)
+    seen = [
+        replace(occurrence(Deposited(amount), stream), version=amount) for amount in range(1, 7)
+    ]
+    seen.insert(3, occurrence(Deposited(100), other))
+    refusals = Refusals()
+    steps = steps_of(odd, seen, refusals)
+    assert [one.version for one in refusals.by_stream.values()] == [5]
+    folded = fold(odd, steps, {}, refusals)
+    (refused,) = refusals.by_stream.values()
+    assert (refused.version, refused.stream_id) == (3, stream) and "three" in str(refused.failed)
+    assert {row.balance for row in folded.put.values()} == {1 + 2 + 100}
+    row = {(TENANT, (stream,)): Unreadable("is no Balance")}
+    again = Refusals()
+    assert fold(odd, steps_of(odd, seen, again), row, again).put.keys() == set()
+    assert {one.version for one in again.by_stream.values()} == {1}
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -34,7 +34,11 @@ AWKWARD = r"""INSERT INTO accounts (id, owner, amount, note, details, seen_at, g
 
 
 async def reconcile(
-    scene: RelayScene, *, repair: bool = False, classes: DataClass = ACCOUNTS
+    scene: RelayScene,
+    *,
+    repair: bool = False,
+    deep: bool = False,
+    classes: DataClass = ACCOUNTS,
 ) -> TableReport:
     """The accounts compared with ClickHouse."""
     async with open_compared(scene.endpoints, [classes], patience=timedelta(seconds=20)) as stores:
@@ -45,6 +49,7 @@ async def reconcile(
             "neolayer",
             lambda: export_snapshot(scene.dsn, epoch=CURRENT_EPOCH),
             repair=repair,
+            deep=deep,
         )
 
 
@@ -123,6 +128,23 @@ async def test_differences_are_named_and_repaired(relay_scene: RelayScene) -> No
         assert repaired.agrees
         assert (await reconcile(relay_scene)).total == 0
         await relay_scene.same()
+
+
+async def test_a_deep_look_says_which_columns_differ(relay_scene: RelayScene) -> None:
+    """By name, never by value; and it finds nothing where all is equal."""
+    relay_scene.sql(ROWS.format(100), AWKWARD)
+    async with relay_scene.relaying():
+        assert (await reconcile(relay_scene, deep=True)).total == 0
+        await clickhouse_statements(
+            relay_scene.endpoints.clickhouse,
+            "ALTER TABLE accounts UPDATE amount = amount + 1, note = 'x' WHERE id = 30"
+            " SETTINGS mutations_sync = 2",
+        )
+        report = await reconcile(relay_scene, repair=True, deep=True)
+        assert [(one.key, one.columns) for one in report.differences] == [
+            (("30",), ("amount", "note"))
+        ]
+        assert (report.repaired, report.left) == (1, 0)
 
 
 async def test_one_difference_among_many_is_found_in_few_requests(

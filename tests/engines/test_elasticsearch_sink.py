@@ -6,6 +6,7 @@ import dataclasses
 import json
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,15 @@ import httpx
 import pytest
 from tests.fixtures.sink_suite import (
     KEY,
+    OWNER,
     TABLE,
     THINGS,
     Log,
     SinkCase,
     SinkSuite,
+    StillTables,
     Thing,
+    change,
     put,
     remove,
 )
@@ -30,7 +34,7 @@ from neolayer.engines.engine import Level
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.comparing.elasticsearch import ElasticsearchRows
 from neolayer.relay.digests import row_digest, summarise
-from neolayer.relay.sinks.elasticsearch import ElasticsearchSink
+from neolayer.relay.sinks.elasticsearch import ElasticsearchSink, document_id
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_down, migrate_up
 from neolayer.schema.state import status
@@ -195,6 +199,28 @@ async def test_put_right_and_forget(
     keys = [(str(Thing(n).owner), str(n)) for n in (1, 2)]
     await rows.forget(TABLE, keys, log.position - 0x50)
     assert await search_case.rows() == {}
+
+
+async def test_what_somebody_altered_under_its_checksum_is_found_by_looking(
+    search_case: SearchCase, sink: ElasticsearchSink, rows: ElasticsearchRows
+) -> None:
+    """By the columns' names; what is newer than the part, missing or deleted is not judged here."""
+    log = Log()
+    things = [Thing(number, details={"a": [1.5, None]}) for number in range(6)]
+    await sink.write([log.commit(*map(put, things))])
+    part = StillTables(log.position + 1, things)
+    await sink.write([log.commit(remove(things[4]), change(replace(things[5], note="newer")))])
+    assert await rows.altered(TABLE, part) == []
+    at, index = search_case.endpoint.url, search_case.endpoint.index("things")
+    for number, forged in ((1, {"note": "forged"}), (2, {"good": False, "amount": "7"})):
+        name = document_id((str(OWNER), str(number)))
+        httpx.post(f"{at}/{index}/_update/{name}", json={"doc": forged}, timeout=30)
+    httpx.delete(f"{at}/{index}/_doc/{document_id((str(OWNER), '3'))}", timeout=30)
+    found = await rows.altered(TABLE, part)
+    assert [(one.key[1], one.columns) for one in found] == [
+        ("1", ("note",)),
+        ("2", ("amount", "good")),
+    ]
 
 
 async def test_C7_a_busy_server_is_asked_again_for_what_it_did_not_take(

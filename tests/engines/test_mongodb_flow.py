@@ -88,12 +88,15 @@ async def arrives(at: Endpoints, position: Position) -> None:
     await wait_for(position, at, stores=[Store.MONGODB], timeout=timedelta(seconds=30))
 
 
-async def compared(at: Endpoints, *, repair: bool = False) -> dict[str, TableReport]:
+async def compared(
+    at: Endpoints, *, repair: bool = False, deep: bool = False
+) -> dict[str, TableReport]:
     reports = reconcile(
         at,
         data_classes(),
         stores=[Store.MONGODB],
         repair=repair,
+        deep=deep,
         patience=timedelta(seconds=30),
     )
     return {one.table: one async for one in reports}
@@ -156,6 +159,32 @@ async def test_what_was_altered_is_found_and_put_right(
         repaired = (await compared(layer, repair=True))["core.tenant_data"]
         assert repaired.agrees
         assert (await compared(layer))["core.tenant_data"].total == 0
+
+
+async def test_what_somebody_altered_under_its_checksum_is_found_by_a_deep_look(
+    layer: Endpoints, mongodb_client: Client
+) -> None:
+    """Another value, one taken away and one added: the columns are named, the repair verified."""
+    assert layer.mongodb is not None
+    documents = mongodb_client[layer.mongodb.database].tenant_documents
+    async with relaying(layer):
+        await arrives(layer, write(layer, *ROWS[:2]))
+        assert all(one.total == 0 for one in (await compared(layer, deep=True)).values())
+        one, two, three = documents.find({}, sort=[("_id", 1)], limit=3)
+        documents.update_one({"_id": one["_id"]}, {"$set": {"data": {"text": "forged"}}})
+        documents.update_one({"_id": two["_id"]}, {"$unset": {"created_at": ""}})
+        documents.update_one({"_id": three["_id"]}, {"$set": {"planted": True}})
+        assert (await compared(layer))["core.tenant_data"].total == 0
+        found = (await compared(layer, deep=True))["core.tenant_data"]
+        assert {one.kind for one in found.differences} == {Kind.ALTERED}
+        assert [one.columns for one in found.differences] == [
+            ("data",),
+            ("created_at",),
+            ("planted",),
+        ]
+        repaired = (await compared(layer, deep=True, repair=True))["core.tenant_data"]
+        assert (repaired.agrees, repaired.repaired, repaired.left) == (True, 3, 0)
+        assert (await compared(layer, deep=True))["core.tenant_data"].total == 0
 
 
 async def test_E12_no_secret_reaches_mongodb(

@@ -26,6 +26,7 @@ DIFFERENT = 1
 async def reconcile(
     *,
     repair: Annotated[bool, Parameter(help="Put right what differs.")] = False,
+    deep: Annotated[bool, Parameter(help="Look at every value, and say which columns.")] = False,
     table: Annotated[str | None, Parameter(help="Only this table: blocks, auth.users.")] = None,
     sink: Annotated[Store | None, Parameter(help="Only this store.")] = None,
     wait: Annotated[
@@ -55,6 +56,7 @@ async def reconcile(
             _chosen(table),
             stores=None if sink is None else [sink],
             repair=repair,
+            deep=deep,
             patience=timedelta(seconds=wait),
             on_progress=show,
         ):
@@ -88,7 +90,8 @@ def _show(report: TableReport) -> None:
         line += f"; {report.unsettled:,} changed whenever they were looked at"
     write_line(line)
     for one in report.differences[:_NAMED]:
-        write_line(f"  {one.kind}: {' '.join(one.key)}")
+        columns = f" ({', '.join(one.columns)})" if one.columns else ""
+        write_line(f"  {one.kind}: {' '.join(one.key)}{columns}")
     if report.total > _NAMED:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.counts.items())
         write_line(
@@ -104,7 +107,10 @@ def _facts(report: TableReport) -> dict[str, Any]:
         "rows": report.rows,
         "differences": report.total,
         "counts": {str(kind): count for kind, count in report.counts.items()},
-        "keys": [{"kind": str(one.kind), "key": list(one.key)} for one in report.differences],
+        "keys": [
+            {"kind": str(one.kind), "key": list(one.key), "columns": list(one.columns)}
+            for one in report.differences
+        ],
         "repaired": report.repaired,
         "left": report.left,
         "unsettled": report.unsettled,

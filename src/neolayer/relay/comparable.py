@@ -7,12 +7,12 @@ lower bound, which belongs to it, to its upper bound, which does not; None is th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from neolayer.relay.changes import TableChanges
+from neolayer.relay.changes import Relation, TableChanges
 from neolayer.relay.digests import Summary
 
 Key: TypeAlias = tuple[str, ...]
@@ -53,6 +53,15 @@ class StoredRow:
     values: Mapping[str, str | None]
     version: int
     deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """A row under the right checksum that holds something else in these columns."""
+
+    key: Key
+    version: int
+    columns: tuple[str, ...]
 
 
 class Comparable(Protocol):
@@ -99,3 +108,24 @@ class Comparable(Protocol):
     async def close(self) -> None:
         """Release everything."""
         ...
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A store whose checksums lie beside the values: what somebody altered is found by looking."""
+
+    async def altered(self, table: str, part: Rows) -> list[Altered]:
+        """The rows of a part of the source that are here in that version or an older one, under
+        the checksum they should have, and with other values."""
+        ...
+
+
+class Rows(Protocol):
+    """A part of a table at a snapshot: see `sinks.sink.Snapshot`."""
+
+    @property
+    def version(self) -> int: ...
+
+    async def describe(self, table: str, columns: Sequence[str]) -> Relation: ...
+
+    def rows(self, table: str, columns: Sequence[str]) -> AsyncIterator[bytes]: ...

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
 
 from neolayer.position import Position
-from neolayer.relay.comparable import Bound, Comparable, Entry, Key
+from neolayer.relay.comparable import Bound, Comparable, Entry, Inspectable, Key
 from neolayer.relay.comparing.source import SourceTable, open_source
 from neolayer.relay.digests import Summary
 from neolayer.relay.snapshot import ExportedSnapshot
@@ -33,6 +33,7 @@ _FANOUT = 16
 _LEAF_ROWS = 1_024
 _DENSE_ROWS = 8_192  # where most ranges differ, fewer and larger lists
 _ROUNDS = 4
+_DEEP_ROWS = 5_000
 _MOST_IN_DOUBT = 20_000
 _MOST_NAMED = 1_000
 _CHANGED = "updated_at"
@@ -47,16 +48,21 @@ class Kind(StrEnum):
     EXTRA = "extra"  # the store has a row that PostgreSQL has not
     DIFFERING = "differing"  # both have it, with other values
     STALE = "stale"  # the store has it as it was earlier
+    ALTERED = "altered"  # as it should be by its checksum, and with other values all the same
     AHEAD = "ahead"  # the store's version is above everything that was committed
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One row that is not what it should be, by its key, and the store's version of it."""
+    """One row that is not what it should be, by its key, and the store's version of it.
+
+    `columns` are those that differ, where they were looked at.
+    """
 
     kind: Kind
     key: Key
     version: int | None
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -129,13 +135,19 @@ async def reconcile_table(
     snapshot: SnapshotMaker,
     *,
     repair: bool = False,
+    deep: bool = False,
     on_progress: Progress = lambda _: None,
 ) -> TableReport:
     """Compare one table with one store, as of now, and with `repair` put it right.
 
+    With `deep` every value is looked at, also where a store keeps checksums beside them, and of a
+    row that differs it is said in which columns.
+
     Raises NotFresh where the store does not get as far as the snapshot, and what engines say.
     """
-    work = _Reconciling(store, table, database, snapshot, repair=repair, on_progress=on_progress)
+    work = _Reconciling(
+        store, table, database, snapshot, repair=repair, deep=deep, on_progress=on_progress
+    )
     return await work.run()
 
 
@@ -150,6 +162,7 @@ class _Reconciling:
         snapshot: SnapshotMaker,
         *,
         repair: bool,
+        deep: bool,
         on_progress: Progress,
     ) -> None:
         self._store = store
@@ -158,14 +171,18 @@ class _Reconciling:
         self._database = database
         self._snapshot = snapshot
         self._repair = repair
+        self._deep = deep
         self._on_progress = on_progress
         self._touched: list[tuple[Bound, Bound, set[Key]]] = []
+        self._altered: list[tuple[Bound, Bound, set[Key]]] = []
         self.report = TableReport(table, store.rows.name, Position(0, 0, database))
 
     async def run(self) -> TableReport:
         async with self._source() as source:
             self.report.position = Position.from_version(source.version, self._database)
             await self._compare(source)
+            if self._deep and isinstance(self._rows, Inspectable):
+                await self._inspect(source, self._rows)
         await self._verify()
         return self.report
 
@@ -204,9 +221,26 @@ class _Reconciling:
             leaves = [leaf for leaf in leaves if leaf.doubted]
         self.report.unsettled += sum(len(leaf.doubted) for leaf in leaves)
 
+    async def _inspect(self, source: SourceTable, rows: Inspectable) -> None:
+        """Look at every value, range by range."""
+        cuts = await source.bounds(None, None, _DEEP_ROWS)
+        for low, high in pairwise([None, *cuts, None]):
+            found = await rows.altered(self._table, source.part(low, high))
+            self.report.transfers += 1
+            if not found:
+                continue
+            found.sort(key=lambda one: one.key)
+            told = [Difference(Kind.ALTERED, one.key, one.version, one.columns) for one in found]
+            self.report.note(told)
+            if self._repair:
+                await self._put_right(source, told)
+                self._altered.append((low, high, {one.key for one in told}))
+
     async def _verify(self) -> None:
         """Count what is still different among the keys that were put right since the last time."""
         touched, self._touched = self._touched, []
+        if self._altered and isinstance(self._rows, Inspectable):
+            await self._verify_altered(self._rows)
         if not touched:
             return
         async with self._source() as source:
@@ -217,6 +251,15 @@ class _Reconciling:
                     for key in keys & found.keys()
                     if found[key].kind is Kind.MISSING or _is_certain(found[key], source.version)
                 ]
+                self.report.left += len(wrong)
+                self.report.repaired += len(keys) - len(wrong)
+
+    async def _verify_altered(self, rows: Inspectable) -> None:
+        altered, self._altered = self._altered, []
+        async with self._source() as source:
+            for low, high, keys in altered:
+                found = await rows.altered(self._table, source.part(low, high))
+                wrong = keys & {one.key for one in found}
                 self.report.left += len(wrong)
                 self.report.repaired += len(keys) - len(wrong)
 
@@ -293,7 +336,7 @@ class _Reconciling:
                 del leaf.doubted[key]
         if not certain:
             return
-        certain = await self._told_stale(source, certain)
+        certain = await self._told_columns(source, await self._told_stale(source, certain))
         self.report.note(certain)
         if self._repair:
             await self._put_right(source, certain)
@@ -318,11 +361,34 @@ class _Reconciling:
             told.append(replace(one, kind=Kind.STALE) if is_older else one)
         return told
 
+    async def _told_columns(
+        self, source: SourceTable, found: Sequence[Difference]
+    ) -> list[Difference]:
+        """Say in which columns rows differ, where the store has PostgreSQL's texts of them."""
+        room = _MOST_NAMED - len(self.report.differences)
+        if not self._deep or isinstance(self._rows, Inspectable) or room <= 0:
+            return list(found)
+        both = [one.key for one in found[:room] if one.kind in (Kind.DIFFERING, Kind.STALE)]
+        ours = await source.texts(both)
+        told: list[Difference] = []
+        for one in found:
+            mine = ours.get(one.key)
+            theirs = await self._rows.entry(self._table, one.key) if mine else None
+            differ = theirs and mine and _differing_columns(mine, theirs.values)
+            told.append(replace(one, columns=differ) if differ else one)
+        return told
+
     async def _put_right(self, source: SourceTable, found: Sequence[Difference]) -> None:
         ahead = [one.key for one in found if one.kind is Kind.AHEAD]
         if ahead:
             await self._rows.forget(self._table, ahead, source.version)
         await self._rows.put_right(self._table, await source.changes([one.key for one in found]))
+
+
+def _differing_columns(
+    ours: Mapping[str, str | None], theirs: Mapping[str, str | None]
+) -> tuple[str, ...]:
+    return tuple(name for name, text in ours.items() if theirs.get(name) != text)
 
 
 def _is_leaf(our: Summary, their: Summary) -> bool:

@@ -2,7 +2,8 @@
 
 A server of documents cannot write a row as PostgreSQL does, so what is compared is the digest that
 was stored with it: a row that never came, came late or came from nowhere is found, and so is one
-that was replaced as a whole; a single field that somebody altered by hand is not.
+that was replaced as a whole. A single field that somebody altered by hand is found by looking into
+the documents (`altered`), each beside the one that the sink would make now.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from neolayer.engines.elasticsearch.client import SearchClient
 from neolayer.engines.endpoints import ElasticsearchEndpoint
 from neolayer.errors import NotSupported
 from neolayer.relay.changes import TableChanges
-from neolayer.relay.comparable import Bound, Entry, Key, Shape, StoredRow
+from neolayer.relay.comparable import Altered, Bound, Entry, Key, Rows, Shape, StoredRow
 from neolayer.relay.digests import NOTHING, Summary, join_halves
 from neolayer.relay.sinks.elasticsearch import ElasticsearchSink, document_id, order_of
 
 _LIVE = {"bool": {"must_not": {"exists": {"field": "relay.deleted_at"}}}}
+_LOOKED_AT = 500
 _SUMS = {
     "high": {"sum": {"field": "relay.high"}},
     "low": {"sum": {"field": "relay.low"}},
@@ -86,6 +88,33 @@ class ElasticsearchRows:
         relay = source.pop("relay")
         values = {name: _as_text(value) for name, value in source.items()}
         return StoredRow(key, values, int(relay["version"]), "deleted_at" in relay)
+
+    async def altered(self, table: str, part: Rows) -> list[Altered]:
+        found: list[Altered] = []
+        async for pairs in self._sink.documents(part, table):
+            for start in range(0, len(pairs), _LOOKED_AT):
+                found += await self._altered(table, pairs[start : start + _LOOKED_AT])
+        return found
+
+    async def _altered(
+        self, table: str, pairs: Sequence[tuple[Key, dict[str, Any]]]
+    ) -> list[Altered]:
+        index = self._at.index(self._copies[table].index)
+        asked = {"ids": [document_id(key) for key, _ in pairs]}
+        answer = await self._client.call("POST", f"/{index}/_mget", asked)
+        found: list[Altered] = []
+        for (key, ours), one in zip(pairs, answer["docs"], strict=True):
+            theirs: dict[str, Any] = one.get("_source") or {}
+            mark: dict[str, Any] = theirs.get("relay") or {}
+            wanted: dict[str, Any] = ours["relay"]
+            marks = ("high", "low")
+            if "deleted_at" in mark or any(mark.get(half) != wanted[half] for half in marks):
+                continue  # absent, or its checksum says already that it is another row
+            fields = (ours.keys() | theirs.keys()) - {"relay"}
+            columns = tuple(sorted(x for x in fields if ours.get(x) != theirs.get(x)))
+            if columns and int(mark["version"]) <= int(wanted["version"]):
+                found.append(Altered(key, int(mark["version"]), columns))
+        return found
 
     async def put_right(self, table: str, changes: TableChanges) -> None:
         rejected = await self._sink.apply(changes)

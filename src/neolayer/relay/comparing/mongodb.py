@@ -1,7 +1,8 @@
 """MongoDB's side of a comparison: the checksums that the sink left with each document, added up.
 
 They are of PostgreSQL's texts as the sink was given them, so what is found is a document that never
-came, came late, or is too many; a field that somebody altered by hand is not.
+came, came late, or is too many. A field that somebody altered by hand is found by looking into the
+documents themselves (`altered`), each beside the one that the sink would make now.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+import bson
 import structlog
 from bson import Int64
 from pymongo.errors import PyMongoError
@@ -21,9 +23,9 @@ from neolayer.catalogue import DataClass, MongoCopy
 from neolayer.engines.endpoints import MongoEndpoint
 from neolayer.engines.mongodb.client import Client, connect, database_of, explain
 from neolayer.relay.changes import TableChanges
-from neolayer.relay.comparable import Bound, Entry, Key, Shape, StoredRow
+from neolayer.relay.comparable import Altered, Bound, Entry, Key, Rows, Shape, StoredRow
 from neolayer.relay.digests import NOTHING, Summary, join_halves
-from neolayer.relay.sinks.bson import Id, id_from_texts, texts_from_id
+from neolayer.relay.sinks.bson import Document, Id, id_from_texts, texts_from_id
 from neolayer.relay.sinks.mongodb import MongoSink
 
 _SUMS: dict[str, Any] = {
@@ -104,10 +106,45 @@ class MongoRows:
         }
         return StoredRow(key, values, int(found["_version"]), bool(found.get("_deleted")))
 
-    async def put_right(self, table: str, changes: TableChanges) -> None:
+    async def altered(self, table: str, part: Rows) -> list[Altered]:
+        await self._connect_sink()
+        found: list[Altered] = []
+        async for documents in self._sink.documents(part, table):
+            found += await self._altered(table, documents)
+        return found
+
+    async def _altered(self, table: str, documents: Sequence[Document]) -> list[Altered]:
+        copy = self._copies[table]
+        collection = self._collection(table)
+        names = [one.id for one in documents]
+        try:
+            stored = await collection.find({"_id": {"$in": names}}).to_list()
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        by_name = {_hashable(one["_id"]): one for one in stored}
+        columns = {field: column for column, field in copy.names.items()}
+        found: list[Altered] = []
+        for one in documents:
+            theirs = by_name.get(_hashable(one.id))
+            if theirs is None:
+                continue
+            version = theirs.get("_version")
+            ours = _decoded(one.encoded, collection)
+            if not isinstance(version, int) or version > one.version or _marked(ours, theirs):
+                continue
+            if fields := _differing(ours, theirs):
+                key = texts_from_id(one.id)
+                told = tuple(sorted(columns.get(field, field) for field in fields))
+                found.append(Altered(key, version, told))
+        return found
+
+    async def _connect_sink(self) -> None:
         if not self._writes:
             await self._sink.connect()
             self._writes = True
+
+    async def put_right(self, table: str, changes: TableChanges) -> None:
+        await self._connect_sink()
         for one in await self._sink.put(table, changes):
             _log.error("a row is refused for ever", table=one.table)
 
@@ -164,6 +201,35 @@ class MongoRows:
         if self._client is None:
             self._client = connect(self._endpoint)
         return database_of(self._client, self._endpoint)[self._copies[table].collection]
+
+
+_OURS = frozenset(("_id", "_version", "_digest_high", "_digest_low"))
+
+
+def _decoded(encoded: bytes, collection: Any) -> dict[str, Any]:
+    return bson.decode(encoded, collection.codec_options)  # pyright: ignore
+
+
+def _marked(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether its checksum says already that it is another row."""
+    marks = ("_digest_high", "_digest_low")
+    return any(theirs.get(mark) != ours[mark] for mark in marks) or "_deleted" in theirs
+
+
+def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    fields = (ours.keys() | theirs.keys()) - _OURS
+    return [field for field in fields if not _is_same(field, ours, theirs)]
+
+
+def _is_same(field: str, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """By their bytes where Python's word is no (NaN), or too generous (true and 1)."""
+    if (field in ours) != (field in theirs):
+        return False
+    return bson.encode({"": ours[field]}) == bson.encode({"": theirs[field]})
+
+
+def _hashable(name: Any) -> Any:
+    return tuple(name.items()) if isinstance(name, dict) else name  # pyright: ignore
 
 
 def text_like_postgres(value: Any) -> str | None:

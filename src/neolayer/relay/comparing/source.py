@@ -191,6 +191,14 @@ class SourceTable:
         rows = await self.rows(keys)
         return {key: _decoded(row[place]) for key, row in rows.items()}
 
+    async def texts(self, keys: Sequence[Key]) -> dict[Key, dict[str, str | None]]:
+        """The rows of these keys by their columns' names."""
+        names = self._relation.columns
+        return {
+            key: dict(zip(names, map(_decoded, row), strict=True))
+            for key, row in (await self.rows(keys)).items()
+        }
+
     async def typed_rows(self, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
         """The whole rows of these keys as Python values, for a cache, which keeps such."""
         wanted = [key for key in dict.fromkeys(keys) if all(map(fits, self._key, key))]

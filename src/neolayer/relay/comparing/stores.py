@@ -117,6 +117,7 @@ async def reconcile(
     *,
     stores: Collection[Store] | None = None,
     repair: bool = False,
+    deep: bool = False,
     patience: timedelta,
     on_progress: Progress = lambda _: None,
 ) -> AsyncIterator[TableReport]:
@@ -138,6 +139,7 @@ async def reconcile(
                         one.database,
                         snapshots,
                         repair=repair,
+                        deep=deep,
                         on_progress=on_progress,
                     )
             if one.table in cache.rows.tables and (stores is None or Store.REDIS in stores):

@@ -10,9 +10,10 @@ cleared away after a day. The checkpoint is a document of the same server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -120,6 +121,21 @@ class ElasticsearchSink:
         if part.version < self._floors.get(table, 0):  # emptied since, perhaps beside us
             await self.drop_below(table, self._floors[table])
         return rejected
+
+    async def documents(
+        self, part: Snapshot, table: str
+    ) -> AsyncIterator[list[tuple[tuple[str, ...], dict[str, Any]]]]:
+        """The (key, document) pairs that a part of the table makes; nothing is written."""
+        copy = self._copies[table]
+        relation = await part.describe(table, copy.columns)
+        encode, places = encoder(self._at, copy, relation), relation.places(copy.key)
+        async for block in part.rows(table, copy.columns):
+            made: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+            for row in copied_rows(block):
+                with contextlib.suppress(UnfitValue):  # it is refused, and has its letter
+                    document = orjson.loads(encode(row, part.version, LIVE).split(b"\n")[1])
+                    made.append((tuple(_text(row[place]) for place in places), document))
+            yield made
 
     async def drop_below(self, table: str, version: int) -> None:
         await self._delete(self._copies[table], {"range": {"relay.version": {"lt": version}}})

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -162,18 +162,29 @@ class MongoSink:
         return Shape(copy.key, copy.columns)
 
     async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        rejected: list[Rejected] = []
+        async for documents in self._made(part, table):
+            rejected += await self._apply(table, documents, over_equal=False)
+        return rejected
+
+    async def documents(self, part: Snapshot, table: str) -> AsyncIterator[list[Document]]:
+        """The documents that a part of the table makes, for the reconciler; nothing is written."""
+        async for documents in self._made(part, table):
+            yield [one for one in documents if not one.refusal]
+
+    async def _made(self, part: Snapshot, table: str) -> AsyncIterator[list[Document]]:
         copy = self._copies[table]
         relation = await part.describe(table, copy.columns)
         encoder = Encoder(relation, copy, self._words)
         held: list[Document] = []
-        rejected: list[Rejected] = []
         async for block in part.rows(table, copy.columns):
             rows = copied_rows(block)
             held += [encoder.live(row, part.version, fresh=True) for row in rows]
             if len(held) >= _DOCUMENTS:
-                rejected += await self._apply(table, held, over_equal=False)
+                yield held
                 held = []
-        return [*rejected, *await self._apply(table, held, over_equal=False)]
+        if held:
+            yield held
 
     async def drop_below(self, table: str, version: int) -> None:
         await self._delete_below(table, version)

@@ -164,6 +164,9 @@ async def test_an_ingested_chain_is_equal_everywhere_and_faults_are_named(
             {"kind": "stale", "key": [network, hashes[1][1]]},
         ],
     }
+    code, out = await run("--json", "--sink", "clickhouse", "--deep", "--table", "transactions")
+    (deep,) = json.loads(out)
+    assert [one["columns"] for one in deep["keys"]] == [["value"], ["status", "updated_at"]]
     code, out = await run("--repair")
     assert code == 0
     assert "blockchain.blocks in clickhouse: 3 differences, 3 repaired as of neolayer:1:" in out
@@ -318,7 +321,7 @@ def test_the_commands_of_the_how_to_are_there() -> None:
     """Every command of the page parses."""
     lines = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.strip()]
-    assert len(commands) == 9
+    assert len(commands) == 10
     assert query_command.query and command.reconcile and where_command.where
     for arguments in commands:
         _, _, unused = root.app.parse_args(arguments, exit_on_error=False, print_error=False)

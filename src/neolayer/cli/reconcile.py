@@ -108,7 +108,8 @@ def _facts(report: TableReport) -> dict[str, Any]:
         "differences": report.total,
         "counts": {str(kind): count for kind, count in report.counts.items()},
         "keys": [
-            {"kind": str(one.kind), "key": list(one.key), "columns": list(one.columns)}
+            {"kind": str(one.kind), "key": list(one.key)}
+            | ({"columns": list(one.columns)} if one.columns else {})
             for one in report.differences
         ],
         "repaired": report.repaired,

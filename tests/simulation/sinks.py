@@ -28,6 +28,7 @@ class Store:
     trouble: float = 0.0
     copies: int = 0
     effects: int = 0
+    refuses: frozenset[str] = frozenset()  # rows with these keys, for ever
     worst_lag_s: float = 0.0
 
     def live(self) -> dict[str, str]:
@@ -40,8 +41,6 @@ class SimulatedSink:
     database = "neolayer"
     tables = frozenset({TABLE.table})
     wait_s = 0.0
-    checkpoint_first = False  # set by a mutant
-
     def __init__(self, name: str, store: Store, process: Process) -> None:
         self.name = name
         self.store = store
@@ -60,40 +59,44 @@ class SimulatedSink:
         self.left = checkpoint or 0
         return checkpoint if checkpoint is not None and checkpoint >= confirmed else None
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected]:
         await self._trip()
         self.store.copies += 1
         self.left = 0
+        refused: list[Rejected] = []
         async for line in snapshot.rows(TABLE.table, TABLE.columns):
             key, value = line.decode().rstrip("\n").split("\t")
-            self.put(key, snapshot.version, value)
+            self.put(key, snapshot.version, value, refused)
         for key, (version, _) in list(self.store.rows.items()):
             if version < snapshot.version:
                 del self.store.rows[key]
         await self._step()
+        self._owe(refused)
         self._save(snapshot.version)
+        return refused
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         await self._trip()
         if (self.store.checkpoint or 0) < self.left:
             raise CopyLost(self.name)
-        if self.checkpoint_first:
-            self._save(batches[-1].position)
-            await self._step()
+        refused: list[Rejected] = []
         troubled = self.dice.random() < self.store.trouble
         if troubled and self.dice.random() < 0.3:
             raise EngineUnavailable(self.name, "429: later")
         for number, batch in enumerate([*self._again(troubled), *batches]):
-            self._apply(batch)
+            self._apply(batch, refused)
             await self._step()
             if troubled and self.dice.random() < 0.3:
                 raise EngineUnavailable(self.name, f"failed after {number + 1} batches")
+        self._owe(refused)
         self._save(batches[-1].position)
         self.before = list(batches)
         await self._step()
         if troubled and self.dice.random() < 0.3:
             raise EngineUnavailable(self.name, "done, but the answer was lost")
-        return ()
+        return refused
 
     def _again(self, troubled: bool) -> list[Batch]:
         """What was written last, once more and out of order."""
@@ -103,7 +106,7 @@ class SimulatedSink:
         self.dice.shuffle(again)
         return again
 
-    def _apply(self, batch: Batch) -> None:
+    def _apply(self, batch: Batch, refused: list[Rejected]) -> None:
         for part in batch.changes:
             if isinstance(part, Truncation):
                 for key, (version, _) in list(self.store.rows.items()):
@@ -113,12 +116,17 @@ class SimulatedSink:
             for change in part.changes():
                 key, value = _text(change.row[0]), _text(change.row[1])
                 if change.old is not None and _text(change.old[0]) != key:
-                    self.put(_text(change.old[0]), change.version, None)
-                self.put(key, change.version, None if change.kind == DELETE else value)
+                    self.put(_text(change.old[0]), change.version, None, refused)
+                value = None if change.kind == DELETE else value
+                self.put(key, change.version, value, refused)
                 self.process.world.note_lag(self.store, change.version)
 
-    def put(self, key: str, version: int, value: str | None) -> None:
+    def put(self, key: str, version: int, value: str | None, refused: list[Rejected]) -> None:
         held = self.store.rows.get(key)
+        if value is not None and key in self.store.refuses:
+            row: dict[str, str | None] = {"id": key, "value": value}
+            refused.append(Rejected(TABLE.table, (key,), version, False, "poison", row))
+            return
         if held is None or version >= held[0]:
             self.store.rows[key] = (version, value)
 
@@ -126,6 +134,11 @@ class SimulatedSink:
         if self.store.checkpoint is None or version > self.store.checkpoint:
             self.store.checkpoint = version
         self.left = self.store.checkpoint
+
+    def _owe(self, refused: list[Rejected]) -> None:
+        """From here on only the lane knows what was refused."""
+        unparked = self.process.world.unparked
+        (unparked.add if refused else unparked.discard)(self.name)
 
     async def _trip(self) -> None:
         await self._step()
@@ -154,7 +167,9 @@ class OnceSink(SimulatedSink):
         self.pieces.clear()
         return await super().open(confirmed)
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def copy(
+        self, snapshot: Snapshot, tables: Collection[str] | None = None
+    ) -> Sequence[Rejected]:
         await self._trip()
         rows: dict[str, tuple[int, str | None]] = {}
         async for line in snapshot.rows(TABLE.table, TABLE.columns):
@@ -163,6 +178,7 @@ class OnceSink(SimulatedSink):
         await self._step()
         self.store.copies += 1
         self.store.rows, self.store.checkpoint = rows, snapshot.version
+        return ()
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         await self._trip()

@@ -32,19 +32,34 @@ class Transaction:
     end: int
     changes: list[tuple[str, str, str, str]]
     at: float
+    xid: int
     large: bool
+    haunted: bool  # something large was rolled back just before it
 
-    def messages(self, xid: int) -> list[memoryview]:
+    def messages(self) -> list[memoryview]:
+        """What is sent when its turn comes; of a large one, what was not sent before."""
         made = [self._message(*change) for change in self.changes]
         if self.large:
-            described = wire.relation(TABLE.id, TABLE.columns, name=TABLE.name)
-            middle = len(made) // 2
+            part = self.xid | 1 << 24
             return [
-                *wire.piece(xid, described, *made[:middle]),
-                *wire.piece(xid, *made[middle:]),
-                wire.piece_commit(xid, self.lsn, self.end),
+                *wire.piece(self.xid, ghost(), part=part),
+                wire.piece_abort(self.xid, part=part),
+                *wire.piece(self.xid, *made[len(made) // 2 :]),
+                wire.piece_commit(self.xid, self.lsn, self.end),
             ]
         return [wire.begin(self.lsn), *made, wire.commit(self.lsn, self.end)]
+
+    def first_piece(self) -> list[memoryview]:
+        """What of a large one comes before its end is known."""
+        made = [self._message(*change) for change in self.changes]
+        described = wire.relation(TABLE.id, TABLE.columns, name=TABLE.name)
+        return wire.piece(self.xid, described, *made[: len(made) // 2])
+
+    def ghosts(self) -> list[memoryview]:
+        """Another large one that comes to nothing."""
+        xid = self.xid | 1 << 25
+        described = wire.relation(TABLE.id, TABLE.columns, name=TABLE.name)
+        return [*wire.piece(xid, described, ghost()), wire.piece_abort(xid)]
 
     def _message(self, kind: str, key: str, value: str, old: str) -> memoryview:
         new = (key.encode(), value.encode())
@@ -55,6 +70,11 @@ class Transaction:
         if kind == "D":
             return wire.delete(TABLE.id, (key.encode(), b"before"))
         return wire.truncate(TABLE.id)
+
+
+def ghost() -> memoryview:
+    """A row that never was."""
+    return wire.insert(TABLE.id, (b"ghost", b"boo"))
 
 
 @dataclass
@@ -72,6 +92,7 @@ class Source:
     down_until: float = 0.0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     breaks: int = 0
+    changed: dict[str, int] = field(default_factory=dict)
 
     def commit(self) -> None:
         """One random transaction of one to thirty changes."""
@@ -80,8 +101,10 @@ class Source:
             changes.append(self._change())
         self.lsn += self.dice.choice((0, 1 << 9))  # a commit may stand right behind the last one
         end = self.lsn + (1 << 8)
-        large = self.dice.random() < 0.1
-        self.log.append(Transaction(self.lsn, end, changes, self.now(), large))
+        large, haunted = self.dice.random() < 0.15, self.dice.random() < 0.1
+        xid = len(self.log) + 1
+        self.log.append(Transaction(self.lsn, end, changes, self.now(), xid, large, haunted))
+        self.changed.update({change[1]: pack_version(EPOCH, self.lsn) for change in changes})
         self.lsn = end
         arrived, self.arrived = self.arrived, asyncio.Event()
         arrived.set()
@@ -129,8 +152,8 @@ class Stream:
         self._breaks = self._source.breaks
         self._left: Iterator[memoryview] = iter(())
         self._place = 0
+        self._begun: set[int] = set()
         self._asked = False
-        self._told = 0
 
     async def create_slot(self, name: str, **_: Any) -> CreatedSlot:
         await self._trip()
@@ -169,18 +192,28 @@ class Stream:
             received += 1
             if handle(message):
                 break
+            self._process.world.may_cut(0.001)
         return received
 
     def _next_message(self) -> memoryview | None:
         log = self._source.log
         if self._place < len(log):
             self._place += 1
-            self._left = iter(log[self._place - 1].messages(self._place))
+            self._left = iter(self._messages(*log[self._place - 1 : self._place + 1]))
             return next(self._left)
         if self._asked:
             self._asked = False
             return wire.keepalive(self._source.lsn)
         return None
+
+    def _messages(self, one: Transaction, later: Transaction | None = None) -> list[memoryview]:
+        """A transaction; before it the first piece of a large one that is open meanwhile."""
+        pieces: list[memoryview] = []
+        for open_ in (later, one):
+            if open_ is not None and open_.large and open_.xid not in self._begun:
+                self._begun.add(open_.xid)
+                pieces += open_.first_piece()
+        return [*pieces, *(one.ghosts() if one.haunted else ()), *one.messages()]
 
     async def wait(self, timeout_s: float) -> None:
         self._check()

@@ -12,7 +12,7 @@ import errno
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +23,11 @@ from tests.simulation.sinks import OnceSink, SimulatedSink, Store
 from tests.simulation.source import Source, Stream, slot_state_of, snapshot_of
 from tests.simulation.virtual_time import VirtualLoop
 
+from neolayer.errors import EngineUnavailable
 from neolayer.position import pack_version
 from neolayer.relay import decoder, lane, reader, run, segment, segments
 from neolayer.relay.segments import SegmentLog
+from neolayer.relay.sinks.sink import Rejected
 from neolayer.settings import RelaySettings
 
 BOUND = 96 << 10
@@ -51,6 +53,8 @@ class Disk:
 
     def image(self, folder: Path, *, power_cut: bool) -> dict[str, bytes]:
         kept: dict[str, bytes] = {}
+        if not power_cut:  # a note that outlives the process, but not the machine
+            kept = {path.name: path.read_bytes() for path in folder.glob("*.mark")}
         for path in sorted(folder.glob("*.segment")):
             data = path.read_bytes()
             if power_cut:
@@ -67,7 +71,9 @@ class Disk:
         folder.mkdir(parents=True)
         for name, data in kept.items():
             (folder / name).write_bytes(data)
-        self.synced = {name: len(data) for name, data in kept.items()}
+        self.synced = {
+            name: len(data) for name, data in kept.items() if name.endswith(".segment")
+        }
 
 
 class Process:
@@ -86,9 +92,44 @@ class Process:
         """Now; raises Killed."""
         if not self.dead:
             self.dead = True
-            power_cut = self.world.dice.random() < 0.5
+            # Between the two a cut of power, unlike a kill, could take a letter with it.
+            power_cut = self.world.dice.random() < 0.5 and not self.world.unparked
             self.image = self.world.disk.image(self.world.folder, power_cut=power_cut)
         raise Killed
+
+
+class SimulatedDesk:
+    """Where dead letters lie and pauses are asked for; in the source's database."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.letters: dict[tuple[str, str | None], int] = {}
+        self.paused: set[str] = set()
+
+    async def park(self, sink: str, database: str, letters: Sequence[Rejected]) -> None:
+        await self._trip()
+        for one in letters:
+            place = (sink, one.key[0])
+            self.letters[place] = max(one.version, self.letters.get(place, 0))
+        self._world.unparked.discard(sink)
+        await asyncio.sleep(0.001)
+        self._world.may_die(self._world.process, 0.01)
+
+    async def pauses(self) -> set[str]:
+        await self._trip()
+        return self.paused
+
+    async def requested_letters(self, sinks: Sequence[str]) -> dict[Any, Any]:
+        return {}
+
+    async def wanted_rebuilds(self, sinks: Sequence[str]) -> Sequence[Any]:
+        return ()
+
+    async def _trip(self) -> None:
+        await asyncio.sleep(0.001)
+        self._world.may_die(self._world.process, 0.01)
+        self._world.process.check()
+        self._world.source.require()
 
 
 class World:
@@ -103,6 +144,9 @@ class World:
         self.minutes = minutes
         self.source = Source(self.dice, self.loop.time)
         self.stores = {name: Store() for name in ("healthy", "faulty", "dead", "once")}
+        self.stores["faulty"].refuses = frozenset({"7", "21", "42"})
+        self.desk = SimulatedDesk(self)
+        self.unparked: set[str] = set()
         self.process = Process(self)
         self.flow: Any = None
         self.broken: list[str] = []
@@ -147,6 +191,12 @@ class World:
         if self.dangerous and self.dice.random() < chance:
             process.die()
 
+    def may_cut(self, chance: float) -> None:
+        """The connection to the source breaks, whatever has just come."""
+        if self.dangerous and self.dice.random() < chance:
+            self.calm_since = max(self.calm_since, self.loop.time() + 40)
+            raise EngineUnavailable("postgres", "the connection broke")
+
     def crash_point(self, name: str) -> None:
         self.may_die(self.process, 0.002)
 
@@ -187,7 +237,7 @@ class World:
         ]
         settings = RelaySettings(batch_rows=50, batch_seconds=0.05, log_bytes=1 << 20)
         settings = settings.model_copy(update={"log_bytes": BOUND})
-        self.flow = run._Flow(run.Source("neolayer", "dsn", "slot"), sinks, settings, None)
+        self.flow = run._Flow(run.Source("neolayer", "dsn", "slot"), sinks, settings, self.desk)  # type: ignore[arg-type]
         stop = asyncio.Event()
         return asyncio.create_task(self.flow.run(stop, self.folder.parent)), stop
 
@@ -243,7 +293,9 @@ class World:
                 self.calm_since = max(self.calm_since, now + 40)
                 await asyncio.sleep(dice.uniform(0.1, 5))
                 self.disk.full = False
-            elif die < 0.81 and stores["dead"].checkpoint:
+            elif die < 0.8:
+                self.desk.paused = dice.choice((set(), {"faulty"}, {"once", "dead"}))
+            elif die < 0.83 and stores["dead"].checkpoint:
                 stores["dead"].rows.clear()  # someone emptied it
                 stores["dead"].checkpoint = 0
 
@@ -251,6 +303,7 @@ class World:
         self.dangerous = False
         self.disk.full = False
         self.source.down_until = 0
+        self.desk.paused = set()
         for store in self.stores.values():
             store.down_until = store.slow_until = store.trouble = 0
 
@@ -268,7 +321,11 @@ class World:
         await asyncio.wait([task], timeout=60)
         self._end(task)
         for name, store in self.stores.items():
-            self.require(store.live() == self.source.rows, f"{name} is not what the source is")
+            due = {key: one for key, one in self.source.rows.items() if key not in store.refuses}
+            self.require(store.live() == due, f"{name} is not what the source is")
+            for key in store.refuses & self.source.rows.keys():
+                letter = self.desk.letters.get((name, key), 0)
+                self.require(letter >= self.source.changed[key], f"{name} lost a refused row")
 
 
 @contextlib.contextmanager

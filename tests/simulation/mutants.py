@@ -5,7 +5,6 @@ break what that line is there for.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import contextlib
@@ -30,6 +29,9 @@ class Mutant:
     method: str  # Class.method, or a function
     before: str
     after: str
+
+    def __str__(self) -> str:
+        return self.name.replace(" ", "_")
 
     @property
     def place(self) -> tuple[Any, str]:
@@ -73,8 +75,8 @@ MUTANTS = (
         "the log calls itself durable before it is",
         segments,
         "SegmentLog.sync",
-        "crash_point(\"relay.before_segment_fsync\")",
-        "self._durable = boundary; crash_point(\"relay.before_segment_fsync\")",
+        'crash_point("relay.before_segment_fsync")',
+        'self._durable = boundary; crash_point("relay.before_segment_fsync")',
     ),
     Mutant(
         "what was appended while the disk was busy is called durable",
@@ -88,6 +90,13 @@ MUTANTS = (
         segments,
         "SegmentLog.sync",
         "self._segments[-1].cut(self._durable.offset)",
+        "pass",
+    ),
+    Mutant(
+        "what a failed fsync may have lost stays when the log is opened",
+        segments,
+        "SegmentLog._load",
+        "last.cut(last.offset)",
         "pass",
     ),
     Mutant(
@@ -112,13 +121,6 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "half a record stays where the disk was full",
-        segment,
-        "Segment.append",
-        "os.ftruncate(file, _BEGIN + self.size)",
-        "pass",
-    ),
-    Mutant(
         "a segment ends inside a transaction",
         segments,
         "SegmentLog.roll",
@@ -129,7 +131,7 @@ MUTANTS = (
         "the log outgrows its bound",
         segments,
         "SegmentLog.roll",
-        "self.held_bytes > self.bound",
+        "self.held_bytes > most",
         "False",
     ),
     Mutant(
@@ -145,13 +147,6 @@ MUTANTS = (
         "SegmentLog.resume",
         "new_slot or not self._segments or self.position < confirmed",
         "not self._segments",
-    ),
-    Mutant(
-        "a sink may begin before the log does",
-        segments,
-        "SegmentLog.cursor",
-        "if not self._segments or after < self.start:",
-        "after = max(after, self.start)\n        if not self._segments:",
     ),
     Mutant(
         "what a sink still needs is forgotten",
@@ -196,6 +191,27 @@ MUTANTS = (
         "self._mark.move(batches[-1].position); await self._park(rejected)",
     ),
     Mutant(
+        "a write that failed is taken for done",
+        lane,
+        "Lane._given",
+        "        except Incomplete:",
+        "        except RelayError.__base__: return ()\n        except Incomplete:",
+    ),
+    Mutant(
+        "a copy that never ended counts as one",
+        lane,
+        "Lane._open",
+        " or self._mark.is_copying",
+        "",
+    ),
+    Mutant(
+        "a write that is done again is forgotten by a cut of power",
+        lane,
+        "Lane._open",
+        "if after < checkpoint:",
+        "if False:",
+    ),
+    Mutant(
         "what a sink refuses is not kept",
         lane,
         "Lane._park",
@@ -208,20 +224,6 @@ MUTANTS = (
         "Lane._copy",
         "await self._park(await self.sink.copy(tables) or ())",
         "await self.sink.copy(tables)",
-    ),
-    Mutant(
-        "a write that failed is taken for done",
-        lane,
-        "Lane._until_done",
-        "self._failed(exc)\n            except Exception",
-        "self._failed(exc); return\n            except Exception",
-    ),
-    Mutant(
-        "a sink that was emptied goes on where it was",
-        lane,
-        "Lane.run",
-        "except (CutOff, CopyLost) as exc:",
-        "except CutOff as exc:",
     ),
     Mutant(
         "changes during a copy are lost to it",
@@ -238,7 +240,7 @@ MUTANTS = (
         "batches = (await self._gather(cursor))[-1:]",
     ),
     Mutant(
-        "a paused sink is written to, and one that fails is waited for",
+        "with every sink down the server keeps its log for us",
         reader,
         "Reader._is_far_ahead",
         "if lane.working",
@@ -266,7 +268,14 @@ MUTANTS = (
         "if True:",
     ),
     Mutant(
-        "a large transaction that is rolled back comes through",
+        "a transaction counts as contained where its commit begins",
+        decoder,
+        "Decoder._begin",
+        "_u64(body, 0)[0] + 1",
+        "_u64(body, 0)[0]",
+    ),
+    Mutant(
+        "what is rolled back inside a large transaction comes through",
         spool,
         "Spool._kept",
         "not aborted\n",
@@ -283,8 +292,8 @@ MUTANTS = (
         "open transactions outlive their connection",
         run,
         "_Flow._session",
-        "spool = Spool(folder / \"open\")",
-        "spool = self.__dict__.setdefault(\"_spool\", None) or Spool(folder / \"open\")\n"
+        'spool = Spool(folder / "open")',
+        'spool = self.__dict__.setdefault("_spool", None) or Spool(folder / "open")\n'
         "        self._spool, spool.close = spool, lambda: None",
     ),
     Mutant(
@@ -293,6 +302,13 @@ MUTANTS = (
         "_Flow._confirmed",
         "found.lost or ",
         "",
+    ),
+    Mutant(
+        "a sink that was emptied goes on where it was",
+        sinks,
+        "SimulatedSink._require_whole",
+        "(self.store.checkpoint or 0) < self.left",
+        "False",
     ),
     Mutant(
         "a copy loses what is as old as itself",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ class Store:
     trouble: float = 0.0
     copies: int = 0
     effects: int = 0
+    saves: int = 0
     refuses: frozenset[str] = frozenset()  # rows with these keys, for ever
     worst_lag_s: float = 0.0
 
@@ -41,12 +43,14 @@ class SimulatedSink:
     database = "neolayer"
     tables = frozenset({TABLE.table})
     wait_s = 0.0
+
     def __init__(self, name: str, store: Store, process: Process) -> None:
         self.name = name
         self.store = store
         self.process = process
-        self.before: list[Batch] = []
+        self.before: deque[Batch] = deque(maxlen=6)
         self.left = 0
+        self.half_copied = False
 
     @property
     def dice(self):
@@ -55,6 +59,7 @@ class SimulatedSink:
     async def open(self, confirmed: int) -> int | None:
         await self._trip()
         self.before.clear()
+        self.half_copied = self.process.world.is_half_copied(self.name)
         checkpoint = self.store.checkpoint
         self.left = checkpoint or 0
         return checkpoint if checkpoint is not None and checkpoint >= confirmed else None
@@ -63,8 +68,7 @@ class SimulatedSink:
         self, snapshot: Snapshot, tables: Collection[str] | None = None
     ) -> Sequence[Rejected]:
         await self._trip()
-        self.store.copies += 1
-        self.left = 0
+        self._begin_copy()
         refused: list[Rejected] = []
         async for line in snapshot.rows(TABLE.table, TABLE.columns):
             key, value = line.decode().rstrip("\n").split("\t")
@@ -73,38 +77,60 @@ class SimulatedSink:
             if version < snapshot.version:
                 del self.store.rows[key]
         await self._step()
+        world = self.process.world
+        for place in [place for place in world.unparked if place[0] == self.name]:
+            del world.unparked[place]
         self._owe(refused)
         self._save(snapshot.version)
+        world.may_die(self.process, 0.1)
         return refused
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         await self._trip()
-        if (self.store.checkpoint or 0) < self.left:
-            raise CopyLost(self.name)
+        self._require_whole()
         refused: list[Rejected] = []
         troubled = self.dice.random() < self.store.trouble
         if troubled and self.dice.random() < 0.3:
             raise EngineUnavailable(self.name, "429: later")
-        for number, batch in enumerate([*self._again(troubled), *batches]):
+        for batch in self._again(troubled):
+            self._apply(batch, [])
+        for number, batch in enumerate(batches):
             self._apply(batch, refused)
             await self._step()
             if troubled and self.dice.random() < 0.3:
                 raise EngineUnavailable(self.name, f"failed after {number + 1} batches")
+        if batches[-1].position < self.left:  # done again: misfortunes come together
+            self.process.world.may_die(self.process, 0.2)
+        self._require_whole()
+        self._passed(refused, batches[-1].position)
         self._owe(refused)
         self._save(batches[-1].position)
-        self.before = list(batches)
+        self.process.world.check_rows(self.name)
+        self.before += batches
         await self._step()
         if troubled and self.dice.random() < 0.3:
             raise EngineUnavailable(self.name, "done, but the answer was lost")
         return refused
 
+    def _require_whole(self) -> None:
+        """Before data and again with the checkpoint: somebody may empty the store meanwhile."""
+        if (self.store.checkpoint or 0) < self.left:
+            raise CopyLost(self.name)
+
     def _again(self, troubled: bool) -> list[Batch]:
-        """What was written last, once more and out of order."""
+        """What was written last, once more and out of order.
+
+        Parts of one transaction stay together and in order: they bear one version.
+        """
         if not troubled:
             return []
-        again = list(self.before)
-        self.dice.shuffle(again)
-        return again
+        groups: list[list[Batch]] = [[]]
+        for batch in self.before:
+            groups[-1].append(batch)
+            if batch.unfinished is None:
+                groups.append([])
+        self.dice.shuffle(groups)
+        return [batch for group in groups for batch in group]
 
     def _apply(self, batch: Batch, refused: list[Rejected]) -> None:
         for part in batch.changes:
@@ -138,7 +164,23 @@ class SimulatedSink:
     def _owe(self, refused: list[Rejected]) -> None:
         """From here on only the lane knows what was refused."""
         unparked = self.process.world.unparked
-        (unparked.add if refused else unparked.discard)(self.name)
+        for one in refused:
+            place = (self.name, one.key[0])
+            unparked[place] = max(one.version, unparked.get(place, 0))
+
+    def _passed(self, refused: list[Rejected], position: int) -> None:
+        """What an earlier write had refused is refused again before it is passed."""
+        again = {one.key[0] for one in refused}
+        for (sink, key), version in self.process.world.unparked.items():
+            lost = sink == self.name and version <= position and key not in again
+            self.process.world.require(not lost, f"{sink} passes what was refused: {key}")
+
+    def _begin_copy(self) -> None:
+        world, checkpoint = self.process.world, self.store.checkpoint
+        needless = checkpoint and checkpoint >= world.cut_at and not self.half_copied
+        world.require(not needless, f"{self.name} is copied although the log reaches back to it")
+        self.store.copies += 1
+        self.left = 0
 
     async def _trip(self) -> None:
         await self._step()
@@ -149,7 +191,7 @@ class SimulatedSink:
         """A moment in which anything may happen."""
         slow = self.process.world.loop.time() < self.store.slow_until
         await asyncio.sleep(0.002 * (100 if slow else 1))
-        self.process.world.may_die(self.process, 0.0005)
+        self.process.world.may_die(self.process, 0.001)
         self.process.check()
 
     async def close(self) -> None:
@@ -176,7 +218,7 @@ class OnceSink(SimulatedSink):
             key, value = line.decode().rstrip("\n").split("\t")
             rows[key] = (snapshot.version, value)
         await self._step()
-        self.store.copies += 1
+        self._begin_copy()
         self.store.rows, self.store.checkpoint = rows, snapshot.version
         return ()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.unit import pgoutput_encoder as wire
 
-from neolayer.engines.postgres.replication import CreatedSlot, SlotMissing
+from neolayer.engines.postgres.replication import CreatedSlot, SlotLost, SlotMissing
 from neolayer.errors import EngineUnavailable
 from neolayer.position import pack_version
 from neolayer.relay.changes import Relation
@@ -35,6 +35,7 @@ class Transaction:
     xid: int
     large: bool
     haunted: bool  # something large was rolled back just before it
+    watched: bool
 
     def messages(self) -> list[memoryview]:
         """What is sent when its turn comes; of a large one, what was not sent before."""
@@ -47,6 +48,8 @@ class Transaction:
                 *wire.piece(self.xid, *made[len(made) // 2 :]),
                 wire.piece_commit(self.xid, self.lsn, self.end),
             ]
+        if self.watched:  # the server shows signs of life while it sends
+            made.insert(1, wire.keepalive(self.end))
         return [wire.begin(self.lsn), *made, wire.commit(self.lsn, self.end)]
 
     def first_piece(self) -> list[memoryview]:
@@ -92,7 +95,7 @@ class Source:
     down_until: float = 0.0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     breaks: int = 0
-    changed: dict[str, int] = field(default_factory=dict)
+    history: dict[str, list[tuple[int, str | None]]] = field(default_factory=dict)
 
     def commit(self) -> None:
         """One random transaction of one to thirty changes."""
@@ -103,11 +106,30 @@ class Source:
         end = self.lsn + (1 << 8)
         large, haunted = self.dice.random() < 0.15, self.dice.random() < 0.1
         xid = len(self.log) + 1
-        self.log.append(Transaction(self.lsn, end, changes, self.now(), xid, large, haunted))
-        self.changed.update({change[1]: pack_version(EPOCH, self.lsn) for change in changes})
+        watched = self.dice.random() < 0.1
+        self._note(changes, pack_version(EPOCH, self.lsn + 1))
+        self.log.append(
+            Transaction(self.lsn, end, changes, self.now(), xid, large, haunted, watched)
+        )
         self.lsn = end
         arrived, self.arrived = self.arrived, asyncio.Event()
         arrived.set()
+
+    def _note(self, changes: Sequence[tuple[str, str, str, str]], version: int) -> None:
+        for kind, key, value, old in changes:
+            gone = list(self.history) if kind == "T" else [old] if old else []
+            for one in gone:
+                self.history[one].append((version, None))
+            if kind != "T":
+                self.history.setdefault(key, []).append((version, None if kind == "D" else value))
+
+    def as_of(self, position: int) -> Iterator[tuple[str, int, str | None]]:
+        """Every key that ever was, its version and value at a position."""
+        for key, states in self.history.items():
+            for version, value in reversed(states):
+                if version <= position:
+                    yield key, version, value
+                    break
 
     def _change(self) -> tuple[str, str, str, str]:
         key, value, die = str(self.dice.randrange(60)), str(self.dice.random()), self.dice.random()
@@ -170,9 +192,11 @@ class Stream:
         await self._trip()
         if self._source.slot is None:
             raise SlotMissing("postgres", "no slot")
+        if self._source.lost:
+            raise SlotLost("postgres", "the log it needs is gone")
         begin = max(lsn, self._source.slot)
         log = self._source.log
-        self._place = next((n for n, one in enumerate(log) if one.end > begin), len(log))
+        self._place = next((n for n, one in enumerate(log) if one.lsn >= begin), len(log))
         # A server tells of the slot's own place until it has got to where it was asked to begin.
         first = [
             wire.keepalive(self._source.slot),

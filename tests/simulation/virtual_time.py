@@ -27,6 +27,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, dice: random.Random) -> None:
         self.now = 0.0
         self._dice = dice
+        self.slow = False  # what threads do takes long
         jump = _Jump()
         super().__init__(jump)
         jump.loop = self
@@ -36,8 +37,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         future = self.create_future()
-        self.call_later(self._dice.choice((0.0, 0.0005, 0.004)), self._do, future, func, args)
+        self.call_later(self._moment(), self._do, future, func, args)
         return future
+
+    def _moment(self) -> float:
+        return self._dice.choice((0.0, 0.0005, 0.004)) * (200 if self.slow else 1)
 
     def _do(self, future: asyncio.Future[Any], func: Callable[..., Any], args: Any) -> None:
         if future.cancelled():
@@ -47,4 +51,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         except BaseException as exc:
             future.set_exception(exc)
         else:
-            future.set_result(result)
+            self.call_later(self._moment(), _answer, future, result)
+
+
+def _answer(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.cancelled():
+        future.set_result(result)

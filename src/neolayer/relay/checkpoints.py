@@ -5,30 +5,57 @@ that dies between the two would lose those rows: the checkpoint has passed them 
 them aside. So a lane notes what it is about to write from, and does that write again where its end
 was never seen; to the sink it is a batch that comes twice.
 
-The note need not outlive the machine, only the process, so it costs no fsync.
+The note need only outlive the process, so it costs no fsync; but for a write that is done again
+because of it. Of a transaction that comes in parts the sink then holds for a while what an earlier
+part said, under the version of the whole and below its own checkpoint: without the note, lost with
+the machine, it would stay so.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from neolayer.errors import RelayError
+from neolayer.relay.segment import sync
+
+_COPYING: Final = (1 << 64) - 1
 
 
 class WriteMark:
-    """The position from which one sink is being written to."""
+    """The position from which one sink is being written to, or that it is being copied to."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def is_copying(self) -> bool:
+        """Whether a copy began whose end was never seen."""
+        return self._read() == _COPYING
+
     def resume_at(self, checkpoint: int, *, earliest: int) -> int:
         """Where to go on: at the checkpoint, or at a write that may not have ended before it."""
+        began = self._read()
+        return checkpoint if began is None or began < earliest else min(began, checkpoint)
+
+    def begin_copy(self) -> None:
+        """What the sink holds counts for nothing until `move`. Raises RelayError."""
+        self.move(_COPYING)
+
+    def _read(self) -> int | None:
         try:
-            began = int(self._path.read_bytes(), 16)
+            return int(self._path.read_bytes(), 16)
         except (FileNotFoundError, ValueError):
-            return checkpoint
-        return min(began, checkpoint) if began >= earliest else checkpoint
+            return None
+
+    def keep(self) -> None:
+        """Let the note outlive the machine too. Raises RelayError."""
+        try:
+            sync(self._path)
+            sync(self._path.parent)
+        except OSError as exc:
+            raise RelayError(f"{self._path} cannot be kept: {exc.strerror}") from exc
 
     def move(self, position: int) -> None:
         """A write from `position` on begins, or all up to it has ended. Raises RelayError."""

@@ -149,10 +149,12 @@ class Lane:
 
     async def _open(self, snapshot: SnapshotMaker) -> Cursor:
         checkpoint = await self.sink.open(self._log.start)
-        if checkpoint is None:
+        if checkpoint is None or self._mark.is_copying:
             after = await self._copy(snapshot)
         else:
             after = self._mark.resume_at(checkpoint, earliest=self._log.start)
+            if after < checkpoint:
+                await asyncio.to_thread(self._mark.keep)
         self._cursor = await self._log.cursor(after)
         self._reached(after)
         return self._cursor
@@ -160,6 +162,7 @@ class Lane:
     async def _copy(self, snapshot: SnapshotMaker) -> int:
         self.needs = self._log.position
         self._has_copied = True
+        self._mark.begin_copy()
         self._logger.info("copying the tables as they stand")
         async with snapshot() as tables:
             await self._park(await self.sink.copy(tables) or ())

@@ -226,7 +226,12 @@ class SegmentLog:
             if not head.unfinished:
                 self._boundary = at
         last.cut(self._boundary.offset)
-        sync(last.path)
+        try:
+            sync(last.path)
+        except OSError:
+            # As in `sync`; and how much of it was on the disk before, nobody knows any more.
+            last.cut(last.offset)
+            raise
         self._end = self._durable = self._boundary
         return None
 

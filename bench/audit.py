@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, LiteralString
 from uuid import uuid4
 
 import psycopg
@@ -16,13 +16,15 @@ from bench.harness import Figure, Plan, alone, compare, rounds
 from bench.schema import endpoints_of
 from bench.server import open_folder, postgres
 from neolayer import audit
+from neolayer.audit import entries
 from neolayer.audit.sealer import Sealer
 from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.engines.postgres.round_trip import Texts
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_up
-from neolayer.tenancy import Principal, Scope, open_core
+from neolayer.tenancy import Principal, Scope, Transaction, open_core
 
-WITH, WITHOUT = "write and entry", "the write alone"
+WITH, WITHOUT, BARE = "write and entry", "the write alone", "write and a bare row"
 ONE, MANY = "writers of one tenant", "writers of a tenant each"
 _WRITERS = 8
 _SEAL_EVERY_S = 0.25
@@ -36,6 +38,13 @@ _ENTRY = audit.Entry(
     ip_address="203.0.113.7",
     user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
 )
+# An entry's columns and defaults without key, index, check and policy: what any row costs that a
+# statement of its own stores.
+_BARE_TABLE = """
+CREATE TABLE audit.bare (LIKE audit.entries INCLUDING DEFAULTS);
+GRANT INSERT ON audit.bare TO neolayer_app
+"""
+_BARE_ROW: LiteralString = entries.QUERIES.append_entry.replace("audit.entries", "audit.bare")
 _BACKLOG = """
 INSERT INTO audit.entries (tenant_id, principal, action, resource, resource_id, changes, success)
 SELECT (%s::uuid[])[1 + n %% 8], 'operator:bench', 'UPDATE', 'document', n::text,
@@ -62,9 +71,12 @@ def _figures(scene: _Scene, plan: Plan) -> Iterator[Figure]:
     one, many = scene.scopes[:1], scene.scopes
     contenders = {
         WITH: lambda: scene.run(_rate(one, 25, entry=True)),
-        WITHOUT: lambda: scene.run(_rate(one, 25, entry=False)),
+        WITHOUT: lambda: scene.run(_rate(one, 25, write=_write_alone)),
+        BARE: lambda: scene.run(_rate(one, 25, write=_write_bare)),
     }
-    yield compare("audit-append", rounds(contenders, plan.pick(60, 300)), WITH, WITHOUT)
+    samples = rounds(contenders, plan.pick(60, 300))
+    yield compare("audit-append", samples, WITH, WITHOUT)
+    yield compare("audit-append-floor", samples, BARE, WITHOUT)
     contenders = {
         ONE: lambda: scene.run(_rate(one * _WRITERS, 10)),
         MANY: lambda: scene.run(_rate(many, 10)),
@@ -90,6 +102,7 @@ class _Scene:
                     " VALUES (%s, 'bench', %s, 'enterprise')",
                     (tenant, f"t{tenant}"),
                 )
+            admin.execute(_BARE_TABLE)
         self._runner = asyncio.Runner()
         self._opened = contextlib.AsyncExitStack()
         self.scopes = self._runner.run(self._open())
@@ -149,19 +162,42 @@ class _Scene:
         return psycopg.connect(dsn, autocommit=True)
 
 
-async def _write(scope: Scope, *, entry: bool) -> None:
+async def _write_alone(scope: Scope) -> None:
     async with scope.transaction() as tx:
         await tx.execute(_WRITE, (tx.tenant, uuid4(), Jsonb(_DOCUMENT)))
-        if entry:
-            audit.append(tx, _ENTRY)
 
 
-async def _rate(scopes: Sequence[Scope], count: int, *, entry: bool = True) -> float:
+async def _write(scope: Scope) -> None:
+    async with scope.transaction() as tx:
+        await tx.execute(_WRITE, (tx.tenant, uuid4(), Jsonb(_DOCUMENT)))
+        audit.append(tx, _ENTRY)
+
+
+class _Elsewhere:
+    """A transaction whose entries go into the bare table."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self.tenant, self.by, self._tx = tx.tenant, tx.by, tx
+
+    def defer(self, query: LiteralString, params: Texts) -> None:
+        del query
+        self._tx.defer(_BARE_ROW, params)
+
+
+async def _write_bare(scope: Scope) -> None:
+    async with scope.transaction() as tx:
+        await tx.execute(_WRITE, (tx.tenant, uuid4(), Jsonb(_DOCUMENT)))
+        audit.append(_Elsewhere(tx), _ENTRY)
+
+
+async def _rate(
+    scopes: Sequence[Scope], count: int, *, write: Callable[[Scope], Awaitable[None]] = _write
+) -> float:
     """Transactions a second, each scope a writer that does `count` one after another."""
 
     async def writer(scope: Scope) -> None:
         for _ in range(count):
-            await _write(scope, entry=entry)
+            await write(scope)
 
     started = time.perf_counter()
     await asyncio.gather(*map(writer, scopes))
@@ -170,7 +206,7 @@ async def _rate(scopes: Sequence[Scope], count: int, *, entry: bool = True) -> f
 
 async def _write_until(scope: Scope, ends: float) -> None:
     while time.monotonic() < ends:
-        await _write(scope, entry=True)
+        await _write(scope)
 
 
 async def _seal_until(sealer: Sealer, ends: float) -> None:

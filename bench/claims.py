@@ -308,6 +308,12 @@ _ALL = (
         "became 11 in a loop, 35 between waits: half of what is left beyond the row itself.",
     ),
     Claim(
+        "audit-append-floor",
+        "transactions/s",
+        "The same with a row of an entry's values in a table without key, index, check or policy: "
+        "what any row costs that a statement of its own stores.",
+    ),
+    Claim(
         "audit-writers-of-one-tenant",
         "transactions/s",
         "Eight writers of one tenant with an entry each time, against eight of a tenant each: "

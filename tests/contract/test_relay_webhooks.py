@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import dataclasses
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -11,9 +13,24 @@ import pytest
 from tests.fixtures.batches import CLASSES, OUTBOX, PlainSnapshot, at, batch, event_row, events
 from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.fix_webhooks import POLICY, Receiver
+from tests.fixtures.sink_suite import (
+    COLUMNS,
+    KEY,
+    OTHER,
+    OWNER,
+    THINGS,
+    Log,
+    SinkCase,
+    SinkSuite,
+    Thing,
+    folded,
+    put,
+)
 
+from neolayer.catalogue import OutgoingCopy
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.keys import Keyring
+from neolayer.relay.sinks.sink import Sink
 from neolayer.relay.sinks.webhooks import WebhookSink
 from neolayer.tenancy import CoreDatabase, Scope, open_core
 from neolayer.webhooks import Deliverer, Webhooks
@@ -46,6 +63,59 @@ async def sink(module_databases: Endpoints, core: CoreDatabase) -> AsyncIterator
     made = WebhookSink(module_databases, CLASSES, Sleeping())
     yield made
     await made.close()
+
+
+THEIRS = dataclasses.replace(
+    THINGS, tenant_key="owner", copies=(OutgoingCopy("things", KEY, COLUMNS),)
+)
+
+
+class WebhookCase(SinkCase):
+    """What a receiver of each owner has that keeps every key's newest version. It is told of its
+    own rows alone, so not that a table was emptied. Queue and checkpoint are one transaction."""
+
+    keeps_rows = False
+    tells_again = False
+
+    def __init__(self, at: Endpoints) -> None:
+        self.at = at
+
+    def sink(self) -> WebhookSink:
+        return WebhookSink(self.at, [THEIRS], Sleeping())
+
+    async def rows(self) -> Mapping[Any, Any]:
+        with psycopg.connect(self.at.postgres.dsn(Role.ADMIN)) as admin:
+            told = admin.execute(
+                "SELECT event_id, envelope::jsonb FROM core.webhook_deliveries ORDER BY number"
+            ).fetchall()
+        assert len({event_id for event_id, _ in told}) == len(told)
+        return folded(envelope for _, envelope in told)
+
+
+class TestWebhooks(SinkSuite):
+    @pytest.fixture
+    async def case(self, module_databases: Endpoints, core: CoreDatabase) -> SinkCase:
+        with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as admin:
+            for number, tenant in enumerate((OWNER, OTHER)):
+                admin.execute(
+                    "INSERT INTO core.tenants (id, name, identifier) VALUES (%s, %s, %s)"
+                    " ON CONFLICT DO NOTHING",
+                    (tenant, f"o{number}", f"o{number}"),
+                )
+                admin.execute(
+                    "INSERT INTO core.webhooks (tenant_id, name, url, event_types, created_at)"
+                    " VALUES (%s, 'all', 'https://acme.example/', '{*}', '1970-01-01')",
+                    (tenant,),
+                )
+        return WebhookCase(module_databases)
+
+    async def test_each_owner_is_told_of_their_rows(
+        self, case: SinkCase, sink: Sink, log: Log
+    ) -> None:
+        """Whatever the common contract passes by, the rows do arrive."""
+        things = [Thing(1, "one"), Thing(2, "two", owner=OTHER)]
+        await sink.write([log.commit(*map(put, things))])
+        assert dict(await case.rows()) == {one.key: one.note for one in things}
 
 
 async def queued(scope: Scope) -> list[tuple[str, str]]:

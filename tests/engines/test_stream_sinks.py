@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from tests.engines.test_kafka_sink import read
 from tests.engines.test_nats_sink import stored
 from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.fix_nats import NatsServer
-from tests.fixtures.sink_suite import COLUMNS, KEY, THINGS, SinkCase, SinkSuite, Thing
+from tests.fixtures.sink_suite import COLUMNS, KEY, THINGS, SinkCase, SinkSuite, Thing, folded
 
 from neolayer.catalogue import OutgoingCopy
 from neolayer.engines.endpoints import KafkaEndpoint
@@ -28,24 +28,6 @@ from neolayer.relay.sinks.sink import Rejected
 
 pytestmark = pytest.mark.engines
 OUTGOING = dataclasses.replace(THINGS, copies=(OutgoingCopy("things.{owner}", KEY, COLUMNS),))
-
-
-def folded(envelopes: Iterable[Mapping[str, Any]]) -> dict[Any, Any]:
-    """A reader's view: the newest version of each key, and what emptied the table."""
-    newest: dict[Any, tuple[int, Any]] = {}
-    floor = 0
-    for one in envelopes:
-        version = int(one["version"])
-        if one["type"] == "things.truncated":
-            floor = max(floor, version)
-            newest = {key: kept for key, kept in newest.items() if kept[0] > version}
-            continue
-        key = (one["data"]["owner"], one["data"]["id"])
-        if version < floor or version < newest.get(key, (0, None))[0]:
-            continue
-        gone = one["type"] == "things.deleted"
-        newest[key] = (version, None if gone else (one["data"]["note"],))
-    return {key: note[0] for key, (_, note) in newest.items() if note is not None}
 
 
 class NatsCase(SinkCase):

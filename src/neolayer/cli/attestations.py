@@ -105,7 +105,7 @@ async def show(
 ) -> None:
     """Show an attestation and each judgement of it.
 
-    Example: neolayer attestations show 6f1c9c1e-... --tenant acme
+    Example: neolayer attestations show 6f1c9c1e-0f5e-4a55-9d2b-3f1f6b0a7c11 --tenant acme
     """
     async with tenant_scope(tenant) as (_, scope):
         found = await Attestations(scope).attestation(attestation)
@@ -170,7 +170,8 @@ async def revoke(
 ) -> None:
     """Take an attestation back, for good.
 
-    Example: neolayer attestations revoke 6f1c9c1e-... --tenant acme --because "key leaked"
+    Example: neolayer attestations revoke 6f1c9c1e-0f5e-4a55-9d2b-3f1f6b0a7c11 --tenant acme
+    --because "key leaked"
     """
     async with tenant_scope(tenant) as (_, scope):
         await Attestations(scope).revoke(attestation, at=given(at), because=because)

@@ -64,7 +64,7 @@ async def show(
 ) -> None:
     """Show one computation, without its result.
 
-    Example: neolayer computations show 6f1c9c1e-... --tenant acme
+    Example: neolayer computations show 6f1c9c1e-0f5e-4a55-9d2b-3f1f6b0a7c11 --tenant acme
     """
     async with tenant_scope(tenant) as (_, scope):
         found = await Computations(scope).computation(computation)

@@ -10,7 +10,7 @@ from typing import Annotated
 import psycopg
 from cyclopts import Parameter
 
-from neolayer.cli.output import write_json, write_table
+from neolayer.cli.output import counted, write_json, write_table
 from neolayer.cli.root import app, invocation
 from neolayer.engines.embedded.data_directory import DataDirectory
 from neolayer.engines.embedded.machine import Check, check_machine
@@ -106,7 +106,9 @@ async def _webhooks(settings: Settings) -> AsyncIterator[Check]:
     """Endpoints of tenants that are told nothing, or not everything."""
     with suppress(NeolayerError, psycopg.Error):  # before the migration they are not there
         told = await webhook_status(endpoints(settings).postgres.dsn(Role.OPERATOR))
-        found = f"{told.endpoints}, {told.disabled} disabled, {told.parked} deliveries parked"
+        found = (
+            f"{counted(told.endpoints, 'endpoint')}, {told.disabled} disabled, {told.parked} parked"
+        )
         yield Check("webhooks", not told.disabled, found, "neolayer webhooks list --tenant TENANT")
 
 

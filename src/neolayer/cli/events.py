@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from datetime import UTC
 from typing import Annotated, Any, cast
 from uuid import UUID, uuid4
 
@@ -227,13 +228,12 @@ async def read(
         for event in found:
             _write_line(event)
         return
-    write_table(
-        ("place", "stream", "version", "type", "data", "recorded"),
-        [
-            (e.place, e.stream_id, e.version, e.type, orjson.dumps(e.data).decode(), e.recorded_at)
-            for e in found
-        ],
-    )
+    if stream is None:
+        columns = ("place", "stream", "version", "type", "data")
+        write_table(columns, [(e.place, e.stream_id, *_told_of(e)) for e in found], whole="stream")
+    else:
+        columns = ("place", "version", "type", "data", "recorded (UTC)")
+        write_table(columns, [(e.place, *_told_of(e), _instant(e)) for e in found])
 
 
 @app.command
@@ -327,7 +327,8 @@ async def close(
 ) -> None:
     """Close a stream: it takes no more events, and can be archived.
 
-    Example: neolayer events close 6f0c... --tenant acme --reason "account closed"
+    Example: neolayer events close 6f0c2e1d-8a34-4f7b-b0c5-92d1e7a4c310 --tenant acme --reason
+    "account closed"
     """
     async with _events(tenant) as events:
         written = await events.close(stream, {"reason": reason}, expected_version=expected)
@@ -392,6 +393,14 @@ async def _first(source: AsyncIterator[RecordedEvent], limit: int) -> list[Recor
             break
         found.append(event)
     return found
+
+
+def _told_of(event: RecordedEvent) -> tuple[object, ...]:
+    return event.version, event.type, orjson.dumps(event.data).decode()
+
+
+def _instant(event: RecordedEvent) -> str:
+    return f"{event.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _write_line(event: RecordedEvent) -> None:

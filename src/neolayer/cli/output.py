@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -101,5 +102,7 @@ def _shown(cell: str) -> str:
 
 
 def write_line(text: str) -> None:
-    """A line on stdout for people, broken between words where the terminal is narrow."""
-    Console().print(Text(text))
+    """A line on stdout, broken between words where a terminal is narrow; whole for scripts."""
+    console = Console()
+    is_read_by_people = console.is_terminal or "COLUMNS" in os.environ
+    console.print(Text(text), soft_wrap=not is_read_by_people)

@@ -200,7 +200,8 @@ async def discard(
 
     The event itself stays where it is. The exit code is 1 where the stream stands again.
 
-    Example: neolayer projections discard balances --tenant acme --stream 6f0c...
+    Example: neolayer projections discard balances --tenant acme --stream
+    6f0c2e1d-8a34-4f7b-b0c5-92d1e7a4c310
     """
     async with open_directory(_at()) as directory:
         of = (await directory.find(tenant)).id

@@ -195,7 +195,14 @@ async def _follow(desk: Desk, sink: str, table: str, *, seconds: float) -> Rebui
     """The rebuild when it has ended, or as it is when the time is over; with a bar meanwhile."""
     (found,) = await desk.rebuilds(sink, table)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    bar = Progress(*columns, TimeElapsedColumn(), console=words(), transient=True)
+    console = words()
+    bar = Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
     with bar:
         task = bar.add_task(f"{table} in {sink}", total=None)
 
@@ -262,7 +269,7 @@ def _alarms(found: RelayStatus, asked: dict[str, Standing], bound: int) -> list[
 
 
 def _show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[RebuildStatus]) -> None:
-    columns = ("sink", "position", "lag", "waiting rows", "state", "letters")
+    columns = ("sink", "position", "lag", "waiting", "state", "letters")
     lanes = _lanes()
     write_table(
         columns,
@@ -277,6 +284,7 @@ def _show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[Rebuild
             )
             for sink in found.sinks
         ],
+        whole="position",
     )
     if rebuilds:
         write_table(

@@ -68,7 +68,7 @@ async def may_open(
 ) -> int:
     """Say whether an attested enclave may open it; exits with 1 where it may not.
 
-    Example: neolayer sealed may-open 6f1c9c1e-... master-key --tenant acme
+    Example: neolayer sealed may-open 6f1c9c1e-0f5e-4a55-9d2b-3f1f6b0a7c11 master-key --tenant acme
     """
     async with tenant_scope(tenant) as (_, scope):
         answer = await SealedDataStore(scope).may_open(attestation, name, at=given(at))
@@ -95,7 +95,8 @@ async def stranded(
 ) -> int:
     """List what an enclave's next build could not open; exits with 1 where there is any.
 
-    Example: neolayer sealed stranded vault --tenant acme --mr-enclave ... --mr-signer ... --svn 5
+    Example: neolayer sealed stranded vault --tenant acme --mr-enclave "$BUILD" --mr-signer
+    "$SIGNER"
     """
     upgrade = Upgrade(enclave, mr_enclave, mr_signer, product, svn)
     async with tenant_scope(tenant) as (_, scope):

@@ -104,7 +104,7 @@ async def key(
 async def revoke_key(key_id: Id, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """End one key by its id, everywhere within a second.
 
-    Example: neolayer services revoke-key 7d9f... --tenant acme
+    Example: neolayer services revoke-key 7d9f4c20-6a51-4e0b-8f3c-1b2a9d8e7f60 --tenant acme
     """
     async with tenant_scope(tenant) as (core, scope):
         await Services(scope, AccessCache(core)).revoke_key(key_id)

@@ -112,7 +112,7 @@ async def export(
 
     It is a keystore v3, or on Neo N3 NEP-2 text.
 
-    Example: neolayer wallets export 0x9d8A...5A4F keystore.json --tenant acme --network ethereum
+    Example: neolayer wallets export 7c1e9a52-3b0d-4f86-a1d7-52e08b64f93a key.json --tenant acme
     """
     password = read_secret("Password", password_file, twice=True)
     async with _opened(tenant) as wallets:
@@ -136,8 +136,8 @@ async def watch(
 ) -> None:
     """Add a wallet that is only looked at; its key is somewhere else.
 
-    Example: neolayer wallets watch --tenant acme --network ethereum
-    0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed
+    Example: neolayer wallets watch 0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed --tenant acme
+    --network ethereum
     """
     async with _opened(tenant) as wallets:
         made = await wallets.watch(
@@ -163,7 +163,7 @@ async def hardware(
 ) -> None:
     """Add a wallet whose key is in a device, by its public key (hex).
 
-    Example: neolayer wallets hardware 02f9308a... --tenant acme --network ethereum --name Ledger
+    Example: neolayer wallets hardware "$PUBLIC_KEY" --tenant acme --network ethereum --name Ledger
     """
     async with _opened(tenant) as wallets:
         made = await wallets.add_hardware(
@@ -233,7 +233,7 @@ async def rename(
 ) -> None:
     """Give a wallet another name, or file it under another type.
 
-    Example: neolayer wallets rename 0x9d8A...5A4F --tenant acme --network ethereum --name Old
+    Example: neolayer wallets rename 7c1e9a52-3b0d-4f86-a1d7-52e08b64f93a --tenant acme --name Old
     """
     changes: dict[str, Any] = {"name": name, "wallet_type": wallet_type}
     given = {key: value for key, value in changes.items() if value is not None}
@@ -258,7 +258,7 @@ async def delete(
 ) -> None:
     """Take a wallet away; what is stored of the chain stays.
 
-    Example: neolayer wallets delete 0x5aAe...eAed --tenant acme --network ethereum
+    Example: neolayer wallets delete 7c1e9a52-3b0d-4f86-a1d7-52e08b64f93a --tenant acme
     """
     async with _opened(tenant) as wallets:
         found = await _find(wallets, wallet, network)
@@ -279,7 +279,7 @@ async def transactions(
 ) -> None:
     """Show what a wallet sent and received, newest first.
 
-    Example: neolayer wallets transactions 0x9d8A...5A4F --tenant acme --network ethereum
+    Example: neolayer wallets transactions 7c1e9a52-3b0d-4f86-a1d7-52e08b64f93a --tenant acme
     """
     async with _opened(tenant) as wallets:
         found = await _find(wallets, wallet, network)
@@ -319,7 +319,7 @@ async def balance(
 ) -> None:
     """Add up what the stored transactions moved; blocks that are missing are told.
 
-    Example: neolayer wallets balance 0x9d8A...5A4F --tenant acme --network ethereum
+    Example: neolayer wallets balance 7c1e9a52-3b0d-4f86-a1d7-52e08b64f93a --tenant acme
     """
     async with _opened(tenant) as wallets:
         found = await _find(wallets, wallet, network)
@@ -357,7 +357,7 @@ async def sign(
     On EVM networks it is a JSON-RPC transaction object with nonce and fees; on Neo N3 one as nodes
     write it, without witnesses. The raw transaction goes to stdout.
 
-    Example: neolayer wallets sign 0x9d8A...5A4F transaction.json --tenant acme --network ethereum
+    Example: neolayer wallets sign 7c1e9a52-3b0d-4f86-a1d7-52e08b64f93a tx.json --tenant acme
     """
     asked = fields(document(transaction))
     async with _opened(tenant) as wallets:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import psycopg
 import pytest
 from tests.fixtures.fix_events import NewEvents
@@ -20,6 +22,7 @@ from neolayer.events import (
     EventStore,
     NewEvent,
     StreamAppend,
+    WrongCategory,
     WrongVersion,
     open_event_store,
 )
@@ -101,6 +104,60 @@ async def test_what_one_append_meets_leaves_its_neighbours_alone(new_events: New
     assert sorted(map(str, refused)) == sorted(map(str, [WrongVersion, WrongVersion, EventIdTaken]))
     assert len(await events.read_all()) == 1 + 3
     assert len(await other.read_all()) == 3
+
+
+@pytest.mark.parametrize(
+    "odd", [("Deposited", None), ("Deposited", "order"), ("StreamClosed", "order")]
+)
+@pytest.mark.parametrize("place", [0, 1])
+async def test_an_append_that_is_refused_leaves_no_hole_and_no_blame(
+    new_events: NewEvents, odd: tuple[str, str | None], place: int
+) -> None:
+    """Beside others of its stream, before or between them: versions have no gap, and whoever is
+    refused is so for what it is, not for what a neighbour would have done."""
+    events = new_events()
+    group = [("Deposited", "account")] * 2
+    group.insert(place, odd)
+
+    async def give(stream: UUID) -> list[type]:
+        told = await asyncio.gather(
+            *(events.append(stream, [NewEvent(kind, {})], category=name) for kind, name in group),
+            return_exceptions=True,
+        )
+        return [type(one) for one in told if isinstance(one, BaseException)]
+
+    async def versions(stream: UUID) -> list[int]:
+        return [event.version async for event in events.read_stream(stream)]
+
+    there, new = uuid4(), uuid4()
+    await put(events, there)
+    refused = await give(there)
+    assert refused == [WrongCategory] * (odd[1] is not None)
+    assert await versions(there) == list(range(1, 5 - len(refused)))
+    stored = 3 - len(await give(new))  # whoever comes first says what it is
+    assert stored and await versions(new) == list(range(1, stored + 1))
+
+
+async def test_a_forged_batch_leaves_no_hole(new_events: NewEvents) -> None:
+    """One append is to one stream, and its events follow each other, whatever is sent in SQL."""
+    events = new_events()
+    one, two = uuid4(), uuid4()
+
+    def row(append: int, stream: UUID) -> dict[str, Any]:
+        return {"u": append, "a": append, "s": stream, "c": "c", "x": -1, "i": uuid4(), "t": "T"}
+
+    async def send(*rows: dict[str, Any]) -> None:
+        batch = orjson.dumps([line | {"d": {}} for line in rows]).decode()
+        await events.scope.one(
+            "SELECT public.append_events(%(streams)s::uuid [], %(batch)s::jsonb, true)",
+            {"streams": [one, two], "batch": batch},
+        )
+
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await send(row(0, one), row(0, two))
+    await send(row(0, one), row(1, one), row(0, one))
+    found = await events.read_all()
+    assert [event.version for event in found] == [1, 2, 3]
 
 
 async def test_whoever_gives_up_is_left_out(new_events: NewEvents) -> None:

@@ -157,6 +157,31 @@ async def test_C2_a_commit_whose_answer_was_lost_is_not_made_again(
     await sink.close()
 
 
+async def test_C1_dying_in_a_later_part_of_a_large_transaction_doubles_none_of_it(
+    endpoint: KafkaEndpoint,
+) -> None:
+    """The checkpoint lies before it, so all of its parts come again, however often one dies."""
+    sink = await opened(endpoint)
+    rows = keys(60)
+    parts = [
+        changes(OUTBOX, *((at(2), INSERT, row) for row in rows[start : start + 15]))
+        for start in range(0, 60, 15)
+    ]
+    pieces = [
+        *(batch(part, position=at(1), unfinished=at(2)) for part in parts[:3]),
+        batch(position=at(1), unfinished=at(2)),
+        batch(parts[3], position=at(2)),
+    ]
+    for given in (2, 3, 4, 1, 5):
+        for piece in pieces[:given]:
+            await sink.write([piece])
+        await sink.close()
+        sink = KafkaSink(endpoint, CLASSES)
+        assert await sink.open(at(1)) == (at(2) if given == 5 else at(1))
+    assert by_key(read(endpoint)) == expected(*rows)
+    await sink.close()
+
+
 async def test_C8_what_the_broker_will_never_take_is_set_aside(endpoint: KafkaEndpoint) -> None:
     """Too large for the client or the topic: it comes back with the cause; the others are there."""
     sink = await opened(endpoint)

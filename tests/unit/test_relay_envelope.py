@@ -27,7 +27,7 @@ from neolayer.relay.changes import (
     Incomplete,
     Truncation,
 )
-from neolayer.relay.envelope import Envelopes, Outgoing, topic_of
+from neolayer.relay.envelope import Envelopes, Outgoing, Reached, topic_of, unpublished
 from neolayer.relay.sinks.sink import Rejected
 
 TENANT = UUID(int=5)
@@ -187,6 +187,23 @@ async def test_parts_of_a_copy_have_ids_of_their_own_and_the_same_again() -> Non
         for one in outgoing(page)
     ]
     assert len(set(ids)) == 2 and ids[0] == ids[2]
+
+
+def test_C1_what_a_stream_has_is_passed_over_up_to_where_it_ends() -> None:
+    """Also where it ends in a later part of a commit whose earlier parts come again."""
+    rows = [(at(1), event_row(TENANT)) for _ in range(2)]
+    rows += [(at(2), event_row(TENANT)) for _ in range(6)] + [(at(3), event_row(TENANT))]
+    told = [batch(changes(OUTBOX, (v, INSERT, row)), position=v) for v, row in rows]
+    made = [outgoing(envelopes().of([one]))[0] for one in told]
+    parts = [made[:2], made[2:4], made[4:6], made[6:8], made[8:]]
+    for place, end in enumerate(made):
+        last, rest = Reached(end.id, str(end.version)), list[Outgoing]()
+        for part in parts:
+            left, last = unpublished(part, last)
+            rest += left
+        assert rest == made[place + 1 :] and last is None
+    unknown = Reached("of somebody else", str(at(2)))
+    assert unpublished(parts[-1], unknown) == (parts[-1], None)
 
 
 @pytest.mark.parametrize(

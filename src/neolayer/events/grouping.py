@@ -13,7 +13,7 @@ waited for (`busy`). Whatever is left goes alone: by itself, in a transaction of
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,6 +54,10 @@ class _Member:
     by: Principal
     unit: Unit
     answer: asyncio.Future[Answer | None]
+
+    @property
+    def streams(self) -> list[tuple[UUID | None, UUID]]:
+        return [(self.tenant, stream) for stream in self.unit.streams]
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +129,7 @@ class Grouper:
             if streams + len(parts) > MOST_STREAMS:
                 self._waiting.appendleft(member)
                 break
-            keys = [(member.tenant, part.stream_id) for part in parts]
+            keys = member.streams
             minds = any(part.expected_version != ANY for part in parts) or len(parts) > 1
             if any(key in seen and (minds or not seen[key]) for key in keys):
                 held.append(member)
@@ -156,11 +160,14 @@ class Grouper:
             return
         self._note_commit()
         position = _position(rows[-1])
+        writers = Counter(key for member in group for key in member.streams)
         for place, members in enumerate(by_context.values()):
             units = [member.unit for member in members]
             answers = outcomes_of(_text(rows[2 * place]), units)
             for member, outcome in zip(members, answers, strict=True):
-                _give(member, (outcome, position))
+                # Beside others of its stream it was judged as if all of them had been stored.
+                is_fair = outcome.is_stored or all(writers[key] == 1 for key in member.streams)
+                _give(member, (outcome, position) if is_fair else None)
 
     def _note_commit(self) -> None:
         """Wake whoever waits for new events in this process; the next commit is another event."""

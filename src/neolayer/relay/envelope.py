@@ -116,7 +116,8 @@ def unpublished(
 ) -> tuple[list[Outgoing], Reached | None]:
     """What a stream that ends with `last` has not had yet, and `last` while that is still to come.
 
-    A writer that died after the data and before its checkpoint so goes on exactly where it was.
+    A writer that died after the data and before its checkpoint so goes on exactly where it was, be
+    it in a later part of a commit whose first parts come again.
     """
     if last is None or not made:
         return made, last
@@ -124,8 +125,9 @@ def unpublished(
     for number, one in enumerate(made):
         if one.version == reached and one.id == last.id:
             return made[number + 1 :], None
-    still = last if made[-1].version < reached else None
-    return [one for one in made if one.version >= reached], still
+    if max(one.version for one in made) <= reached:
+        return [], last
+    return [one for one in made if one.version >= reached], None
 
 
 class Envelopes:

@@ -164,6 +164,6 @@ def _retry_after(text: str | None, *, now: datetime | None = None) -> timedelta 
         try:
             at = parsedate_to_datetime(text)
             wait = at - (now or datetime.now(UTC))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
     return min(max(wait, timedelta(0)), _LONGEST_WAIT)

@@ -167,6 +167,7 @@ class _Producer:
     def __init__(self, endpoint: KafkaEndpoint, name: str, checkpoints: str) -> None:
         self.found = _Checkpoint()
         self.last: Reached | None = None
+        self._written: Reached | None = None
         self._endpoint = endpoint
         self._name = name
         self._checkpoints = checkpoints
@@ -199,7 +200,7 @@ class _Producer:
         )
         self._producer.init_transactions(3 * _PATIENCE_S)
         self.found = self._checkpoint()
-        self.last = self.found.last
+        self.last = self._written = self.found.last
 
     def _make_topics(self, topics: Collection[str]) -> None:
         from confluent_kafka import admin as administration
@@ -231,11 +232,13 @@ class _Producer:
 
     def _transaction(self, outgoing: Sequence[Outgoing], position: int | None) -> dict[int, str]:
         refused: dict[int, str] = {}
+        last = self._written
+        if outgoing:
+            last = Reached(outgoing[-1].id, str(outgoing[-1].version))
         self._producer.begin_transaction()
         for place, one in enumerate(outgoing):
             self._send(place, one, refused)
         if position is not None:
-            last = Reached(outgoing[-1].id, str(outgoing[-1].version)) if outgoing else None
             record = msgspec.json.encode(_Checkpoint(position, last))
             self._producer.produce(self._checkpoints, key=self._name, value=record)
         if self._producer.flush(1.5 * _PATIENCE_S):
@@ -246,6 +249,7 @@ class _Producer:
         crash_point("kafka.before_commit")
         self._producer.commit_transaction(_PATIENCE_S)
         crash_point("kafka.after_commit")
+        self._written = last
         return {}
 
     def _send(self, place: int, one: Outgoing, refused: dict[int, str]) -> None:

@@ -3455,14 +3455,14 @@ BEGIN
             j.before + row_number() OVER (PARTITION BY g.a ORDER BY g.n)::int,
             g.d, coalesce(g.m, '{}'), acting, g.r, g.y, coalesce(g.z, 1), g.k
         FROM given g INNER JOIN decided j ON g.a = j.a AND j.is_stored
-        ORDER BY g.n
+        ORDER BY g.a, g.n
         ON CONFLICT (tenant_id, event_id) DO NOTHING
         RETURNING position, event_id
     )
     SELECT
         jsonb_agg(to_jsonb(d) ORDER BY d.a),
         coalesce(sum(d.events) FILTER (WHERE d.is_stored), 0),
-        bool_or(d.is_stored AND d.is_broken),
+        bool_or(d.is_stored AND d.is_broken) OR count(*) > count(DISTINCT d.a),
         (SELECT array_agg(e.position ORDER BY e.position) FROM added e),
         (SELECT array_agg(e.event_id) FROM added e)
     INTO decided, wanted, is_broken, positions, ids
@@ -3479,9 +3479,13 @@ BEGIN
         SELECT asking, d.s, min(d.category), max(d.before + d.events), sum(d.events)::int,
             pg_current_xact_id(), bool_or(d.closes)
         FROM jsonb_to_recordset(decided) AS d (
-            s uuid, category text, before int, events int, closes boolean, is_stored boolean
+            s uuid, category text, version int, before int, events int, closes boolean,
+            is_stored boolean
         )
-        WHERE d.is_stored GROUP BY d.s ORDER BY d.s
+        WHERE d.is_stored GROUP BY d.s
+        
+        HAVING max(d.before + d.events) = min(d.version) + sum(d.events)
+        ORDER BY d.s
         ON CONFLICT (tenant_id, aggregate_id) DO UPDATE
         SET version = excluded.version, appended = excluded.appended,
             transaction_id = excluded.transaction_id, is_closed = excluded.is_closed

@@ -82,7 +82,7 @@ class Reader:
 
 def in_order(session: Session, last: Any) -> list[tuple[Any, ...]]:
     """What the store does."""
-    after = BEGINNING if last is None else Place(last[14], last[15])
+    after = BEGINNING if last is None else Place(int(last[14]), last[15])
     place = {"transaction": str(after.transaction), "index": after.index}
     return session.execute(SQL.all, place | {"limit": 10_000, "markers": 1}).fetchall()
 

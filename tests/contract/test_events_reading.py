@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -143,3 +144,19 @@ async def _paged(events: Events, page: int) -> list[int]:
         found += [row.version for row in rows]
         place = rows[-1].place
     return found
+
+
+async def test_what_is_read_never_changes(new_events: NewEvents) -> None:
+    """Though its values are made of their bytes when they are asked for: each time the same ones,
+    equal to what was written, and none can be set."""
+    events, stream = new_events(by=Principal.user(uuid4())), uuid4()
+    given = NewEvent("Opened", {"n": 1}, metadata={"m": "é"}, correlation_id=uuid4(), key_id="k")
+    (written,) = (await events.append(stream, [given], category="account")).events
+    (read,) = await events.read_all()
+    for name in ("event_id", "data", "metadata", "recorded_at", "user_id", "correlation_id"):
+        assert getattr(read, name) is getattr(read, name)
+        with pytest.raises(AttributeError):
+            setattr(read, name, None)
+    assert repr(read) == repr(written)
+    assert {read, written} == {written} and read != object()
+    assert read.recorded_at.utcoffset() == timedelta(0)

@@ -21,7 +21,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import Conflict, EngineUnavailable, NotFound
 from neolayer.events.errors import storable
 from neolayer.events.model import Place, Poison, RecordedEvent
-from neolayer.events.reading import recorded
+from neolayer.events.reading import after_place, events_asked, recorded
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import Transaction
 
@@ -145,14 +145,13 @@ class Consumer:
         return True
 
     async def _read(self, held: _Held) -> list[RecordedEvent]:
-        params = {
-            "transaction": str(held.place.transaction),
-            "index": held.place.index,
-            "partitions": self.of.partitions,
-            "partition": held.partition,
-            "types": None if self.of.types is None else list(self.of.types),
-            "limit": PAGE,
-        }
+        params = events_asked(
+            **after_place(held.place),
+            partitions=self.of.partitions,
+            partition=held.partition,
+            types=self.of.types,
+            limit=PAGE,
+        )
         return [recorded(row) for row in await self.of.scope.fetch(sql.next_events, params)]
 
     async def _alone(self, held: _Held, event: RecordedEvent, failed: _Poisoned | None) -> None:

@@ -7,14 +7,15 @@ have one reading order besides: see `Place`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
 import msgspec
+import orjson
 
 from neolayer.errors import Conflict, InvalidInput
 from neolayer.position import Position
@@ -74,24 +75,109 @@ class NewEvent:
     key_id: str | None = None
 
 
-class RecordedEvent(msgspec.Struct, frozen=True):
-    """An event as it is stored."""
+class RecordedEvent:
+    """An event as it is stored. It never changes, though what was read is decoded when it is asked
+    for: who folds a thousand events needs neither their ids nor their times.
 
-    tenant_id: UUID
-    event_id: UUID
-    stream_id: UUID
-    category: str
-    type: str
-    version: int
-    data: Mapping[str, Any]
-    metadata: Mapping[str, Any]
-    user_id: UUID | None
-    correlation_id: UUID | None
-    causation_id: UUID | None
-    recorded_at: datetime
-    schema_version: int
-    key_id: str | None
-    place: Place
+    `cells` are the columns of this room's queries, each a value or the bytes that it came as.
+    """
+
+    __slots__ = ("_cells",)
+
+    def __init__(self, cells: Iterable[Any]) -> None:
+        self._cells = list(cells)
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self._id(0)
+
+    @property
+    def event_id(self) -> UUID:
+        return self._id(1)
+
+    @property
+    def stream_id(self) -> UUID:
+        return self._id(2)
+
+    @property
+    def category(self) -> str:
+        return self._cells[3]
+
+    @property
+    def type(self) -> str:
+        return self._cells[4]
+
+    @property
+    def version(self) -> int:
+        return self._cells[5]
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        return self._json(6)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self._json(7)
+
+    @property
+    def user_id(self) -> UUID | None:
+        return self._id(8)
+
+    @property
+    def correlation_id(self) -> UUID | None:
+        return self._id(9)
+
+    @property
+    def causation_id(self) -> UUID | None:
+        return self._id(10)
+
+    @property
+    def recorded_at(self) -> datetime:
+        value = self._cells[11]
+        if value.__class__ is int:
+            value = self._cells[11] = _EPOCH + timedelta(microseconds=value)
+        return value
+
+    @property
+    def schema_version(self) -> int:
+        return self._cells[12]
+
+    @property
+    def key_id(self) -> str | None:
+        return self._cells[13]
+
+    @property
+    def place(self) -> Place:
+        return Place(self._cells[14], self._cells[15])
+
+    def _id(self, number: int) -> Any:
+        value = self._cells[number]
+        if value.__class__ is bytes:
+            value = self._cells[number] = UUID(bytes=value)
+        return value
+
+    def _json(self, number: int) -> Any:
+        value = self._cells[number]
+        if value.__class__ is bytes:
+            value = self._cells[number] = orjson.loads(value)
+        return value
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in _FIELDS)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RecordedEvent) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((self.tenant_id, self.event_id))
+
+    def __repr__(self) -> str:
+        named = zip(_FIELDS, self._values(), strict=True)
+        return f"RecordedEvent({', '.join(f'{name}={value!r}' for name, value in named)})"
+
+
+_FIELDS = tuple(name for name, value in vars(RecordedEvent).items() if isinstance(value, property))
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL counts microseconds from here
 
 
 class Poison(StrEnum):

@@ -43,7 +43,7 @@ ORDER BY g.n;
 SELECT
     tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
     event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint AS transaction, position
+    transaction_id AS transaction, position
 FROM public.events
 WHERE
     tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::uuid
@@ -56,7 +56,7 @@ LIMIT %(limit)s::bigint;
 SELECT
     tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
     event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint AS transaction, position
+    transaction_id AS transaction, position
 FROM public.events
 WHERE
     tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::uuid
@@ -76,7 +76,7 @@ WHERE tenant_id = (SELECT core.current_tenant()) AND aggregate_id = %(stream)s::
     SELECT
         tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
         event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-        transaction_id::text::bigint AS transaction, position
+        transaction_id AS transaction, position
     FROM public.events
     WHERE
         tenant_id = (SELECT core.current_tenant())
@@ -99,7 +99,7 @@ SELECT * FROM public.archived_behind(
         SELECT
             tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
             event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-            transaction_id::text::bigint AS transaction, position
+            transaction_id AS transaction, position
         FROM public.events
         WHERE
             tenant_id = (SELECT core.current_tenant())
@@ -126,7 +126,7 @@ SELECT * FROM public.archived_behind(
         SELECT
             tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
             event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-            transaction_id::text::bigint AS transaction, position
+            transaction_id AS transaction, position
         FROM public.events
         WHERE
             tenant_id = (SELECT core.current_tenant())
@@ -150,7 +150,7 @@ SELECT * FROM public.archived_behind(
     SELECT
         tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
         event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-        transaction_id::text::bigint AS transaction, position
+        transaction_id AS transaction, position
     FROM public.events
     WHERE
         tenant_id = (SELECT core.current_tenant())

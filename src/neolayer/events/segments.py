@@ -22,7 +22,7 @@ from obstore.exceptions import BaseError
 from neolayer.engines.endpoints import ObjectsEndpoint
 from neolayer.engines.objects.engine import Store, explain, open_store
 from neolayer.errors import EngineError
-from neolayer.events.model import Place, RecordedEvent
+from neolayer.events.model import RecordedEvent
 
 _MOST_KEPT_BYTES = 16 << 20
 _GZIP = 31  # what zlib calls gzip's header and checksum
@@ -130,19 +130,22 @@ def _event(line: bytes) -> RecordedEvent:
     (tenant, event, stream, category, kind, version, data, metadata, *rest) = orjson.loads(line)
     user, correlation, causation, at, schema_version, key_id, transaction, index = rest
     return RecordedEvent(
-        UUID(tenant),
-        UUID(event),
-        UUID(stream),
-        category,
-        kind,
-        version,
-        data,
-        metadata,
-        user and UUID(user),
-        correlation and UUID(correlation),
-        causation and UUID(causation),
-        datetime.fromisoformat(at),
-        schema_version,
-        key_id,
-        Place(transaction, index),
+        (
+            UUID(tenant),
+            UUID(event),
+            UUID(stream),
+            category,
+            kind,
+            version,
+            data,
+            metadata,
+            user and UUID(user),
+            correlation and UUID(correlation),
+            causation and UUID(causation),
+            datetime.fromisoformat(at),
+            schema_version,
+            key_id,
+            transaction,
+            index,
+        )
     )

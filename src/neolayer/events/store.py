@@ -37,7 +37,7 @@ from neolayer.events.model import (
     RecordedEvent,
     StreamAppend,
 )
-from neolayer.events.reading import page_of, recorded
+from neolayer.events.reading import after_place, events_asked, page_of, recorded
 from neolayer.events.segments import SegmentStore
 from neolayer.events.subscribers import Subscriptions
 from neolayer.events.subscriptions import (
@@ -180,12 +180,9 @@ class Events:
     ) -> AsyncIterator[RecordedEvent]:
         """The stream's events in order, from a version on; none where there is no such stream."""
         while from_version <= up_to:
-            params = {
-                "stream": stream_id,
-                "from_version": from_version,
-                "up_to": up_to,
-                "limit": page,
-            }
+            params = events_asked(
+                stream=stream_id, from_version=from_version, up_to=up_to, limit=page
+            )
             rows = await self.scope.fetch(sql.stream_forwards, params)
             for row in rows:
                 yield recorded(row)
@@ -202,7 +199,7 @@ class Events:
     ) -> AsyncIterator[RecordedEvent]:
         """The stream's events from a version (default: the last) down to the first."""
         while from_version > 0:
-            params = {"stream": stream_id, "from_version": from_version, "limit": page}
+            params = events_asked(stream=stream_id, from_version=from_version, limit=page)
             rows = await self.scope.fetch(sql.stream_backwards, params)
             for row in rows:
                 yield recorded(row)
@@ -234,10 +231,10 @@ class Events:
         of types, categories and a correlation are named, SegmentDamaged, EngineUnavailable.
         """
         query, params = _kind(types, categories, correlation_id)
-        params |= {"transaction": str(after.transaction), "index": after.index, "limit": limit}
+        params |= after_place(after) | {"limit": limit}
 
         async def page(markers: int) -> Page:
-            return page_of(await self.scope.fetch(query, params | {"markers": markers}))
+            return page_of(await self.scope.fetch(query, events_asked(**params, markers=markers)))
 
         def is_wanted(event: RecordedEvent) -> bool:
             return (types is None or event.type in types) and (

@@ -33,7 +33,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
 from neolayer.events.consuming import PAGE, Consumer, Handler, cause_of
 from neolayer.events.model import BEGINNING, LONGEST_NAME, Place, Poison, RecordedEvent
-from neolayer.events.reading import recorded
+from neolayer.events.reading import events_asked, recorded
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import Scope, Transaction
 
@@ -231,12 +231,8 @@ async def _pause(poll: timedelta, news: asyncio.Event | None) -> None:
 
 
 async def _event(tx: Transaction, parked: ParkedEvent) -> RecordedEvent:
-    params = {
-        "stream": parked.stream_id,
-        "from_version": parked.version,
-        "up_to": parked.version,
-        "limit": 1,
-    }
+    version = parked.version
+    params = events_asked(stream=parked.stream_id, from_version=version, up_to=version, limit=1)
     row = await tx.one(events_sql.stream_forwards, params)
     if row is None:
         raise NotFound("the event was archived meanwhile")

@@ -46,7 +46,7 @@ WHERE
 SELECT
     tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
     event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
-    transaction_id::text::bigint AS transaction, position
+    transaction_id AS transaction, position
 FROM public.events
 WHERE
     tenant_id = (SELECT core.current_tenant())

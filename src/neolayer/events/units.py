@@ -26,7 +26,6 @@ from neolayer.events.model import (
     EventIdTaken,
     Interfered,
     NewEvent,
-    Place,
     RecordedEvent,
     StreamAppend,
     StreamIsClosed,
@@ -150,21 +149,24 @@ def appended(unit: Unit, outcome: Outcome, tenant: UUID, position: Position | No
         for event in part.events:
             events.append(
                 RecordedEvent(
-                    tenant,
-                    event.event_id,
-                    part.stream_id,
-                    cast("str", verdict.category),
-                    event.type,
-                    version,
-                    event.data,
-                    event.metadata,
-                    unit.user_id,
-                    event.correlation_id,
-                    event.causation_id,
-                    outcome.recorded_at,
-                    event.schema_version,
-                    event.key_id,
-                    Place(outcome.transaction, next(places)),
+                    (
+                        tenant,
+                        event.event_id,
+                        part.stream_id,
+                        cast("str", verdict.category),
+                        event.type,
+                        version,
+                        event.data,
+                        event.metadata,
+                        unit.user_id,
+                        event.correlation_id,
+                        event.causation_id,
+                        outcome.recorded_at,
+                        event.schema_version,
+                        event.key_id,
+                        outcome.transaction,
+                        next(places),
+                    )
                 )
             )
             version += 1

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, LiteralString, TypeVar, cast
+from typing import Any, ClassVar, LiteralString, TypeVar, cast
 
 import psycopg
 from psycopg import pq
@@ -51,6 +51,14 @@ class Texts(dict[str, str | bytes | None]):
         if any(value is not None and b"\0" in value for value in sent):
             raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
         return sent
+
+
+class BinaryTexts(Texts):
+    """Such values for a statement whose rows come in PostgreSQL's binary form, each column read as
+    the type of `columns`: `bytea` leaves a value as it came, for who decodes it when it is needed.
+    """
+
+    columns: ClassVar[tuple[int, ...]]
 
 
 class Rows:
@@ -128,6 +136,7 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
             pgconn.enter_pipeline_mode()
             prepared: dict[int, tuple[Key, bytes]] = {}  # place among the results -> statement
             asked: list[int] = []
+            forms: list[Params | None] = []
             sent = self._forget()
             for part in (statements, after):
                 for query, params in part:
@@ -135,6 +144,7 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                         prepared[sent] = preparing
                         sent += 1
                     asked.append(sent)
+                    forms.append(params)
                     sent += 1
                 if part or part is statements:
                     pgconn.pipeline_sync()
@@ -149,7 +159,10 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                 if results[place].status == pq.ExecStatus.COMMAND_OK:
                     self._forgotten += self._names.put(key, name)
             self._raise_first_error(results, asked)
-            return [self._rows(results[place]) for place in asked]
+            return [
+                self._rows(results[place], params)
+                for place, params in zip(asked, forms, strict=True)
+            ]
 
     def _forget(self) -> int:
         """Have the server drop what was prepared long ago; for how many results to wait."""
@@ -179,22 +192,26 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                 transformer = Transformer(self)
                 values = transformer.dump_sequence(converted.ordered(params), converted.formats)
                 types, formats = transformer.types or (), transformer.formats
-        key = (command, types)
+        key, form = (command, types), _form_of(params)
         name = self._names.find(key)
         if name is not None:
-            self.pgconn.send_query_prepared(name, values, param_formats=formats)
+            self.pgconn.send_query_prepared(name, values, param_formats=formats, result_format=form)
             return None
         times = (self._times.find(key) or 0) + 1
         self._times.put(key, times)
         if times < _PREPARE_AT or len(command) > _LONGEST_PREPARED:
             self.pgconn.send_query_params(
-                command, values, param_types=types or None, param_formats=formats
+                command,
+                values,
+                param_types=types or None,
+                param_formats=formats,
+                result_format=form,
             )
             return None
         self._number += 1
         name = b"neolayer_%d" % self._number
         self.pgconn.send_prepare(name, command, param_types=types or None)
-        self.pgconn.send_query_prepared(name, values, param_formats=formats)
+        self.pgconn.send_query_prepared(name, values, param_formats=formats, result_format=form)
         return key, name
 
     async def _receive(self, syncs: int) -> list[pq.abc.PGresult]:
@@ -239,11 +256,14 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                 self.failed_at = bisect_left(asked, place)  # preparing a statement comes before it
                 raise psycopg.errors.error_from_result(result, self.info.encoding)
 
-    def _rows(self, result: pq.abc.PGresult) -> Rows:
+    def _rows(self, result: pq.abc.PGresult, params: Params | None) -> Rows:
         rows: list[TupleRow] = []
         if result.ntuples:
             transformer = Transformer(self)
-            transformer.set_pgresult(result)
+            is_binary = isinstance(params, BinaryTexts)
+            transformer.set_pgresult(result, set_loaders=not is_binary)
+            if is_binary:
+                transformer.set_loader_types(params.columns, pq.Format.BINARY)
             rows = transformer.load_rows(0, result.ntuples, tuple)
         return Rows(rows, result)
 
@@ -299,6 +319,10 @@ def _convert(text: str) -> _Converted:
 
     command = _PLACEHOLDER.sub(number, text).encode()
     return _Converted(command, tuple(formats), tuple(numbers) if named else None)
+
+
+def _form_of(params: Params | None) -> pq.Format:
+    return pq.Format.BINARY if isinstance(params, BinaryTexts) else pq.Format.TEXT
 
 
 def _wake(ready: asyncio.Future[None]) -> None:

@@ -223,20 +223,20 @@ GRANT EXECUTE ON FUNCTION public.archive_stream(uuid, bigint, text) TO neolayer_
 -- Archived streams that have events behind a place, those that begin first: as rows of events, so
 -- that one statement, hence one snapshot, gives what is in the table and what is not any more. They
 -- have no event_id; event_data is the object's key, metadata its hash, key_id the size of its lines.
+-- Without SET, so that it becomes a part of the statement that calls it.
 CREATE FUNCTION public.archived_behind(transaction xid8, index bigint, most bigint) RETURNS TABLE (
     tenant_id uuid, event_id uuid, aggregate_id uuid, aggregate_type varchar, event_type varchar,
     event_version int, event_data text, metadata text, user_id uuid, correlation_id uuid,
     causation_id uuid, created_at timestamptz, schema_version int, key_id varchar,
-    transaction_id bigint, "position" bigint
+    transaction_id xid8, "position" bigint
 )
 LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
 SELECT
     a.tenant_id, NULL::uuid, a.aggregate_id, h.aggregate_type, NULL::varchar,
     a.version, a.object_key::text, a.object_hash::text, NULL::uuid, NULL::uuid,
     NULL::uuid, NULL::timestamptz, NULL::int, a.lines_bytes::varchar,
-    a.first_transaction_id::text::bigint, a.first_position
+    a.first_transaction_id, a.first_position
 FROM public.archived_streams AS a
 INNER JOIN public.stream_heads AS h
     ON a.tenant_id = h.tenant_id AND a.aggregate_id = h.aggregate_id

@@ -4,7 +4,7 @@ is made of their bytes is made when it is asked for (see `RecordedEvent`)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from psycopg.postgres import types
@@ -65,6 +65,10 @@ def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, Sequence):
-        items = (str(item).replace("\\", "\\\\").replace('"', '\\"') for item in value)
-        return "{" + ",".join(f'"{item}"' for item in items) + "}"
+        return "{" + ",".join(map(_quoted, cast("Sequence[object]", value))) + "}"
     return str(value)
+
+
+def _quoted(item: object) -> str:
+    escaped = str(item).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

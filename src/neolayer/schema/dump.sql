@@ -3717,10 +3717,9 @@ $function$
     GRANT neolayer_app=X
 
 CREATE OR REPLACE FUNCTION public.archived_behind(transaction xid8, index bigint, most bigint)
- RETURNS TABLE(tenant_id uuid, event_id uuid, aggregate_id uuid, aggregate_type character varying, event_type character varying, event_version integer, event_data text, metadata text, user_id uuid, correlation_id uuid, causation_id uuid, created_at timestamp with time zone, schema_version integer, key_id character varying, transaction_id bigint, "position" bigint)
+ RETURNS TABLE(tenant_id uuid, event_id uuid, aggregate_id uuid, aggregate_type character varying, event_type character varying, event_version integer, event_data text, metadata text, user_id uuid, correlation_id uuid, causation_id uuid, created_at timestamp with time zone, schema_version integer, key_id character varying, transaction_id xid8, "position" bigint)
  LANGUAGE sql
  STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
 BEGIN ATOMIC
  SELECT a.tenant_id,
      NULL::uuid AS uuid,
@@ -3736,7 +3735,7 @@ BEGIN ATOMIC
      NULL::timestamp with time zone AS timestamptz,
      NULL::integer AS int4,
      (a.lines_bytes)::character varying AS lines_bytes,
-     ((a.first_transaction_id)::text)::bigint AS first_transaction_id,
+     a.first_transaction_id,
      a.first_position
     FROM (public.archived_streams a
       JOIN public.stream_heads h ON (((a.tenant_id = h.tenant_id) AND (a.aggregate_id = h.aggregate_id))))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import LiteralString
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from tests.fixtures.fix_identity import HERE, PASSWORD, People
 
@@ -24,7 +26,9 @@ from neolayer.identity.backoff import (
     MOST_OF_A_SOURCE,
     MOST_OF_AN_ACCOUNT,
     account_subject,
+    proof_subject,
 )
+from neolayer.tenancy import Principal
 
 WRONG = Credentials("not the password at all")
 RIGHT = Credentials(PASSWORD)
@@ -310,3 +314,23 @@ async def test_no_user_is_proved_that_is_not_there(people: People) -> None:
     """A proof of an absent or foreign user is refused like a wrong password."""
     with pytest.raises(BadCredentials):
         await people.login.prove(uuid4(), RIGHT, HERE)
+
+
+async def test_E8_nobody_counts_failures_against_another(people: People) -> None:
+    """A colleague who can run SQL cannot close an owner's account; their own proofs they count."""
+    olga, mona = (await people.add("olga")).id, (await people.add("mona")).id
+    as_mona = people.scope.acting_as(Principal.user(mona))
+    count: LiteralString = (
+        "INSERT INTO auth.login_failures (tenant_id, subject, kind, failures)"
+        " VALUES (%s, %s, %s, 100)"
+        " ON CONFLICT (tenant_id, subject) DO UPDATE SET failures = 100 RETURNING kind"
+    )
+    for subject, kind in (
+        (account_subject(olga), "account"),
+        (proof_subject(olga), "proof"),
+        (account_subject(mona), "account"),
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await as_mona.fetch(count, (people.scope.tenant, subject, kind))
+    own = (people.scope.tenant, proof_subject(mona), "proof")
+    assert await as_mona.fetch(count, own) == [("proof",)]

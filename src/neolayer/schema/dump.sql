@@ -171,6 +171,36 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION auth.admit_failure()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    actor text := core.current_principal();
+    person bytea := convert_to(split_part(actor, ':', 2), 'UTF8');
+BEGIN
+    IF auth.acts_for_platform() OR actor LIKE 'anonymous:%' THEN
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'UPDATE' AND NEW.failures <= OLD.failures
+        AND (OLD.subject, OLD.kind, OLD.last_failed_at)
+        = (NEW.subject, NEW.kind, NEW.last_failed_at)
+    THEN
+        RETURN NEW;
+    END IF;
+    
+    IF actor LIKE 'user:%' AND NEW.kind = 'proof' AND NEW.subject = sha256(
+        int4send(5) || convert_to('proof', 'UTF8') || int4send(octet_length(person)) || person
+    ) AND (TG_OP = 'INSERT' OR OLD.subject = NEW.subject) THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION '% of auth.login_failures is refused', TG_OP
+        USING ERRCODE = 'insufficient_privilege', HINT = 'failures are counted by logins';
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION auth.admit_grant()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1681,6 +1711,7 @@ TABLE auth.login_failures
     CONSTRAINT login_failures_subject_check CHECK ((octet_length(subject) = 32))
     CREATE INDEX idx_login_failures_old ON auth.login_failures USING btree (tenant_id, last_failed_at) WHERE ((kind)::text <> 'account'::text)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_failure BEFORE INSERT OR UPDATE ON auth.login_failures FOR EACH ROW EXECUTE FUNCTION auth.admit_failure()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r

@@ -33,6 +33,7 @@ from neolayer.engines.redis.client import connect as connect_redis
 from neolayer.events import (
     Aggregates,
     EventRooms,
+    Projections,
     ReadModels,
     Subjects,
     TypedEvents,
@@ -161,6 +162,7 @@ class Platform:
     access: AccessCache
     requests: RequestLimiter
     strangers: Strangers
+    projections: Projections
     core: CoreDatabase = field(repr=False)
     _endpoints: Endpoints = field(repr=False)
     _hasher: PasswordHasher = field(repr=False)
@@ -343,6 +345,7 @@ async def open_at(
             access=AccessCache(core),
             requests=RequestLimiter(core, redis),
             strangers=strangers,
+            projections=Projections(at, domain),
             core=core,
             _endpoints=at,
             _hasher=stack.enter_context(PasswordHasher()),

@@ -68,6 +68,13 @@ async def test_the_python_of_the_page_runs(
         assert row == bank.Balance(account, 2, "Ann")
         with pytest.raises(Conflict, match="holds 2, not 3"):
             await acme.aggregates.execute(bank.ACCOUNT, account, bank.Withdraw(3))
+        (standing,) = await platform.projections.list()
+        assert (standing.name, standing.waiting) == ("balances", 0)
+        assert (await platform.projections.rebuild("balances")).certificate.holds
+        await platform.projections.switch("balances")
+        await platform.projections.switch_back("balances")
+        assert await platform.projections.parked() == []
+        assert (await platform.projections.replay("balances")).flowing == 0
         await acme.subjects.erase(customer)
         row = await acme.read_models.get(bank.BALANCES, account)
         assert row == bank.Balance(account, 2, Erased())

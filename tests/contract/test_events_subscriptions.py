@@ -14,7 +14,15 @@ from tests.fixtures.fix_events import NewEvents
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.errors import Conflict, EngineUnavailable, NotFound
-from neolayer.events import Events, NewEvent, Poison, RecordedEvent, Subscription, consuming
+from neolayer.events import (
+    Events,
+    NewEvent,
+    Poison,
+    RecordedEvent,
+    Subscription,
+    consuming,
+    open_event_store,
+)
 from neolayer.tenancy import Transaction
 
 NOTE = "INSERT INTO public.handled VALUES (%s, %s, %s, %s)"
@@ -101,6 +109,24 @@ async def test_live_events_come_at_once(new_events: NewEvents) -> None:
     stop.set()
     await asyncio.wait_for(running, 10)
     assert in_order(await handled(events)) == {stream: [1, 2, 3, 4, 5]}
+
+
+async def test_events_of_another_process_come_within_a_poll(
+    new_events: NewEvents, module_databases: Endpoints
+) -> None:
+    """Nobody tells this process of them: the bound of their latency is how often it looks."""
+    events, stop, stream = new_events(), asyncio.Event(), uuid4()
+    subscription = await events.subscribe("far", partitions=2, poll=timedelta(milliseconds=20))
+    running = asyncio.create_task(subscription.run(noting(), until=stop))
+    async with open_event_store(module_databases, application_name="tests") as elsewhere:
+        theirs = elsewhere.events(events.scope.tenant, by=events.scope.by)  # type: ignore[arg-type]
+        for amount in range(3):
+            event = NewEvent("Deposited", {"amount": amount})
+            await theirs.append(stream, [event], category="account")
+            await until_handled(events, amount + 1)
+    stop.set()
+    await asyncio.wait_for(running, 10)
+    assert in_order(await handled(events)) == {stream: [1, 2, 3]}
 
 
 async def test_consumers_share_partitions(new_events: NewEvents) -> None:

@@ -30,6 +30,7 @@ from neolayer.events.model import (
 from neolayer.events.personal import Erased, Personal
 from neolayer.events.projections.domain import Domain, load_domain
 from neolayer.events.projections.model import Mode, Occurrence, Projection
+from neolayer.events.projections.operations import Projections
 from neolayer.events.projections.reading import ReadModels
 from neolayer.events.registry import EventTypes, Registry
 from neolayer.events.rooms import EventRooms, TenantRooms, open_event_rooms
@@ -69,6 +70,7 @@ __all__ = [
     "Projection",
     "ProjectionFailed",
     "ProjectionNotReady",
+    "Projections",
     "ReadModels",
     "RecordedEvent",
     "Registry",

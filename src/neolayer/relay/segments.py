@@ -28,7 +28,7 @@ from neolayer.relay.changes import Batch
 from neolayer.relay.segment import CutOff, Head, Segment, pack, sync
 
 _SEGMENT_BYTES: Final = 64 << 20
-_RECENT_BYTES: Final = 16 << 20
+_RECENT_BYTES: Final = 8 << 20
 _BATCH_BYTES: Final = 2 << 10  # what a batch weighs in memory beside its rows
 _SYNC_EVERY_S: Final = 0.05
 

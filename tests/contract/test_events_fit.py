@@ -138,3 +138,18 @@ async def test_a_programs_own_types_are_followed_and_closed(the_bank: Bank) -> N
     assert (event, recorded.version) == (Deposited(5), 2)
     await acme.events.subscriptions.delete("mine")
     assert await acme.events.subscriptions.list() == []
+
+
+async def test_E15_a_parked_events_cause_keeps_no_personal_words(the_bank: Bank) -> None:
+    """A handler's error quotes what was opened for it; what is written down is the error's kind."""
+    acme, account = await the_bank.tenant(), uuid4()
+    await acme.events.append(account, [Opened(uuid4(), "Zebulon Quarterdeck")])
+    subscription = await acme.events.subscribe("letters", partitions=1)
+
+    async def refuse(_: Transaction, event: object, recorded: RecordedEvent) -> None:
+        raise ValueError(f"cannot write to {event}")
+
+    await subscription.catch_up(acme.events.typed(refuse))
+    assert [one.cause for one in await subscription.parked()] == ["ValueError"]
+    assert await subscription.replay(acme.events.typed(refuse)) == 0
+    assert [one.cause for one in await subscription.parked()] == ["ValueError"]

@@ -25,7 +25,7 @@ from tests.fixtures.fix_projections import Bank
 
 from neolayer.events.errors import ProjectionFailed
 from neolayer.events.model import NewEvent, StreamAppend
-from neolayer.events.projections import Occurrence
+from neolayer.events.projections import Occurrence, Projection
 from neolayer.events.projections.reading import NotFoldedYet
 from neolayer.events.projections.rebuild import rebuild, resume, switch, switch_back
 from neolayer.events.projections.status import Standing, standings
@@ -199,3 +199,29 @@ async def test_a_cause_goes_with_the_failure(the_bank: Bank) -> None:
     assert (await standing(bank, f"{name}:previous")).cause is None
     await switch_back(bank.endpoints, bank.domain, name)
     assert (await standing(bank, name)).cause is None
+
+
+@pytest.mark.parametrize("projection", [BALANCES, INLINE_BALANCES])
+async def test_a_read_says_which_position_it_reflects(
+    the_bank: Bank, projection: Projection[Balance]
+) -> None:
+    """At or above every write that counts in it; none while it lags, or while an older write is
+    still under way that may stand below it."""
+    acme, account = await the_bank.tenant(), uuid4()
+    written = await acme.events.append(account, [Deposited(5)])
+    soon = timedelta(milliseconds=30)
+    if projection is BALANCES:
+        late = await acme.read_models.get_as_of(projection, account, within=soon)
+        assert (late.value, late.position) == (None, None)
+    await the_bank.project()
+    found = await acme.read_models.get_as_of(projection, account)
+    assert found.value == Balance(account, 5, 1)
+    assert found.position is not None and written.position is not None
+    assert found.position >= written.position
+    listed = await acme.read_models.list_as_of(projection)
+    assert listed.value == [Balance(account, 5, 1)] and listed.position is not None
+    async with acme.events.scope.transaction() as tx:
+        event = NewEvent("deposited", {"amount": 3}, schema_version=3)
+        await acme.events.stored.append_in(tx, [StreamAppend(uuid4(), [event], "account")])
+        unsure = await acme.read_models.get_as_of(projection, account, within=soon)
+        assert (unsure.value, unsure.position) == (Balance(account, 5, 1), None)

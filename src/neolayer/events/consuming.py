@@ -205,11 +205,11 @@ class Consumer:
             assert isinstance(cause, Exception)
             if may_pass := isinstance(cause, _MAY_PASS):
                 await self.of.scope.one(sql.horizon)  # raises where it is the event store itself
-            return _Poisoned(event, 1, cause_of(cause), may_pass)
+            return _Poisoned(event, 1, cause_of(cause, event), may_pass)
         except (PartitionLost, *_MAY_PASS):
             raise
         except Exception as exc:  # what a handler did to the transaction shows at its end
-            return _Poisoned(event, 1, cause_of(exc), may_pass=False)
+            return _Poisoned(event, 1, cause_of(exc, event), may_pass=False)
         crash_point("events.after_commit")
         held.place = held.noted = events[-1].place
         self.handled += len(events) if poisoned is None else 0
@@ -249,6 +249,11 @@ class Consumer:
             raise PartitionLost
 
 
-def cause_of(exc: Exception) -> str:
-    """What is written down about an event that could not be handled."""
-    return storable(f"{type(exc).__name__}: {exc}")
+def cause_of(exc: Exception, event: RecordedEvent) -> str:
+    """What is written down about an event that could not be handled.
+
+    Of one with personal data only the kind of the error: its words may quote what was opened for
+    the handler, and would outlive the person's key.
+    """
+    kind = type(exc).__name__
+    return kind if event.key_id is not None else storable(f"{kind}: {exc}")

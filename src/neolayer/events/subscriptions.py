@@ -153,6 +153,7 @@ class Subscription:
 
     async def _replay(self, handle: Handler, parked: ParkedEvent) -> bool:
         at = {"name": self.name, "stream": parked.stream_id, "version": parked.version}
+        event: RecordedEvent | None = None
         try:
             async with self.scope.transaction() as tx:
                 if await tx.one(sql.take_parked, at) is None:
@@ -163,7 +164,8 @@ class Subscription:
             raise
         except Exception as exc:
             async with self.scope.transaction() as tx:
-                await tx.execute(sql.park, at | {"cause": cause_of(exc), "attempts": 1})
+                cause = type(exc).__name__ if event is None else cause_of(exc, event)
+                await tx.execute(sql.park, at | {"cause": cause, "attempts": 1})
             return False
         return True
 

@@ -391,8 +391,14 @@ SELECT
             AND (%(stream)s::uuid IS NULL OR k.aggregate_id = %(stream)s::uuid)
             AND k.discarded_at IS NULL
         ORDER BY k.parked_at LIMIT 1
-    )
+    ),
+    pg_snapshot_xmin(pg_current_snapshot()) >= %(ended)s::text::xid8
 FROM public.projections AS p WHERE p.projection_name = %(name)s;
+
+-- written --
+-- How far the log is, and a number above that of every transaction which may have written there: a
+-- new one, because a snapshot's xmax may be below those that run.
+SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint, pg_current_xact_id()::text;
 
 -- lock_rows --
 -- Take turns with other appends that concern the same rows of an inline projection.

@@ -10,6 +10,7 @@ Reads below go through row-level security, as every read of a tenant does.
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,7 +30,8 @@ from neolayer.events.personal import personal_fields
 from neolayer.events.projections.model import AnyProjection, Key, Mode, Projection, Slot, of_stream
 from neolayer.events.projections.pages import place_of
 from neolayer.events.projections.shape import Shape, keys_json, shape_of, statements, table
-from neolayer.position import Position
+from neolayer.freshness import AsOf
+from neolayer.position import CURRENT_EPOCH, Position
 from neolayer.tenancy import Scope
 
 QUERIES = load_queries(__name__)
@@ -94,11 +96,68 @@ class ReadModels:
         query, params = _listing(projection, shape, after, limit, equal)
         return await self._opened(projection, [row[0] for row in await self._fetch(query, params)])
 
+    async def get_as_of(
+        self,
+        projection: Projection[R],
+        *key: Any,
+        at_least: Position | None = None,
+        within: timedelta = _PATIENCE,
+    ) -> AsOf[R | None]:
+        """The same row with a position that it reflects, or without one where it lags behind or
+        waits: every commit up to there counts in it. Raises as `get`.
+        """
+        stream = key[0] if projection.keys is of_stream and key else None
+        position = await self._reflected(projection, within, stream=stream)
+        return AsOf(await self.get(projection, *key, at_least=at_least, within=within), position)
+
+    async def list_as_of(
+        self,
+        projection: Projection[R],
+        *,
+        after: Key | None = None,
+        limit: int = 100,
+        at_least: Position | None = None,
+        within: timedelta = _PATIENCE,
+        **equal: Any,
+    ) -> AsOf[builtins.list[R]]:
+        """The same rows with a position that they reflect, as `get_as_of`. Raises as `get`."""
+        position = await self._reflected(projection, within)
+        rows = await self.list(
+            projection, after=after, limit=limit, at_least=at_least, within=within, **equal
+        )
+        return AsOf(rows, position)
+
+    async def _reflected(
+        self, projection: AnyProjection, within: timedelta, *, stream: UUID | None = None
+    ) -> Position | None:
+        """Where the log is, once all that was under way there has ended and is folded; None where
+        that takes longer than `within`.
+        """
+        written = await self.scope.one(QUERIES.written)
+        assert written is not None
+        params = self._asked(projection, stream) | {"ended": written[1]}
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + within.total_seconds(), _POLL_S
+        while True:
+            row = await self.scope.one(QUERIES.reached, params)
+            if row is None or row[4] is not None or row[0] == "failed":
+                return None
+            if row[5] and (row[3] or projection.mode is Mode.INLINE):
+                return Position(CURRENT_EPOCH, written[0], "event_store")
+            if loop.time() >= deadline:
+                return None
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+    def _asked(self, projection: AnyProjection, stream: UUID | None) -> dict[str, Any]:
+        tenant = self.codec.tenant
+        return {"name": projection.name, "tenant": tenant, "stream": stream, "ended": "0"}
+
     async def place(self, projection: AnyProjection) -> Place:
         """How far an asynchronous projection is in reading order: rows reflect every event up to
         there. An inline one reflects all that is committed, wherever this says it is.
         """
-        params = {"name": projection.name, "tenant": self.codec.tenant, "stream": None}
+        params = self._asked(projection, None)
         row = await self.scope.one(QUERIES.reached, params)
         return BEGINNING if row is None else place_of(row[1], row[2])
 
@@ -136,7 +195,7 @@ class ReadModels:
             return
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + within.total_seconds(), _POLL_S
-        params = {"name": projection.name, "tenant": self.codec.tenant, "stream": stream}
+        params = self._asked(projection, stream)
         while True:
             row = await self.scope.one(QUERIES.reached, params)
             if row is not None and row[4] is not None:

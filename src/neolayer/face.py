@@ -40,7 +40,7 @@ from neolayer.events import (
     load_domain,
     open_event_rooms,
 )
-from neolayer.freshness import AsOf, Store, wait_for
+from neolayer.freshness import AsOf, Store, Stream, wait_for
 from neolayer.identity import (
     AccessCache,
     Client,
@@ -276,10 +276,12 @@ class Platform:
         self,
         position: Position | Positions,
         *,
-        stores: Collection[Store] | None = None,
+        stores: Collection[Store | Stream] | None = None,
         timeout: timedelta = timedelta(seconds=10),  # noqa: ASYNC109  it says how far each is
-    ) -> dict[Store, Position]:
+    ) -> dict[Store | Stream, Position]:
         """Return when these stores reflect a position, with what they reflect then.
+
+        None: all that are read. Streams and webhooks are waited for where they are named.
 
         Raises NotFresh at the time limit, saying how far each is.
         """

@@ -32,12 +32,15 @@ TAKEN: dict[Kind, list[str]] = {
 SAMPLES = {
     **dict.fromkeys(("--tenant", "TENANT"), "acme"),
     **dict.fromkeys(("FILE", "PATHS", "KEYSTORE", "TRANSACTION"), "/nowhere"),
-    **dict.fromkeys(("ATTESTATION", "COMPUTATION", "STREAM", "KEY_ID", "SESSION"), str(uuid4())),
+    **dict.fromkeys(
+        ("ATTESTATION", "COMPUTATION", "STREAM", "--stream", "KEY_ID", "SESSION"), str(uuid4())
+    ),
     **dict.fromkeys(("--mr-enclave", "--mr-signer", "PUBLIC_KEY"), "aa" * 32),
     **dict.fromkeys(("NAME", "ROLE", "WALLET", "ENCLAVE", "--enclave"), "billing"),
     **dict.fromkeys(("--because", "--reason", "--type"), "x"),
     **dict.fromkeys(("--username", "--user"), "ann"),
     "ADDRESS": f"0x{1:040x}",
+    "POSITION": "neolayer:1:0/0",
     "IDENTIFIER": "zeta",
     "KIND": "block",
     "LIMIT": "users=5",

@@ -29,7 +29,9 @@ from tests.fixtures.sink_suite import (
 
 from neolayer.catalogue import OutgoingCopy
 from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.freshness import NotFresh, Stream, position_of, streams_at, wait_for
 from neolayer.keys import Keyring
+from neolayer.position import Position
 from neolayer.relay.sinks.sink import Sink
 from neolayer.relay.sinks.webhooks import WebhookSink
 from neolayer.tenancy import CoreDatabase, Scope, open_core
@@ -146,6 +148,28 @@ async def test_each_event_goes_to_the_endpoints_that_want_it(
     assert await queued(acme) == [("all", first[1]), ("wallets", first[1]), ("all", second[1])]
     assert await queued(other) == [("theirs", third[1])]
     assert await sink.open(at(1)) == at(3)
+
+
+async def test_queues_are_waited_for_like_a_store(
+    sink: WebhookSink, module_databases: Endpoints, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """A position is there once all up to it is in the queues; before, it says how far they are."""
+    acme = await new_tenant()
+    await Webhooks(acme, keyring).create("all", URL, ["*"])
+    webhooks = Stream.WEBHOOKS
+    assert webhooks in streams_at(module_databases)
+    assert await position_of(webhooks, module_databases) is None
+    await sink.open(at(1))
+    await sink.write([events(at(2), event_row(acme.tenant))])
+    there, next_one = Position.from_version(at(2)), Position.from_version(at(3))
+    soon = timedelta(seconds=0)
+    reached = await wait_for(there, module_databases, stores=[webhooks], timeout=soon)
+    assert reached == {webhooks: there}
+    with pytest.raises(NotFresh, match="webhooks is at"):
+        await wait_for(next_one, module_databases, stores=[webhooks], timeout=soon)
+    of_events = Position(1, 7, "event_store")
+    with pytest.raises(NotFresh, match="webhooks is at nothing yet"):
+        await wait_for(of_events, module_databases, stores=[webhooks], timeout=soon)
 
 
 async def test_C14_what_comes_again_is_queued_once(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
@@ -16,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from neolayer.cli.output import counted, say, words, write_json, write_line, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
-from neolayer.cli.values import Count, Seconds
+from neolayer.cli.values import Count, PositionsOf, Seconds
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import InvalidInput, NotFound, SettingsError
+from neolayer.freshness import Store, Stream, stores_at, streams_at, wait_for
 from neolayer.platform import data_classes, endpoints
 from neolayer.relay.envelope import outgoing_databases
 from neolayer.relay.operations.desk import Desk, Letter, RebuildStatus, Standing, desk_of
@@ -186,6 +188,36 @@ async def rebuild(sink: str, table: str, /, *, wait: Wait = 86_400, as_json: AsJ
         text = f"{named} in {chosen.name}: {found.ranges_done} of {found.ranges} parts; {_WHY}"
     _answer(asdict(found), text, as_json=as_json)
     return {"done": 0, "failed": FAILED}.get(found.state, STILL)
+
+
+@app.command(name="wait")
+async def wait_until_there(
+    position: Annotated[PositionsOf, Parameter(help="What a write returned.")],
+    /,
+    *,
+    sink: Annotated[
+        list[Store | Stream] | None,
+        Parameter(help="Only these; without: all that are configured, streams and webhooks too."),
+    ] = None,
+    wait: Annotated[Seconds, Parameter(help="Seconds to wait for it.")] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Return when stores and streams reflect a position; webhooks: when it is in their queues.
+
+    The exit code is 4 where it does not come in time; then it says how far each is.
+
+    Example: neolayer relay wait neolayer:1:0/2A41F08 --sink clickhouse --sink webhooks
+    """
+    at = _at()
+    reached = await wait_for(
+        position,
+        at,
+        stores=sink or (*stores_at(at), *streams_at(at)),
+        timeout=timedelta(seconds=wait),
+    )
+    facts = {str(one): str(there) for one, there in reached.items()}
+    text = ", ".join(f"{one} is at {there}" for one, there in facts.items())
+    _answer(facts, text or "Nothing is fed from there.", as_json=as_json)
 
 
 _WHY: Final = "is it running, and the sink neither paused nor failing? neolayer relay status"

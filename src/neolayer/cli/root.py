@@ -163,7 +163,7 @@ def _sentence(exc: CycloptsError) -> str:
     if argument is None:
         return said
     name = argument.names[0] if argument.names else argument.name
-    return said if name.lstrip("-").lower() in said.lower() else f"{name}: {said}"
+    return said if name in said else f"{name}: {said}"
 
 
 def unforeseen(exc: Exception) -> int:

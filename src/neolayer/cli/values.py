@@ -60,14 +60,14 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
-def each(read: Callable[[str], Any]) -> Parameter:
+def each(read: Callable[[str], Any], **options: Any) -> Parameter:
     """A parameter whose words are read one by one; several where its type is a list."""
 
     def convert(kind: Any, tokens: Sequence[Token]) -> Any:
         found = [read(token.value) for token in tokens]
         return found if _is_list(kind) else found[-1]
 
-    return Parameter(converter=convert)
+    return Parameter(converter=convert, **options)
 
 
 def _is_list(kind: Any) -> bool:
@@ -123,4 +123,5 @@ Seconds = Annotated[int, whole(0, 366 * 86_400)]
 Id = Annotated[UUID, each(_id)]
 Instant = Annotated[datetime, each(_instant)]  # UTC where no zone is named
 Zoned = Annotated[datetime, each(_zoned)]
-PositionsOf = Annotated[Positions, each(_positions)]
+# One word, although it is read into an object with fields.
+PositionsOf = Annotated[Positions, each(_positions, n_tokens=1, accepts_keys=False)]

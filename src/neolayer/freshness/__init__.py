@@ -9,5 +9,16 @@ from neolayer.freshness.positions import (
     stores_at,
     wait_for,
 )
+from neolayer.freshness.streams import Stream, streams_at
 
-__all__ = ["ALL_STORES", "AsOf", "NotFresh", "Store", "position_of", "stores_at", "wait_for"]
+__all__ = [
+    "ALL_STORES",
+    "AsOf",
+    "NotFresh",
+    "Store",
+    "Stream",
+    "position_of",
+    "stores_at",
+    "streams_at",
+    "wait_for",
+]

@@ -24,6 +24,7 @@ from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
 from neolayer.errors import NeolayerError, NotSupported
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY, read_version
+from neolayer.freshness.streams import Stream, version_reader
 from neolayer.position import Position, Positions
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ _CORE = "neolayer"
 
 
 class Store(StrEnum):
-    """The stores fed from the commit log."""
+    """The stores fed from the commit log that are read; see `Stream` for what goes out."""
 
     CLICKHOUSE = "clickhouse"
     REDIS = "redis"
@@ -45,15 +46,16 @@ class Store(StrEnum):
 
 ALL_STORES = tuple(Store)
 # Which databases' logs a store is fed from.
-FED_FROM: dict[Store, tuple[str, ...]] = {
+FED_FROM: dict[Store | Stream, tuple[str, ...]] = {
     Store.CLICKHOUSE: ("neolayer",),
     Store.REDIS: ("neolayer",),
     Store.MONGODB: ("neolayer",),
     Store.ELASTICSEARCH: ("neolayer",),
+    **dict.fromkeys(Stream, ("neolayer", "event_store")),
 }
 
 
-def checkpoint_of(store: Store, database: str) -> str:
+def checkpoint_of(store: Store | Stream, database: str) -> str:
     """The name of a store's checkpoint for what it is fed from one database."""
     return str(store) if database == _CORE else f"{store}:{database}"
 
@@ -87,7 +89,7 @@ class NotFresh(NeolayerError):
 
     exit_code = 4
 
-    def __init__(self, wanted: Position, reached: Mapping[Store, Position | None]) -> None:
+    def __init__(self, wanted: Position, reached: Mapping[Store | Stream, Position | None]) -> None:
         states = (f"{store} is {_distance(wanted, at)}" for store, at in reached.items())
         super().__init__(
             f"not everywhere as of {wanted} yet: {', '.join(states)}",
@@ -97,9 +99,11 @@ class NotFresh(NeolayerError):
         self.reached = dict(reached)
 
 
-async def position_of(store: Store, endpoints: Endpoints, database: str = _CORE) -> Position | None:
+async def position_of(
+    store: Store | Stream, endpoints: Endpoints, database: str = _CORE
+) -> Position | None:
     """The position of a database that a store reflects now, or None. Raises EngineUnavailable."""
-    async with _READERS[store](endpoints, database) as read:
+    async with _reading(store, endpoints, database) as read:
         return await read()
 
 
@@ -107,10 +111,10 @@ async def wait_for(
     position: Position | Positions,
     endpoints: Endpoints,
     *,
-    stores: Iterable[Store] | None = None,
+    stores: Iterable[Store | Stream] | None = None,
     timeout: timedelta,  # noqa: ASYNC109  over all stores, and it says how far each is
-) -> dict[Store, Position]:
-    """Return when every store (None: all there are) reflects `position`, with their positions.
+) -> dict[Store | Stream, Position]:
+    """Return when every store (None: all that are read) reflects `position`, with their positions.
 
     Of several databases' positions a store waits for those that it is fed from; a store that is
     fed from none of them is left out. Raises NotFresh at the time limit, saying how far each store
@@ -118,10 +122,11 @@ async def wait_for(
     """
     deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
     wanted = position.each if isinstance(position, Positions) else (position,)
-    stores = stores_at(endpoints) if stores is None else tuple(stores)
-    reached: dict[Store, Position] = {}
+    chosen: tuple[Store | Stream, ...]
+    chosen = stores_at(endpoints) if stores is None else tuple(stores)
+    reached: dict[Store | Stream, Position] = {}
     for one in wanted:
-        fed = [store for store in stores if one.database in FED_FROM[store]]
+        fed = [store for store in chosen if one.database in FED_FROM[store]]
         for store in fed:
             found = await _wait_until(store, one, endpoints, deadline)
             if found is None:
@@ -133,10 +138,10 @@ async def wait_for(
 
 
 async def _wait_until(
-    store: Store, wanted: Position, endpoints: Endpoints, deadline: float
+    store: Store | Stream, wanted: Position, endpoints: Endpoints, deadline: float
 ) -> Position | None:
     delay = _POLL_S
-    async with _READERS[store](endpoints, wanted.database) as read:
+    async with _reading(store, endpoints, wanted.database) as read:
         while True:
             at = await read()
             if at is not None and at >= wanted:
@@ -217,6 +222,23 @@ async def _elasticsearch_reader(endpoints: Endpoints, database: str) -> AsyncGen
             return Position.from_version(version, database) if version else None
 
         yield read
+
+
+@asynccontextmanager
+async def _reading(
+    store: Store | Stream, endpoints: Endpoints, database: str
+) -> AsyncGenerator[Reader]:
+    if isinstance(store, Store):
+        async with _READERS[store](endpoints, database) as read:
+            yield read
+        return
+    async with version_reader(store, endpoints, checkpoint_of(store, database)) as read_version:
+
+        async def read_position() -> Position | None:
+            version = await read_version()
+            return Position.from_version(version, database) if version else None
+
+        yield read_position
 
 
 _READERS = {

@@ -6,7 +6,7 @@ called synthetic. What this does is what `neolayer ingest --wait` and two querie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,7 +30,7 @@ from neolayer.chain.synthetic import make_chain
 from neolayer.chain.synthetic_blocks import Mined
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import ChainError
-from neolayer.freshness import Store, wait_for
+from neolayer.freshness import Store, Stream, wait_for
 from neolayer.insight.agreement import Comparison, compare
 from neolayer.position import Position
 
@@ -45,7 +45,7 @@ class Outcome:
 
     network: Network
     report: IngestReport
-    reached: dict[Store, Position]
+    reached: Mapping[Store | Stream, Position]
     comparisons: Sequence[Comparison]
 
     @property

@@ -22,6 +22,7 @@ import msgspec
 from neolayer.catalogue import DataClass
 from neolayer.crash_points import crash_point
 from neolayer.engines.endpoints import Database, KafkaEndpoint
+from neolayer.engines.kafka.checkpoint import topic_of
 from neolayer.engines.kafka.client import TIMEOUT_S, Thread, explain, library, options
 from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
@@ -55,7 +56,7 @@ class KafkaSink:
         self.name = "kafka" if database == Database.CORE else f"kafka:{database}"
         self._endpoint = endpoint
         self._envelopes = Envelopes(classes, self.database)
-        self._checkpoints = f"{endpoint.prefix}.checkpoints"
+        self._checkpoints = topic_of(endpoint)
         self._producer: _Producer | None = None
         self._left = 0
 

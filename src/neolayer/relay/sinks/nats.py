@@ -22,6 +22,7 @@ import msgspec
 from neolayer.catalogue import DataClass
 from neolayer.crash_points import crash_point
 from neolayer.engines.endpoints import Database, NatsEndpoint
+from neolayer.engines.nats.checkpoint import bucket_of, key_of
 from neolayer.engines.nats.client import Connection, connect, explain, unavailable
 from neolayer.engines.nats.publishing import Answer, Publisher, Refused, open_publisher
 from neolayer.errors import NeolayerError
@@ -200,7 +201,7 @@ class NatsSink:
 
     @property
     def _key(self) -> str:
-        return self.name.replace(":", ".")
+        return key_of(self.name)
 
     async def _connected(self) -> Connection:
         """The connection, with stream and bucket there. Raises CopyLost where they were emptied."""
@@ -241,7 +242,7 @@ class NatsSink:
             config = found.config
             config.subjects = [*(config.subjects or ()), *sorted(missing)]
             await self._ask(connection, stream.update_stream(config))
-        bucket = f"{at.prefix}_checkpoints"
+        bucket = bucket_of(at)
         self._bucket = await self._there(connection, stream.key_value(bucket))
         if self._bucket is None:
             made = KeyValueConfig(bucket=bucket, replicas=at.replicas)

@@ -1,7 +1,8 @@
 """A place in commit order: the one clock all stores are measured by.
 
-A position is the commit LSN of one PostgreSQL database under an epoch. The epoch rises at every
-restore, lossy failover or move, so a position never goes backwards although an LSN may.
+A position is the commit LSN of one PostgreSQL database under an epoch. The epoch is PostgreSQL's
+timeline, which rises at every promotion of a standby and every restore to a point in time, so a
+position never goes backwards although an LSN may.
 `Position.version` packs both into one signed 64-bit integer, the form in which every sink
 compares versions (ClickHouse `UInt64`, Redis, Elasticsearch external versions below 9.2e18).
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# The epoch of every position made now; raised where a restore or a lossy failover is carried out.
+# The epoch of a cluster that was never restored and whose standby was never promoted.
 CURRENT_EPOCH = 1
 
 _LSN_BITS = 48

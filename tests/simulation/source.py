@@ -177,6 +177,10 @@ class Stream:
         self._begun: set[int] = set()
         self._asked = False
 
+    async def timeline(self) -> int:
+        await self._trip()
+        return EPOCH
+
     async def create_slot(self, name: str, **_: Any) -> CreatedSlot:
         await self._trip()
         self._source.drop_slot()

@@ -34,7 +34,7 @@ from neolayer.freshness.cache_versions import (
     version_of,
     version_text,
 )
-from neolayer.position import CURRENT_EPOCH, Position, pack_version
+from neolayer.position import Position
 
 _LIVES: Final = timedelta(minutes=5)
 _REST_S: Final = 1.0
@@ -102,8 +102,8 @@ class TransactionCache:
 
     async def _version(self) -> int:
         cursor = await self._connection.execute(_sql.position)
-        (lsn,) = await cursor.fetchone() or (0,)
-        return pack_version(CURRENT_EPOCH, int(lsn))
+        (version,) = await cursor.fetchone() or (0,)
+        return int(version)
 
     async def _row(self, network_id: UUID, transaction_hash: str) -> dict[str, Any] | None:
         names = {"network_id": network_id, "transaction_hash": transaction_hash}

@@ -8,7 +8,8 @@ WHERE n.name = %(network)s;
 -- position --
 -- Up to where the log is on disk. Taken before a row is read, so that a change the read may miss
 -- commits above it.
-SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn;
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
+     | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
 
 -- transaction --
 -- One transaction as stored, and whether nothing newer may be on its way. A commit may be on disk

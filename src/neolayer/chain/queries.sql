@@ -70,7 +70,8 @@ ON CONFLICT (network_id) DO UPDATE SET
 
 -- position --
 -- An upper bound of the position of everything committed so far.
-SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
+     | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
 
 -- stage_transactions --
 -- A private table with the columns of a transaction as they arrive.

@@ -27,7 +27,7 @@ from neolayer.chain.rules import KnownBlock, covered_ranges, heights_to_know, so
 from neolayer.engines.postgres.connections import Connection, connect, no_room
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import BadBlock, ChainError, EngineUnavailable
-from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.position import Position
 
 sql = load_queries(__name__)
 
@@ -263,8 +263,8 @@ class BlockStore:
         """A position at or above everything committed so far."""
         with errors_at_the_door(self._connection):
             cursor = await self._connection.execute(sql.position)
-            (lsn,) = cast(tuple[int], await cursor.fetchone())
-        return Position(CURRENT_EPOCH, lsn)
+            (version,) = cast(tuple[int], await cursor.fetchone())
+        return Position.from_version(version)
 
 
 def _known(rows: Sequence[TupleRow]) -> dict[int, KnownBlock]:

@@ -28,7 +28,7 @@ from neolayer.engines.postgres.round_trip import Rows, Texts
 from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput
 from neolayer.events.model import ANY
 from neolayer.events.units import MOST_STREAMS, Outcome, Unit, batch_of, known_refused, outcomes_of
-from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.position import Position
 from neolayer.tenancy import Principal, TenantDatabase
 
 sql = load_queries(__name__)
@@ -232,4 +232,4 @@ def _text(rows: Rows) -> str:
 
 def _position(rows: Rows) -> Position:
     assert rows.first is not None
-    return Position(CURRENT_EPOCH, rows.first[0], "event_store")
+    return Position.from_version(rows.first[0], "event_store")

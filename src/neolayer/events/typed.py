@@ -31,7 +31,7 @@ from neolayer.events.registry import Event
 from neolayer.events.store import NEWEST, PAGE, Events, StreamState
 from neolayer.events.subscribers import Subscriptions
 from neolayer.events.subscriptions import LEASE, POLL, Handler, Subscription
-from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.position import Position
 from neolayer.tenancy import Scope, Transaction
 
 QUERIES = load_queries(__name__, "typed.sql")
@@ -104,7 +104,7 @@ class TypedEvents:
     async def _position(self) -> Position:
         row = await self.scope.one(QUERIES.committed_at)
         assert row is not None
-        return Position(CURRENT_EPOCH, row[0], "event_store")
+        return Position.from_version(row[0], "event_store")
 
     async def close(
         self, stream_id: UUID, data: Mapping[str, Any], *, expected_version: int = EXISTS

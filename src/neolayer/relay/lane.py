@@ -21,6 +21,7 @@ import structlog
 
 from neolayer.crash_points import crash_point
 from neolayer.errors import NeolayerError, RelayError
+from neolayer.position import Position
 from neolayer.relay.changes import Batch, Incomplete
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.completing import completed
@@ -149,6 +150,7 @@ class Lane:
 
     async def _open(self, snapshot: SnapshotMaker) -> Cursor:
         checkpoint = await self.sink.open(self._log.start)
+        self._require_no_later_epoch(checkpoint or 0)
         if checkpoint is None or self._mark.is_copying:
             after = await self._copy(snapshot)
         else:
@@ -158,6 +160,15 @@ class Lane:
         self._cursor = await self._log.cursor(after)
         self._reached(after)
         return self._cursor
+
+    def _require_no_later_epoch(self, checkpoint: int) -> None:
+        """A sink would take what is new for old, and refuse it in silence. Raises RelayError."""
+        held, read = (Position.from_version(one).epoch for one in (checkpoint, self._log.position))
+        if held > read:
+            raise RelayError(
+                f"{self.sink.name} reflects timeline {held} of the database, which is on {read}",
+                hint="point the DSN at the server that was promoted, or empty the sink",
+            )
 
     async def _copy(self, snapshot: SnapshotMaker) -> int:
         self.needs = self._log.position

@@ -3,6 +3,7 @@
 SELECT active,
        active_pid,
        coalesce(wal_status, 'lost') AS wal_status,
+       ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint AS epoch,
        coalesce(confirmed_flush_lsn, restart_lsn) - '0/0'::pg_lsn AS confirmed_lsn,
        pg_current_wal_flush_lsn() - '0/0'::pg_lsn AS flushed_lsn,
        pg_current_wal_flush_lsn() - coalesce(confirmed_flush_lsn, restart_lsn) AS lag_bytes,

@@ -29,8 +29,8 @@ from neolayer.engines.postgres.replication import (
     ReplicationConnection,
     SlotMissing,
 )
-from neolayer.errors import NeolayerError
-from neolayer.position import CURRENT_EPOCH, Position, pack_version
+from neolayer.errors import NeolayerError, RelayError
+from neolayer.position import Position, pack_version
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import hold_folder
 from neolayer.relay.lane import Lane
@@ -152,6 +152,7 @@ class _Flow:
         self._sinks = sinks
         self._settings = settings
         self._unpublished = False
+        self._epoch = 0
         self._lanes: Sequence[Lane] = ()
         self._segments: SegmentLog | None = None
         self.state = FlowState(source.slot, {sink.name: LaneState() for sink in sinks})
@@ -199,8 +200,9 @@ class _Flow:
         spool = Spool(folder / "open")
         stream = await ReplicationConnection.connect(self._source.dsn, application_name="relay")
         try:
+            self._epoch = await stream.timeline()
             after = await self._start(stream, segments)
-            decoder = Decoder(epoch=CURRENT_EPOCH, spool=spool, after=after.lsn)
+            decoder = Decoder(epoch=self._epoch, spool=spool, after=after.lsn)
             await self._stream(stream, decoder, segments, stop)
         finally:
             await stream.close()
@@ -208,13 +210,14 @@ class _Flow:
 
     async def _start(self, stream: ReplicationConnection, segments: SegmentLog) -> Position:
         """Begin the stream where the log ends, or the log where the slot begins; say where."""
+        self._require_no_older_epoch(segments)
         slot, confirmed = self._source.slot, await self._confirmed(stream)
         if confirmed is None:
             created = await stream.create_slot(slot)
             self._log.info("made the slot", slot=slot)
-            segments.resume(pack_version(CURRENT_EPOCH, created.consistent_lsn), new_slot=True)
+            segments.resume(pack_version(self._epoch, created.consistent_lsn), new_slot=True)
         else:
-            segments.resume(pack_version(CURRENT_EPOCH, confirmed), new_slot=False)
+            segments.resume(pack_version(self._epoch, confirmed), new_slot=False)
         after = Position.from_version(segments.position)
         await stream.start(
             slot, publication=self._source.publication, lsn=after.lsn, streaming=True
@@ -222,6 +225,15 @@ class _Flow:
         self.state.error = None
         self._log.info("streaming", slot=slot, after=str(after))
         return after
+
+    def _require_no_older_epoch(self, segments: SegmentLog) -> None:
+        known = Position.from_version(segments.position).epoch
+        if known > self._epoch:
+            raise RelayError(
+                f"{self._source.database} is on timeline {self._epoch}, and what was read from it"
+                f" on {known}: this is an older server, or another",
+                hint="point the DSN at the server that was promoted",
+            )
 
     async def _stream(
         self,
@@ -253,7 +265,7 @@ class _Flow:
         return Lane(sink, segments, rows=self._settings.batch_rows, state=state, park=park)
 
     def _snapshot(self) -> contextlib.AbstractAsyncContextManager[ExportedSnapshot]:
-        return export_snapshot(self._source.dsn, epoch=CURRENT_EPOCH)
+        return export_snapshot(self._source.dsn, epoch=self._epoch)
 
     async def _confirmed(self, stream: ReplicationConnection) -> int | None:
         """The slot's confirmed position; None where one must be made, also if one is of no use."""

@@ -119,10 +119,15 @@ class ExportedSnapshot:
 
 
 @asynccontextmanager
-async def export_snapshot(dsn: str, *, epoch: int) -> AsyncGenerator[ExportedSnapshot]:
-    """A snapshot of now, gone at the end. Raises EngineUnavailable or SlotError."""
+async def export_snapshot(
+    dsn: str, *, epoch: int | None = None
+) -> AsyncGenerator[ExportedSnapshot]:
+    """A snapshot of now, gone at the end; of the server's own epoch where none is given.
+
+    Raises EngineUnavailable or SlotError."""
     replication = await ReplicationConnection.connect(dsn, application_name="relay snapshot")
     try:
+        epoch = epoch or await replication.timeline()
         slot = await replication.create_slot(
             f"neolayer_snapshot_{secrets.token_hex(6)}", temporary=True, export_snapshot=True
         )

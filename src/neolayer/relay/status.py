@@ -21,7 +21,7 @@ from neolayer.engines.postgres.connections import connect, explain
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NeolayerError
 from neolayer.freshness import ALL_STORES, position_of, stores_at
-from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.position import Position
 
 SLOT = "neolayer_relay"
 PUBLICATION = "neolayer_relay"
@@ -190,6 +190,7 @@ class SlotState:
     active: bool
     active_pid: int | None
     wal_status: str
+    epoch: int
     confirmed_lsn: int
     flushed_lsn: int
     lag_bytes: int
@@ -213,7 +214,7 @@ async def slot_state(dsn: str, slot: str = SLOT) -> SlotState | None:
     )
 
 
-_NUMBERS = ("confirmed_lsn", "flushed_lsn", "lag_bytes", "held_bytes")
+_NUMBERS = ("epoch", "confirmed_lsn", "flushed_lsn", "lag_bytes", "held_bytes")
 
 
 async def publication_exists(dsn: str, publication: str = PUBLICATION) -> bool:
@@ -268,8 +269,8 @@ async def _reader_status(
         exists=slot is not None,
         running=slot is not None and slot.active,
         slot_state=slot.wal_status if slot else None,
-        confirmed=Position(CURRENT_EPOCH, slot.confirmed_lsn, str(database)) if slot else None,
-        flushed=Position(CURRENT_EPOCH, slot.flushed_lsn, str(database)) if slot else None,
+        confirmed=Position(slot.epoch, slot.confirmed_lsn, str(database)) if slot else None,
+        flushed=Position(slot.epoch, slot.flushed_lsn, str(database)) if slot else None,
         lag_bytes=slot.lag_bytes if slot else None,
         held_bytes=slot.held_bytes if slot else None,
         limit_bytes=slot.limit_bytes if slot else None,

@@ -26,7 +26,7 @@ from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NeolayerError, RelayError
 from neolayer.freshness import Store, position_of, stores_at
-from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.position import Position
 from neolayer.relay.comparable import Comparable, Key
 from neolayer.relay.comparing.redis import CachedRows
 from neolayer.relay.comparing.source import Column, fits
@@ -121,8 +121,8 @@ async def where(
         if network is not None:
             await _require_network(read, table, network)
         rows = await _rows(read, table, value, network)
-        ((lsn,),) = await read(_sql.log_end, None)
-        end = Position(CURRENT_EPOCH, lsn, one.database)
+        ((version,),) = await read(_sql.log_end, None)
+        end = Position.from_version(version, one.database)
         found = [await _located(table, row, places, end) for row in rows]
         if not rows and one.tenant_key is None:
             found = [row async for row in _orphans(table, value, places, end)]

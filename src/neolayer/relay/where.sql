@@ -26,7 +26,8 @@ SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', 
 
 -- log_end --
 -- Up to where the log is on disk.
-SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
+     | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
 
 -- network --
 -- Whether there is a network of that name.

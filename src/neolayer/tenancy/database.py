@@ -28,7 +28,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.copy import copy_rows
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Rows, Statement
-from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.position import Position
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
 from neolayer.tenancy.lending import CoreConnection, Lender, open_lender
 from neolayer.tenancy.model import TenantLimitExceeded
@@ -53,9 +53,9 @@ class Written:
     is_wanted: bool = False
     position: Position | None = None
 
-    def note(self, lsn: int | None) -> None:
+    def note(self, version: int | None) -> None:
         """What was sent is committed, at or below this place in the log, if that is known."""
-        self.position = None if lsn is None else Position(CURRENT_EPOCH, lsn, self.database)
+        self.position = None if version is None else Position.from_version(version, self.database)
 
 
 @dataclass(slots=True)
@@ -163,8 +163,8 @@ class Scope:
         """A store that reflects this has all that was written through this scope until now."""
         if self.written.position is not None:
             return self.written.position
-        ((lsn,),) = await self.fetch(QUERIES.reached)
-        return Position(CURRENT_EPOCH, lsn, self.core.database)
+        ((version,),) = await self.fetch(QUERIES.reached)
+        return Position.from_version(version, self.core.database)
 
     @asynccontextmanager
     async def transaction(self, *, lifetime: timedelta = LIFETIME) -> AsyncGenerator[Transaction]:

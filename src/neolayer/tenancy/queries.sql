@@ -34,4 +34,5 @@ DROP TABLE IF EXISTS pg_temp.staging;
 
 -- reached --
 -- Up to where the log is on disk, which a commit before this is.
-SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
+     | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;

@@ -134,6 +134,20 @@ class ReplicationConnection:
         row = await self._run(statement)
         return CreatedSlot(row[0] or name, parse_lsn(row[1] or "0/0"), row[2])
 
+    async def timeline(self) -> int:
+        """The history this server writes: one higher after each promotion or restore.
+
+        Raises EngineUnavailable for a standby: it has none of its own until it is promoted.
+        """
+        if (await self._run(sql.SQL("SELECT pg_is_in_recovery()").format()))[0] != "f":
+            raise EngineUnavailable(
+                "postgres",
+                f"{address_of(self._dsn)} is a standby",
+                hint="point the DSN at the primary, or promote the standby",
+            )
+        row = await self._run(sql.SQL("IDENTIFY_SYSTEM").format())
+        return int(row[1] or 0)
+
     async def drop_slot(self, name: str) -> None:
         """Drop a slot nobody reads. Raises SlotMissing or SlotActive."""
         await self._run(sql.SQL("DROP_REPLICATION_SLOT {}").format(sql.Identifier(name)))

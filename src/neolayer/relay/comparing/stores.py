@@ -21,7 +21,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.errors import RelayError
 from neolayer.freshness import Store, stores_at, wait_for
 from neolayer.freshness.positions import FED_FROM
-from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.position import Position
 from neolayer.relay.comparable import Comparable
 from neolayer.relay.comparing.caches import ComparedCache, reconcile_cache
 from neolayer.relay.comparing.redis import CachedRows
@@ -155,4 +155,4 @@ async def reconcile(
 
 def _snapshots(at: Endpoints, database: Database) -> SnapshotMaker:
     dsn = at.cluster(database).dsn(Role.RELAY, database)
-    return lambda: export_snapshot(dsn, epoch=CURRENT_EPOCH)
+    return lambda: export_snapshot(dsn)

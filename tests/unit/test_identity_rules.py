@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import string
 import subprocess
@@ -141,3 +142,14 @@ def test_the_lists_are_read_without_the_estimator() -> None:
         " assert c.is_common('Dragon2024!!') and 'zxcvbn.matching' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+async def test_others_go_on_while_a_password_is_hashed(hasher: PasswordHasher) -> None:
+    """Hashing and comparing take a thread: the event loop turns all the while."""
+    for work in (hasher.hash("a long enough password"), hasher.verify(None, "whatever it is")):
+        hashing, turns = asyncio.ensure_future(work), 0
+        while not hashing.done():
+            await asyncio.sleep(0)
+            turns += 1
+        await hashing
+        assert turns > 10

@@ -225,3 +225,20 @@ async def test_a_read_says_which_position_it_reflects(
         await acme.events.stored.append_in(tx, [StreamAppend(uuid4(), [event], "account")])
         unsure = await acme.read_models.get_as_of(projection, account, within=soon)
         assert (unsure.value, unsure.position) == (Balance(account, 5, 1), None)
+
+
+async def test_an_append_past_an_inline_projection_is_noticed(the_bank: Bank) -> None:
+    """Stored as bare JSON, or by a program that does not know the projection: it is an event like
+    any other, so a replay names the row that lacks it, and a switch has it."""
+    acme, one = await the_bank.tenant(), uuid4()
+    await acme.events.append(one, [Opened(uuid4(), "Ann"), Deposited(5)])
+    past = NewEvent("deposited", {"amount": 7, "currency": "EUR"}, schema_version=3)
+    await acme.events.stored.append(one, [past])
+    comparison = await rebuild(the_bank.endpoints, the_bank.domain, INLINE_BALANCES.name)
+    assert not comparison.certificate.holds
+    assert (str(one),) in {difference.key for difference in comparison.differences}
+    await switch(the_bank.endpoints, the_bank.domain, INLINE_BALANCES.name)
+    again = await rebuild(the_bank.endpoints, the_bank.domain, INLINE_BALANCES.name)
+    assert again.certificate.holds
+    balance = await acme.read_models.get(INLINE_BALANCES, one)
+    assert balance is not None and balance.balance == 12

@@ -69,7 +69,11 @@ def test_a_webhook_from_its_making_to_its_end(run: Run) -> None:
     assert answer(run, "replay", "billing", "--number", str(told["number"]))["replayed"] == 0
     (listed,) = answer(run, "list")
     assert (listed["event_types"], listed["pending"]) == (["wallet.*"], 1)
-    assert run("list")[0] == 0 and "pending" in run("deliveries", "billing")[1]
+    code, out, _ = run("list")
+    assert code == 0 and "billing: https://acme.example/hooks" in out  # whole, to be copied
+    code, _, err = run("deliveries", "billing", "--status", "nosuch")
+    assert code == 2 and "parked" in err
+    assert "pending" in run("deliveries", "billing")[1]
     assert answer(run, "delete", "billing")["deleted"] is True
     code, out, err = run("trial", "billing")
     assert (code, out) == (1, "") and "no such webhook" in err.lower()

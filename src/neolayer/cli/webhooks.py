@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from neolayer.cli.output import say, write_json, write_table
+from neolayer.cli.output import say, write_json, write_line, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.cli.values import LARGEST, number, whole
@@ -30,7 +30,7 @@ Types = Annotated[
 Overlap = Annotated[
     float, number(0, 30 * 24), Parameter(help="Hours in which the old secret signs too (0: none).")
 ]
-Status = Annotated[str | None, Parameter(help="Only pending, delivered or parked ones.")]
+Status = Annotated[Literal["pending", "delivered", "parked"] | None, Parameter(help="Only these.")]
 Numbers = Annotated[
     list[int] | None,
     whole(1, LARGEST),
@@ -59,15 +59,19 @@ async def show(*, tenant: TenantOption, as_json: AsJson = False) -> None:
         write_json([asdict(one) for one in found])
         return
     write_table(
-        ("webhook", "status", "events", "pending", "parked", "last delivered", "trouble", "url"),
+        ("webhook", "status", "events", "pending", "parked", "last delivered"),
         [
             (
                 *(one.name, one.status, ", ".join(one.event_types), one.pending, one.parked),
-                *(one.last_delivered_at, one.disabled_reason or one.last_error, one.url),
+                one.last_delivered_at and f"{one.last_delivered_at:%Y-%m-%d %H:%M:%S}",
             )
             for one in found
         ],
     )
+    for one in found:
+        write_line(f" {one.name}: {one.url}")
+        if trouble := one.disabled_reason or one.last_error:
+            write_line(f" {one.name}: {trouble}")
 
 
 @app.command

@@ -266,7 +266,7 @@ _ALL = (
         "relay-memory-sink-down",
         "MiB",
         "Peak memory of a relay one of whose sinks is down for 1,000,000 changes, against 300,000, "
-        "with which the newest 16 MiB, kept in memory, are full; flat within 10 % is a ratio of "
+        "with which what is kept of the newest in memory is full; flat within 10 % is a ratio of "
         "1/1.1.",
         bar=0.909,
         less_is_better=True,

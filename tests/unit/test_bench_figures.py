@@ -23,6 +23,8 @@ def test_the_bars_are_the_ones_we_set_out_to_reach() -> None:
         "start-cold": 1.0,
         "start-warm": 1.0,
         "relay-null-vs-pypgoutput": 1.5,
+        "relay-null-vs-pgsync": 3,
+        "relay-rebuild": 0.5,
         "relay-clickhouse-vs-direct": 0.5,
         "relay-lag-null": 1.0,
         "relay-lag-redis": 1.0,

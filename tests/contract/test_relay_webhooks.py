@@ -27,8 +27,10 @@ from tests.fixtures.sink_suite import (
     put,
 )
 
+from neolayer import webhooks
 from neolayer.catalogue import OutgoingCopy
 from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.engines.postgres.queries import load_queries
 from neolayer.freshness import NotFresh, Stream, position_of, streams_at, wait_for
 from neolayer.keys import Keyring
 from neolayer.position import Position
@@ -219,6 +221,33 @@ async def test_nobody_is_told_of_what_was_before_them(
     old = event_row(acme.tenant, created_at="2020-01-01 00:00:00+00")
     await sink.copy(PlainSnapshot(at(2), {"core.outbox": (OUTBOX, [old])}))
     assert await queued(acme) == []
+
+
+async def test_E1_no_year_that_a_tenant_writes_stops_the_others(
+    sink: WebhookSink, module_databases: Endpoints, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """Endless, before Christ, in the year 20000: of an announcement and of an endpoint, by SQL.
+    Neighbours are told all the same."""
+    acme, odd = await new_tenant(), await new_tenant()
+    for tenant in (acme, odd):
+        await Webhooks(tenant, keyring).create("all", URL, ["*"])
+    await sink.open(at(1))
+    years = ("infinity", "20000-01-01 00:00:00+00", "-infinity", "0044-03-15 00:00:00+00 BC")
+    for number, year in enumerate(years):
+        await odd.fetch(
+            "UPDATE core.webhooks SET created_at = %s, next_attempt_at = %s RETURNING id",
+            (year, year),
+        )
+        theirs, ours = event_row(odd.tenant, created_at=year), event_row(acme.tenant)
+        assert await sink.write([events(at(2 + number), theirs, ours)]) == []
+        assert (await queued(acme))[-1] == ("all", ours[1])
+    assert len(await queued(odd)) == 2
+    await odd.fetch("UPDATE core.webhook_deliveries SET status = 'pending' RETURNING number")
+    dsn = module_databases.postgres.dsn(Role.RELAY)
+    with psycopg.connect(dsn) as relay:
+        due = load_queries(webhooks.__name__, "delivering.sql").next_due
+        ((seconds,),) = relay.execute(due).fetchall()
+    assert seconds == 0
 
 
 async def test_what_was_swept_from_the_queue_is_told_again_only_when_asked(

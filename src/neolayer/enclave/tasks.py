@@ -19,7 +19,7 @@ from neolayer.enclave.computations import Computations
 from neolayer.enclave.computations import sql as computations
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
-from neolayer.periodic import BoundTask, Task
+from neolayer.periodic import BoundTask, Task, in_each
 from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
 
 _BY = Principal.system("enclave")
@@ -34,26 +34,30 @@ class EnclaveKeeper:
 
     async def reverify(self, at: datetime | None = None) -> int:
         """Judge live attestations by the newest collateral and policy, and expire what is over."""
-        at, judged = at or datetime.now(UTC), 0
-        for tenant in await self._tenants(attestations.tenants_due, at):
-            room = Attestations(self._scope(tenant))
+        at = at or datetime.now(UTC)
+
+        async def judge(tenant: UUID) -> int:
+            room, judged = Attestations(self._scope(tenant)), 0
             while batch := await room.reverify(at=at):
                 judged += batch
-        return judged
+            return judged
+
+        return await in_each(await self._tenants(attestations.tenants_due, at), judge)
 
     async def give_up(self, at: datetime | None = None) -> int:
         """Fail the computations that have outlived their workers."""
-        ended = 0
-        for tenant in await self._tenants(computations.tenants_given_up, at):
-            ended += await Computations(self._scope(tenant)).give_up(at=at)
-        return ended
+        return await in_each(
+            await self._tenants(computations.tenants_given_up, at),
+            lambda tenant: Computations(self._scope(tenant)).give_up(at=at),
+        )
 
     async def forget_nonces(self, at: datetime | None = None) -> int:
         """Remove nonces that nobody can answer any more."""
-        at, gone = at or datetime.now(UTC), 0
-        for tenant in await self._tenants(attestations.tenants_with_stale_nonces, at):
-            gone += await Attestations(self._scope(tenant)).forget_nonces(at=at)
-        return gone
+        at = at or datetime.now(UTC)
+        return await in_each(
+            await self._tenants(attestations.tenants_with_stale_nonces, at),
+            lambda tenant: Attestations(self._scope(tenant)).forget_nonces(at=at),
+        )
 
     def _scope(self, tenant: UUID) -> Scope:
         return self.core.scope(tenant, by=_BY)

@@ -14,6 +14,7 @@ from uuid import UUID
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.periodic import in_each
 from neolayer.tenancy import CoreDatabase, Principal
 
 QUERIES = load_queries(__name__, "people.sql")
@@ -30,7 +31,7 @@ class PeopleSweeper:
 
     async def sweep(self) -> int:
         """Delete what ran out; how many rows that were. Raises EngineError."""
-        return sum([await self._sweep_tenant(tenant) for tenant in await self._tenants()])
+        return await in_each(await self._tenants(), self._sweep_tenant)
 
     async def _tenants(self) -> list[UUID]:
         dsn = self.endpoints.cluster(Database.CORE).dsn(Role.OPERATOR, Database.CORE)

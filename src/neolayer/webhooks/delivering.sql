@@ -19,8 +19,11 @@ WHERE (w.tenant_id, w.id) = (due.tenant_id, due.id)
 RETURNING w.tenant_id, w.id;
 
 -- next_due --
--- Seconds until the next endpoint with something to deliver is due; NULL where there is none.
-SELECT extract(epoch FROM min(w.next_attempt_at) - clock_timestamp())::float8
+-- Seconds until the next endpoint with something to deliver is due, an hour at most; NULL where there
+-- is none. A tenant may write infinity, which no server before 17 can subtract from.
+SELECT extract(epoch FROM min(least(
+    greatest(w.next_attempt_at, statement_timestamp()), statement_timestamp() + interval '1 hour'
+)) - statement_timestamp())::float8
 FROM core.webhooks AS w
 JOIN core.tenant_standing AS t ON t.id = w.tenant_id AND NOT t.is_closed
 WHERE w.status = 'active'

@@ -228,5 +228,11 @@ class WebhookSink:
 
 
 def _is_before(time: str | None, since: datetime) -> bool:
-    """Whether an event is older than that: nobody is told of what was before them."""
-    return time is not None and datetime.fromisoformat(time) < since
+    """Whether an event is older than that: nobody is told of what was before them. What lies
+    outside Python's years, which any SQL can write, is told from its text."""
+    if time is None:
+        return False
+    try:
+        return datetime.fromisoformat(time) < since
+    except ValueError:
+        return time == "-infinity" or time.endswith(" BC")

@@ -9,8 +9,12 @@ ON CONFLICT (sink) DO UPDATE SET version = excluded.version
 RETURNING c.version;
 
 -- subscriptions --
--- What the active endpoints of these tenants want to be told, and since when; of open tenants only.
-SELECT w.tenant_id, w.id, w.event_types, w.created_at FROM core.webhooks AS w
+-- What the active endpoints of these tenants want to be told, and since when, within the years that
+-- Python knows: a tenant may write others; of open tenants only.
+SELECT
+    w.tenant_id, w.id, w.event_types,
+    least(greatest(w.created_at, '0002-01-01 00:00+00'), '9999-01-01 00:00+00')
+FROM core.webhooks AS w
 JOIN core.tenant_standing AS t ON t.id = w.tenant_id AND NOT t.is_closed
 WHERE w.status = 'active' AND w.tenant_id = ANY (%(tenants)s::uuid []);
 

@@ -19,8 +19,9 @@ from neolayer.enclave.computations import Computations
 from neolayer.enclave.computations import sql as computations
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
-from neolayer.periodic import BoundTask, Task, in_each
+from neolayer.periodic import BoundTask, Task
 from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
+from neolayer.tenancy.in_each import in_each
 
 _BY = Principal.system("enclave")
 

@@ -14,8 +14,8 @@ from uuid import UUID
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.periodic import in_each
 from neolayer.tenancy import CoreDatabase, Principal
+from neolayer.tenancy.in_each import in_each
 
 QUERIES = load_queries(__name__, "people.sql")
 _SWEEPS = (QUERIES.sweep_tokens, QUERIES.sweep_devices, QUERIES.sweep_failures)

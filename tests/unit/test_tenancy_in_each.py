@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from neolayer.errors import EngineUnavailable
-from neolayer.periodic import in_each
+from neolayer.tenancy.in_each import in_each
 
 TENANTS = [UUID(int=number) for number in range(1, 5)]
 

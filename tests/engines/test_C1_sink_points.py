@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +16,15 @@ from uuid import UUID
 import msgspec
 import nats
 import pytest
+from tests.engines.test_kafka_sink import read
 from tests.fixtures.batches import CLASSES, COINS, OUTBOX, PlainSnapshot, at, event_row, events
+from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.fix_nats import NatsServer
 
 from neolayer.crash_points import VARIABLE
-from neolayer.engines.endpoints import NatsEndpoint
+from neolayer.engines.endpoints import KafkaEndpoint, NatsEndpoint
 from neolayer.engines.engine import Level
+from neolayer.relay.sinks.kafka import KafkaSink
 from neolayer.relay.sinks.nats import NatsSink
 
 pytestmark = pytest.mark.engines
@@ -30,6 +35,8 @@ BATCHES = 5
 
 
 def sink_at(told: dict[str, Any]) -> Any:
+    if "servers" in told:
+        return KafkaSink(KafkaEndpoint(Level.REAL, **told), CLASSES)
     return NatsSink(NatsEndpoint(Level.REAL, told["url"], told["url"], "neolayer"), CLASSES)
 
 
@@ -88,6 +95,23 @@ async def test_C1_nats_killed_at_every_point(nats_server: NatsServer) -> None:
     told_ids = [msgspec.json.decode(one.data or b"")["id"] for one in found]
     # Before the first there is the mark of a copy: what the stream had before is of no use.
     assert [one for one in told_ids if not one.endswith(":copy")] == EXPECTED
+
+
+async def test_C1_kafka_killed_at_every_point(kafka_broker: KafkaBroker) -> None:
+    """Whoever reads what is committed gets every announcement once, in order per key."""
+    endpoint = kafka_broker.endpoint(f"t{secrets.token_hex(4)}")
+    told = {field.name: getattr(endpoint, field.name) for field in dataclasses.fields(endpoint)}
+    del told["level"]
+    kill_at(told, "kafka.before_commit", "kafka.after_commit", "kafka.before_commit")
+    by_key: dict[bytes, list[str]] = {}
+    for message in read(endpoint):
+        by_key.setdefault(message.key(), []).append(msgspec.json.decode(message.value())["id"])
+    found = [one for ids in by_key.values() for one in ids if not one.endswith(":copy")]
+    assert sorted(found) == sorted(EXPECTED)
+    for told_ids in by_key.values():
+        assert [one for one in EXPECTED if one in told_ids] == [
+            one for one in told_ids if not one.endswith(":copy")
+        ]
 
 
 if __name__ == "__main__":

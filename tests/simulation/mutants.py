@@ -93,13 +93,6 @@ MUTANTS = (
         "pass",
     ),
     Mutant(
-        "what a failed fsync may have lost stays when the log is opened",
-        segments,
-        "SegmentLog._load",
-        "last.cut(last.offset)",
-        "pass",
-    ),
-    Mutant(
         "a transaction whose end is missing stays when the log is opened",
         segments,
         "SegmentLog._load",

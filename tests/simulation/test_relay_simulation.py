@@ -46,7 +46,7 @@ def test_C1_the_relay_keeps_its_promises_in_hours_of_simulation(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     """The same over more seeds, each ten minutes of its world's time."""
-    figures = run_seeds(24, tmp_path, minutes=10)
+    figures = run_seeds(12, tmp_path, minutes=10)
     print(figures)
     assert pytestconfig.cache is not None
     hours = {"simulated_hours": figures["simulated hours"], "simulated_kills": figures["kills"]}
@@ -79,6 +79,7 @@ def test_C1_the_simulation_notices_a_broken_relay(mutant: Mutant, tmp_path: Path
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", [one for one in MUTANTS if one.name not in QUICK], ids=str)
 def test_C1_the_simulation_notices_every_mutant(
     mutant: Mutant, tmp_path: Path, pytestconfig: pytest.Config

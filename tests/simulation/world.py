@@ -342,7 +342,7 @@ class World:
                 self.source.lost = True
                 self.source.breaks += 1
                 self.calm_since = max(self.calm_since, now + 40)
-            elif die < 0.78:
+            elif die < 0.76:
                 self.disk.full = True
                 self.calm_since = max(self.calm_since, now + 40)
                 await asyncio.sleep(dice.uniform(0.1, 5))

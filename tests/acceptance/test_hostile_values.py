@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -103,6 +104,7 @@ def call(
         line = command.line(SAMPLES, {parameter.name: value})
         count = len(command.words)
         beside = [one for one in BESIDE.get(command.words, []) if parameter.name not in one]
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))  # nobody types anything
         with pytest.raises(SystemExit) as stopped:
             main(["--data-dir", str(data_dir), *line[:count], *beside, *line[count:]])
         return int(stopped.value.code or 0), capfd.readouterr().err

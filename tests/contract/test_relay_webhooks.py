@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -248,6 +249,24 @@ async def test_E1_no_year_that_a_tenant_writes_stops_the_others(
         due = load_queries(webhooks.__name__, "delivering.sql").next_due
         ((seconds,),) = relay.execute(due).fetchall()
     assert seconds == 0
+
+
+async def test_E1_no_lock_that_a_tenant_holds_stops_the_others(
+    sink: WebhookSink, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """A transaction that locks its endpoint and does not end: what is for that tenant is refused,
+    to be seen and sent again, and its neighbours are told."""
+    acme, odd = await new_tenant(), await new_tenant()
+    for tenant in (acme, odd):
+        await Webhooks(tenant, keyring).create("all", URL, ["*"])
+    await sink.open(at(1))
+    theirs, ours = event_row(odd.tenant), event_row(acme.tenant)
+    async with odd.transaction() as holding, asyncio.timeout(20):
+        await holding.fetch("SELECT id FROM core.webhooks FOR UPDATE")
+        (refused,) = await sink.write([events(at(2), theirs, ours)])
+    assert refused.row["event_id"] == theirs[1] and "locks" in refused.cause
+    assert (await queued(acme), await queued(odd)) == ([("all", ours[1])], [])
+    assert await sink.open(at(1)) == at(2)
 
 
 async def test_what_was_swept_from_the_queue_is_told_again_only_when_asked(

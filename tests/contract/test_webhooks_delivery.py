@@ -80,6 +80,25 @@ async def test_deliveries_arrive_in_order_and_verify(
     assert found.last_delivered_at is not None and found.failing_since is None
 
 
+async def test_E1_a_lock_that_a_tenant_holds_keeps_no_connection_from_the_others(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """A transaction that locks its deliveries and does not end is not waited for; afterwards they
+    are told again, under the same id."""
+    acme = await new_tenant()
+    webhooks = Webhooks(acme, keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    (sent,) = await queue(webhooks, made, 1)
+    deliverer = Deliverer(module_databases, keyring, POLICY)
+    async with acme.transaction() as holding, asyncio.timeout(20):
+        await holding.fetch("SELECT number FROM core.webhook_deliveries FOR UPDATE")
+        assert await deliverer.deliver_due() == 1
+    await acme.fetch("UPDATE core.webhooks SET next_attempt_at = now() RETURNING id")
+    assert await deliverer.deliver_due() == 1
+    assert receiver.ids() == [sent, sent]
+    assert await statuses(webhooks, made) == ["delivered"]
+
+
 async def test_after_a_rotation_both_secrets_fit_until_the_old_one_ends(
     new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
 ) -> None:

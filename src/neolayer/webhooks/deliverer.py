@@ -10,6 +10,9 @@ days, or says that it is gone, is disabled and said so.
 Before each delivery is looked whether the endpoint is still to be told, where and under which
 secrets: what its tenant takes away, or the end of the tenant itself, counts for the very next one.
 
+A lock that a tenant holds on its own rows is waited for but a moment, so that it takes no
+connection from the others.
+
 Delivery is at least once: a process that dies between an answer and its note sends again, under the
 same id.
 """
@@ -17,6 +20,7 @@ same id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
@@ -29,7 +33,7 @@ import psycopg
 import structlog
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.engines.postgres.connections import Pool, explain, open_pool
+from neolayer.engines.postgres.connections import Pool, explain, impatient, open_pool
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import EngineError, NeolayerError
 from neolayer.keys import Keyring
@@ -48,6 +52,7 @@ _LOOK_AGAIN_S: Final = 5.0
 _FULL_S: Final = 0.5
 _FIRST_RETRY_S: Final = 0.2
 _LAST_RETRY_S: Final = 10.0
+_LOCK_MS: Final = 500
 
 _log = structlog.get_logger()
 Row = tuple[Any, ...]
@@ -64,7 +69,8 @@ class Deliverer:
     """Sends what waits for the endpoints of all tenants, as the relay's role."""
 
     def __init__(self, at: Endpoints, keyring: Keyring, policy: Policy) -> None:
-        self._dsn = at.cluster(Database.CORE).dsn(Role.RELAY, Database.CORE)
+        dsn = at.cluster(Database.CORE).dsn(Role.RELAY, Database.CORE)
+        self._dsn = impatient(dsn, lock_ms=_LOCK_MS)
         self._keyring = keyring
         self._policy = policy
         self._woken = asyncio.Event()
@@ -116,7 +122,8 @@ class Deliverer:
         }
         for name in map(_Name._make, await self._all(db, QUERIES.claim_endpoints, asked)):
             if per_tenant[name.tenant_id] >= _PER_TENANT or name in self._running:
-                await self._do(db, QUERIES.endpoint_due, name)
+                with contextlib.suppress(EngineError):  # then it is due when the lease ends
+                    await self._do(db, QUERIES.endpoint_due, name)
                 continue
             per_tenant[name.tenant_id] += 1
             started.append(self._start(db, http, name))

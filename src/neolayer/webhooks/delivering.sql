@@ -13,7 +13,7 @@ FROM (
         )
     ORDER BY c.next_attempt_at
     LIMIT %(limit)s::int
-    FOR UPDATE OF c SKIP LOCKED
+    FOR NO KEY UPDATE OF c SKIP LOCKED
 ) AS due
 WHERE (w.tenant_id, w.id) = (due.tenant_id, due.id)
 RETURNING w.tenant_id, w.id;

@@ -108,6 +108,13 @@ def _conninfo(dsn: str, application_name: str) -> str:
     return make_conninfo(**values)
 
 
+def impatient(dsn: str, *, lock_ms: int) -> str:
+    """The same DSN for a session that waits no longer than that for a lock."""
+    values = dict(_parse(dsn))
+    values["options"] = f"{values.get('options', '')} -c lock_timeout={lock_ms}".strip()
+    return make_conninfo(**values)
+
+
 async def connect(dsn: str, *, autocommit: bool = False, application_name: str) -> Connection:
     """An open connection; close it, or use it in `async with`.
 

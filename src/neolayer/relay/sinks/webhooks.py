@@ -4,6 +4,9 @@ The queues are a table of the core database, written in one transaction with the
 no event is queued twice or not at all. That transaction is itself in the log that is read here, so
 where nothing was queued the checkpoint moves every few seconds only: it would chase itself.
 
+A tenant may hold locks on rows of its own queue for as long as it likes. They are waited for but a
+moment; then what is for that tenant is refused, and left as letters, while all others are told.
+
 Calling the endpoints is the deliverer's work, which runs beside this sink and never holds it up: an
 endpoint that is slow or dead costs the flow nothing.
 """
@@ -34,6 +37,7 @@ from neolayer.webhooks.model import matches
 
 _sql = load_queries(__name__, "webhooks.sql")
 _IDLE_MOVE_S = 5.0
+_LOCK_MS, _LAST_LOCK_MS = 500, 2_000
 _EVER = datetime.min.replace(tzinfo=UTC)
 _Subscription = tuple[UUID, UUID, list[str], datetime]
 
@@ -139,8 +143,8 @@ class WebhookSink:
     async def _tell(self, part: Snapshot, table: str, since: datetime) -> Sequence[Rejected]:
         rejected: list[Rejected] = []
         async for page in self._envelopes.copied(part, table):
-            await self._queue(await self._connected(), page, None, since=since)
             rejected += [one for one in page if isinstance(one, Rejected)]
+            rejected += await self._queue(await self._connected(), page, None, since=since)
         self._wake()
         return rejected
 
@@ -151,12 +155,12 @@ class WebhookSink:
             self._envelopes.accept()
             return []
         connection = await self._connected()
-        await self._queue(connection, made, batches[-1].position)
+        held_up = await self._queue(connection, made, batches[-1].position)
         self._moved_at, self._unstored = time.monotonic(), None
         self._envelopes.accept()
         if made:
             self._wake()
-        return [one for one in made if isinstance(one, Rejected)]
+        return [*(one for one in made if isinstance(one, Rejected)), *held_up]
 
     async def _queue(
         self,
@@ -165,8 +169,10 @@ class WebhookSink:
         position: int | None,
         *,
         since: datetime = _EVER,
-    ) -> None:
-        """Queue and move the checkpoint (None: leave it), both or neither."""
+    ) -> list[Rejected]:
+        """Queue and move the checkpoint (None: leave it), both or neither; what could not be
+        queued because its tenant locks the queue."""
+        held_up: list[Rejected] = []
         outgoing = [
             one
             for one in made
@@ -177,11 +183,36 @@ class WebhookSink:
         try:
             async with connection.transaction():
                 if outgoing:
-                    await self._fan_out(connection, outgoing)
+                    held_up = await self._fan_out_in_time(connection, outgoing)
                 if position is not None:
                     await connection.execute(_sql.move, {"sink": self.name, "version": position})
         except psycopg.Error as exc:
             raise await self._trouble(exc) from exc
+        return held_up
+
+    async def _fan_out_in_time(
+        self, connection: Connection, outgoing: Sequence[Outgoing]
+    ) -> list[Rejected]:
+        """All at once, or, where somebody holds a lock, each tenant by itself."""
+        theirs: dict[str | None, list[Outgoing]] = {}
+        for one in outgoing:
+            theirs.setdefault(one.tenant, []).append(one)
+        wait_ms = _LOCK_MS if len(theirs) > 1 else _LAST_LOCK_MS
+        try:
+            async with connection.transaction():
+                await connection.execute(_sql.wait_a_moment, {"lock_ms": str(wait_ms)})
+                await self._fan_out(connection, outgoing)
+        except psycopg.errors.LockNotAvailable:
+            if len(theirs) == 1:
+                return [
+                    one.refuse("its tenant locks the queue of its endpoints") for one in outgoing
+                ]
+            return [
+                refused
+                for some in theirs.values()
+                for refused in await self._fan_out_in_time(connection, some)
+            ]
+        return []
 
     async def _fan_out(self, connection: Connection, outgoing: Sequence[Outgoing]) -> None:
         tenants = sorted({cast(str, one.tenant) for one in outgoing})

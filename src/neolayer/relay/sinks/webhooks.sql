@@ -18,6 +18,10 @@ FROM core.webhooks AS w
 JOIN core.tenant_standing AS t ON t.id = w.tenant_id AND NOT t.is_closed
 WHERE w.status = 'active' AND w.tenant_id = ANY (%(tenants)s::uuid []);
 
+-- wait_a_moment --
+-- For locks, until the end of this transaction or savepoint.
+SELECT set_config('lock_timeout', %(lock_ms)s, true);
+
 -- enqueue --
 -- Events behind what waits already; one that an endpoint has or had is left out.
 INSERT INTO core.webhook_deliveries (

@@ -198,13 +198,6 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "a write that is done again is forgotten by a cut of power",
-        lane,
-        "Lane._open",
-        "if after < checkpoint:",
-        "if False:",
-    ),
-    Mutant(
         "what a sink refuses is not kept",
         lane,
         "Lane._park",

@@ -276,7 +276,7 @@ async def test_the_directory_shows_all_tenants_and_changes_none(
 
 async def test_limits_hold_to_the_row_under_concurrency(new_tenant: NewTenant) -> None:
     """Forty writers at once, twenty-five places: twenty-five get one, whichever way they write."""
-    scope = acts_as_user(await new_tenant(tier="basic"))
+    scope = await new_tenant(tier="basic")
     results = await asyncio.gather(*(outcome(add_user(scope, f"u{n}")) for n in range(40)))
     assert (sum(results), await used(scope, "users")) == (25, 25)
     assert await scope.one("SELECT count(*) FROM auth.users") == (25,)
@@ -322,7 +322,7 @@ async def test_bulk_and_single_rows_and_rollbacks_are_counted_alike(new_tenant: 
 
 async def test_only_the_living_count(new_tenant: NewTenant) -> None:
     """Who left makes room, and needs room to come back; an upsert that adds nobody needs none."""
-    scope = acts_as_user(await new_tenant(tier="free"))
+    scope = await new_tenant(tier="free")
     people = [await add_user(scope, f"u{n}") for n in range(5)]
     upsert = ADD_USER.replace(
         "RETURNING", "ON CONFLICT (tenant_id, email) WHERE deleted_at IS NULL DO NOTHING RETURNING"
@@ -445,3 +445,23 @@ async def test_every_tier_says_what_it_allows(core: CoreDatabase) -> None:
         "SELECT tier, ARRAY(SELECT jsonb_object_keys(limits)) FROM core.tiers"
     )
     assert {tier: set(limits) for tier, limits in rows} == {tier: set(Limit) for tier in Tier}
+
+
+async def test_E1_no_settings_that_a_tenant_writes_hide_the_others(
+    new_tenant: NewTenant, layer_databases: Endpoints
+) -> None:
+    """A number of thousands of digits and lists without end, by SQL: an operator sees all tenants
+    all the same."""
+    acme, odd, deep = await new_tenant(), await new_tenant(), await new_tenant()
+    for scope, settings in (
+        (odd, '{"a": 1' + "0" * 5000 + "}"),
+        (deep, '{"a": ' + "[" * 3000 + "]" * 3000 + "}"),
+    ):
+        await scope.fetch(
+            "UPDATE core.tenants SET settings = %s::jsonb WHERE id = %s RETURNING id",
+            (settings, scope.tenant),
+        )
+    async with open_directory(layer_databases) as directory:
+        found = {tenant.id: tenant.settings for tenant in await directory.list()}
+    assert {acme.tenant, odd.tenant, deep.tenant} <= found.keys()
+    assert list(found[odd.tenant]) == list(found[deep.tenant]) == ["unreadable"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
+
+from psycopg.types.json import set_json_loads
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import Connection, connect
@@ -57,4 +61,14 @@ async def open_directory(endpoints: Endpoints) -> AsyncGenerator[Directory]:
     dsn = endpoints.cluster(Database.CORE).dsn(Role.OPERATOR, Database.CORE)
     async with await connect(dsn, autocommit=True, application_name="tenants") as connection:
         await connection.set_read_only(True)
+        set_json_loads(_readable, connection)
         yield Directory(connection)
+
+
+def _readable(text: str | bytes) -> Any:
+    """What a tenant wrote into its settings, or how much, where Python cannot read it: numbers of
+    thousands of digits, lists in lists without end. The other tenants are still shown."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return {"unreadable": f"{len(text)} bytes"}

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,7 +15,14 @@ from tests.fixtures.fix_projections import Bank
 
 from neolayer.cli import events as command
 from neolayer.cli import main
-from neolayer.events import NewEvent, RecordedEvent, StreamAppend, StreamIsClosed, UnfitEvent
+from neolayer.events import (
+    EventIdTaken,
+    NewEvent,
+    RecordedEvent,
+    StreamAppend,
+    StreamIsClosed,
+    UnfitEvent,
+)
 from neolayer.keys import Keyring
 from neolayer.settings import Settings
 from neolayer.tenancy import Transaction
@@ -77,6 +85,18 @@ async def test_E15_personal_text_given_as_json_is_sealed(the_bank: Bank) -> None
     await acme.events.append(account, [again])  # sealed already: stored as it is
     stored = [one async for one in acme.events.stored.read_stream(account)]
     assert stored[1].data == stored[0].data
+
+
+async def test_E15_personal_text_given_twice_under_one_id_is_one_event(the_bank: Bank) -> None:
+    """A second try is known, though what is stored is sealed; another text is another event."""
+    acme, account, customer = await the_bank.tenant(), uuid4(), uuid4()
+    event = NewEvent("opened", {"customer_id": str(customer), **OPENED})
+    first = await acme.events.append(account, [event], category="account")
+    second = await acme.events.append(account, [event], category="account")
+    assert first.events == second.events
+    other = {"customer_id": str(customer), "owner": "Ben", "email": None}
+    with pytest.raises(EventIdTaken):
+        await acme.events.append(account, [replace(event, data=other)], category="account")
 
 
 async def test_D_the_command_line_asks_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -169,6 +170,24 @@ def test_a_sealed_text_opens_for_its_subject_and_tenant_alone() -> None:
     with pytest.raises(BrokenSeal):
         open_text(f"{sealed[:-4]}AAAA", {subject: key}, tenant=tenant)
     assert open_text("ps1. is how it begins", {}, tenant=tenant) == "ps1. is how it begins"
+
+
+def test_a_value_seals_alike_within_one_place_alone() -> None:
+    """Another place, text or key gives another nonce; without a place each time is another."""
+    who = {"tenant": uuid4(), "subject": uuid4()}
+    key, place = new_key(), b"event 1 owner"
+    sealed = seal_text("Ann", key, **who, within=place)
+    assert seal_text("Ann", key, **who, within=place) == sealed
+    assert open_text(sealed, {who["subject"]: key}, tenant=who["tenant"]) == "Ann"
+    others = [
+        seal_text("Ben", key, **who, within=place),
+        seal_text("Ann", key, **who, within=b"event 2 owner"),
+        seal_text("Ann", new_key(), **who, within=place),
+        seal_text("Ann", key, **who),
+        seal_text("Ann", key, **who),
+    ]
+    nonces = {base64.urlsafe_b64decode(one.split(".")[3] + "==")[:12] for one in [sealed, *others]}
+    assert len(nonces) == 6
 
 
 # Projections

@@ -89,7 +89,13 @@ class TenantCodec:
         for name in kind.personal:
             value: Any = getattr(event, name)
             if isinstance(value, str) and (is_typed or _is_plain(value)):
-                data[name] = seal_text(value, keys[subject], tenant=self.tenant, subject=subject)
+                data[name] = seal_text(
+                    value,
+                    keys[subject],
+                    tenant=self.tenant,
+                    subject=subject,
+                    within=form.event_id.bytes + name.encode(),
+                )
             elif isinstance(value, Erased):
                 raise InvalidInput(f"{kind.name}.{name} was erased and cannot be stored again")
         return replace(form, data=data, key_id=_KEY_ID.format(subject))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
@@ -54,9 +55,15 @@ def _is_personal(annotation: Any) -> bool:
     return _MARK in metadata or any(_is_personal(part) for part in get_args(annotation))
 
 
-def seal_text(plain: str, key: bytes, *, tenant: UUID, subject: UUID) -> str:
-    """The sealed text of a value."""
-    nonce = secrets.token_bytes(_NONCE_BYTES)
+def seal_text(
+    plain: str, key: bytes, *, tenant: UUID, subject: UUID, within: bytes | None = None
+) -> str:
+    """The sealed text of a value: another one each time, or always the same `within` one place.
+
+    An event that is given twice under one id must be the same twice. Its nonce then follows from
+    key, place and value, so that no two values share one.
+    """
+    nonce = secrets.token_bytes(_NONCE_BYTES) if within is None else _nonce(plain, key, within)
     sealed = nonce + AESGCM(key).encrypt(nonce, plain.encode(), _binding(tenant, subject))
     body = base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
     return f"{FORMAT}.{subject.hex}.{_fingerprint(key)}.{body}"
@@ -98,6 +105,12 @@ def open_text(text: str, keys: Keys, *, tenant: UUID) -> str | Erased:
 
 def _binding(tenant: UUID, subject: UUID) -> bytes:
     return tenant.bytes + subject.bytes
+
+
+def _nonce(plain: str, key: bytes, within: bytes) -> bytes:
+    own_key = hashlib.sha256(b"nonce" + key).digest()
+    place = len(within).to_bytes(4, "big") + within
+    return hmac.digest(own_key, place + plain.encode(), "sha256")[:_NONCE_BYTES]
 
 
 def _fingerprint(key: bytes) -> str:

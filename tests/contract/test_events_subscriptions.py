@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.fix_events import NewEvents
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.errors import Conflict, EngineUnavailable, NotFound
+from neolayer.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
 from neolayer.events import (
     Events,
     NewEvent,
@@ -228,6 +228,9 @@ async def test_a_subscription_keeps_its_partitions(new_events: NewEvents) -> Non
     with pytest.raises(Conflict, match="has 2 partitions"):
         await events.subscribe("fixed", partitions=3)
     assert (await new_events().subscribe("fixed", partitions=3)).partitions == 3
+    for partitions in (-1, 0, 1025, 1 << 40):
+        with pytest.raises(InvalidInput, match="1 to 1024 partitions"):
+            await events.subscribe("other", partitions=partitions)
 
 
 async def test_only_some_types(new_events: NewEvents) -> None:

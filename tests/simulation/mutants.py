@@ -173,7 +173,7 @@ MUTANTS = (
         "a sink goes on at its checkpoint although its last write never ended",
         lane,
         "Lane._open",
-        "self._mark.resume_at(checkpoint, earliest=self._log.start)",
+        "self._mark.resume_at(checkpoint)",
         "checkpoint",
     ),
     Mutant(

@@ -50,7 +50,7 @@ class SimulatedSink:
         self.process = process
         self.before: deque[Batch] = deque(maxlen=6)
         self.left = 0
-        self.half_copied = False
+        self.may_copy = False
 
     @property
     def dice(self):
@@ -59,7 +59,7 @@ class SimulatedSink:
     async def open(self, confirmed: int) -> int | None:
         await self._trip()
         self.before.clear()
-        self.half_copied = self.process.world.is_half_copied(self.name)
+        self.may_copy = self.process.world.has_reason_to_copy(self.name)
         checkpoint = self.store.checkpoint
         self.left = checkpoint or 0
         return checkpoint if checkpoint is not None and checkpoint >= confirmed else None
@@ -177,7 +177,7 @@ class SimulatedSink:
 
     def _begin_copy(self) -> None:
         world, checkpoint = self.process.world, self.store.checkpoint
-        needless = checkpoint and checkpoint >= world.cut_at and not self.half_copied
+        needless = checkpoint and checkpoint >= world.cut_at and not self.may_copy
         world.require(not needless, f"{self.name} is copied although the log reaches back to it")
         self.store.copies += 1
         self.left = 0

@@ -190,9 +190,12 @@ class World:
         if by == "roll":
             self.cut_at = max(self.cut_at, log._segments[1].start)
 
-    def is_half_copied(self, sink: str) -> bool:
+    def has_reason_to_copy(self, sink: str) -> bool:
+        """A copy of it did not end, or the log has let go of where a write began that did not."""
         mark = self.folder / f"{sink}.mark"
-        return mark.exists() and mark.read_text() == "f" * 16
+        return mark.exists() and (
+            mark.read_text() == "f" * 16 or int(mark.read_text(), 16) < self.cut_at
+        )
 
     def check_flow(self) -> None:
         """However the sinks are, the server need not keep its log for us."""

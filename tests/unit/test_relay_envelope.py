@@ -149,6 +149,14 @@ def test_C8_a_row_that_makes_no_envelope_is_set_aside() -> None:
     assert refused.row == {"id": "z", "owner": "ann", "amount": "1", "note": "note"}
 
 
+def test_C11_each_refused_event_is_a_letter_of_its_own() -> None:
+    """Two events of one stream are two, though the letters keep one of a key."""
+    ids = [uuid4(), uuid4()]
+    rows = [event_row(TENANT, "w1", event_id=one) for one in ids]
+    made = outgoing(envelopes().of([events(at(1), *rows)]))
+    assert [one.refuse("too large").key for one in made] == [(str(one),) for one in ids]
+
+
 def test_what_leaves_out_a_long_value_is_looked_up_first() -> None:
     """It is neither told without the value nor set aside: the lane fills it in."""
     lacking = batch(changes(COINS, (at(1), UPDATE, ["2", "ann", "1", UNCHANGED])), position=at(1))

@@ -27,6 +27,7 @@ EXISTS: Final = -2
 
 CLOSED_TYPE: Final = "StreamClosed"
 LONGEST_NAME = 255
+MOST_PARTITIONS = 1024
 NO_JSON: Mapping[str, Any] = {}
 
 

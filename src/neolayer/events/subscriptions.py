@@ -32,7 +32,14 @@ import psycopg
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
 from neolayer.events.consuming import PAGE, Consumer, Handler, cause_of
-from neolayer.events.model import BEGINNING, LONGEST_NAME, Place, Poison, RecordedEvent
+from neolayer.events.model import (
+    BEGINNING,
+    LONGEST_NAME,
+    MOST_PARTITIONS,
+    Place,
+    Poison,
+    RecordedEvent,
+)
 from neolayer.events.reading import events_asked, recorded
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import Scope, Transaction
@@ -191,6 +198,10 @@ async def subscribe(
     """The subscription of that name, made if it is not there. Raises InvalidInput, Conflict."""
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise InvalidInput(f"a subscription's name is 1 to {LONGEST_NAME} printable characters")
+    if not 1 <= partitions <= MOST_PARTITIONS:
+        raise InvalidInput(
+            f"a subscription has 1 to {MOST_PARTITIONS} partitions, not {partitions}"
+        )
     place = {"transaction": str(after.transaction), "index": after.index}
     async with scope.transaction() as tx:
         await tx.execute(sql.make_subscription, {"name": name, "partitions": partitions} | place)

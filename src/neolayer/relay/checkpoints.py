@@ -5,10 +5,14 @@ that dies between the two would lose those rows: the checkpoint has passed them 
 them aside. So a lane notes what it is about to write from, and does that write again where its end
 was never seen; to the sink it is a batch that comes twice.
 
-The note need only outlive the process, so it costs no fsync; but for a write that is done again
-because of it. Of a transaction that comes in parts the sink then holds for a while what an earlier
-part said, under the version of the whole and below its own checkpoint: without the note, lost with
-the machine, it would stay so.
+The note need only outlive the process, so it costs no fsync, but for three moments:
+
+- before a write that is done again because of it: of a transaction that comes in parts the sink
+  then holds for a while what an earlier part said, under the version of the whole and below its own
+  checkpoint; without the note, lost with the machine, it would stay so;
+- before the log deletes anything: so a note from before the log's start tells of a write whose
+  beginning is gone, and the sink must copy the tables as they stand;
+- around a copy, which removes what a row of long ago would otherwise lose against.
 """
 
 from __future__ import annotations
@@ -34,10 +38,10 @@ class WriteMark:
         """Whether a copy began whose end was never seen."""
         return self._read() == _COPYING
 
-    def resume_at(self, checkpoint: int, *, earliest: int) -> int:
+    def resume_at(self, checkpoint: int) -> int:
         """Where to go on: at the checkpoint, or at a write that may not have ended before it."""
         began = self._read()
-        return checkpoint if began is None or began < earliest else min(began, checkpoint)
+        return checkpoint if began is None else min(began, checkpoint)
 
     def begin_copy(self) -> None:
         """What the sink holds counts for nothing until `move`. Raises RelayError."""
@@ -50,10 +54,12 @@ class WriteMark:
             return None
 
     def keep(self) -> None:
-        """Let the note outlive the machine too. Raises RelayError."""
+        """Let the note, if there is one, outlive the machine too. Raises RelayError."""
         try:
             sync(self._path)
             sync(self._path.parent)
+        except FileNotFoundError:
+            return
         except OSError as exc:
             raise RelayError(f"{self._path} cannot be kept: {exc.strerror}") from exc
 

@@ -250,6 +250,8 @@ class _Maker:
         self._topic = topic_of(copy.subject)
         self._subject = _filler(copy.subject, relation)
         self._key_places = relation.places(copy.key)
+        # Each refused event is a letter of its own; of states the last one of a key is.
+        self._letter_places = relation.places((copy.event.id,) if copy.event else copy.key)
         self._tenant = relation.places([one.tenant_key])[0] if one.tenant_key else None
         if copy.event is None:
             self._data = document_of(relation, copy.columns, JSON)
@@ -392,7 +394,7 @@ class _Maker:
         return ":".join(_known(row[place]).decode() for place in self._key_places)
 
     def _rejected(self, row: Row, version: int, deleted: bool, cause: str) -> Rejected:
-        key = tuple(_text(row[place]) for place in self._key_places)
+        key = tuple(_text(row[place]) for place in self._letter_places)
         values = {
             column: _text(value)
             for column, value in zip(self.relation.columns, row, strict=True)

@@ -110,6 +110,11 @@ class Lane:
                 self._start_over(exc.message)
                 self._widen()
 
+    def keep_mark(self) -> None:
+        """Before the log lets go of something: a note from before its start then tells of a write
+        that did not end, never of a machine that did. Raises RelayError."""
+        self._mark.keep()
+
     async def caught_up(self) -> None:
         """Return when the sink has everything in the log, or cannot take it now."""
         while self.working and self.position < self._log.position:
@@ -151,12 +156,11 @@ class Lane:
     async def _open(self, snapshot: SnapshotMaker) -> Cursor:
         checkpoint = await self.sink.open(self._log.start)
         self._require_no_later_epoch(checkpoint or 0)
-        if checkpoint is None or self._mark.is_copying:
+        after = None if checkpoint is None else self._mark.resume_at(checkpoint)
+        if after is None or after < self._log.start or self._mark.is_copying:
             after = await self._copy(snapshot)
-        else:
-            after = self._mark.resume_at(checkpoint, earliest=self._log.start)
-            if after < checkpoint:
-                await asyncio.to_thread(self._mark.keep)
+        elif after != checkpoint:
+            await asyncio.to_thread(self.keep_mark)
         self._cursor = await self._log.cursor(after)
         self._reached(after)
         return self._cursor
@@ -174,12 +178,14 @@ class Lane:
         self.needs = self._log.position
         self._has_copied = True
         self._mark.begin_copy()
+        await asyncio.to_thread(self.keep_mark)
         self._logger.info("copying the tables as they stand")
         async with snapshot() as tables:
             await self._park(await self.sink.copy(tables) or ())
             version = tables.version
         crash_point("relay.after_copy")
         self._mark.move(version)
+        await asyncio.to_thread(self.keep_mark)
         self._logger.info("copied")
         return version
 

@@ -94,7 +94,11 @@ class Reader:
 
     def _forget(self) -> None:
         needed = [lane.needs for lane in self._lanes if lane.needs is not None]
-        self._log.forget(min(needed, default=None))
+        self._log.forget(min(needed, default=None), first=self._keep_marks)
+
+    def _keep_marks(self) -> None:
+        for lane in self._lanes:
+            lane.keep_mark()
 
     async def _wait_for_sinks(self, stop: asyncio.Event) -> None:
         while self._is_far_ahead() and not stop.is_set():

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -179,9 +180,14 @@ class SegmentLog:
         """The bound is enough for that sink."""
         self._rooms.pop(sink, None)
 
-    def forget(self, position: int | None) -> None:
-        """Delete what lies before `position`, without one all that can be; the last stays."""
+    def forget(self, position: int | None, *, first: Callable[[], None] | None = None) -> None:
+        """Delete what lies before `position`, without one all that can be; the last stays.
+
+        `first` is called where there is something to delete.
+        """
         up_to = self.durable if position is None else min(position, self.durable)
+        if first is not None and len(self._segments) > 1 and self._segments[1].start <= up_to:
+            first()
         while len(self._segments) > 1 and self._segments[1].start <= up_to:
             self._drop_oldest()
 

@@ -222,7 +222,8 @@ def test_down_after_everything_was_killed_says_so(layer: Layer) -> None:
     """kill -9 of every process: `down` tells that the layer had died, and clears what it left."""
     up = layer.run("up", "--detach")
     assert up.returncode == 0, up.stderr
-    for pid in layer.processes():
+    supervisor = layer.pids()["supervisor"]  # first, or it would start the others again
+    for pid in (supervisor, *layer.processes()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     eventually(lambda: not layer.processes(), what="every process is gone")

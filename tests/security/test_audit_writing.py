@@ -163,7 +163,7 @@ async def test_a_trail_is_read_page_by_page(trail: Trail) -> None:
     await trail.write(5)
     log = audit.AuditTrail(trail.scope)
     first = await log.list(limit=2)
-    rest = await log.list(before=first[-1])
+    rest = await log.list(before=first[-1].place)
     assert [entry.resource_id for entry in (*first, *rest)] == ["4", "3", "2", "1", "0"]
     assert await log.list(success=False) == []
     assert await log.list(since=first[-1].occurred_at) == first

@@ -12,6 +12,7 @@ SOURCE = Path(neolayer.__file__).parent
 OPENERS = {
     "tenancy/database.py": "a scope's transaction: context set and asserted, wiped on return",
     "face.py": "the chain's public rows; no context, so no tenant's",
+    "freshness/streams.py": "the queues' checkpoint; no context, so no tenant's",
     "insight/querying.py": "a question of one tenant, read-only, in a context of its own",
     "keys/store.py": "locked keys of the platform; no context, so no tenant's",
 }

@@ -204,6 +204,7 @@ def operator_of(layer: Layer) -> psycopg.Connection:
 
 def test_down_leaves_nothing_running(layer: Layer) -> None:
     """`down` ends every process, also those of a killed supervisor, and may be said twice."""
+    layer.run("down")
     up = layer.run("up", "--detach")
     assert up.returncode == 0, up.stderr
     pids = layer.pids()
@@ -220,6 +221,7 @@ def test_down_leaves_nothing_running(layer: Layer) -> None:
 
 def test_down_after_everything_was_killed_says_so(layer: Layer) -> None:
     """kill -9 of every process: `down` tells that the layer had died, and clears what it left."""
+    layer.run("down")
     up = layer.run("up", "--detach")
     assert up.returncode == 0, up.stderr
     supervisor = layer.pids()["supervisor"]  # first, or it would start the others again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from unittest.mock import AsyncMock
 
@@ -31,6 +32,22 @@ async def test_copies_rows_with_their_types(postgres_server: PostgresEndpoint) -
             assert await copy_rows(cursor, statement, ["int8", "text", "numeric"], []) == 0
         counted = await connection.execute("SELECT count(*), sum(c) / count(*), max(a) FROM t")
         assert await counted.fetchone() == (2_000, Decimal(2**256 - 1), 1_999)
+
+
+async def test_a_block_that_is_cancelled_at_its_end_closes_its_connection(
+    postgres_server: PostgresEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the last statement was to keep or to undo."""
+    dsn = postgres_server.dsn(Role.ADMIN, "postgres")
+    cancelled = AsyncMock(side_effect=asyncio.CancelledError)
+    for verb in ("commit", "rollback"):
+        connection = await connections.connect(dsn, application_name="test")
+        monkeypatch.setattr(connection, verb, cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            async with connection:
+                if verb == "rollback":
+                    raise ValueError
+        assert connection.closed
 
 
 async def test_pool_lends_named_connections(postgres_server: PostgresEndpoint) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any, TypeVar
 
 import psycopg
@@ -115,13 +116,28 @@ def impatient(dsn: str, *, lock_ms: int) -> str:
     return make_conninfo(**values)
 
 
+class _ClosedWithItsBlock(Connection):
+    """Its `async with` closes it also where the commit at the end is cancelled or fails."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await super().__aexit__(kind, exc, traceback)
+        finally:
+            await self.close()
+
+
 async def connect(dsn: str, *, autocommit: bool = False, application_name: str) -> Connection:
     """An open connection; close it, or use it in `async with`.
 
     Raises EngineUnavailable in one sentence that masks the DSN.
     """
     return await connect_as(
-        psycopg.AsyncConnection[TupleRow],
+        _ClosedWithItsBlock,
         dsn,
         autocommit=autocommit,
         application_name=application_name,

@@ -54,6 +54,14 @@ def test_C1_the_relay_keeps_its_promises_in_hours_of_simulation(
     pytestconfig.cache.set("faults/simulation", hours)
 
 
+@pytest.mark.faults
+def test_C14_a_sink_that_is_down_for_an_hour(tmp_path: Path) -> None:
+    """Log and memory stay within their bounds all the while, no other sink waits, and when it is
+    back it is given the tables as they stand and goes on."""
+    world = simulate(FIRST_SEED, tmp_path, minutes=63, outage_minutes=60)
+    assert world.stores["dead"].copies > 0
+
+
 def notices(mutant: Mutant, folder: Path, *, seeds: int = 24) -> int | None:
     """The first seed in which the mutant breaks a promise."""
     try:

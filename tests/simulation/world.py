@@ -146,8 +146,11 @@ class SimulatedDesk:
 class World:
     """Source, disk, stores and the process that runs now."""
 
-    def __init__(self, seed: int, folder: Path, *, minutes: float) -> None:
+    def __init__(
+        self, seed: int, folder: Path, *, minutes: float, outage_minutes: float = 0
+    ) -> None:
         self.seed = seed
+        self.outage_until = 60 * outage_minutes  # of the dead sink, from the start
         self.dice = random.Random(seed)
         self.loop = VirtualLoop(random.Random(seed + 1))
         self.loop.set_exception_handler(lambda loop, context: None)  # `broken` tells of it
@@ -156,6 +159,7 @@ class World:
         self.minutes = minutes
         self.source = Source(self.dice, self.loop.time)
         self.stores = {name: Store() for name in ("healthy", "faulty", "dead", "once")}
+        self.stores["dead"].down_until = self.outage_until
         self.stores["faulty"].refuses = frozenset({"7", "21", "42"})
         self.desk = SimulatedDesk(self)
         self.unparked: dict[tuple[str, str | None], int] = {}  # refused, and not in a letter yet
@@ -326,7 +330,7 @@ class World:
             now, die = self.loop.time(), dice.random()
             stores["faulty"].trouble = stores["once"].trouble = dice.choice((0, 0.1, 0.6))
             if die < 0.2:
-                stores["dead"].down_until = now + dice.choice((20, 600))
+                stores["dead"].down_until = max(self.outage_until, now + dice.choice((20, 600)))
             elif die < 0.4:
                 stores["faulty"].slow_until = now + 20
             elif die < 0.5:
@@ -362,7 +366,7 @@ class World:
                 self.loop.slow = False
             elif die < 0.84:
                 for store in stores.values():
-                    store.down_until = now + 200
+                    store.down_until = max(store.down_until, now + 200)
                 self.sinks_well_since = now + 240
             elif die < 0.86:
                 self.desk.paused = dice.choice((set(), {"faulty"}, {"once", "dead"}))
@@ -499,9 +503,10 @@ def _simulated(world: World) -> Iterator[None]:
         yield
 
 
-def simulate(seed: int, folder: Path, *, minutes: float = 10) -> World:
-    """One run. Raises Broken where a promise was not kept."""
-    world = World(seed, folder, minutes=minutes)
+def simulate(seed: int, folder: Path, *, minutes: float = 10, outage_minutes: float = 0) -> World:
+    """One run, in which the dead sink is down for the outage. Raises Broken where a promise was
+    not kept."""
+    world = World(seed, folder, minutes=minutes, outage_minutes=outage_minutes)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     try:
         with _simulated(world):

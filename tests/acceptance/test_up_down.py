@@ -174,11 +174,13 @@ def test_a_killed_supervisor_leaves_a_state_to_go_on_from(layer: Layer) -> None:
     eventually(lambda: not alive(pids["supervisor"]), what="the supervisor is gone")
 
     foreground = layer.start("up")
+
+    def is_healthy() -> bool:
+        state = layer.state()  # read once: the first state may be the killed one's
+        return state["phase"] == "healthy" and state["supervisor"]["pid"] == foreground.pid
+
     eventually(
-        lambda: (
-            layer.state()["phase"] == "healthy"
-            and layer.state()["supervisor"]["pid"] == foreground.pid
-        ),
+        is_healthy,
         what="the next layer is healthy",
         timeout_s=120,
     )

@@ -24,7 +24,7 @@ def layer() -> Iterator[Layer]:
 def test_the_how_to_runs(layer: Layer, tmp_path: Path) -> None:
     """Forty lines from nothing to a signed message and a judged quote."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 45
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
     block = shared_data("data", "chain", "mainnet-eras", "12965000.json")
     ingested = layer.run("ingest", str(block), "--network", "ethereum")
     assert ingested.returncode == 0, ingested.stderr

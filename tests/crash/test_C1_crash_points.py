@@ -65,8 +65,6 @@ NOT_YET = {
     "mongodb.after_checkpoint",
     "elasticsearch.before_checkpoint",
     "elasticsearch.after_checkpoint",
-    "events.before_removal",
-    "events.after_segment",
 }
 
 

@@ -12,33 +12,41 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from tests.crash.archiving_process import segments_in
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.events import NewEvent, open_event_store
 from neolayer.tenancy import Principal
 
 CONSUMER = Path(__file__).with_name("events_consumer.py")
+ARCHIVER = Path(__file__).with_name("archiving_process.py")
 POINTS = ("events.before_checkpoint", "events.before_commit", "events.after_commit")
 
 
-@contextmanager
-def consumer(
-    endpoints: Endpoints, tenant: UUID, crash_at: str = ""
-) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    script: Path, endpoints: Endpoints, *more: str, crash_at: str
+) -> subprocess.Popen[bytes]:
     cluster = endpoints.event_store
     passwords = {str(role): word for role, word in cluster.passwords.items()}
     at = json.dumps({"dsn": cluster.admin_dsn, "passwords": passwords})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if crash_at:
         environment["NEOLAYER_CRASH_AT"] = crash_at
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(CONSUMER), at, str(tenant)], env=environment
-    )
+    argv = [sys.executable, "-W", "ignore", str(script), at, *more]
+    return subprocess.Popen(argv, env=environment)
+
+
+@contextmanager
+def consumer(
+    endpoints: Endpoints, tenant: UUID, crash_at: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = started(CONSUMER, endpoints, str(tenant), crash_at=crash_at)
     try:
         yield process
     finally:
@@ -118,3 +126,23 @@ def test_C1_consumers_killed_at_any_moment(layer_databases: Endpoints, seed: int
                 with suppress(subprocess.TimeoutExpired):
                     mortal.wait(timeout=dice.uniform(0.2, 3))
         await_all(layer_databases, streams, 20)
+
+
+async def test_C1_archiving_dies_at_every_step(module_databases: Endpoints, tmp_path: Path) -> None:
+    """Until a stream is out of the table it is there as ever; done again, it is archived once."""
+    tenant, stream = uuid4(), uuid4()
+    async with open_event_store(module_databases, size=2, application_name="tests") as store:
+        events = store.events(tenant, by=Principal.operator("tests"))
+        events = replace(events, segments=segments_in(tmp_path))
+        await events.append(stream, [NewEvent("Deposited", {"n": n}) for n in (1, 2)], category="a")
+        await events.close(stream, {})
+        before = [event async for event in events.read_stream(stream)]
+        more = (str(tenant), str(tmp_path), str(stream))
+        for point in ("events.after_segment", "events.before_removal"):
+            process = started(ARCHIVER, module_databases, *more, crash_at=point)
+            assert await asyncio.to_thread(process.wait, 60) == -signal.SIGKILL, point
+            assert [event async for event in events.read_stream(stream)] == before
+        process = started(ARCHIVER, module_databases, *more, crash_at="")
+        assert await asyncio.to_thread(process.wait, 60) == 0
+        assert [event async for event in events.read_stream(stream)] == before
+        assert [one for one in await events.read_all() if one.stream_id == stream] == before

@@ -70,7 +70,7 @@ def figures(plan: Plan) -> Iterator[Figure]:
 def _figures(scene: _Scene, plan: Plan) -> Iterator[Figure]:
     one, many = scene.scopes[:1], scene.scopes
     contenders = {
-        WITH: lambda: scene.run(_rate(one, 25, entry=True)),
+        WITH: lambda: scene.run(_rate(one, 25)),
         WITHOUT: lambda: scene.run(_rate(one, 25, write=_write_alone)),
         BARE: lambda: scene.run(_rate(one, 25, write=_write_bare)),
     }

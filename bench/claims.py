@@ -378,6 +378,8 @@ _ALL = (
         "One event an append, one writer, with expected version, idempotency, tenant and position, "
         "against a bare INSERT into the same table.",
         bar=0.8,
+        note="0.72 and 0.80 in two quiet runs. The server's part is a bare INSERT's; the client's "
+        "is 80 us of Python above it, for context, batch and position in one round trip.",
     ),
     Claim(
         "events-append-8",
@@ -403,6 +405,9 @@ _ALL = (
         "events/s",
         "The same against that recorder with its database functions.",
         bar=1.6,
+        note="1.27 and 1.35 in two quiet runs, above 2 on a busy machine. An append costs 220 us "
+        "of processor time in the client and 260 us in the server (a bare INSERT 140 and 240): "
+        "what eight writers of one process share is Python's one thread, not commits.",
     ),
     Claim(
         "events-read-all",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from uuid import uuid4
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from tests.fixtures.fix_access import HERE, Company, NewCompany
 
@@ -155,3 +157,32 @@ async def test_what_ended_long_ago_is_swept(
         for table in ("sessions", "refresh_tokens", "api_keys"):
             left = await company.scope.one(f"SELECT count(*) FROM auth.{table}")  # type: ignore[arg-type]
             assert left == (2,)
+
+
+async def test_a_tenant_that_cannot_be_swept_stops_no_other(
+    new_company: NewCompany,
+    module_databases: Endpoints,
+    access_core: CoreDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others are swept, and then what went wrong is raised."""
+    for company in [await new_company(), await new_company()]:
+        await company.sessions.start(await company.user(), ip_address=HERE)
+        await company.scope.fetch(
+            "UPDATE auth.sessions SET expires_at = now() - interval '31 days' RETURNING id"
+        )
+    sweeper = AccessSweeper(module_databases, access_core)
+    before = datetime.now(UTC) - sweeper.keep
+    broken, *others = await sweeper._tenants(before)
+    assert others
+    drain = AccessSweeper._drain
+
+    async def failing(self: AccessSweeper, tenant: UUID, *rest: Any) -> int:
+        if tenant == broken:
+            raise psycopg.DataError("timestamp too large")
+        return await drain(self, tenant, *rest)
+
+    monkeypatch.setattr(AccessSweeper, "_drain", failing)
+    with pytest.raises(psycopg.DataError):
+        await sweeper.sweep()
+    assert await sweeper._tenants(before) == [broken]

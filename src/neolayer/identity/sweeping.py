@@ -15,6 +15,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.tenancy import CoreDatabase, Principal
+from neolayer.tenancy.in_each import in_each
 
 QUERIES = load_queries(__name__, "access.sql")
 KEEP = timedelta(days=30)  # so that "which session was that?" can still be answered
@@ -38,12 +39,20 @@ class AccessSweeper:
     keep: timedelta = KEEP
 
     async def sweep(self) -> Swept:
-        """Delete what ended more than `keep` ago, in batches. Raises EngineError."""
+        """Delete what ended more than `keep` ago, in batches.
+
+        What goes wrong in one tenant is raised when the others are swept. Raises EngineError.
+        """
         before = datetime.now(UTC) - self.keep
         sessions = keys = 0
-        for tenant in await self._tenants(before):
+
+        async def sweep_one(tenant: UUID) -> int:
+            nonlocal sessions, keys
             sessions += await self._drain(tenant, QUERIES.sweep_sessions, before)
             keys += await self._drain(tenant, QUERIES.sweep_keys, before)
+            return 1
+
+        await in_each(await self._tenants(before), sweep_one)
         return Swept(sessions, keys)
 
     async def _tenants(self, before: datetime) -> list[UUID]:

@@ -17,7 +17,7 @@ import pytest
 import redis
 from litestar.handlers import HTTPRouteHandler
 
-from neolayer.api.layer import PERMISSION
+from neolayer.api.layer import PERMISSION, POSITION_HEADER
 from neolayer.engines.endpoints import Database, Role
 from neolayer.face import Platform, TenantView
 from neolayer.identity import AccessCache, Sessions, access_cache
@@ -122,8 +122,11 @@ def furnish(battle: Field, tenant: Tenant, mark: str) -> None:
 
 
 def answer_of(answer: httpx.Response, sent: str) -> tuple[Any, ...]:
-    """Everything of an answer but its date, and the id that was asked for."""
+    """Everything of an answer but its date, the id that was asked for, and how far the log had
+    come: the server's own work moves that on at any moment."""
     headers = {k: v for k, v in answer.headers.items() if k not in ("date", "content-length")}
+    if POSITION_HEADER in answer.headers:
+        headers[POSITION_HEADER.lower()] = "*"
     return answer.status_code, answer.text.replace(sent, "*"), sorted(headers.items())
 
 

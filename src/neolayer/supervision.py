@@ -83,10 +83,16 @@ def plan(settings: Settings, directory: DataDirectory) -> Plan:
 
 
 def _ports(settings: Settings, directory: DataDirectory) -> dict[str, int]:
-    """The ports of the last time where they are free still: addresses that people noted live on."""
+    """A port for each part that is started here: that of the last time where it is free still, so
+    that addresses that people noted live on."""
     before = directory.read_state()
     known = before.ports if before else {}
-    names = ("postgres", "redis", "clickhouse", "serve")
+    elsewhere = {
+        "postgres": settings.postgres.dsn,
+        "redis": settings.redis.dsn,
+        "clickhouse": settings.clickhouse.dsn,
+    }
+    names = [*(name for name, dsn in elsewhere.items() if dsn is None), "serve"]
     fresh = dict(zip(names, free_ports(len(names)), strict=True))
     kept = {name: known[name] for name in names if name in known and is_free(known[name])}
     ports = {**fresh, **kept}

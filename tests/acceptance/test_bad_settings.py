@@ -70,9 +70,11 @@ def test_a_data_directory_that_is_a_file(traversable_tmp: Path) -> None:
 
 
 def test_doctor_tells_what_is_wrong(traversable_tmp: Path) -> None:
-    """`doctor` lists each engine that does not answer, and ends with 1."""
-    run = Layer(traversable_tmp / "data", elsewhere()).run("doctor", "--json")
+    """`doctor` lists each engine that does not answer with the way out, and ends with 1."""
+    variables = elsewhere() | {"NEOLAYER_OBJECTS__URL": "ftp://bucket"}
+    run = Layer(traversable_tmp / "data", variables).run("doctor", "--json")
     assert run.returncode == 1
     assert run.stdout.count("refuses the connection") == 3
+    assert "write objects.url as s3://bucket/prefix" in run.stdout
     assert SECRET not in run.stdout
     assert not (traversable_tmp / "data").exists()

@@ -122,7 +122,7 @@ async def _engine(engine: Engine) -> AsyncIterator[Check]:
     status = await engine.status()
     found = (status.version if status.healthy else status.detail) or ""
     remedy = "read its log" if status.level is Level.EMBEDDED else "check its DSN and the server"
-    yield Check(engine.name, status.healthy, found, remedy)
+    yield Check(engine.name, status.healthy, found, status.hint or remedy)
     if isinstance(engine, PostgresEngine) and status.healthy:
         level = await engine.setting("wal_level")
         remedy = "ALTER SYSTEM SET wal_level = logical, then restart the server"

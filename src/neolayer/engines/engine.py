@@ -19,7 +19,8 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """One engine as seen now. `address` never holds a secret; `detail` says why it is unhealthy."""
+    """One engine as seen now. `address` holds no secret; `detail` says why it is unhealthy, and
+    `hint`, where one is known, the way out."""
 
     name: str
     level: Level
@@ -27,6 +28,7 @@ class EngineStatus:
     address: str
     healthy: bool
     detail: str | None = None
+    hint: str | None = None
 
 
 class Engine(Protocol):

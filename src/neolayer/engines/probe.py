@@ -21,8 +21,12 @@ async def probe(engine: Engine, *, level: Level, address: str) -> EngineStatus:
             await engine.ping()
             version = await engine.version()
     except EngineError as exc:
-        return EngineStatus(engine.name, level, None, address, healthy=False, detail=exc.message)
+        detail, hint = exc.message, exc.hint
     except TimeoutError:
-        detail = f"{engine.name}: {address} does not answer within {PROBE_TIMEOUT_S:.0f} s"
-        return EngineStatus(engine.name, level, None, address, healthy=False, detail=detail)
-    return EngineStatus(engine.name, level, version, address, healthy=True)
+        detail, hint = (
+            f"{engine.name}: {address} does not answer within {PROBE_TIMEOUT_S:.0f} s",
+            None,
+        )
+    else:
+        return EngineStatus(engine.name, level, version, address, healthy=True)
+    return EngineStatus(engine.name, level, None, address, healthy=False, detail=detail, hint=hint)

@@ -26,7 +26,7 @@ def open_store(endpoint: ObjectsEndpoint) -> Store:
             return LocalStore(endpoint.folder, mkdir=True)
         if not endpoint.url.startswith("s3://"):
             raise EngineUnavailable(
-                "objects", "the URL cannot be read", hint="write s3://bucket/prefix"
+                "objects", "the URL cannot be read", hint="write objects.url as s3://bucket/prefix"
             )
         return S3Store.from_url(endpoint.url)
     except (BaseError, OSError) as exc:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 from neolayer.wallets.recursion_limit import recursion_limit_kept
 
 with recursion_limit_kept():  # tests import it as it is
@@ -12,6 +14,10 @@ with recursion_limit_kept():  # tests import it as it is
     import eth_keyfile
 
 __all__ = ["eth_account", "eth_keyfile"]
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("neolayer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("neolayer")
 
 # A file named fix_*.py is loaded by being there: adding an engine touches nothing else.
 pytest_plugins = [

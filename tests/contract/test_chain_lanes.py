@@ -11,6 +11,7 @@ from typing import LiteralString
 import pytest
 from tests.fixtures.fabricated import digest, fabricate, fabricate_chain, transaction
 from tests.fixtures.fix_chain import Stored
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.chain.batches import Batch
 from neolayer.chain.finality import finalise
@@ -43,14 +44,14 @@ async def held(stored: Stored, lock: LiteralString, *, until_waiting: int) -> As
 
 
 async def waiting(stored: Stored, count: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await stored.value(WAITING) < count:
             await asyncio.sleep(0.01)
 
 
 async def gone(stored: Stored) -> None:
     """No ingest has a connection any more."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await stored.value(CONNECTED):
             await asyncio.sleep(0.01)
 

@@ -194,7 +194,7 @@ async def test_a_server_that_stays_away(
 async def test_a_wrong_address_is_told_at_once(rpc: JsonRpc, stored: Stored) -> None:
     """What cannot be reached from the start is not waited for."""
     nowhere = Stored(stored.network, "postgresql://nobody@127.0.0.1:1/none", stored.admin)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(lanes.SERVER_AWAY_S / 2):
         with pytest.raises(EngineUnavailable):
             await Follower(nowhere, rpc).run()
 

@@ -18,9 +18,11 @@ from tests.fixtures.fix_rpc import (
     real_blocks,
     reversed_order,
 )
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.networks import PRESETS
+from neolayer.chain.sources import jsonrpc
 from neolayer.chain.sources import rpc as rpc_source
 from neolayer.chain.sources.jsonrpc import Call, JsonRpc, Refusal, open_rpc
 from neolayer.chain.sources.rpc import EvmNode, MissingBlock, fetch_range
@@ -189,11 +191,14 @@ async def test_a_node_of_another_network(played_node: PlayedNode, node: EvmNode)
         await node.check()
 
 
-async def test_a_node_that_is_silent(played_node: PlayedNode) -> None:
+async def test_a_node_that_is_silent(
+    played_node: PlayedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Retries end: with the address and the reason, and without what the URL may hide."""
+    monkeypatch.setattr(jsonrpc, "ATTEMPTS", 2)
     played_node.every_reply = http_status(502)
     url = played_node.url.replace("//", "//user:s3cret@") + "/v3/k3y?token=t0ken"
-    async with open_rpc(url, timeout_s=0.5) as rpc:
+    async with open_rpc(url, timeout_s=PATIENCE_S) as rpc:
         with pytest.raises(SourceError) as caught:
             await rpc.ask("eth_blockNumber")
     assert "HTTP 502" in caught.value.message

@@ -15,10 +15,12 @@ import pytest
 import pytest_asyncio
 import zstandard
 from tests.fixtures.fix_rpc import PlayedNode, Refused, Reply, gzipped, packed, real_blocks
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.chain.model import BlockRows
 from neolayer.chain.networks import PRESETS
 from neolayer.chain.pending import Pool, pending_rows
+from neolayer.chain.sources import jsonrpc
 from neolayer.chain.sources import rpc as rpc_source
 from neolayer.chain.sources.jsonrpc import JsonRpc, open_rpc
 from neolayer.chain.sources.neo_rpc import NeoNode
@@ -35,8 +37,9 @@ MIB = 1 << 20
 async def rpc(played_node: PlayedNode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JsonRpc]:
     monkeypatch.setattr(rpc_source, "PATIENCE_S", 0.2)
     monkeypatch.setattr(rpc_source, "PATIENCE_ATTEMPTS", 2)
+    monkeypatch.setattr(jsonrpc, "ATTEMPTS", 2)
     played_node.serve(real_blocks())
-    async with open_rpc(played_node.url, timeout_s=0.5) as opened:
+    async with open_rpc(played_node.url, timeout_s=PATIENCE_S) as opened:
         yield opened
 
 
@@ -390,7 +393,7 @@ async def test_an_answer_that_drips(played_node: PlayedNode) -> None:
 
     played_node.every_reply = drip
     try:
-        async with asyncio.timeout(10), open_rpc(played_node.url, timeout_s=0.5) as rpc:
+        async with asyncio.timeout(PATIENCE_S), open_rpc(played_node.url, timeout_s=0.5) as rpc:
             with pytest.raises(SourceError) as caught:
                 await rpc.ask("eth_getBlockByNumber", "0x1", True)
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures.layer_commands import alive
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.embedded.control import Found, stop_layer
 from neolayer.engines.embedded.data_directory import DataDirectory, LayerState, ServiceState
@@ -63,7 +64,7 @@ async def running(
 
 
 async def until(happens: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not happens():
             await asyncio.sleep(0.02)
 

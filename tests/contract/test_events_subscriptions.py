@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -11,6 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from tests.fixtures.fix_events import NewEvents
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
@@ -80,7 +80,7 @@ def in_order(found: list[tuple[UUID, int, str]]) -> dict[UUID, list[int]]:
 
 
 async def until_handled(events: Events, count: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while len(await handled(events)) < count:
             await asyncio.sleep(0.01)
 
@@ -99,15 +99,15 @@ async def test_everything_once_and_streams_in_order(new_events: NewEvents) -> No
 
 
 async def test_live_events_come_at_once(new_events: NewEvents) -> None:
-    """Appended by the same process: no poll is waited for (it is a minute here)."""
+    """Appended by the same process: no poll is waited for (it is half an hour here)."""
     events, stop, stream = new_events(), asyncio.Event(), uuid4()
-    subscription = await events.subscribe("live", partitions=2, poll=timedelta(minutes=1))
+    subscription = await events.subscribe("live", partitions=2, poll=timedelta(minutes=30))
     running = asyncio.create_task(subscription.run(noting(), until=stop))
     for amount in range(5):
         await events.append(stream, [NewEvent("Deposited", {"amount": amount})], category="account")
         await until_handled(events, amount + 1)
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, PATIENCE_S)
     assert in_order(await handled(events)) == {stream: [1, 2, 3, 4, 5]}
 
 
@@ -125,7 +125,7 @@ async def test_events_of_another_process_come_within_a_poll(
             await theirs.append(stream, [event], category="account")
             await until_handled(events, amount + 1)
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, PATIENCE_S)
     assert in_order(await handled(events)) == {stream: [1, 2, 3]}
 
 
@@ -133,14 +133,14 @@ async def test_consumers_share_partitions(new_events: NewEvents) -> None:
     """Two at once have two partitions each, do all of it between them, and lose no order."""
     events, stop = new_events(), asyncio.Event()
     streams = [uuid4() for _ in range(16)]
-    lease = timedelta(seconds=0.6)
+    lease = timedelta(seconds=3)  # is asked for anew three times in it
     subscription = await events.subscribe("shared", partitions=4, lease=lease)
     running = [
         asyncio.create_task(subscription.run(noting(name), until=stop, consumer=name))
         for name in ("one", "two")
     ]
     owners: list[str] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while owners != ["one", "one", "two", "two"]:
             await asyncio.sleep(0.02)
             owners = sorted(str(each.owner) for each in await subscription.progress())
@@ -160,7 +160,7 @@ async def test_a_dead_consumer_is_replaced(new_events: NewEvents) -> None:
     events, streams = new_events(), [uuid4() for _ in range(4)]
     await fill(events, streams, 2)
     subscription = await events.subscribe("mortal", partitions=2, lease=timedelta(seconds=0.3))
-    params = {"name": "mortal", "consumer": "dead", "lease": timedelta(seconds=0.3)}
+    params = {"name": "mortal", "consumer": "dead", "lease": timedelta(seconds=3)}
     await events.scope.fetch(
         "SELECT * FROM public.claim_partitions(%(name)s, %(consumer)s, %(lease)s)", params
     )
@@ -258,10 +258,9 @@ async def test_following_by_oneself(new_events: NewEvents) -> None:
 
     reading = asyncio.create_task(read(events.follow()))
     await fill(events, [stream], 2)
-    await asyncio.wait_for(reading, 10)
+    await asyncio.wait_for(reading, PATIENCE_S)
     assert seen == [1, 2, 3, 4]
     assert isinstance(await events.subscribe("x", partitions=1), Subscription)
-    assert time.monotonic() > 0
 
 
 async def test_C8_replay_reaches_streams_behind_a_long_one(
@@ -351,14 +350,14 @@ async def test_subscriptions_are_listed_and_deleted(new_events: NewEvents) -> No
     stop = asyncio.Event()
     short = await events.subscribe("a", partitions=1, lease=timedelta(milliseconds=90))
     running = asyncio.create_task(short.run(noting(), until=stop, consumer="me"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while (await events.subscriptions.list())[0].consumers != ("me",):
             await asyncio.sleep(0.01)
     with pytest.raises(NotFound):
         await new_events().subscriptions.delete("a")
     await events.subscriptions.delete("a")
     with pytest.raises(NotFound, match="was deleted"):
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, PATIENCE_S)
     assert [each.name for each in await events.subscriptions.list()] == ["b"]
     with pytest.raises(NotFound, match="no subscription 'a'"):
         await events.subscriptions.delete("a")
@@ -382,7 +381,7 @@ async def test_what_is_replayed_is_waited_for(new_events: NewEvents) -> None:
     replaying = asyncio.create_task(subscription.replay(slow))
     await begun.wait()
     following = asyncio.create_task(subscription.catch_up(noting("follow")))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await _waits(events):
             await asyncio.sleep(0.01)
     go_on.set()

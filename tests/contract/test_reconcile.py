@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 from tests.fixtures.fix_relay import ACCOUNTS, RelayScene, clickhouse_statements
+from tests.fixtures.patience import PATIENCE
 
 from neolayer.catalogue import ClickHouseCopy, DataClass
 from neolayer.engines.postgres.connections import connect
@@ -41,7 +42,7 @@ async def reconcile(
     classes: DataClass = ACCOUNTS,
 ) -> TableReport:
     """The accounts compared with ClickHouse."""
-    async with open_compared(scene.endpoints, [classes], patience=timedelta(seconds=20)) as stores:
+    async with open_compared(scene.endpoints, [classes], patience=PATIENCE) as stores:
         (clickhouse,) = [one for one in stores if one.rows.name == "clickhouse"]
         return await reconcile_table(
             clickhouse,
@@ -231,7 +232,7 @@ async def test_a_version_that_was_never_committed_is_found_and_removed(
 
 
 async def reconcile_redis(scene: RelayScene, *, repair: bool = False) -> TableReport:
-    async with open_cache(scene.endpoints, [ACCOUNTS], patience=timedelta(seconds=20)) as cache:
+    async with open_cache(scene.endpoints, [ACCOUNTS], patience=PATIENCE) as cache:
         return await reconcile_cache(
             cache,
             ACCOUNTS.table,

@@ -9,7 +9,6 @@ import re
 import secrets
 import shlex
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -18,6 +17,7 @@ import psycopg
 import pytest
 import redis
 from tests.fixtures.fix_relay import clickhouse_statements, flushed
+from tests.fixtures.patience import PATIENCE, PATIENCE_S
 
 from neolayer.catalogue import CacheCopy, ClickHouseCopy
 from neolayer.chain.cache import TransactionCache
@@ -63,10 +63,10 @@ async def layer(
     for _ in range(2):  # nothing is cached up to where the cache began: the log moves on from there
         with psycopg.connect(endpoints.postgres.dsn(Role.ADMIN), autocommit=True) as admin:
             admin.execute("UPDATE blockchain.networks SET is_active = is_active")
-            await wait_for(flushed(admin), endpoints, timeout=timedelta(seconds=30))
+            await wait_for(flushed(admin), endpoints, timeout=PATIENCE)
     yield endpoints
     stop.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, PATIENCE_S)
 
 
 async def _nothing_more(*_: object) -> None:
@@ -254,7 +254,7 @@ async def test_where_keeps_to_the_tenant_and_shows_no_secret(
 
 async def located(run_where: Callable[..., Any], *arguments: str) -> list[dict[str, str]]:
     """Each copy's state, once no store is behind."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             code, out, error = await run_where(*arguments, "--json")
             assert code == 0, error

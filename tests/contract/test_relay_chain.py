@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import redis
 from tests.fixtures.fix_relay import flushed
+from tests.fixtures.patience import PATIENCE, PATIENCE_S
 
 from neolayer.catalogue import ClickHouseCopy
 from neolayer.chain.catalogue import CLASSES
@@ -59,7 +60,7 @@ async def relaying(layer: Endpoints) -> AsyncIterator[Endpoints]:
     task = asyncio.create_task(run(layer, settings, stop, classes=CLASSES))
     yield layer
     stop.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, PATIENCE_S)
 
 
 def write(endpoints: Endpoints, *statements: str) -> Position:
@@ -70,7 +71,7 @@ def write(endpoints: Endpoints, *statements: str) -> Position:
 
 
 async def arrives(endpoints: Endpoints, position: Position) -> None:
-    await wait_for(position, endpoints, timeout=timedelta(seconds=20))
+    await wait_for(position, endpoints, timeout=PATIENCE)
 
 
 def columns_of(endpoints: Endpoints, table: str) -> list[str]:
@@ -150,4 +151,4 @@ async def test_status_and_freshness_say_how_far_each_store_is(layer: Endpoints) 
         "redis",
     }
     stop.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, PATIENCE_S)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from tests.fixtures.fix_events import NewEvents
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.events import NewEvent
@@ -40,7 +41,7 @@ class EventSink(NullSink):
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -72,4 +73,4 @@ async def test_events_reach_their_sinks_through_a_slot_of_their_own(
     assert slots == ["neolayer_relay", slot_of(Database.EVENT_STORE)]
     assert status.running and status.alarm is None
     stop.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, PATIENCE_S)

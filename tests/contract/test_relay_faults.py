@@ -14,6 +14,7 @@ from tests.fixtures.fix_clickhouse import start_clickhouse
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_postgres import running_postgres
 from tests.fixtures.fix_relay import ACCOUNTS, COPIES, TABLES, RelayScene, clickhouse_statements
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Role
 from neolayer.errors import EngineUnavailable
@@ -60,7 +61,7 @@ class SlowSink(NullSink):
         return await super().write(batches)
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = PATIENCE_S) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)

@@ -14,6 +14,7 @@ import pytest
 from tests.fixtures.batches import CLASSES, OUTBOX, PlainSnapshot, at, batch, event_row, events
 from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.fix_webhooks import POLICY, Receiver
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.sink_suite import (
     COLUMNS,
     KEY,
@@ -261,7 +262,7 @@ async def test_E1_no_lock_that_a_tenant_holds_stops_the_others(
         await Webhooks(tenant, keyring).create("all", URL, ["*"])
     await sink.open(at(1))
     theirs, ours = event_row(odd.tenant), event_row(acme.tenant)
-    async with odd.transaction() as holding, asyncio.timeout(20):
+    async with odd.transaction() as holding, asyncio.timeout(PATIENCE_S):
         await holding.fetch("SELECT id FROM core.webhooks FOR UPDATE")
         (refused,) = await sink.write([events(at(2), theirs, ours)])
     assert refused.row["event_id"] == theirs[1] and "locks" in refused.cause

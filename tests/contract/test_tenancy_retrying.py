@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import psycopg
 import pytest
@@ -78,8 +77,8 @@ async def test_C11_a_verb_is_done_again_from_its_beginning(
 
 
 async def test_C11_nothing_is_tried_for_ever(capsys: pytest.CaptureFixture[str]) -> None:
-    """Five times within five seconds, then the error passes; other errors pass at once. What a verb
-    was given is not logged: it may be a password (E12)."""
+    """Five times, then the error passes; other errors pass at once. What a verb was given is not
+    logged: it may be a password (E12)."""
     set_on_retry_hooks(None)  # a command run in this process may have set its own
     tried: list[type[psycopg.Error]] = []
 
@@ -88,11 +87,9 @@ async def test_C11_nothing_is_tried_for_ever(capsys: pytest.CaptureFixture[str])
         tried.append(error)
         raise error
 
-    begun = time.monotonic()
     with pytest.raises(psycopg.errors.DeadlockDetected):
         await never(psycopg.errors.DeadlockDetected, password="canary-2718")
     assert len(tried) == ATTEMPTS
-    assert time.monotonic() - begun < 5
     logged = "".join(capsys.readouterr())
     assert "retry" in logged
     assert "canary" not in logged

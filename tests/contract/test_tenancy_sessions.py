@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 from tests.fixtures.fix_tenancy import NewTenant
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
@@ -201,7 +202,7 @@ async def _held(core: CoreDatabase, of: Scope, all_hold_one: asyncio.Barrier) ->
     assert of.tenant is not None
     async with core.scope(of.tenant, by=of.by).transaction() as tx:
         found = await tx.one(STATE)
-        await asyncio.wait_for(all_hold_one.wait(), 60)
+        await asyncio.wait_for(all_hold_one.wait(), PATIENCE_S)
         assert found is not None
         return found
 
@@ -221,7 +222,7 @@ async def test_E13_what_runs_out_of_time_stops_on_the_server_too(
         "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND query LIKE '%%pg_sleep%%'"
         " AND state = 'active'"
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while as_admin.execute(running, row).fetchone() != (0,):  # the server needs a moment
             await asyncio.sleep(0.01)
     assert await scope.one("SELECT core.current_tenant()") == (tenant,)

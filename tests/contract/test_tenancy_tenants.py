@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from tests.fixtures.fix_tenancy import NewTenant
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.errors import AccessDenied, InvalidInput, LimitExceeded, NotFound
@@ -382,7 +383,7 @@ async def test_writers_of_one_tenant_do_not_wait_for_each_other(new_tenant: NewT
     async with scope.transaction() as a, scope.transaction() as b, scope.transaction() as c:
         for tx in (a, b, c):
             await tx.execute(ADD, (tx.tenant, uuid4()))
-        await asyncio.wait_for(add_documents(scope, 1), timeout=5)
+        await asyncio.wait_for(add_documents(scope, 1), PATIENCE_S)
     assert await used(scope, "documents") == 5
 
 
@@ -400,7 +401,7 @@ async def test_near_the_limit_the_last_place_goes_to_one_that_commits(
         async with scope.transaction() as tx:
             await tx.execute(ADD, (tx.tenant, uuid4()))
             second = asyncio.create_task(add_documents(scope, 1))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 while admin.execute(waiting).fetchone() == (0,):
                     await asyncio.sleep(0.01)
             raise RuntimeError

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.fix_webhooks import POLICY, Receiver, Told
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import EngineError
@@ -57,7 +58,7 @@ async def statuses(webhooks: Webhooks, webhook: Any) -> list[str]:
 
 async def settled(webhooks: Webhooks, name: str) -> None:
     """Wait until nothing is pending for the webhook."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while (await webhooks.get(name)).pending:
             await asyncio.sleep(0.01)
 
@@ -90,7 +91,7 @@ async def test_E1_a_lock_that_a_tenant_holds_keeps_no_connection_from_the_others
     made = await webhooks.create("billing", receiver.url, ["*"])
     (sent,) = await queue(webhooks, made, 1)
     deliverer = Deliverer(module_databases, keyring, POLICY)
-    async with acme.transaction() as holding, asyncio.timeout(20):
+    async with acme.transaction() as holding, asyncio.timeout(PATIENCE_S):
         await holding.fetch("SELECT number FROM core.webhook_deliveries FOR UPDATE")
         assert await deliverer.deliver_due() == 1
     await acme.fetch("UPDATE core.webhooks SET next_attempt_at = now() RETURNING id")
@@ -200,7 +201,9 @@ async def test_C6_a_dead_and_a_slow_endpoint_delay_no_other(
     }
     for webhook in made.values():
         await queue(webhooks, webhook, 20)
-    async with delivering(module_databases, keyring, replace(POLICY, timeout_s=20, attempts=99)):
+    async with delivering(
+        module_databases, keyring, replace(POLICY, timeout_s=PATIENCE_S, attempts=99)
+    ):
         await receiver.until(20, "/well")
         assert len(receiver.ids("/slow")) == 1
         assert (await webhooks.get("dead")).pending == 20
@@ -219,7 +222,7 @@ async def test_an_endpoint_that_fails_for_long_or_is_gone_is_disabled(
     receiver.answers.extend(web.Response(status=500) for _ in range(2))
     strict = replace(POLICY, disable_after=timedelta(0), attempts=99)
     async with delivering(module_databases, keyring, strict) as deliverer:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (await webhooks.get("billing")).status == "active":
                 await asyncio.sleep(0.01)
         found = await webhooks.get("billing")
@@ -232,7 +235,7 @@ async def test_an_endpoint_that_fails_for_long_or_is_gone_is_disabled(
         receiver.answers.append(web.Response(status=410))
         await queue(webhooks, made, 1)
         deliverer.wake()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (await webhooks.get("billing")).status == "active":
                 await asyncio.sleep(0.01)
     assert (await webhooks.get("billing")).disabled_reason == "the endpoint says that it is gone"

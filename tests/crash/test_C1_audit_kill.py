@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures.fix_audit import Trail
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.audit.verify import verify
 
@@ -49,7 +50,7 @@ async def test_E14_a_killed_sealer_loses_nothing(trail: Trail) -> None:
         before, more = await sealed(trail), chance.randrange(1, 40)
         process = start_sealer(trail)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while await sealed(trail) < before + more:
                     assert process.poll() is None
         finally:

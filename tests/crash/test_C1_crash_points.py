@@ -25,6 +25,7 @@ from tests.crash.workload import Workload
 from tests.fixtures.bank import AccountClosed, Deposited, Opened, Withdrawn
 from tests.fixtures.fix_projections import Bank
 from tests.fixtures.fix_relay import RelayScene
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.events.rooms import TenantRooms
 
@@ -165,7 +166,7 @@ class RelayRuns:
         await self._judge(seed, crash_at, clickhouse=clickhouse)
 
     def _write_until_dead(self, dice: random.Random, what: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while (code := self.runner.ended(within_s=dice.choice((0, 0.002, 0.01)))) is None:
             self.workload.step(dice)
             assert time.monotonic() < deadline, what

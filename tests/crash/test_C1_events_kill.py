@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from tests.crash.archiving_process import segments_in
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.events import NewEvent, open_event_store
@@ -81,7 +82,7 @@ async def fill(endpoints: Endpoints, tenant: UUID, streams: list[UUID], each: in
 
 def await_all(endpoints: Endpoints, streams: list[UUID], each: int) -> None:
     """Until as many effects are there as events; then they must be those, in order, once."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     with admin(endpoints) as session:
         while True:
             rows = session.execute(

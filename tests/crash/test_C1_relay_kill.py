@@ -20,6 +20,7 @@ from tests.crash.writer import Writer
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_postgres import await_postgres, reachable_wheel
 from tests.fixtures.fix_relay import TABLES, RelayScene
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.postgres import EmbeddedPostgres, server_environment
@@ -56,14 +57,14 @@ async def relay_of(scene: RelayScene) -> AsyncIterator[list[subprocess.Popen[byt
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.05)
 
 
 async def is_equal(scene: RelayScene) -> int:
     """Rows, and so counts, hashes and exact sums, are the same on both sides; how many."""
-    await scene.arrives(scene.sql("SELECT 1"), seconds=60)
+    await scene.arrives(scene.sql("SELECT 1"))
     rows, copied = scene.rows(), await scene.copied()
     assert len(copied) == len(rows)
     assert sum(int(row[2]) for row in copied) == sum(int(row[2]) for row in rows)

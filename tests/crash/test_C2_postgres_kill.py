@@ -22,6 +22,7 @@ from tests.fixtures.fix_databases import postgres_only
 from tests.fixtures.fix_postgres import await_postgres, reachable_wheel, traversable_folder
 from tests.fixtures.fix_rpc import PlayedNode
 from tests.fixtures.followers import Follower
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.chain.ingest import ingest
 from neolayer.chain.pending import Pool
@@ -167,7 +168,7 @@ async def test_C2_postgres_killed_under_a_follower(
                     away_s = chance.choice((0, 0, 1))
                     await asyncio.to_thread(server.kill_and_start, away_s=away_s)
             try:
-                await asyncio.wait_for(head_is(chain.fork[-1].block["hash"], task), 60)
+                await asyncio.wait_for(head_is(chain.fork[-1].block["hash"], task), PATIENCE_S)
             finally:
                 follower.stop.set()
             await task

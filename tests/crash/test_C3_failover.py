@@ -21,6 +21,7 @@ from tests.crash.test_C1_relay_kill import relay_of
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_postgres import await_postgres, reachable_wheel
 from tests.fixtures.fix_relay import TABLES, RelayScene
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.postgres import EmbeddedPostgres, server_environment
@@ -106,7 +107,7 @@ def pair(traversable_tmp: Path) -> Iterator[Pair]:
 
 async def reaches(scene: RelayScene) -> Position:
     """Where the copy is once it is what the source is."""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE_S):
         while not scene.rows() or await scene.copied() != scene.rows():
             await asyncio.sleep(0.1)
     reached = await position_of(Store.CLICKHOUSE, scene.endpoints)

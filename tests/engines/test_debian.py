@@ -16,6 +16,7 @@ import pytest
 import redis
 from tests.fixtures.fix_anvil import need
 from tests.fixtures.fix_postgres import running_postgres, traversable_folder
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.endpoints import PostgresEndpoint, Role
@@ -33,7 +34,7 @@ def debian_redis(folder: Path) -> Iterator[str]:
     server = subprocess.Popen((*argv, "--dir", str(folder)), stdout=subprocess.DEVNULL)
     url = f"redis://:p4ss@127.0.0.1:{port}/0"
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             client = redis.Redis.from_url(url, retry=None)
             try:

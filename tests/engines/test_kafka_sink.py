@@ -23,6 +23,7 @@ from tests.fixtures.batches import (
     events,
 )
 from tests.fixtures.fix_kafka import KafkaBroker
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import KafkaEndpoint
 from neolayer.engines.engine import Level
@@ -251,6 +252,6 @@ async def test_C2_a_broker_killed_under_load_loses_and_doubles_nothing(
     await halfway.wait()
     await asyncio.to_thread(kafka_broker.kill)
     await asyncio.to_thread(kafka_broker.start)
-    await asyncio.wait_for(writing, 120)
+    await asyncio.wait_for(writing, PATIENCE_S)
     assert by_key(read(endpoint)) == expected(*rows)
     await sink.close()

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import tempfile
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import Any, TypeAlias
 
 import psycopg
@@ -15,6 +14,7 @@ import pymongo
 import pytest
 from bson import json_util
 from tests.fixtures.fix_relay import flushed
+from tests.fixtures.patience import PATIENCE, PATIENCE_S
 from tests.security.test_identity_canaries import Heard, live, traced
 
 from neolayer.engines.endpoints import Endpoints, MongoEndpoint, Role
@@ -74,7 +74,7 @@ async def relaying(at: Endpoints) -> AsyncIterator[None]:
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, PATIENCE_S)
 
 
 def write(at: Endpoints, *statements: str) -> Position:
@@ -85,7 +85,7 @@ def write(at: Endpoints, *statements: str) -> Position:
 
 
 async def arrives(at: Endpoints, position: Position) -> None:
-    await wait_for(position, at, stores=[Store.MONGODB], timeout=timedelta(seconds=30))
+    await wait_for(position, at, stores=[Store.MONGODB], timeout=PATIENCE)
 
 
 async def compared(
@@ -97,7 +97,7 @@ async def compared(
         stores=[Store.MONGODB],
         repair=repair,
         deep=deep,
-        patience=timedelta(seconds=30),
+        patience=PATIENCE,
     )
     return {one.table: one async for one in reports}
 

@@ -21,6 +21,7 @@ from tests.fixtures.batches import (
     events,
 )
 from tests.fixtures.fix_nats import NatsServer
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.catalogue import DataClass, OutgoingCopy
 from neolayer.engines.endpoints import NatsEndpoint
@@ -163,7 +164,7 @@ async def test_C2_a_server_killed_under_load_loses_and_doubles_nothing(
         await asyncio.sleep(0.15)
         await asyncio.to_thread(nats_server.kill)
         await asyncio.to_thread(nats_server.start)
-    failures = await asyncio.wait_for(writing, 60)
+    failures = await asyncio.wait_for(writing, PATIENCE_S)
     assert failures > 0
     assert [e["id"] for _, e in await stored(nats_server)] == [row[1] for row in rows]
     await sink.close()

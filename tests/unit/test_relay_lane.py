@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 from structlog.testing import capture_logs
+from tests.fixtures.patience import PATIENCE_S
 from tests.unit.test_relay_segments import batch, opened
 
 from neolayer.relay.lane import Lane
@@ -83,7 +84,7 @@ async def test_C12_a_copy_that_takes_longer_than_the_log_goes_back_ends(tmp_path
 
     task = asyncio.create_task(lane.run(snapshot))  # type: ignore[arg-type]
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while lane.position < log.position or not lane.working:
                 await asyncio.sleep(0)
     finally:

@@ -25,7 +25,7 @@ from neolayer.engines.endpoints import ClickHouseEndpoint, PostgresEndpoint, Red
 from neolayer.engines.engine import Level
 from neolayer.events.projections.projector import Projector
 from neolayer.events.projections.rebuild import rebuild, switch
-from neolayer.relay import decoder, reader, segments
+from neolayer.relay import decoder, segments
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.redis import RedisSink
@@ -79,7 +79,7 @@ async def relay(job: Job) -> None:
     """Relay until the crash point, or until every sink is at the position to reach."""
     # Small pieces, so that every boundary is passed often.
     segments._SEGMENT_BYTES, segments._RECENT_BYTES = 16 << 10, 4 << 10
-    decoder.BATCH_ROWS, reader._SPLIT_BYTES = 50, 6 << 10
+    decoder.BATCH_ROWS, decoder.PART_BYTES = 50, 6 << 10
     stop, sinks = asyncio.Event(), sinks_of(job)
     running = asyncio.create_task(
         run_sinks(

@@ -261,6 +261,13 @@ MUTANTS = (
         "_u64(body, 0)[0]",
     ),
     Mutant(
+        "parts of a transaction share one version",
+        decoder,
+        "Decoder._begin_part",
+        "self._version + 1",
+        "self._version",
+    ),
+    Mutant(
         "what is rolled back inside a large transaction comes through",
         spool,
         "Spool._kept",

@@ -118,19 +118,12 @@ class SimulatedSink:
             raise CopyLost(self.name)
 
     def _again(self, troubled: bool) -> list[Batch]:
-        """What was written last, once more and out of order.
-
-        Parts of one transaction stay together and in order: they bear one version.
-        """
+        """What was written last, once more and out of order, parts of one transaction too."""
         if not troubled:
             return []
-        groups: list[list[Batch]] = [[]]
-        for batch in self.before:
-            groups[-1].append(batch)
-            if batch.unfinished is None:
-                groups.append([])
-        self.dice.shuffle(groups)
-        return [batch for group in groups for batch in group]
+        again = list(self.before)
+        self.dice.shuffle(again)
+        return again
 
     def _apply(self, batch: Batch, refused: list[Rejected]) -> None:
         for part in batch.changes:

@@ -238,10 +238,10 @@ class World:
         if store.saves % 5:
             return
         for key, version, value in self.source.as_of(store.checkpoint or 0):
-            # Under one version a transaction's parts may stand that are just being repeated.
-            held, _ = store.rows.get(key, (0 if value else version, None))
-            known = held >= version or key in store.refuses
-            self.require(known, f"{name} misses a change of {key}")
+            held, is_there = store.rows.get(key, (0 if value else version, None))
+            of_commit = version <= held < version + decoder.PARTS
+            known = is_there == value if of_commit else held > version
+            self.require(known or key in store.refuses, f"{name} misses a change of {key}")
 
     # The process and its ends.
 
@@ -487,7 +487,7 @@ def _simulated(world: World) -> Iterator[None]:
         (checkpoints, "sync", sync),
         (segments, "_RECENT_BYTES", 8 << 10),
         (decoder, "BATCH_ROWS", 40),
-        (reader, "_SPLIT_BYTES", 512),
+        (decoder, "PART_BYTES", 512),
         (reader, "_MESSAGES_AT_ONCE", 7),
     ]
     for module in (lane, reader, run):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tests.unit import pgoutput_encoder as pg
 
 from neolayer.errors import RelayError
 from neolayer.position import pack_version
+from neolayer.relay import decoder as decoding
 from neolayer.relay.changes import (
     DELETE,
     INSERT,
@@ -42,6 +43,10 @@ values = st.one_of(texts, st.sampled_from([b"t", b"", b"n", b"u", LONG]), st.jus
 
 def rows_of(width: int) -> st.SearchStrategy[list[pg.Value]]:
     return st.lists(values, min_size=width, max_size=width)
+
+
+def at(lsn: int) -> int:
+    return pack_version(1, lsn)
 
 
 def fed(*messages: memoryview) -> Decoder:
@@ -170,6 +175,61 @@ def test_a_batch_may_end_inside_a_transaction() -> None:
     assert decoder.take() is None
 
 
+THRICE = [pg.update(1, [b"%d" % (n % 5), b"%d" % n]) for n in range(60)]
+
+
+def parts_of(decoder: Decoder, messages: Iterable[memoryview]) -> list[Batch]:
+    """As the reader takes them: where a part is full, and between transactions."""
+    taken: list[Batch | None] = []
+    for message in messages:
+        decoder.feed(message)
+        going = True
+        while going:
+            if decoder.is_part_full or not decoder.in_transaction:
+                taken.append(decoder.take())
+            going = decoder.replay(limit=7) > 0
+    return [batch for batch in taken if batch is not None and batch.rows]
+
+
+def told(batches: Iterable[Batch]) -> list[tuple[int, object]]:
+    return [(one.version, one.row[1]) for batch in batches for one in changes_of(batch)]
+
+
+def test_C8_a_key_has_one_value_under_one_version(
+    spooling: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of a transaction are told apart, and it is cut alike however it is read: behind
+    others or alone, at its commit or sent before it."""
+    monkeypatch.setattr(decoding, "PART_BYTES", 400)
+    described = pg.relation(1, ["id", "n"])
+    alone = parts_of(Decoder(epoch=1), [pg.begin(80), described, *THRICE, pg.commit(80, 120)])
+    assert len(alone) > 3 and [batch.unfinished for batch in alone[:-1]] == [at(81)] * (
+        len(alone) - 1
+    )
+    earlier = [pg.begin(40), described, pg.insert(1, [b"1", b"x" * 300]), pg.commit(40, 80)]
+    behind = fed(*earlier)
+    assert told(parts_of(behind, [pg.begin(80), *THRICE, pg.commit(80, 120)]))[1:] == told(alone)
+    pieces = [*pg.piece(7, described, *THRICE[:33]), *pg.piece(7, *THRICE[33:])]
+    assert told(parts_of(spooling, [*pieces, pg.piece_commit(7, 80, 120)])) == told(alone)
+    one_value: dict[tuple[int, object], set[int]] = {}
+    for batch in alone:
+        for one in changes_of(batch):
+            one_value.setdefault((one.version, one.row[0]), set()).add(id(batch))
+    assert all(len(batches) == 1 for batches in one_value.values())
+    assert {version for version, _ in told(alone)} < set(range(at(81), at(121)))
+
+
+def test_C8_parts_beyond_the_last_version_of_a_commit_share_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No part bears a version that another commit could have."""
+    monkeypatch.setattr(decoding, "PART_BYTES", 1)
+    decoder = Decoder(epoch=1)
+    messages = [pg.begin(80), pg.relation(1, ["id", "n"]), *THRICE, pg.commit(80, 120)]
+    versions = [version for version, _ in told(parts_of(decoder, messages))]
+    assert versions == sorted(versions) and versions[-1] == at(120) and len(set(versions)) == 40
+
+
 def test_a_position_right_before_a_commit_does_not_contain_it() -> None:
     """C8: a keepalive may tell of the very place where the next commit record begins."""
     decoder = fed(pg.keepalive(10))
@@ -223,7 +283,7 @@ def test_a_table_that_changes_and_one_that_is_emptied() -> None:
     first, second, emptied, third = batch.changes
     assert isinstance(first, TableChanges) and list(first.rows()) == [[[b"1"], [b"2"]]]
     assert isinstance(second, TableChanges) and list(second.rows()) == [[[b"3", b"x"]]]
-    assert isinstance(emptied, Truncation) and emptied.version == pack_version(1, 6)
+    assert isinstance(emptied, Truncation) and emptied.version == pack_version(1, 7)
     assert isinstance(third, TableChanges) and list(third.rows()) == [[[b"4", b"y"]]]
 
 

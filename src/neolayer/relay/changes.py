@@ -2,9 +2,9 @@
 
 A `Batch` is a run of transactions in commit order. It holds, per table, a `TableChanges`: the rows
 as packed tuples, decoded only by a sink that wants them. Every change knows its version, the packed
-commit position of its transaction (`Position.version`; see decoder.py), so a sink can tell older
-from newer without seeing the log, and what a position reflects: all up to that version. All of it
-can be written to disk as it is (`segments.py`).
+commit position of its transaction (`Position.version`; in later parts of a large one a little more,
+see decoder.py), so a sink can tell older from newer without seeing the log, and what a position
+reflects: all up to that version. All of it can be written to disk as it is (`segments.py`).
 """
 
 from __future__ import annotations

@@ -20,6 +20,12 @@ A transaction's version is the first position behind the beginning of its commit
 position reflects a transaction exactly where it is not below that version. Of a transaction that
 the server sends before it commits that position is not known yet: its messages go to the spool
 (`spool.py`), and come back from there when it commits.
+
+A large transaction is told in parts, and a key may change in several of them. The record of a
+commit is 40 bytes or longer, and no position lies inside it; so each part takes the next number of
+those as its version. Where a part ends depends on the transaction's bytes alone, so a transaction
+that is read again is cut alike, and a key under one version has one value: a part that comes twice,
+late or behind a later one changes nothing.
 """
 
 from __future__ import annotations
@@ -48,6 +54,10 @@ from neolayer.relay.spool import Spool
 # A batch is cut at the first commit beyond either.
 BATCH_ROWS = 8_192
 BATCH_BYTES = 8 << 20
+# A part of a transaction ends behind the first row beyond it.
+PART_BYTES = 16 << 20
+# The shortest commit record; where a transaction has more parts, the rest of them share the last.
+PARTS: Final = 40
 
 _WAL_DATA, _KEEPALIVE = b"wk"
 _PIECE_END = ord("E")
@@ -113,11 +123,12 @@ class Decoder:
         self._epoch = epoch
         self._spool = spool
         self._in_piece = False
-        self._replaying: Iterator[None] = iter(())
+        self._replaying: Iterator[bool | None] = iter(())
         self._relations: dict[int, Relation] = {}
         self._open: dict[int, _OpenTable] = {}
         self._changes: list[TableChanges | Truncation] = []
-        self._version = 0
+        self._version = self._first_version = 0
+        self._part_full_at = 0
         self._committed_at: float | None = None
         self._other: dict[int, Callable[[bytes], bool | None]] = {
             ord("B"): self._begin,
@@ -148,7 +159,7 @@ class Decoder:
                 if self._in_piece:
                     self._piece(message, tag)
                 elif tag == INSERT:
-                    self._row(message, tag)
+                    return self._row(message, tag)
                 else:
                     return self._message(message, tag)
             elif message[0] == _KEEPALIVE:
@@ -162,9 +173,15 @@ class Decoder:
     def replay(self, *, limit: int) -> int:
         """Feed up to `limit` messages of a large transaction that has committed; how many it were.
 
-        Comes before the next message of the stream. Raises RelayError.
+        Stops early where it is time to `take`. Comes before the next message of the stream. Raises
+        RelayError.
         """
-        return sum(1 for _ in islice(self._replaying, limit))
+        fed = 0
+        for is_full in islice(self._replaying, limit):
+            fed += 1
+            if is_full:
+                break
+        return fed
 
     def take(self) -> Batch | None:
         """What was fed since the last take; None where neither rows nor the position moved."""
@@ -175,7 +192,7 @@ class Decoder:
         batch = Batch(
             changes=tuple(self._changes),
             position=pack_version(self._epoch, self.position),
-            unfinished=self._version if self.in_transaction else None,
+            unfinished=self._first_version if self.in_transaction else None,
             rows=self.rows,
             size=self.size,
             committed_at=self._committed_at,
@@ -184,12 +201,22 @@ class Decoder:
         self._changes.clear()
         self._taken_position = self.position
         self.rows = self.size = 0
+        if self.in_transaction:
+            self._begin_part()
         return batch
+
+    @property
+    def is_part_full(self) -> bool:
+        """Whether the transaction goes on in another batch."""
+        return self.in_transaction and self.size >= self._part_full_at
 
     # Rows: the hot path.
 
-    def _row(self, message: memoryview, kind: int) -> None:
-        """A change with one tuple, which starts behind tag, relation and the tuple's own mark."""
+    def _row(self, message: memoryview, kind: int) -> bool:
+        """A change with one tuple, which starts behind tag, relation and the tuple's own mark.
+
+        True where its part of the transaction is full.
+        """
         relation_id = _u32(message, 26)[0]
         table = self._open.get(relation_id) or self._open_table(relation_id)
         if table.version != self._version:
@@ -205,29 +232,27 @@ class Decoder:
         table.changes.kinds.append(kind)
         self.rows += 1
         self.size += size
+        return self.size >= self._part_full_at
 
     def _message(self, message: memoryview, tag: int) -> bool | None:
         """Any message; its body stands behind the header and the tag."""
         if tag == INSERT:
-            self._row(message, tag)
-        elif tag in (UPDATE, DELETE):
-            self._update_or_delete(message, tag)
-        else:
-            return self._other[tag](message[_HEADER + 1 :].tobytes())
-        return None
+            return self._row(message, tag)
+        if tag in (UPDATE, DELETE):
+            return self._update_or_delete(message, tag)
+        return self._other[tag](message[_HEADER + 1 :].tobytes())
 
-    def _update_or_delete(self, message: memoryview, tag: int) -> None:
+    def _update_or_delete(self, message: memoryview, tag: int) -> bool:
         mark = message[30]
         if tag == DELETE and mark in (_OLD, _OLD_KEY):
-            self._row(message, DELETE)
-        elif tag == UPDATE and mark == _NEW:
-            self._row(message, UPDATE)
-        elif tag == UPDATE and mark in (_OLD, _OLD_KEY):
-            self._row_with_old(message, UPDATE_WITH_OLD if mark == _OLD else UPDATE_WITH_KEY)
-        else:
-            raise ValueError(mark)
+            return self._row(message, DELETE)
+        if tag == UPDATE and mark == _NEW:
+            return self._row(message, UPDATE)
+        if tag == UPDATE and mark in (_OLD, _OLD_KEY):
+            return self._row_with_old(message, UPDATE_WITH_OLD if mark == _OLD else UPDATE_WITH_KEY)
+        raise ValueError(mark)
 
-    def _row_with_old(self, message: memoryview, kind: int) -> None:
+    def _row_with_old(self, message: memoryview, kind: int) -> bool:
         """Both rows become one array, which `changes.py` splits again."""
         relation_id = _u32(message, 26)[0]
         table = self._open.get(relation_id) or self._open_table(relation_id)
@@ -251,6 +276,7 @@ class Decoder:
         table.changes.kinds.append(kind)
         self.rows += 1
         self.size += len(message)
+        return self.size >= self._part_full_at
 
     def _open_table(self, relation_id: int) -> _OpenTable:
         table = self._open[relation_id] = _OpenTable(self._relations[relation_id])
@@ -268,7 +294,8 @@ class Decoder:
         if self.in_transaction:
             raise ValueError("a transaction begins inside another")
         # The commit record may begin where a keepalive's position ends, which lacks it still.
-        self._version = pack_version(self._epoch, _u64(body, 0)[0] + 1)
+        self._version = self._first_version = pack_version(self._epoch, _u64(body, 0)[0] + 1)
+        self._part_full_at = self.size + PART_BYTES
         self.in_transaction = True
 
     def _commit(self, body: bytes) -> bool:
@@ -286,7 +313,13 @@ class Decoder:
             self._close_table(relation.id)
             self._relations[relation.id] = relation
 
+    def _begin_part(self) -> None:
+        self._version = min(self._version + 1, self._first_version + PARTS - 1)
+        self._part_full_at = self.size + PART_BYTES
+
     def _truncate(self, body: bytes) -> None:
+        """What comes behind it is told from what came before it: a part begins."""
+        self._begin_part()
         for index in range(_u32(body, 0)[0]):
             relation_id = _u32(body, 5 + 4 * index)[0]
             relation = self._relations[relation_id]
@@ -316,16 +349,16 @@ class Decoder:
         self._replaying = self._replayed(messages, body[4:])
         return True
 
-    def _replayed(self, messages: Iterator[memoryview], commit: bytes) -> Iterator[None]:
+    def _replayed(self, messages: Iterator[memoryview], commit: bytes) -> Iterator[bool | None]:
         for message in messages:
-            tag = message[_HEADER]
+            tag, is_full = message[_HEADER], None
             if tag in _INSIDE:
                 try:
                     # Behind the tag stands a transaction's number; without it all is as usual.
-                    self._message(message[_NUMBER:], tag)
+                    is_full = self._message(message[_NUMBER:], tag)
                 except _UNREADABLE as exc:
                     raise _cannot_read(message) from exc
-            yield
+            yield is_full
         self._commit(commit)
 
     def _abort_pieces(self, body: bytes) -> None:

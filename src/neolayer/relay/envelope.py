@@ -16,8 +16,8 @@
     }
 
 Where a table's rows are events (`OutgoingCopy.event`), each insert is one envelope and its id is
-the event's. Elsewhere each change is one, and its id counts the table's changes within their
-commit, so that a change that is read again bears the same id. Of a row that is deleted, `data` has
+the event's. Elsewhere each change is one, and its id counts the table's changes under their
+version, so that a change that is read again bears the same id. Of a row that is deleted, `data` has
 the key. A copy from a snapshot begins with `truncated`, and then each row is `copied`, under an id
 made of the snapshot's version and the row's key.
 """

@@ -22,7 +22,6 @@ from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 
 _MESSAGES_AT_ONCE: Final = 2_000
-_SPLIT_BYTES: Final = 16 << 20
 _IDLE_S: Final = 0.25
 _CONFIRM_S: Final = 0.1
 
@@ -69,7 +68,7 @@ class Reader:
     def _append(self) -> None:
         """A batch into the log, cut between transactions or inside one that is too large."""
         decoder = self._decoder
-        if decoder.in_transaction and decoder.size < _SPLIT_BYTES:
+        if decoder.in_transaction and not decoder.is_part_full:
             return
         batch = decoder.take()
         if batch is not None:

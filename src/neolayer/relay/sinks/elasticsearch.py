@@ -1,10 +1,10 @@
 """The search sink: a document a row, told apart by external versions.
 
 The server itself keeps the newer of two versions, and answers 409 for the older, which is as good
-as done. Equal versions go over each other (`external_gte`): changes of one transaction share one,
-and come in order. A deleted row leaves a tombstone of its version, because a server forgets what it
-deleted within a minute; readers ask through an alias that leaves tombstones out, and they are
-cleared away after a day. The checkpoint is a document of the same server.
+as done. Equal versions go over each other (`external_gte`): they bring the same. A deleted row
+leaves a tombstone of its version, because a server forgets what it deleted within a minute; readers
+ask through an alias that leaves tombstones out, and they are cleared away after a day. The
+checkpoint is a document of the same server.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The MongoDB sink: a document a row, and the newest version of each wins, whenever it comes.
 
-Every write names the version it brings and applies only over an older one (or the same: a large
-transaction comes in pieces that share one). Where a document is newer already the server's upsert
+Every write names the version it brings and applies only over an older one (or the same: it brings
+the same again). Where a document is newer already the server's upsert
 runs into it, a duplicate key, and that is success. A deleted row leaves its version behind for a
 day, so that an older change which arrives late does not bring it back; an emptied table leaves the
 version below which nothing of it is believed.

@@ -77,8 +77,8 @@ def _unescape(text: bytes) -> str | None:
 def latest_by_key(changes: TableChanges, key: Sequence[str]) -> dict[tuple[Value, ...], Latest]:
     """The last state of every key that was touched: (row, version, LIVE or DEAD).
 
-    Within one transaction changes share a version, so only the last may be told. A row whose key
-    changed leaves its old key behind, deleted. Raises RelayError.
+    Within a part of a transaction changes share a version, so only the last may be told. A row
+    whose key changed leaves its old key behind, deleted. Raises RelayError.
     """
     pick = _picker(changes.relation.places(key))
     latest: dict[tuple[Value, ...], Latest] = {}

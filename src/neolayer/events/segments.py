@@ -35,7 +35,7 @@ class SegmentDamaged(EngineError):
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Where a stream's events lie. `lines_bytes` is None where the hash is of the compressed bytes:
-    what was archived before 0064_events_by_function_alone.sql."""
+    what was archived before 0066_parked_by_projections.sql."""
 
     key: str
     hash: str

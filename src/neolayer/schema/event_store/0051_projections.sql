@@ -17,7 +17,6 @@ ALTER TABLE public.projections ADD COLUMN mode varchar(20) NOT NULL DEFAULT 'asy
 CONSTRAINT projections_mode_check CHECK (mode IN ('inline', 'async'));
 ALTER TABLE public.projections ADD COLUMN shape varchar(64);
 ALTER TABLE public.projections ADD COLUMN cause text;
-ALTER TABLE public.projections ADD COLUMN failed_event_id uuid;
 -- An inline projection has seen what was committed when it was switched away, in whatever order
 -- transactions began: a place cannot say that, a snapshot does.
 ALTER TABLE public.projections ADD COLUMN seen_snapshot pg_snapshot;
@@ -78,7 +77,6 @@ GRANT INSERT, UPDATE ON public.projections TO neolayer_app;
 DROP FUNCTION public.lock_read_model_rows(text, text []);
 DROP TABLE public.projection_certificates;
 ALTER TABLE public.projections DROP COLUMN seen_snapshot;
-ALTER TABLE public.projections DROP COLUMN failed_event_id;
 ALTER TABLE public.projections DROP COLUMN cause;
 ALTER TABLE public.projections DROP COLUMN shape;
 ALTER TABLE public.projections DROP COLUMN mode;

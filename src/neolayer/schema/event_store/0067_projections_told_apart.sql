@@ -9,8 +9,7 @@ GRANT SELECT (
 ) ON public.projections TO neolayer_app;
 
 -- A cause is why a projection stands still, and gone when it does not.
--- The event is named in projection_parked_events since 0066_parked_by_projections.sql.
-UPDATE public.projections SET cause = NULL, failed_event_id = NULL WHERE status <> 'failed';
+UPDATE public.projections SET cause = NULL WHERE status <> 'failed';
 
 -- migrate:down
 REVOKE SELECT (

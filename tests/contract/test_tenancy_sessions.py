@@ -58,6 +58,7 @@ LEFTOVERS = [
     "SET DateStyle = 'German'",
     "SET statement_timeout = 1",
     "SET lock_timeout = 1",
+    "SET transaction_timeout = 0",
     "SET row_security = off",
     "SET default_transaction_read_only = on",
     "SET default_transaction_isolation = 'serializable'",
@@ -91,7 +92,7 @@ def other_role(as_admin: psycopg.Connection) -> AsyncIterator[None]:
 async def test_E13_a_borrower_finds_a_clean_session(
     lonely: CoreDatabase, new_tenant: NewTenant, way: str
 ) -> None:
-    """Settings, role, context, objects in pg_temp and cursors of one end with it: 17 leftovers."""
+    """Settings, role, context, objects in pg_temp and cursors of one end with it: 18 leftovers."""
     bad, good = await new_tenant(), await new_tenant()
     assert bad.tenant is not None and good.tenant is not None
     borrower = lonely.scope(good.tenant, by=Principal.user(uuid4()))

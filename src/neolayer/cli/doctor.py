@@ -19,6 +19,7 @@ from neolayer.engines.endpoints import Role
 from neolayer.engines.engine import Engine, Level
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.errors import NeolayerError
+from neolayer.events.holding import who_holds
 from neolayer.insight.time_series import time_series
 from neolayer.platform import endpoints, engines, engines_not_started, is_embedded
 from neolayer.relay.status import relay_status, state_path
@@ -95,6 +96,8 @@ async def _engines(settings: Settings) -> AsyncIterator[Check]:
         if running:
             async for check in _webhooks(settings):
                 yield check
+            async for check in _readers(settings):
+                yield check
         with suppress(NeolayerError):  # one that does not answer was told above
             if found := await time_series(opened):
                 yield Check("time series", True, found)
@@ -110,6 +113,14 @@ async def _webhooks(settings: Settings) -> AsyncIterator[Check]:
             f"{counted(told.endpoints, 'endpoint')}, {told.disabled} disabled, {told.parked} parked"
         )
         yield Check("webhooks", not told.disabled, found, "neolayer webhooks list --tenant TENANT")
+
+
+async def _readers(settings: Settings) -> AsyncIterator[Check]:
+    """Whether a transaction that does not end keeps the readers of events back."""
+    with suppress(NeolayerError, psycopg.Error):  # before the migration there are no events
+        holding = await who_holds(endpoints(settings))
+        found = "no transaction keeps them back" if holding is None else holding.told
+        yield Check("event readers", holding is None, found, holding.remedy if holding else None)
 
 
 def _elsewhere(settings: Settings) -> list[Engine]:

@@ -27,6 +27,7 @@ from neolayer.events.model import (
     WrongCategory,
     WrongVersion,
 )
+from neolayer.events.parked import ParkedEvent
 from neolayer.events.personal import Erased, Personal
 from neolayer.events.projections.domain import Domain, load_domain
 from neolayer.events.projections.model import Mode, Occurrence, Projection
@@ -38,7 +39,7 @@ from neolayer.events.snapshots import SnapshotPolicy
 from neolayer.events.store import Events, EventStore, StreamState, open_event_store
 from neolayer.events.subjects import Subjects
 from neolayer.events.subscribers import Subscriptions, SubscriptionStanding
-from neolayer.events.subscriptions import ParkedEvent, Subscription
+from neolayer.events.subscriptions import Subscription
 from neolayer.events.typed import TypedEvents
 
 __all__ = [

@@ -1,14 +1,17 @@
 """One consumer of a subscription: takes partitions, handles pages of events, parks what it cannot.
 
-A page is one transaction. Where the handler raises, its events are stored up to the one that
-failed, and that one is tried again alone, with pauses: a few times, or for some seconds where the
-handler says that an engine does not answer. Then it is parked. A database of events that does not
-answer is nobody's fault and waited for.
+A page is one transaction, which ends after a while whatever is left of the page: the readers of all
+tenants wait for it. Where the handler raises, its events are stored up to the one that failed, and
+that one is tried again alone, with pauses: a few times, or for some seconds where the handler says
+that an engine does not answer. Then it is parked; so is one whose handler takes longer than the
+server lets a transaction last. A database of events that does not answer is nobody's fault and
+waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,9 +22,10 @@ import psycopg
 from neolayer.crash_points import crash_point
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import Conflict, EngineUnavailable, NotFound
+from neolayer.events.archive import Page, Wanted, merged
 from neolayer.events.errors import storable
 from neolayer.events.model import Place, Poison, RecordedEvent
-from neolayer.events.reading import after_place, events_asked, recorded
+from neolayer.events.reading import after_place, events_asked, page_of
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import Transaction
 
@@ -34,17 +38,20 @@ PAGE = 200
 # How long is paused before each further try: after any error, and after one that may pass.
 PAUSES_S = (0.1, 0.15)
 LONG_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+MOST_S = 2.0  # after which a page's transaction ends with the event that is being handled
 _END_OF_TRANSACTION = 2**63 - 1
 _MAY_PASS = (EngineUnavailable, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class PartitionLost(Conflict):
-    """Another consumer has taken the partition over; nothing of this batch is stored."""
+    """Another consumer has taken the partition over, or an earlier try of the same page was stored
+    after all; nothing of this batch is stored."""
 
 
 @dataclass(slots=True)
 class _Held:
-    """A partition that this consumer holds; `place` is as far as it has looked."""
+    """A partition that this consumer holds; `place` is as far as it has looked, `noted` is what is
+    stored of that."""
 
     partition: int
     fence: int
@@ -85,8 +92,12 @@ class Consumer:
             try:
                 found = await self._page(held) or found
             except PartitionLost:
-                del self._held[held.partition]
+                self.forget()
         return found
+
+    def forget(self) -> None:
+        """Look anew what is held and how far it is: what was last stored is not known."""
+        self._held, self._claimed_at = {}, float("-inf")
 
     async def leave(self) -> None:
         """Free what is held, for the others to take at once; what cannot be freed runs out."""
@@ -121,9 +132,9 @@ class Consumer:
                 async with self.of.scope.transaction() as tx:
                     await self._advance(tx, held, held.place)
             except PartitionLost:
-                del self._held[held.partition]
-            else:
-                held.noted = held.place
+                self.forget()
+                return
+            held.noted = held.place
 
     async def _page(self, held: _Held) -> bool:
         (horizon,) = (await self.of.scope.one(sql.horizon)) or (0,)
@@ -134,25 +145,34 @@ class Consumer:
             return False
         while events:
             failed = await self._store(held, events, None)
-            if failed is None:
-                break
-            before = [event for event in events if event.place < failed.event.place]
-            if before and await self._store(held, before, None) is not None:
-                for event in before:
-                    await self._alone(held, event, await self._store(held, [event], None))
-            await self._alone(held, failed.event, failed)
-            events = [event for event in events if event.place > failed.event.place]
+            if failed is not None:
+                await self._up_to(held, events, failed)
+            events = _behind(held, events)
         return True
 
+    async def _up_to(self, held: _Held, events: Sequence[RecordedEvent], failed: _Poisoned) -> None:
+        """Handle what stands before the event that failed; then it, alone."""
+        before = [event for event in events if event.place < failed.event.place]
+        one_by_one = False
+        while before := _behind(held, before):
+            if one_by_one:
+                await self._alone(held, before[0], await self._store(held, before[:1], None))
+            else:
+                one_by_one = await self._store(held, before, None) is not None
+        await self._alone(held, failed.event, failed)
+
     async def _read(self, held: _Held) -> list[RecordedEvent]:
-        params = events_asked(
-            **after_place(held.place),
-            partitions=self.of.partitions,
-            partition=held.partition,
-            types=self.of.types,
-            limit=PAGE,
-        )
-        return [recorded(row) for row in await self.of.scope.fetch(sql.next_events, params)]
+        asked, types = after_place(held.place), self.of.types
+        asked |= {"partitions": self.of.partitions, "partition": held.partition, "types": types}
+
+        async def page(markers: int) -> Page:
+            params = events_asked(**asked, limit=PAGE, markers=markers)
+            return page_of(await self.of.scope.fetch(sql.next_events, params))
+
+        def is_wanted(event: RecordedEvent) -> bool:
+            return types is None or event.type in types
+
+        return await merged(self.of.archive, Wanted(held.place, PAGE, is_wanted), page)
 
     async def _alone(self, held: _Held, event: RecordedEvent, failed: _Poisoned | None) -> None:
         """Handle one event that failed, or park it."""
@@ -182,21 +202,25 @@ class Consumer:
     async def _store(
         self, held: _Held, events: Sequence[RecordedEvent], poisoned: _Poisoned | None
     ) -> _Poisoned | None:
-        """Handle events (or park the one that cannot be) and note the place, in one transaction.
+        """Handle events (or park the one that cannot be) and note the place, in one transaction;
+        after a while only the first of them.
 
         The event that failed, where one did; then nothing is stored. Raises PartitionLost.
         """
-        event = events[0]
+        event, began = events[0], time.monotonic()
         try:
             async with self.of.scope.transaction() as tx:
                 behind = await self._held_streams(tx, events)
-                for event in events:
+                for number, event in enumerate(events, 1):
                     if event.stream_id in behind:
                         await self._park(tx, event, None, 0)
                     elif poisoned is not None:
                         await self._park(tx, event, poisoned.cause, poisoned.attempts)
                     else:
                         await self._handle(tx, event)
+                    if time.monotonic() - began > MOST_S:
+                        events = events[:number]
+                        break
                 crash_point("events.before_checkpoint")
                 await self._advance(tx, held, events[-1].place)
                 crash_point("events.before_commit")
@@ -209,6 +233,8 @@ class Consumer:
         except (PartitionLost, *_MAY_PASS):
             raise
         except Exception as exc:  # what a handler did to the transaction shows at its end
+            if poisoned is not None:
+                raise
             return _Poisoned(event, 1, cause_of(exc, event), may_pass=False)
         crash_point("events.after_commit")
         held.place = held.noted = events[-1].place
@@ -242,11 +268,18 @@ class Consumer:
             "partition": held.partition,
             "consumer": self.name,
             "fence": held.fence,
+            "noted_transaction": str(held.noted.transaction),
+            "noted_index": held.noted.index,
             "transaction": str(place.transaction),
             "index": place.index,
         }
         if await tx.one(sql.advance, params) is None:
             raise PartitionLost
+
+
+def _behind(held: _Held, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
+    """Those that were not handled yet."""
+    return [event for event in events if event.place > held.place]
 
 
 def cause_of(exc: Exception, event: RecordedEvent) -> str:

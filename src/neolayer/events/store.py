@@ -23,6 +23,7 @@ from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
 from neolayer.events.archive import Archive, Page, Wanted, merged
+from neolayer.events.following import POLL, follow
 from neolayer.events.grouping import Grouper
 from neolayer.events.model import (
     ANY,
@@ -34,20 +35,14 @@ from neolayer.events.model import (
     EventIdTaken,
     NewEvent,
     Place,
+    Poison,
     RecordedEvent,
     StreamAppend,
 )
 from neolayer.events.reading import after_place, events_asked, page_of, recorded
 from neolayer.events.segments import SegmentStore
 from neolayer.events.subscribers import Subscriptions
-from neolayer.events.subscriptions import (
-    LEASE,
-    POLL,
-    Poison,
-    Subscription,
-    follow,
-    subscribe,
-)
+from neolayer.events.subscriptions import LEASE, Subscription, subscribe
 from neolayer.events.units import (
     Outcome,
     Unit,
@@ -269,6 +264,7 @@ class Events:
             lease=lease,
             poll=poll,
             committed=lambda: self.grouper.committed,
+            segments=self.segments,
         )
 
     @property

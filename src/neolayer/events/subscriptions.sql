@@ -41,9 +41,10 @@ WHERE
     AND subscription = %(name)s::text AND owner = %(consumer)s::text;
 
 -- next_events --
--- Events of one partition in reading order, those after a place. Written with <, of which the planner
+-- Events of one partition in reading order, those after a place; and behind them its archived streams
+-- that have events there, as public.archived_behind() has them. Written with <, of which the planner
 -- expects a third of the rows: with = it expects so few that it reads all and sorts them.
-SELECT
+(SELECT
     tenant_id, event_id, aggregate_id, aggregate_type, event_type, event_version,
     event_data::text, metadata::text, user_id, correlation_id, causation_id, created_at, schema_version, key_id,
     transaction_id AS transaction, position
@@ -58,20 +59,36 @@ WHERE
     ) < 1
     AND (%(types)s::text [] IS NULL OR event_type = ANY(%(types)s::text []))
 ORDER BY transaction_id, position
-LIMIT %(limit)s::bigint;
+LIMIT %(limit)s::bigint)
+UNION ALL
+(SELECT
+    a.tenant_id, NULL, a.aggregate_id, h.aggregate_type, NULL, NULL, a.object_key, a.object_hash,
+    NULL, NULL, NULL, NULL, NULL, a.lines_bytes::varchar, a.first_transaction_id, a.first_position
+FROM public.archived_streams AS a
+INNER JOIN public.stream_heads AS h USING (tenant_id, aggregate_id)
+WHERE
+    a.tenant_id = (SELECT core.current_tenant())
+    AND (a.last_transaction_id, a.last_position) > (%(transaction)s::text::xid8, %(index)s::bigint)
+    AND (hashtextextended(a.aggregate_id::text, 0) & 1073741823) %% %(partitions)s::bigint
+    = %(partition)s::bigint
+ORDER BY a.first_transaction_id, a.first_position
+LIMIT %(markers)s::bigint);
 
 -- horizon --
 -- Below this transaction everything that will ever be there is there.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
 
 -- advance --
--- The place that a partition has reached, if the consumer still holds it; the row is the proof.
+-- The place that a partition has reached, if the consumer still holds it and it is where the consumer
+-- left it; the row is the proof. Who lost a connection does not know whether his COMMIT was done, or
+-- is being done just now.
 UPDATE public.subscription_partitions
 SET transaction_id = %(transaction)s::text::xid8, position = %(index)s::bigint
 WHERE
     tenant_id = (SELECT core.current_tenant())
     AND subscription = %(name)s::text AND partition = %(partition)s::int
     AND owner = %(consumer)s::text AND fence = %(fence)s::bigint
+    AND transaction_id = %(noted_transaction)s::text::xid8 AND position = %(noted_index)s::bigint
 RETURNING partition;
 
 -- held_streams --
@@ -100,7 +117,8 @@ LIMIT %(limit)s::bigint;
 
 -- list_subscriptions --
 -- A tenant's subscriptions by name: the place up to which all of it was handled, how many events lie
--- behind that (up to a hundred thousand), how many are parked, who works on it.
+-- behind that (up to a hundred thousand, and those of archived streams that were not handled whole),
+-- how many are parked, who works on it.
 SELECT
     s.subscription, s.partitions, s.created_at, p.transaction_id::text::bigint, p.position,
     (
@@ -111,7 +129,18 @@ SELECT
                 AND (e.transaction_id, e.position) > (p.transaction_id, p.position)
             LIMIT 100000
         ) AS behind
-    ),
+    ) + coalesce((
+        SELECT sum(a.version) FROM public.archived_streams AS a
+        INNER JOIN public.subscription_partitions AS q
+            ON
+                q.tenant_id = a.tenant_id AND q.subscription = s.subscription
+                AND q.partition = mod(
+                    hashtextextended(a.aggregate_id::text, 0) & 1073741823, s.partitions
+                )
+        WHERE
+            a.tenant_id = s.tenant_id
+            AND (a.last_transaction_id, a.last_position) > (q.transaction_id, q.position)
+    ), 0)::bigint,
     (
         SELECT count(*) FROM public.parked_events AS k
         WHERE k.tenant_id = s.tenant_id AND k.subscription = s.subscription
@@ -160,6 +189,19 @@ WHERE
     tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text
     AND aggregate_id = %(stream)s::uuid AND event_version = %(version)s::int
 RETURNING event_version;
+
+-- discard_parked --
+-- The event that a stream stands still at is given up.
+DELETE FROM public.parked_events AS k
+WHERE
+    k.tenant_id = (SELECT core.current_tenant()) AND k.subscription = %(name)s::text
+    AND k.aggregate_id = %(stream)s::uuid AND k.event_version = (
+        SELECT min(o.event_version) FROM public.parked_events AS o
+        WHERE
+            o.tenant_id = (SELECT core.current_tenant()) AND o.subscription = %(name)s::text
+            AND o.aggregate_id = %(stream)s::uuid
+    )
+RETURNING k.aggregate_id, k.event_version, k.cause, k.attempts, k.parked_at;
 
 -- progress --
 -- Where each partition is, who has it, and how far it is behind.

@@ -15,6 +15,8 @@ from uuid import UUID
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.events.codec import TenantCodec
+from neolayer.events.consuming import Handler
+from neolayer.events.following import POLL
 from neolayer.events.model import (
     ANY,
     BEGINNING,
@@ -30,7 +32,7 @@ from neolayer.events.projections.inline import InlineProjections
 from neolayer.events.registry import Event
 from neolayer.events.store import NEWEST, PAGE, Events, StreamState
 from neolayer.events.subscribers import Subscriptions
-from neolayer.events.subscriptions import LEASE, POLL, Handler, Subscription
+from neolayer.events.subscriptions import LEASE, Subscription
 from neolayer.position import Position
 from neolayer.tenancy import Scope, Transaction
 

@@ -11,6 +11,11 @@ SET LOCAL ROLE neolayer_owner;
 -- Be a tenant for the rest of this transaction; the database checks the signature.
 SELECT set_config('neolayer.context', %(context)s, true);
 
+-- no_other_limits --
+-- A question has its own limit on time, and keeps nobody back: it writes nothing.
+SELECT set_config(s.name, '0', true) FROM pg_settings AS s
+WHERE s.name IN ('transaction_timeout', 'idle_in_transaction_session_timeout');
+
 -- parked_subscriptions --
 -- Subscriptions with events that they could not handle, and how many wait behind those.
 SELECT

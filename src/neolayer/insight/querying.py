@@ -115,6 +115,7 @@ async def ask(
     async with await connect(dsn, application_name="query") as connection:
         await connection.set_read_only(True)
         if context is not None:
+            await connection.execute(_sql.no_other_limits)
             await connection.execute(_sql.assume_context, {"context": context})
         async with _ask_postgres(connection, statement, time_limit) as answer:
             yield answer

@@ -1,7 +1,8 @@
 """What waits for a person: nothing of it goes on by itself, and everything else flows beside it.
 
 Rows that a sink refused for ever, sinks that somebody paused, events that a tenant's subscription
-could not handle, and read models that stand still, wholly or in some streams.
+could not handle, and read models that stand still, wholly or in some streams. And the one thing
+beside which nothing flows: a transaction that does not end, where readers of events wait for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from uuid import UUID
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.events.holding import Holding, who_holds
 from neolayer.relay.operations.desk import Standing, desk_of
 
 _sql = load_queries(__name__)
@@ -45,11 +47,13 @@ class Waiting:
     sinks: tuple[Standing, ...]
     subscriptions: tuple[ParkedSubscription, ...]
     read_models: tuple[StandingReadModel, ...]
+    holding: Holding | None = None
 
     def alarms(self, *, log_bytes: int) -> list[str]:
         """A sentence for each thing that an operator must do, with the command."""
         sinks = [alarm for one in self.sinks for alarm in one.alarms(log_bytes)]
-        return [*sinks, *(alarm for one in self.read_models for alarm in _standing(one))]
+        held = [] if self.holding is None else [str(self.holding)]
+        return [*held, *sinks, *(alarm for one in self.read_models for alarm in _standing(one))]
 
     def notes(self) -> list[str]:
         """A sentence for each thing that a tenant's own program must do."""
@@ -81,4 +85,5 @@ async def what_waits(at: Endpoints) -> Waiting:
         tuple(sinks),
         tuple(ParkedSubscription(*row) for row in parked),
         tuple(StandingReadModel(*row) for row in standing),
+        await who_holds(at),
     )

@@ -3389,6 +3389,7 @@ DECLARE
     who text[] := core.verified_context();
     asking uuid := nullif(who[1], '00000000-0000-0000-0000-000000000000')::uuid;
     acting uuid := CASE WHEN starts_with(who[2], 'user:') THEN substr(who[2], 6)::uuid END;
+    whose int := hashtext(asking::text);
     is_held boolean := false;
     free uuid[];
 BEGIN
@@ -3401,25 +3402,23 @@ BEGIN
     END IF;
     IF cardinality(streams) = 1 THEN
         IF waits THEN
-            PERFORM pg_advisory_xact_lock(hashtextextended(asking::text || streams[1], 0));
+            PERFORM pg_advisory_xact_lock(whose, hashtext(streams[1]::text));
         ELSE
-            is_held := NOT pg_try_advisory_xact_lock(
-                hashtextextended(asking::text || streams[1], 0)
-            );
+            is_held := NOT pg_try_advisory_xact_lock(whose, hashtext(streams[1]::text));
         END IF;
         RETURN public.append_to_one(asking, acting, streams[1], is_held, batch);
     END IF;
     IF waits THEN
-        PERFORM pg_advisory_xact_lock(k.key)
+        PERFORM pg_advisory_xact_lock(whose, k.key)
         FROM (
-            SELECT DISTINCT hashtextextended(asking::text || s.stream, 0) AS key
+            SELECT DISTINCT hashtext(s.stream::text) AS key
             FROM unnest(streams) AS s (stream) ORDER BY 1
         ) AS k;
         free := streams;
     ELSE
         SELECT array_agg(s.stream) INTO free
         FROM (SELECT DISTINCT u.stream FROM unnest(streams) AS u (stream)) AS s
-        WHERE pg_try_advisory_xact_lock(hashtextextended(asking::text || s.stream, 0));
+        WHERE pg_try_advisory_xact_lock(whose, hashtext(s.stream::text));
     END IF;
     RETURN public.append_to_many(asking, acting, free, batch);
 END
@@ -4126,7 +4125,6 @@ TABLE public.projections
     COLUMN mode character varying(20) NOT NULL DEFAULT 'async'::character varying RIGHTS {neolayer_app=r/neolayer_owner}
     COLUMN shape character varying(64)
     COLUMN cause text
-    COLUMN failed_event_id uuid
     COLUMN seen_snapshot pg_snapshot
     CONSTRAINT projections_mode_check CHECK (((mode)::text = ANY ((ARRAY['inline'::character varying, 'async'::character varying])::text[])))
     CONSTRAINT projections_pkey PRIMARY KEY (projection_id)

@@ -6,9 +6,9 @@ the whole cluster; the databases are made with UTF-8 and closed to PUBLIC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import LiteralString
 
 import psycopg
@@ -29,11 +29,21 @@ EXTENSIONS = ("uuid-ossp", "pgcrypto", "pg_trgm", "btree_gist", "pg_stat_stateme
 @dataclass(frozen=True, slots=True)
 class RoleRule:
     """What a role is (`attributes`), whose rights it shares (`member_of`), what it may do in a
-    database beside connecting (`TEMPORARY` tables: staging for bulk loads)."""
+    database beside connecting (`TEMPORARY` tables: staging for bulk loads), and what its sessions
+    begin with (`settings`)."""
 
     attributes: LiteralString
     member_of: tuple[str, ...] = ()
     temporary: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+# A transaction that has written keeps the readers of all events back until it ends, whoever's it is
+# (decision 29). So none of the application's lasts longer than this, or idles longer; what must may
+# SET LOCAL its own limits. Before PostgreSQL 17 a server knows the second one only.
+TRANSACTION_TIMEOUT = "transaction_timeout"
+MEMBERS_LIMITS = {TRANSACTION_TIMEOUT: "60s", "idle_in_transaction_session_timeout": "20s"}
+WRITERS_LIMITS = {"idle_in_transaction_session_timeout": "60s"}
 
 
 # Under FORCE ROW LEVEL SECURITY a role without BYPASSRLS reads 0 rows in silence where it has no
@@ -52,13 +62,19 @@ RULES: dict[Role, RoleRule] = {
         member_of=(Role.OWNER, Role.SEARCH, Role.APPENDER, "pg_monitor"),
         temporary=True,
     ),
-    Role.APP: RoleRule("LOGIN NOBYPASSRLS NOREPLICATION", temporary=True),
-    Role.INGEST: RoleRule("LOGIN NOBYPASSRLS NOREPLICATION", temporary=True),
+    Role.APP: RoleRule("LOGIN NOBYPASSRLS NOREPLICATION", temporary=True, settings=MEMBERS_LIMITS),
+    Role.INGEST: RoleRule(
+        "LOGIN NOBYPASSRLS NOREPLICATION", temporary=True, settings=WRITERS_LIMITS
+    ),
     Role.RELAY: RoleRule("LOGIN BYPASSRLS REPLICATION"),
     Role.BACKUP: RoleRule("LOGIN BYPASSRLS REPLICATION"),
-    Role.OPERATOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION", member_of=("pg_monitor",)),
-    Role.AUDITOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION"),
-    Role.PROJECTOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION"),
+    Role.OPERATOR: RoleRule(
+        "LOGIN BYPASSRLS NOREPLICATION",
+        member_of=("pg_monitor",),
+        settings={"default_transaction_read_only": "on"},
+    ),
+    Role.AUDITOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION", settings=WRITERS_LIMITS),
+    Role.PROJECTOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION", settings=WRITERS_LIMITS),
 }
 
 # Who may take advisory locks.
@@ -122,13 +138,22 @@ async def make_roles(admin: Connection, cluster: PostgresEndpoint) -> None:
             await _set_password(admin, role, cluster.passwords[role])
         for group in rule.member_of:
             await admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), name))
-    await admin.execute(
-        sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(
-            sql.Identifier(Role.OPERATOR)
-        )
-    )
+        await _set_defaults(admin, name, rule.settings)
     # Who is not a superuser may hand a database only to a role it belongs to.
     await admin.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(Role.OWNER)))
+
+
+async def _set_defaults(
+    admin: Connection, role: sql.Identifier, settings: Mapping[str, str]
+) -> None:
+    for setting, value in settings.items():
+        if setting == TRANSACTION_TIMEOUT and admin.info.server_version < 170000:
+            continue
+        await admin.execute(
+            sql.SQL("ALTER ROLE {} SET {} = {}").format(
+                role, sql.Identifier(setting), sql.Literal(value)
+            )
+        )
 
 
 async def _set_password(admin: Connection, role: Role, password: str) -> None:

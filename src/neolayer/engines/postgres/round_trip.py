@@ -224,7 +224,11 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         while True:
             while pgconn.is_busy():
                 await self._ready(writing=False)
-                pgconn.consume_input()
+                try:
+                    pgconn.consume_input()
+                except psycopg.OperationalError:
+                    self._raise_last_words(results[-1:])
+                    raise
             result = pgconn.get_result()
             if result is None:
                 continue  # the end of one statement's answer
@@ -234,6 +238,12 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                     return results
                 continue
             results.append(result)
+
+    def _raise_last_words(self, results: Sequence[pq.abc.PGresult]) -> None:
+        """Why the server closed the connection, if it said so before it did."""
+        for last in results:
+            if last.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) == b"FATAL":
+                raise psycopg.errors.error_from_result(last, self.info.encoding)
 
     async def _ready(self, *, writing: bool) -> None:
         """Until the socket can be read, or written where that is what we wait for."""

@@ -134,7 +134,7 @@ async def idle(tx: Transaction) -> None:
 
 @pytest.mark.usefixtures("short_limits")
 @pytest.mark.parametrize("attack", [busy, idle])
-async def test_E_one_tenant_holds_all_others_back_no_longer_than_the_limit(
+async def test_E17_one_tenant_holds_all_others_back_no_longer_than_the_limit(
     attack: Callable[[Transaction], Awaitable[None]], module_databases: Endpoints
 ) -> None:
     """A tenant's program keeps a transaction open that has written, idle or busily: another

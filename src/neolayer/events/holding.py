@@ -75,7 +75,7 @@ async def who_holds(at: Endpoints, *, patience_s: float = PATIENCE_S) -> Holding
     if row is None or row[7] < patience_s:
         return None
     *facts, hashes = row
-    return Holding(*facts, await _tenants(at, hashes))
+    return Holding(*facts, tenants=await _tenants(at, hashes))
 
 
 async def _tenants(at: Endpoints, hashes: Sequence[int]) -> tuple[UUID, ...]:

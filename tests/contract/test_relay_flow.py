@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
+from collections.abc import Collection, Sequence
 
 import psycopg
 import pytest
-from tests.fixtures.fix_relay import RelayScene
+from tests.fixtures.fix_relay import COLUMNS, RelayScene
 
+from neolayer.errors import EngineUnavailable
 from neolayer.freshness import Store
+from neolayer.relay import completing
+from neolayer.relay.changes import UNCHANGED, Batch, Incomplete, TableChanges
+from neolayer.relay.comparable import Shape
+from neolayer.relay.sinks.null import NullSink
+from neolayer.relay.sinks.sink import Rejected, Snapshot
 
 THOUSAND = (
     "INSERT INTO accounts (id, owner, amount, note)"
@@ -196,6 +204,78 @@ async def test_a_large_transaction_goes_on_in_pieces(relay_scene: RelayScene) ->
 def streams_early(scene: RelayScene) -> None:
     """Let the server send transactions of more than 64 kB before they commit."""
     scene.sql(f"ALTER DATABASE {scene.database} SET logical_decoding_work_mem = '64kB'")
+
+
+class Told(NullSink):
+    """A labelled stand-in for a stream: notes what it accepts, and fails now and then."""
+
+    name = "told"
+    tables = frozenset({"public.accounts"})
+
+    def __init__(self, *, fails_at: Collection[int] = ()) -> None:
+        super().__init__()
+        self.told: list[tuple[int, int, int]] = []
+        self.checkpoints: list[int] = []
+        self.tries = 0
+        self._fails_at = fails_at
+
+    def shape(self, table: str) -> Shape:
+        return Shape(("id",), COLUMNS)
+
+    async def begin_again(self, version: int, table: str) -> None: ...
+
+    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+        return ()
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        told: list[tuple[int, int, int]] = []
+        for part in (part for batch in batches for part in batch.changes):
+            assert isinstance(part, TableChanges)
+            number, note = part.relation.places(("id", "note"))
+            for change in part.changes():
+                if change.row[note] == UNCHANGED:
+                    raise Incomplete(part.relation.table)
+                told.append((int(change.row[number]), change.version, len(change.row[note])))
+        self.tries += 1
+        if self.tries in self._fails_at:
+            raise EngineUnavailable("told", "not now")
+        self.told += told
+        self.checkpoints.append(batches[-1].position)
+        return await super().write(batches)
+
+
+async def test_C7_long_values_are_looked_up_in_pieces_that_memory_has_room_for(
+    relay_scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small write that stands for many megabytes is given piece by piece, each change once and
+    in order, also where a piece fails; the checkpoint moves when all is there."""
+    monkeypatch.setattr(completing, "PIECE_BYTES", 2 << 20)
+    rows, mib = 40, 1 << 20
+    relay_scene.sql(
+        *(f"ALTER TABLE accounts{part} REPLICA IDENTITY DEFAULT" for part in ("", "_0", "_1")),
+        "ALTER TABLE accounts_0 ALTER note SET STORAGE EXTERNAL",
+        "INSERT INTO accounts (id, owner, note)"
+        f" SELECT i, 'ann', repeat('x', {mib} + i) FROM generate_series(1, {rows}) i",
+    )
+    sink = Told(fails_at=(3, 7))
+    async with relay_scene.relaying(sink):
+        await relay_scene.arrives_at(sink, relay_scene.sql("SELECT 1"))
+        sink.told.clear()
+        sink.checkpoints.clear()
+        before = sink.position
+        tracemalloc.start()
+        try:
+            position = relay_scene.sql("UPDATE accounts SET amount = amount + 1")
+            await relay_scene.arrives_at(sink, position)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert sorted((number, size) for number, _, size in sink.told) == [
+        (number, mib + number) for number in range(1, rows + 1)
+    ]
+    assert len({version for _, version, _ in sink.told}) == 1
+    assert sink.tries > 20 and sink.checkpoints[0] == before
+    assert peak < 16 * mib, f"{peak / mib:.1f} MiB for a write of {rows} MiB"
 
 
 def streamed(scene: RelayScene) -> int:

@@ -11,6 +11,8 @@ from structlog.testing import capture_logs
 from tests.fixtures.patience import PATIENCE_S
 from tests.unit.test_relay_segments import batch, opened
 
+from neolayer.errors import EngineUnavailable
+from neolayer.relay.changes import Batch
 from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.null import NullSink
@@ -41,6 +43,45 @@ async def test_A6_a_refused_row_leaves_no_value_in_the_logs(tmp_path: Path) -> N
     (entry,) = said
     assert (entry["table"], entry["sink"]) == ("auth.users", "null")
     assert "ann" not in str(said)
+
+
+class Refusing(NullSink):
+    """A labelled stand-in for a stream that refuses one row of each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        self.writes += 1
+        await super().write(batches)
+        return [Rejected("public.things", ("1",), 7, False, "too large", {"id": "1"})]
+
+
+async def test_C8_what_a_stream_took_is_not_told_twice_where_a_letter_cannot_be_kept(
+    tmp_path: Path,
+) -> None:
+    """The desk is down for two tries: the letter is kept at the third, the write is done once."""
+    tries: list[Rejected] = []
+
+    async def park(rejected: Sequence[Rejected]) -> None:
+        tries.extend(rejected)
+        if len(tries) < 3:
+            raise EngineUnavailable("postgres", "not now")
+
+    log = await opened(tmp_path)
+    sink = Refusing()
+    lane = Lane(sink, log, rows=10, state=LaneState(), park=park)
+    running = asyncio.create_task(lane.run(lambda: contextlib.nullcontext(Moment(log.position))))
+    log.append(batch(log.position + 1))
+    await log.roll()
+    async with asyncio.timeout(PATIENCE_S):
+        await lane.caught_up()
+        while lane.position < log.position:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert len(tries) == 3 and sink.writes == 1
 
 
 class Moment:

@@ -24,7 +24,7 @@ from neolayer.errors import NeolayerError, RelayError
 from neolayer.position import Position
 from neolayer.relay.changes import Batch, Incomplete
 from neolayer.relay.checkpoints import WriteMark
-from neolayer.relay.completing import completed
+from neolayer.relay.completing import Completing
 from neolayer.relay.segment import CutOff
 from neolayer.relay.segments import Cursor, SegmentLog
 from neolayer.relay.sinks.sink import CopyLost, Rebuildable, Rejected, Resendable, Sink, Snapshot
@@ -71,6 +71,8 @@ class Lane:
         self._mark = WriteMark(log.folder / f"{sink.name}.mark")
         self._cursor: Cursor | None = None
         self._has_copied = False  # and not yet read what came meanwhile
+        self._completing: Completing | None = None
+        self._refused: Sequence[Rejected] | None = None  # of a write that is done, not parked yet
         self._cut_off = 0  # how often in a row it was cut off then
         self._moved = asyncio.Event()
         self._logger = structlog.get_logger().bind(sink=sink.name)
@@ -154,6 +156,7 @@ class Lane:
             self._log.take_room(self.sink.name)
 
     async def _open(self, snapshot: SnapshotMaker) -> Cursor:
+        self._completing, self._refused = None, None
         checkpoint = await self.sink.open(self._log.start)
         self._require_no_later_epoch(checkpoint or 0)
         after = None if checkpoint is None else self._mark.resume_at(checkpoint)
@@ -222,9 +225,11 @@ class Lane:
             self._mark.move(self.position)
             crash_point("relay.before_write")
             async with self.turn:
-                rejected = await self._given(fresh, snapshot)
+                if self._refused is None:  # a stream that took all is not told twice
+                    self._refused = await self._given(fresh, snapshot)
             crash_point("relay.after_write")
-            await self._park(rejected)
+            await self._park(self._refused)
+            self._refused = None
             self._mark.move(batches[-1].position)
             crash_point("relay.after_park")
             self.state.writes += 1
@@ -236,11 +241,15 @@ class Lane:
     async def _given(self, batches: list[Batch], snapshot: SnapshotMaker) -> Sequence[Rejected]:
         """What the sink refuses of them; what their updates leave out is looked up."""
         try:
-            return await self.sink.write(batches)
+            if self._completing is None:
+                return await self.sink.write(batches)
         except Incomplete:
             if not isinstance(self.sink, Rebuildable | Resendable):
                 raise
-            return await self.sink.write(await completed(batches, self.sink, snapshot))
+            self._completing = Completing(self.sink, self.sink.shape, batches, self.position)
+        rejected = await self._completing.write(snapshot)
+        self._completing = None
+        return rejected
 
     async def _park(self, rejected: Sequence[Rejected]) -> None:
         """Keep what was refused, before the log may let go of it."""

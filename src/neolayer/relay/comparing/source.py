@@ -124,6 +124,10 @@ class SourceTable:
         self._relation = Relation(0, schema, name, tuple(names), tuple(types))
         self.version = snapshot.version
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self._relation.columns
+
     async def bounds(self, low: Bound, high: Bound, rows: int) -> list[Key]:
         """Keys that cut the range into parts of so many rows (the last may have fewer)."""
         where, values = self._within(low, high)
@@ -229,6 +233,20 @@ class SourceTable:
             tuple(key): [NULL if text is None else text.encode() for text in row]
             for key, *row in await self._snapshot.query(statement, values)
         }
+
+    async def sizes(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """How many bytes the columns' texts of the rows of these keys have together."""
+        if not keys:
+            return {}
+        joined, values = self._joined(keys)
+        size = sql.SQL("coalesce(octet_length({}), 0)")
+        statement = sql.SQL("SELECT {}, {} FROM {} JOIN {}").format(
+            self._key_array(),
+            sql.SQL(" + ").join(size.format(column.text) for column in self._columns),
+            self._table,
+            joined,
+        )
+        return {tuple(key): size for key, size in await self._snapshot.query(statement, values)}
 
     def _joined(self, keys: Sequence[Key]) -> tuple[sql.Composable, list[list[str]]]:
         """These keys as rows to join the table with, and an array of values for each column.

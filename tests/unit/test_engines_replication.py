@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
-from psycopg import pq
+from psycopg import pq, sql
 
+from neolayer.engines.postgres import replication
 from neolayer.engines.postgres.replication import (
     PublicationMissing,
     ReplicationConnection,
@@ -50,8 +52,19 @@ class Idle:
     def get_copy_data(self, _: int) -> tuple[int, memoryview]:
         return 0, memoryview(b"")
 
-    def exec_(self, _: bytes) -> Any:
-        return type("Result", (), {"status": pq.ExecStatus.COPY_BOTH, "ntuples": 0})()
+    answer: Any = type("Result", (), {"status": pq.ExecStatus.COPY_BOTH, "ntuples": 0})()
+
+    def send_query(self, _: bytes) -> None:
+        self._answers = [self.answer]
+
+    def flush(self) -> int:
+        return 0
+
+    def is_busy(self) -> int:
+        return 0
+
+    def get_result(self) -> Any:
+        return self._answers.pop() if self._answers else None
 
 
 async def receive(*warnings: Warned) -> int:
@@ -100,8 +113,43 @@ async def test_a_refusal_means_the_same_in_every_language(
     """What the server refuses is told by its code and the function that raised it; the message is
     in whatever language lc_messages says."""
     connection: Any = Idle()
-    connection.exec_ = lambda _: refused
+    connection.answer = refused
     stream = ReplicationConnection(connection, "host=127.0.0.1 port=1")
     with pytest.raises(means) as caught:
         await stream.start("slot", publication="ours")
     assert type(caught.value) is means
+
+
+async def test_C5_a_server_that_says_nothing_although_it_was_asked_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A half-open connection never ends by itself. What arrives in time counts as an answer."""
+    now, keepalive = [0.0], memoryview(b"k" + bytes(17))
+    monkeypatch.setattr(replication.time, "monotonic", lambda: now[0])
+    connection: Any = Idle()
+    connection.put_copy_data = lambda _: 1
+    stream = ReplicationConnection(connection, "host=127.0.0.1 port=1")
+    stream.confirm(received=1, durable=1)
+    now[0] += 10 * replication.SILENCE_S  # nothing was asked, so nothing is missing
+    stream.confirm(received=1, durable=1, ask=True)
+    now[0] += replication.SILENCE_S
+    stream.confirm(received=1, durable=1, ask=True)
+    arrived = [(17, keepalive)]
+    connection.get_copy_data = lambda _: arrived.pop() if arrived else (0, memoryview(b""))
+    assert stream.receive(lambda message: None, limit=10) == 1
+    stream.confirm(received=1, durable=1, ask=True)
+    now[0] += replication.SILENCE_S + 1
+    with pytest.raises(EngineUnavailable, match="has said nothing for 60 s"):
+        stream.confirm(received=1, durable=1)
+
+
+async def test_C5_a_command_that_is_not_answered_is_given_up() -> None:
+    """But for the making of a slot, which waits for transactions that others have open."""
+    connection: Any = Idle()
+    connection.is_busy = lambda: 1
+    here, there = socket.socketpair()
+    with here, there:
+        connection.socket = here.fileno()
+        stream = ReplicationConnection(connection, "host=127.0.0.1 port=1")
+        with pytest.raises(EngineUnavailable, match=r"has said nothing for 0\.01 s"):
+            await stream._run(sql.SQL("IDENTIFY_SYSTEM").format(), within_s=0.01)

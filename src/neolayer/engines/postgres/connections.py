@@ -25,6 +25,16 @@ C = TypeVar("C", bound=Connection)
 Pool = psycopg_pool.AsyncConnectionPool[Connection]
 
 CONNECT_TIMEOUT_S = 10
+# A peer that vanished without a word (its host is gone, a firewall forgot the connection) would be
+# waited for for hours: it is asked after half a minute of silence, and given up after another.
+# What was sent and not even received is given up as soon. A DSN may say otherwise.
+_PEER_VANISHED = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 # libpq's words for a failed connection -> what happened, and the way out.
 _FAILURES: tuple[tuple[str, str, str | None], ...] = (
@@ -104,7 +114,7 @@ def _last(text: str) -> str:
 
 def _conninfo(dsn: str, application_name: str) -> str:
     values = dict(_parse(dsn))
-    values.setdefault("connect_timeout", CONNECT_TIMEOUT_S)
+    values: dict[str, Any] = {**_PEER_VANISHED, "connect_timeout": CONNECT_TIMEOUT_S, **values}
     values["application_name"] = f"neolayer {application_name}"
     return make_conninfo(**values)
 

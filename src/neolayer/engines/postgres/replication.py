@@ -8,7 +8,9 @@ durable and applied. The server keeps its log from the confirmed position on, an
 after a break, so what is confirmed must be safe in every sink.
 
 A server that hears nothing for `wal_sender_timeout` hangs up: confirm every few seconds, also
-while there is nothing to read or no room to read it.
+while there is nothing to read or no room to read it. And we hang up on a server that says nothing
+for `SILENCE_S` although it was asked to: a half-open connection never ends by itself. Nothing here
+holds up the event loop, however long a server takes.
 """
 
 from __future__ import annotations
@@ -16,19 +18,15 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from typing import Any, Final
 
 import psycopg
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
-from neolayer.engines.postgres.connections import (
-    CONNECT_TIMEOUT_S,
-    address_of,
-    explain,
-    require_c_psycopg,
-)
+from neolayer.engines.postgres.connections import address_of, connect
 from neolayer.errors import EngineError, EngineUnavailable
 from neolayer.position import format_lsn, parse_lsn
 
@@ -40,6 +38,10 @@ _SESSION = (
 )
 _POSTGRES_EPOCH_S = 946_684_800
 _STATUS = struct.Struct(">cQQQqB")
+
+# As long as PostgreSQL's own receivers wait (`wal_receiver_timeout`). A server that is busy with a
+# transaction of which it sends nothing shows signs of life all the same.
+SILENCE_S: Final = 60.0
 
 Handler = Callable[[memoryview], bool | None]
 
@@ -97,30 +99,22 @@ class CreatedSlot:
 class ReplicationConnection:
     """One connection in replication mode. Not safe to share between tasks."""
 
-    def __init__(self, connection: pq.abc.PGconn, dsn: str) -> None:
+    def __init__(
+        self, connection: pq.abc.PGconn, dsn: str, owner: psycopg.AsyncConnection[Any] | None = None
+    ) -> None:
         self._connection = connection
+        self._owner = owner  # of the connection: it would close it on being forgotten
         self._dsn = dsn
         self._publication = ""
         self._skipped: str | None = None
+        self._asked_at: float | None = None
         connection.notice_handler = self._notice
 
     @classmethod
     async def connect(cls, dsn: str, *, application_name: str) -> ReplicationConnection:
         """Connect as a role with REPLICATION. Raises EngineUnavailable."""
-        require_c_psycopg()
-        info = make_conninfo(
-            dsn,
-            replication="database",
-            options=_SESSION,
-            application_name=f"neolayer {application_name}",
-            connect_timeout=CONNECT_TIMEOUT_S,
-        )
-        connection = await asyncio.to_thread(pq.PGconn.connect, info.encode())
-        if connection.status != pq.ConnStatus.OK:
-            reason = psycopg.OperationalError(connection.get_error_message())
-            connection.finish()
-            raise explain(reason, dsn) from reason
-        return cls(connection, dsn)
+        opened = await connect(replicating(dsn), autocommit=True, application_name=application_name)
+        return cls(opened.pgconn, dsn, opened)
 
     async def create_slot(
         self, name: str, *, temporary: bool = False, export_snapshot: bool = False
@@ -131,7 +125,7 @@ class ReplicationConnection:
             sql.SQL("TEMPORARY" if temporary else ""),
             sql.Literal("export" if export_snapshot else "nothing"),
         )
-        row = await self._run(statement)
+        row = await self._run(statement, within_s=None)
         return CreatedSlot(row[0] or name, parse_lsn(row[1] or "0/0"), row[2])
 
     async def timeline(self) -> int:
@@ -171,7 +165,6 @@ class ReplicationConnection:
         )
         self._publication = publication
         await self._run(statement, expected=pq.ExecStatus.COPY_BOTH)
-        self._connection.nonblocking = 1
 
     def receive(self, handle: Handler, *, limit: int) -> int:
         """Hand over up to `limit` messages that have arrived, and say how many; never waits.
@@ -199,6 +192,8 @@ class ReplicationConnection:
             raise self._lost(exc) from exc
         if self._skipped is not None:
             raise PublicationMissing("postgres", self._skipped, hint=_MIGRATE)
+        if received:
+            self._asked_at = None
         return received
 
     def _notice(self, result: pq.abc.PGresult) -> None:
@@ -209,23 +204,25 @@ class ReplicationConnection:
             name = f'publication "{self._publication}"'
             self._skipped = f"{address_of(self._dsn)}: {name} does not exist, or did not then"
 
-    async def wait(self, timeout_s: float) -> None:
+    async def wait(self, timeout_s: float | None) -> None:
         """Return when something may have arrived, or after `timeout_s`."""
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._connection.socket, readable.set)
+        socket = self._connection.socket
+        loop.add_reader(socket, readable.set)
         try:
             async with asyncio.timeout(timeout_s):
                 await readable.wait()
         except TimeoutError:
             return
         finally:
-            loop.remove_reader(self._connection.socket)
+            loop.remove_reader(socket)
 
     def confirm(self, *, received: int, durable: int, ask: bool = False) -> None:
         """Tell the server how far we are; with `ask` it answers with a keepalive.
 
-        Raises EngineUnavailable.
+        Raises EngineUnavailable, also where it has answered nothing for long.
         """
+        self._require_an_answer(ask)
         now_us = int((time.time() - _POSTGRES_EPOCH_S) * 1_000_000)
         try:
             self._connection.put_copy_data(
@@ -235,22 +232,61 @@ class ReplicationConnection:
         except psycopg.Error as exc:
             raise self._lost(exc) from exc
 
+    def _require_an_answer(self, ask: bool) -> None:
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now if ask else None
+        elif now - self._asked_at > SILENCE_S:
+            raise self._silent(SILENCE_S)
+
+    def _silent(self, seconds: float | None) -> EngineUnavailable:
+        return EngineUnavailable(
+            "postgres", f"{address_of(self._dsn)} has said nothing for {seconds:g} s"
+        )
+
     async def close(self) -> None:
         """Hang up; safe to call twice."""
-        self._connection.finish()
+        if self._owner is None:
+            self._connection.finish()
+        else:
+            await self._owner.close()
 
     async def _run(
-        self, statement: sql.Composed, *, expected: pq.ExecStatus = pq.ExecStatus.TUPLES_OK
+        self,
+        statement: sql.Composed,
+        *,
+        expected: pq.ExecStatus = pq.ExecStatus.TUPLES_OK,
+        within_s: float | None = SILENCE_S,
     ) -> list[str | None]:
         """Run a replication command and return its first row as text."""
-        command = statement.as_string().encode()
         try:
-            result = await asyncio.to_thread(self._connection.exec_, command)
+            self._connection.send_query(statement.as_string().encode())
+            self._connection.flush()
+            async with asyncio.timeout(within_s):
+                results = [result async for result in self._results()]
         except psycopg.Error as exc:
             raise self._lost(exc) from exc
-        if result.status in (expected, pq.ExecStatus.COMMAND_OK):
-            return _first_row(result)
-        raise self._refused(result)
+        except TimeoutError as exc:
+            raise self._silent(within_s) from exc
+        if not results:
+            raise self._ended()
+        for result in results:
+            if result.status not in (expected, pq.ExecStatus.COMMAND_OK):
+                raise self._refused(result)
+        return _first_row(results[0])
+
+    async def _results(self) -> AsyncGenerator[pq.abc.PGresult]:
+        """All that the server answers to one command, up to the stream that it begins."""
+        while True:
+            while self._connection.is_busy():
+                await self.wait(None)
+                self._connection.consume_input()
+            result = self._connection.get_result()
+            if result is None:
+                return
+            yield result
+            if result.status == pq.ExecStatus.COPY_BOTH:
+                return
 
     def _refused(self, result: pq.abc.PGresult) -> EngineError:
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
@@ -275,6 +311,11 @@ class ReplicationConnection:
         return EngineUnavailable(
             "postgres", f"{address_of(self._dsn)} broke the replication stream: {str(exc).strip()}"
         )
+
+
+def replicating(dsn: str) -> str:
+    """The same DSN for a connection in replication mode."""
+    return make_conninfo(dsn, replication="database", options=_SESSION)
 
 
 def _first_row(result: pq.abc.PGresult) -> list[str | None]:

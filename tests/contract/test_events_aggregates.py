@@ -111,6 +111,19 @@ async def test_snapshots_come_by_policy_and_may_go(the_bank: Bank) -> None:
     assert (without.version, without.snapshot, without.state) == (25, 0, loaded.state)
 
 
+async def test_a_state_that_is_too_large_is_loaded_from_its_events(
+    the_bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No snapshot is written of what the database would refuse, and nothing else changes."""
+    monkeypatch.setattr("neolayer.events.aggregates.MOST_SNAPSHOT_BYTES", 10)
+    acme, account = await the_bank.tenant(), uuid4()
+    for _ in range(10):
+        await acme.aggregates.execute(KEPT_ACCOUNT, account, Deposit(1))
+    await the_bank.rooms.background.settle()
+    assert await snapshots(the_bank, account) == []
+    assert (await acme.aggregates.load(KEPT_ACCOUNT, account)).state.balance == 10
+
+
 async def test_a_snapshot_of_another_schema_version_is_ignored(the_bank: Bank) -> None:
     """Until there is one of the present form, which takes its place."""
 

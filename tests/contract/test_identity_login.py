@@ -17,9 +17,12 @@ from neolayer.identity import (
     BadCredentials,
     Client,
     Credentials,
+    EscalationRefused,
+    Login,
     PasswordHasher,
     Status,
     TooManyLogins,
+    Users,
 )
 from neolayer.identity.backoff import (
     MOST_OF_A_DEVICE,
@@ -32,6 +35,9 @@ from neolayer.tenancy import Principal
 
 WRONG = Credentials("not the password at all")
 RIGHT = Credentials(PASSWORD)
+COUNTERS = (
+    "SELECT kind, subject, failures, last_failed_at FROM auth.login_failures ORDER BY subject"
+)
 WAIT = "UPDATE auth.login_failures SET last_failed_at = last_failed_at - %s RETURNING kind"
 
 
@@ -316,11 +322,21 @@ async def test_no_user_is_proved_that_is_not_there(people: People) -> None:
         await people.login.prove(uuid4(), RIGHT, HERE)
 
 
-async def test_E8_nobody_counts_failures_against_another(people: People) -> None:
-    """A colleague who can run SQL cannot close an owner's account; their own proofs they count."""
+async def test_E8_no_member_touches_what_logins_count(people: People) -> None:
+    """Whoever can run SQL in a tenant neither closes a colleague's account by writing failures, nor
+    opens the guessing of passwords again by lowering, moving or deleting them; not their own
+    either, because a stolen session would be enough to guess the password behind it.
+    """
     olga, mona = (await people.add("olga")).id, (await people.add("mona")).id
     as_mona = people.scope.acting_as(Principal.user(mona))
-    count: LiteralString = (
+    for name in ("olga", "mona"):
+        with pytest.raises(BadCredentials):
+            await people.try_login(name, "wrong")
+    with pytest.raises(BadCredentials):
+        await Login(as_mona, people.hasher, people.keyring).prove(mona, WRONG, HERE)
+    before = await people.scope.fetch(COUNTERS)
+    assert {row[0] for row in before} >= {"pair", "source", "account", "proof"}
+    insert: LiteralString = (
         "INSERT INTO auth.login_failures (tenant_id, subject, kind, failures)"
         " VALUES (%s, %s, %s, 100)"
         " ON CONFLICT (tenant_id, subject) DO UPDATE SET failures = 100 RETURNING kind"
@@ -329,8 +345,59 @@ async def test_E8_nobody_counts_failures_against_another(people: People) -> None
         (account_subject(olga), "account"),
         (proof_subject(olga), "proof"),
         (account_subject(mona), "account"),
+        (proof_subject(mona), "proof"),
+        (bytes(32), "nobody"),
     ):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            await as_mona.fetch(count, (people.scope.tenant, subject, kind))
-    own = (people.scope.tenant, proof_subject(mona), "proof")
-    assert await as_mona.fetch(count, own) == [("proof",)]
+            await as_mona.fetch(insert, (people.scope.tenant, subject, kind))
+    changes: tuple[LiteralString, ...] = (
+        "UPDATE auth.login_failures SET failures = failures - 1 RETURNING kind",
+        "UPDATE auth.login_failures SET failures = failures RETURNING kind",
+        "UPDATE auth.login_failures SET kind = 'source' RETURNING kind",
+        "UPDATE auth.login_failures SET subject = sha256(subject) RETURNING kind",
+        "UPDATE auth.login_failures SET last_failed_at = 'epoch' RETURNING kind",
+        "DELETE FROM auth.login_failures RETURNING kind",
+        "DELETE FROM auth.login_failures WHERE kind = 'proof' RETURNING kind",
+    )
+    for change in changes:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await as_mona.fetch(change)
+    assert await people.scope.fetch(COUNTERS) == before
+
+
+async def test_who_proves_themselves_starts_anew(people: People) -> None:
+    """A person's own new password, asked for as that person: the old one is proved, what was
+    counted is let go of, and all of it is said in the audit log to be theirs.
+    """
+    mona = await people.add("mona")
+    mine = people.scope.acting_as(Principal.user(mona.id))
+    with pytest.raises(BadCredentials):
+        await people.try_login("mona", "wrong")
+    users = Users(mine, people.hasher, people.keyring)
+    with pytest.raises(BadCredentials):
+        await users.change_password(mona.id, WRONG, HERE, password="another quiet lamp")
+    assert await failures(people, "proof") == 1
+    await users.change_password(mona.id, RIGHT, HERE, password="another quiet lamp")
+    assert (await failures(people, "proof"), await failures(people, "account")) == (0, 0)
+    told = await people.scope.fetch(
+        "SELECT principal, action, success FROM audit.entries WHERE principal LIKE 'user:%%'"
+        " ORDER BY occurred_at"
+    )
+    assert told == [
+        (f"user:{mona.id}", "LOGIN", False),
+        (f"user:{mona.id}", "UPDATE", True),
+    ]
+
+
+async def test_only_whoever_may_change_an_account_forgives_its_failures(people: People) -> None:
+    """Letting somebody in again changes nothing where they are active already; the failures of
+    an account go for that only where the account is theirs to change."""
+    olga, mona = (await people.add("olga")).id, (await people.add("mona")).id
+    with pytest.raises(BadCredentials):
+        await people.try_login("olga", "wrong")
+    as_mona = people.scope.acting_as(Principal.user(mona))
+    with pytest.raises(EscalationRefused):
+        await Users(as_mona, people.hasher, people.keyring).set_status(olga, status=Status.ACTIVE)
+    assert await failures(people, "account") == 1
+    await people.users.set_status(olga, status=Status.ACTIVE)
+    assert await failures(people, "account") == 0

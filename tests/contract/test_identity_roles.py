@@ -67,7 +67,11 @@ async def test_names_are_bounded_and_taken_once(company: Company) -> None:
     for permissions in (["wallets:fly"], ["'; DROP TABLE auth.roles; --"], [""]):
         with pytest.raises(InvalidInput):
             await company.roles.create("clerk", permissions)
-    await company.roles.create("clerk", [])
+    with pytest.raises(InvalidInput, match="description has 2001 characters; at most 2000"):
+        await company.roles.create("clerk", [], description="x" * 2001)
+    await company.roles.create("clerk", [], description="x" * 2000)
+    with pytest.raises(InvalidInput, match="at most 2000"):
+        await company.roles.update("clerk", [], description="x" * 2001)
     for taken in ("clerk", "owner", "admin"):
         with pytest.raises(Conflict):
             await company.roles.create(taken, [])

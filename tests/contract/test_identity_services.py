@@ -99,6 +99,8 @@ async def test_odd_names_and_times_are_refused(company: Company) -> None:
     for name in ("", "Robot", "a b", "x" * 101, "-x", "röbot"):
         with pytest.raises(InvalidInput):
             await company.services.create(name)
+    with pytest.raises(InvalidInput, match="description has 2001 characters; at most 2000"):
+        await company.services.create("talker", description="x" * 2001)
     for lifetime in (timedelta(0), timedelta(days=-1), timedelta(days=10_000)):
         with pytest.raises(InvalidInput):
             await company.services.make_key(robot.id, lifetime=lifetime)

@@ -28,6 +28,7 @@ TCB_STATUSES = (
     "OutOfDateConfigurationNeeded",
 )
 _MAX_ENCLAVES = 1000
+_MAX_ADVISORIES = 1000
 _HEX = re.compile(r"[0-9a-f]*")
 _ADVISORY = re.compile(r"[A-Z0-9-]{1,50}")
 _LONGEST = timedelta(days=3650)
@@ -104,6 +105,10 @@ class Policy:
             )
         if UP_TO_DATE not in self.tcb_statuses:
             raise InvalidInput(f"{UP_TO_DATE} is always accepted: name it")
+        if len(set(self.tcb_statuses)) < len(self.tcb_statuses):
+            raise InvalidInput("a TCB status is named twice")
+        if len(self.rejected_advisories) > _MAX_ADVISORIES:
+            raise InvalidInput(f"more than {_MAX_ADVISORIES} rejected_advisories in one policy")
         if not all(_ADVISORY.fullmatch(advisory) for advisory in self.rejected_advisories):
             raise InvalidInput("an advisory is written like INTEL-SA-00615")
         if len(self.enclaves) > _MAX_ENCLAVES:

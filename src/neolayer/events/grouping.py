@@ -154,7 +154,7 @@ class Grouper:
                 (context, [m.unit for m in members]) for context, members in by_context.items()
             ]
             rows = await _send(self.lane, turns)
-        except (psycopg.Error, EngineUnavailable, orjson.JSONEncodeError):
+        except (psycopg.Error, EngineUnavailable, InvalidInput, orjson.JSONEncodeError):
             for member in group:
                 _give(member, None)
             return

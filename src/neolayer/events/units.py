@@ -37,6 +37,9 @@ from neolayer.position import Position
 MOST_STREAMS = 500  # each is a lock in the server's memory; append_events() refuses more
 _MAX_INT = 2**31 - 1
 _LONGEST_KEY_ID = 100
+# As the database writes JSON, up to twice as much (schema/event_store/0070_sizes.sql).
+MOST_DATA_BYTES = 512 * 1024
+MOST_METADATA_BYTES = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +229,11 @@ def _encoded(event: object, codec: Codec | None) -> NewEvent:
 
 def _row(event: NewEvent, shared: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     _require_name(event.type, "type")
-    data = _json(event.data)
+    data = _json(event.data, "data", most=MOST_DATA_BYTES)
     row = {"u": 0, **shared, "i": event.event_id, "t": event.type, "d": orjson.Fragment(data)}
     size = len(data)
     if event.metadata:
-        metadata = _json(event.metadata)
+        metadata = _json(event.metadata, "metadata", most=MOST_METADATA_BYTES)
         row["m"] = orjson.Fragment(metadata)
         size += len(metadata)
     if event.correlation_id is not None:
@@ -253,14 +256,19 @@ def _require_name(name: str, what: str) -> None:
         raise InvalidInput(f"a {what} is 1 to {LONGEST_NAME} printable characters: {name[:300]!r}")
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
+def _json(value: Mapping[str, Any], field: str, *, most: int) -> bytes:
     """As JSON that PostgreSQL can hold. Raises InvalidInput."""
     try:
         text = orjson.dumps(value)
     except orjson.JSONEncodeError as exc:
-        raise InvalidInput(f"an event's data is not JSON: {exc}") from None
+        raise InvalidInput(f"an event's {field} is not JSON: {exc}") from None
     if text[:1] != b"{":
-        raise InvalidInput("an event's data is an object, with names")
+        raise InvalidInput(f"an event's {field} is an object, with names")
     if b"\\u0000" in text:
         raise InvalidInput("an event holds a NUL character, which no database can store")
+    if len(text) > most:
+        raise InvalidInput(
+            f"an event's {field} has {len(text)} bytes as JSON; at most {most}",
+            hint="keep what is long as a file, and its name in the event",
+        )
     return text

@@ -174,7 +174,8 @@ class Login:
 
         Raises as `check`.
         """
-        async with self.scope.transaction() as tx:
+        nobody = self.scope.acting_as(Principal.anonymous())
+        async with nobody.transaction() as tx:
             row = await tx.one(QUERIES.credentials_by_id, {"user_id": user_id})
             account = _Account.of_row(row)
             counters = await _open(tx, {backoff.proof_subject(user_id): Kind.PROOF})
@@ -183,7 +184,7 @@ class Login:
         seed = await self._seed(account, offered)
         async with self._refusing(account, client), self.scope.transaction() as tx:
             await _take_second(tx, account, offered, seed)
-            tx.defer(QUERIES.settle_counters, {"subjects": [c.subject for c in counters]})
+            _settle(tx, [counter.subject for counter in counters])
 
     async def _compare(self, begun: _Try, offered: Credentials, client: Client) -> str:
         """The hash to store from now on. Raises BadCredentials, CodeRequired."""
@@ -229,7 +230,7 @@ class Login:
             device = _remember(tx, account, client)
             subjects = [counter.subject for counter in begun.counters]
             subjects.append(backoff.proof_subject(account.id))
-            tx.defer(QUERIES.settle_counters, {"subjects": subjects})
+            _settle(tx, subjects)
             _note(tx, account, client)
         return Authenticated(
             user=User.of_row(row),
@@ -330,6 +331,18 @@ def _begin(tx: Transaction, account: _Account, counters: tuple[Counter, ...]) ->
     }
     tx.defer(QUERIES.count_failures, values)
     return begun
+
+
+def _settle(tx: Transaction, subjects: Sequence[bytes]) -> None:
+    """Take back what was counted. As nobody: who is known may not touch a counter."""
+    tx.defer_as(Principal.anonymous(), QUERIES.settle_counters, {"subjects": subjects})
+
+
+def forgive(tx: Transaction, user_id: UUID) -> None:
+    """Start counting the failures of somebody's account anew: for whoever may change them."""
+    tx.defer(QUERIES.require_over, {"user_id": user_id})
+    subjects = [backoff.account_subject(user_id)]
+    tx.defer_as(Principal.anonymous(), QUERIES.forget_failures, {"subjects": subjects})
 
 
 def _objection(begun: _Try, *, matches: bool) -> str | None:

@@ -28,6 +28,13 @@ MAX_NAME_BYTES = 4096  # longer input is not even looked at
 _LOCAL = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _USERNAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _MAX_USERNAME = 64
+LONGEST_DESCRIPTION = 2_000
+
+
+def require_description(text: str | None) -> None:
+    """What is said of a role or a service has an end. Raises InvalidInput."""
+    if text is not None and len(text) > LONGEST_DESCRIPTION:
+        raise InvalidInput(f"description has {len(text)} characters; at most {LONGEST_DESCRIPTION}")
 
 
 class Status(StrEnum):

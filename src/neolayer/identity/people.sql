@@ -94,6 +94,10 @@ DELETE FROM auth.one_time_tokens WHERE user_id = %(user_id)s;
 -- Make a user's recovery codes worthless.
 DELETE FROM auth.recovery_codes WHERE user_id = %(user_id)s;
 
+-- require_over --
+-- Whoever acts may change this user, or be refused.
+SELECT auth.require_over(core.current_tenant(), %(user_id)s, ARRAY['users:update', 'users:delete']);
+
 -- forget_failures --
 -- Start counting failures anew for these subjects.
 DELETE FROM auth.login_failures WHERE subject = ANY(%(subjects)s);

@@ -17,6 +17,7 @@ from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NotFound
 from neolayer.identity.guarded import PrincipalNotFound, guarded
+from neolayer.identity.model import require_description
 from neolayer.identity.permissions import patterns_for, require_permission_name
 from neolayer.tenancy import Principal, Scope, Transaction
 from neolayer.tenancy.context import Kind
@@ -144,6 +145,7 @@ class Roles:
         """A role of the tenant's own. Raises InvalidInput, NameTaken, EscalationRefused."""
         if _NAME.fullmatch(name) is None:
             raise InvalidInput("a role's name is a-z, digits, - and _, up to 100 characters")
+        require_description(description)
         names = sorted(set(permissions))
         entry = audit.Entry("CREATE", "role", name, {"permissions": names})
         async with guarded(self.scope, entry) as tx:
@@ -159,8 +161,10 @@ class Roles:
     ) -> Role:
         """Replace what a role of the tenant's own allows; whoever holds it has it within a second.
 
-        Raises RoleNotFound (the platform's roles are not the tenant's), EscalationRefused.
+        Raises InvalidInput, RoleNotFound (the platform's roles are not the tenant's),
+        EscalationRefused.
         """
+        require_description(description)
         names = sorted(set(permissions))
         entry = audit.Entry("UPDATE", "role", name, {"permissions": names})
         async with guarded(self.scope, entry) as tx:

@@ -22,6 +22,7 @@ from neolayer.errors import InvalidInput, NotFound
 from neolayer.identity.access import Access
 from neolayer.identity.access_cache import AccessCache
 from neolayer.identity.guarded import guarded
+from neolayer.identity.model import require_description
 from neolayer.identity.session_tokens import Kind, UnknownToken, new_token
 from neolayer.tenancy import Principal, Scope
 
@@ -81,6 +82,7 @@ class Services:
         """A service without roles and keys. Raises InvalidInput, NameTaken."""
         if _NAME.fullmatch(name) is None:
             raise InvalidInput("a service's name is a-z, digits, - and _, up to 100 characters")
+        require_description(description)
         async with guarded(self.scope, audit.Entry("CREATE", "service", name)) as tx:
             asked = {"name": name, "description": description}
             return _service(await tx.one(QUERIES.create_service, asked))

@@ -23,7 +23,7 @@ from neolayer.identity.backoff import account_subject
 from neolayer.identity.model import InvalidName, User, canonical_email
 from neolayer.identity.passwords import SERVICE_NAME, PasswordHasher, acceptable, personal_words
 from neolayer.identity.sessions import end_sessions
-from neolayer.tenancy import Scope, Transaction
+from neolayer.tenancy import Principal, Scope, Transaction
 
 QUERIES = load_queries(__name__, "people.sql")
 Purpose = Literal["email_verification", "password_reset"]
@@ -119,7 +119,8 @@ class EmailTokens:
             await end_sessions(tx, user_id, reason="password reset")
             for query in (QUERIES.forget_devices, QUERIES.drop_letters):
                 tx.defer(query, {"user_id": user_id})
-            tx.defer(QUERIES.forget_failures, {"subjects": [account_subject(user_id)]})
+            subjects = [account_subject(user_id)]
+            tx.defer_as(Principal.anonymous(), QUERIES.forget_failures, {"subjects": subjects})
             _note(tx, "UPDATE", user_id, {"fields": ["password_hash"], "by": "reset"})
         return User.of_row(row)
 

@@ -18,9 +18,8 @@ from psycopg.errors import UniqueViolation
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
-from neolayer.identity.backoff import account_subject
 from neolayer.identity.guarded import guarded, refusing
-from neolayer.identity.login import Client, Credentials, Login
+from neolayer.identity.login import Client, Credentials, Login, forgive
 from neolayer.identity.mfa import SecondFactor
 from neolayer.identity.model import (
     AlreadyRegistered,
@@ -263,7 +262,7 @@ class Users:
             for statement in also:
                 tx.defer(statement, {"user_id": user_id})
             if forget_failures:
-                tx.defer(QUERIES.forget_failures, {"subjects": [account_subject(user_id)]})
+                forgive(tx, user_id)
         return user
 
 
@@ -276,7 +275,7 @@ def _found(row: tuple[Any, ...] | None) -> User:
 def _drop_proofs(tx: Transaction, user_id: UUID) -> None:
     for query in (QUERIES.forget_devices, QUERIES.drop_letters, QUERIES.drop_recovery_codes):
         tx.defer(query, {"user_id": user_id})
-    tx.defer(QUERIES.forget_failures, {"subjects": [account_subject(user_id)]})
+    forgive(tx, user_id)
 
 
 def _entry(

@@ -93,5 +93,5 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError) as exc:
         raise InvalidInput(f"an announcement is no JSON: {str(exc)[:200]}") from exc
     if size > MOST_BYTES:
-        raise InvalidInput(f"an announcement of {size} bytes is over {MOST_BYTES}")
+        raise InvalidInput(f"an announcement's data has {size} bytes as JSON; at most {MOST_BYTES}")
     return dict(data)

@@ -176,24 +176,9 @@ CREATE OR REPLACE FUNCTION auth.admit_failure()
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
-DECLARE
-    actor text := core.current_principal();
-    person bytea := convert_to(split_part(actor, ':', 2), 'UTF8');
 BEGIN
-    IF auth.acts_for_platform() OR actor LIKE 'anonymous:%' THEN
-        RETURN NEW;
-    END IF;
-    IF TG_OP = 'UPDATE' AND NEW.failures <= OLD.failures
-        AND (OLD.subject, OLD.kind, OLD.last_failed_at)
-        = (NEW.subject, NEW.kind, NEW.last_failed_at)
-    THEN
-        RETURN NEW;
-    END IF;
-    
-    IF actor LIKE 'user:%' AND NEW.kind = 'proof' AND NEW.subject = sha256(
-        int4send(5) || convert_to('proof', 'UTF8') || int4send(octet_length(person)) || person
-    ) AND (TG_OP = 'INSERT' OR OLD.subject = NEW.subject) THEN
-        RETURN NEW;
+    IF auth.acts_for_platform() OR core.current_principal() LIKE 'anonymous:%' THEN
+        RETURN coalesce(NEW, OLD);
     END IF;
     RAISE EXCEPTION '% of auth.login_failures is refused', TG_OP
         USING ERRCODE = 'insufficient_privilege', HINT = 'failures are counted by logins';
@@ -1620,7 +1605,7 @@ TABLE audit.entries
     CREATE INDEX idx_entries_unsealed ON audit.entries USING btree (transaction_id) WHERE (chain_number IS NULL)
     CREATE UNIQUE INDEX entries_chain_unique ON audit.entries USING btree (tenant_id, chain_number) NULLS NOT DISTINCT WHERE (chain_number IS NOT NULL)
     POLICY tenant_isolation PERMISSIVE r TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK -
-    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND (tenant_id IS DISTINCT FROM '00000000-0000-0000-0000-000000000000'::uuid) AND ((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])) AND ((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT asking.writer
+    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND (tenant_id IS DISTINCT FROM '00000000-0000-0000-0000-000000000000'::uuid) AND ((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])) AND ((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))) AND COALESCE((octet_length((changes)::text) <= 262144), true) AND COALESCE((octet_length(user_agent) <= 2048), true) AND COALESCE((octet_length(error_message) <= 16384), true) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT asking.writer
     FROM audit.signed_context asking)))
     CREATE TRIGGER admit_only_sealing BEFORE UPDATE ON audit.entries FOR EACH ROW EXECUTE FUNCTION audit.admit_only_sealing()
     CREATE TRIGGER keep_entries BEFORE DELETE OR TRUNCATE ON audit.entries FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('entries are only added')
@@ -1711,7 +1696,7 @@ TABLE auth.login_failures
     CONSTRAINT login_failures_subject_check CHECK ((octet_length(subject) = 32))
     CREATE INDEX idx_login_failures_old ON auth.login_failures USING btree (tenant_id, last_failed_at) WHERE ((kind)::text <> 'account'::text)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
-    CREATE TRIGGER admit_failure BEFORE INSERT OR UPDATE ON auth.login_failures FOR EACH ROW EXECUTE FUNCTION auth.admit_failure()
+    CREATE TRIGGER admit_failure BEFORE INSERT OR DELETE OR UPDATE ON auth.login_failures FOR EACH ROW EXECUTE FUNCTION auth.admit_failure()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1787,6 +1772,7 @@ TABLE auth.refresh_tokens
     COLUMN expires_at timestamp with time zone NOT NULL RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN used_at timestamp with time zone RIGHTS {neolayer_operator=r/neolayer_owner}
     COLUMN child_salt bytea
+    CONSTRAINT refresh_tokens_child_salt_size_check CHECK ((octet_length(child_salt) <= 64))
     CONSTRAINT refresh_tokens_hash_unique UNIQUE (tenant_id, token_hash)
     CONSTRAINT refresh_tokens_one_child UNIQUE (tenant_id, parent_id)
     CONSTRAINT refresh_tokens_parent_fkey FOREIGN KEY (tenant_id, parent_id) REFERENCES auth.refresh_tokens(tenant_id, id) ON DELETE CASCADE
@@ -1832,6 +1818,7 @@ TABLE auth.roles
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN scope_id uuid NOT NULL GENERATED COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid)
+    CONSTRAINT roles_description_size_check CHECK ((octet_length(description) <= 8192))
     CONSTRAINT roles_name_unique UNIQUE (scope_id, name)
     CONSTRAINT roles_pkey PRIMARY KEY (scope_id, id)
     CONSTRAINT roles_system_check CHECK ((is_system = (tenant_id IS NULL)))
@@ -1857,6 +1844,7 @@ TABLE auth.service_principals
     COLUMN status character varying(50) NOT NULL DEFAULT 'active'::character varying
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT service_principals_description_size_check CHECK ((octet_length(description) <= 8192))
     CONSTRAINT service_principals_name_check CHECK (core.is_canonical((name)::text))
     CONSTRAINT service_principals_name_unique UNIQUE (tenant_id, name)
     CONSTRAINT service_principals_pkey PRIMARY KEY (tenant_id, id)
@@ -1915,6 +1903,7 @@ TABLE auth.sessions
     CONSTRAINT sessions_pkey PRIMARY KEY (tenant_id, id)
     CONSTRAINT sessions_token_hash_check CHECK (core.is_hex((token_hash)::text, 64))
     CONSTRAINT sessions_token_unique UNIQUE (tenant_id, token_hash)
+    CONSTRAINT sessions_user_agent_size_check CHECK ((octet_length(user_agent) <= 2048))
     CONSTRAINT sessions_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
     CONSTRAINT sessions_version_check CHECK ((version > 0))
     CREATE INDEX idx_sessions_expires ON auth.sessions USING btree (expires_at) WHERE (revoked_at IS NULL)
@@ -2330,6 +2319,7 @@ TABLE blockchain.wallets
     COLUMN name character varying(255) RIGHTS {neolayer_operator=r/neolayer_owner}
     CONSTRAINT wallets_address_check CHECK (blockchain.is_address((address)::text))
     CONSTRAINT wallets_address_unique UNIQUE (tenant_id, network_id, address)
+    CONSTRAINT wallets_encrypted_private_key_size_check CHECK ((octet_length(encrypted_private_key) <= 16384))
     CONSTRAINT wallets_hardware_check CHECK (((NOT is_hardware) OR (encrypted_private_key IS NULL)))
     CONSTRAINT wallets_key_check CHECK (((encrypted_private_key IS NULL) = (key_id IS NULL)))
     CONSTRAINT wallets_name_check CHECK ((((name)::text ~ '^[^[:cntrl:]]+$'::text) AND ((name)::text = btrim((name)::text))))
@@ -2390,6 +2380,7 @@ TABLE core.outbox
     COLUMN correlation_id uuid
     COLUMN causation_id uuid
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT outbox_event_data_size_check CHECK ((octet_length((event_data)::text) <= 1048576))
     CONSTRAINT outbox_event_type_check CHECK (((event_type)::text ~ '^[A-Za-z0-9][A-Za-z0-9._-]*$'::text))
     CONSTRAINT outbox_key_check CHECK (((key)::text <> ''::text))
     CONSTRAINT outbox_pkey PRIMARY KEY (tenant_id, event_id)
@@ -2529,6 +2520,7 @@ TABLE core.tenant_data
     COLUMN data jsonb NOT NULL RIGHTS {neolayer_search=r/neolayer_owner}
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_search=r/neolayer_owner}
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP RIGHTS {neolayer_search=r/neolayer_owner}
+    CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     CONSTRAINT tenant_data_pkey PRIMARY KEY (tenant_id, data_id)
     CONSTRAINT tenant_data_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CREATE INDEX idx_tenant_data_search ON ONLY core.tenant_data USING gin (core.below_tenant(tenant_id, data) jsonb_path_ops)
@@ -2552,6 +2544,7 @@ TABLE core.tenant_data_p0
     COLUMN data jsonb NOT NULL
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
 
@@ -2565,6 +2558,7 @@ TABLE core.tenant_data_p1
     COLUMN data jsonb NOT NULL
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
 
@@ -2578,6 +2572,7 @@ TABLE core.tenant_data_p2
     COLUMN data jsonb NOT NULL
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
 
@@ -2591,6 +2586,7 @@ TABLE core.tenant_data_p3
     COLUMN data jsonb NOT NULL
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
 
@@ -2675,6 +2671,7 @@ TABLE core.webhook_deliveries
     COLUMN last_error character varying(500)
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     COLUMN finished_at timestamp with time zone
+    CONSTRAINT webhook_deliveries_envelope_size_check CHECK ((octet_length(envelope) <= 4194304))
     CONSTRAINT webhook_deliveries_event_unique UNIQUE (tenant_id, webhook_id, event_id)
     CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (tenant_id, webhook_id, number)
     CONSTRAINT webhook_deliveries_status_check CHECK (((status)::text = ANY ((ARRAY['pending'::character varying, 'delivered'::character varying, 'parked'::character varying])::text[])))
@@ -2724,6 +2721,7 @@ TABLE core.webhooks
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     CONSTRAINT webhooks_event_types_check CHECK (((cardinality(event_types) >= 1) AND (cardinality(event_types) <= 100)))
+    CONSTRAINT webhooks_event_types_size_check CHECK ((octet_length(array_to_string(event_types, ','::text)) <= 32768))
     CONSTRAINT webhooks_name_check CHECK (core.is_canonical((name)::text))
     CONSTRAINT webhooks_name_unique UNIQUE (tenant_id, name)
     CONSTRAINT webhooks_pkey PRIMARY KEY (tenant_id, id)
@@ -2760,7 +2758,9 @@ TABLE enclave.attestation_policies
     CONSTRAINT attestation_policies_max_lifetime_check CHECK ((max_lifetime > '00:00:00'::interval))
     CONSTRAINT attestation_policies_min_tcb_evaluation_check CHECK ((min_tcb_evaluation >= 0))
     CONSTRAINT attestation_policies_pkey PRIMARY KEY (tenant_id, version)
+    CONSTRAINT attestation_policies_rejected_advisories_size_check CHECK ((octet_length(array_to_string(rejected_advisories, ','::text)) <= 65536))
     CONSTRAINT attestation_policies_statuses_check CHECK ((('UpToDate'::text = ANY (tcb_statuses)) AND (tcb_statuses <@ ARRAY['UpToDate'::text, 'SWHardeningNeeded'::text, 'ConfigurationNeeded'::text, 'ConfigurationAndSWHardeningNeeded'::text, 'OutOfDate'::text, 'OutOfDateConfigurationNeeded'::text])))
+    CONSTRAINT attestation_policies_tcb_statuses_size_check CHECK ((cardinality(tcb_statuses) <= 16))
     CONSTRAINT attestation_policies_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT attestation_policies_version_check CHECK ((version > 0))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
@@ -2807,12 +2807,15 @@ TABLE enclave.attestations
     COLUMN expires_because character varying(50) RIGHTS {neolayer_app=aw/neolayer_owner}
     COLUMN claims jsonb RIGHTS {neolayer_app=aw/neolayer_owner}
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT attestations_advisories_size_check CHECK ((octet_length(array_to_string(advisories, ','::text)) <= 65536))
+    CONSTRAINT attestations_claims_size_check CHECK ((octet_length((claims)::text) <= 65536))
     CONSTRAINT attestations_collateral_id_fkey FOREIGN KEY (collateral_id) REFERENCES enclave.collateral(id)
     CONSTRAINT attestations_cpu_svn_check CHECK (core.is_hex((cpu_svn)::text, 32))
     CONSTRAINT attestations_epid_check CHECK (((((attestation_type)::text = 'EPID'::text) = ((status)::text = 'unverifiable'::text)) AND (((attestation_type)::text = 'EPID'::text) = (quote_version < 3))))
     CONSTRAINT attestations_evidence_check CHECK ((enclave.is_of_quote(quote, (quote_version)::integer, (tee)::text, signed_size, (signed_digest)::text, (mr_enclave)::text, (mr_signer)::text, isv_prod_id, isv_svn, (report_data)::text, is_debug) IS TRUE))
     CONSTRAINT attestations_fmspc_check CHECK (core.is_hex((fmspc)::text, 12))
     CONSTRAINT attestations_nonce_fkey FOREIGN KEY (tenant_id, nonce) REFERENCES enclave.nonces(tenant_id, nonce)
+    CONSTRAINT attestations_nonce_size_check CHECK ((octet_length(nonce) <= 64))
     CONSTRAINT attestations_pkey PRIMARY KEY (tenant_id, id)
     CONSTRAINT attestations_platform_id_check CHECK (core.is_hex((platform_id)::text, 32))
     CONSTRAINT attestations_policy_fkey FOREIGN KEY (tenant_id, policy_version) REFERENCES enclave.attestation_policies(tenant_id, version)
@@ -2895,6 +2898,7 @@ TABLE enclave.computations
     CONSTRAINT computations_attempts_check CHECK (((attempt >= 0) AND (attempt <= max_attempts)))
     CONSTRAINT computations_attestation_fkey FOREIGN KEY (tenant_id, attestation_id) REFERENCES enclave.attestations(tenant_id, id)
     CONSTRAINT computations_ended_check CHECK ((((completed_at IS NOT NULL) = ((status)::text = ANY ((ARRAY['completed'::character varying, 'failed'::character varying, 'cancelled'::character varying])::text[]))) AND (((status)::text <> 'completed'::text) OR (num_nulls(output_hash, attestation_id, started_at) = 0)) AND (((status)::text <> 'failed'::text) OR (error_message IS NOT NULL))))
+    CONSTRAINT computations_error_message_size_check CHECK ((octet_length(error_message) <= 8192))
     CONSTRAINT computations_gas_limit_check CHECK ((gas_limit > 0))
     CONSTRAINT computations_gas_used_check CHECK ((gas_used >= 0))
     CONSTRAINT computations_gas_within_check CHECK ((gas_used <= gas_limit))
@@ -3013,6 +3017,7 @@ TABLE enclave.verifications
     COLUMN verified_at timestamp with time zone NOT NULL RIGHTS {neolayer_app=a/neolayer_owner}
     COLUMN verified_by character varying(255) NOT NULL DEFAULT COALESCE(core.current_principal(), (SESSION_USER)::text)
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    CONSTRAINT verifications_advisories_size_check CHECK ((octet_length(array_to_string(advisories, ','::text)) <= 65536))
     CONSTRAINT verifications_attestation_fkey FOREIGN KEY (tenant_id, attestation_id) REFERENCES enclave.attestations(tenant_id, id)
     CONSTRAINT verifications_collateral_id_fkey FOREIGN KEY (collateral_id) REFERENCES enclave.collateral(id)
     CONSTRAINT verifications_occasion_check CHECK (((occasion)::text = ANY ((ARRAY['submitted'::character varying, 'reverified'::character varying, 'expired'::character varying, 'revoked'::character varying])::text[])))
@@ -4025,7 +4030,9 @@ TABLE public.events
     COLUMN key_id character varying(100)
     COLUMN "position" bigint NOT NULL IDENTITY a
     COLUMN transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id()
+    CONSTRAINT events_event_data_size_check CHECK ((octet_length((event_data)::text) <= 1048576))
     CONSTRAINT events_event_version_check CHECK ((event_version > 0))
+    CONSTRAINT events_metadata_size_check CHECK ((octet_length((metadata)::text) <= 262144))
     CONSTRAINT events_pkey PRIMARY KEY (tenant_id, event_id)
     CONSTRAINT events_schema_version_check CHECK ((schema_version > 0))
     CONSTRAINT events_unique UNIQUE (tenant_id, aggregate_id, event_version)
@@ -4057,6 +4064,7 @@ TABLE public.parked_events
     COLUMN attempts integer NOT NULL
     COLUMN parked_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     CONSTRAINT parked_events_attempts_check CHECK ((attempts >= 0))
+    CONSTRAINT parked_events_cause_size_check CHECK ((octet_length(cause) <= 16384))
     CONSTRAINT parked_events_event_version_check CHECK ((event_version > 0))
     CONSTRAINT parked_events_pkey PRIMARY KEY (tenant_id, subscription, aggregate_id, event_version)
     CONSTRAINT parked_events_subscription_fkey FOREIGN KEY (tenant_id, subscription) REFERENCES public.subscriptions(tenant_id, subscription) ON DELETE CASCADE
@@ -4150,6 +4158,7 @@ TABLE public.snapshots
     COLUMN key_id character varying(100)
     CONSTRAINT snapshots_pkey PRIMARY KEY (tenant_id, snapshot_id)
     CONSTRAINT snapshots_schema_version_check CHECK ((schema_version > 0))
+    CONSTRAINT snapshots_snapshot_data_size_check CHECK ((octet_length((snapshot_data)::text) <= 16777216))
     CONSTRAINT snapshots_snapshot_version_check CHECK ((snapshot_version > 0))
     CONSTRAINT snapshots_stream_fkey FOREIGN KEY (tenant_id, aggregate_id) REFERENCES public.stream_heads(tenant_id, aggregate_id)
     CONSTRAINT snapshots_unique UNIQUE (tenant_id, aggregate_id, snapshot_version)

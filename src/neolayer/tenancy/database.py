@@ -28,6 +28,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.copy import copy_rows
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Rows, Statement
+from neolayer.errors import InvalidInput
 from neolayer.position import Position
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
 from neolayer.tenancy.lending import CoreConnection, Lender, open_lender
@@ -37,6 +38,7 @@ from neolayer.tenancy.retrying import done_again
 QUERIES = load_queries(__name__)
 T = TypeVar("T")
 _LIMIT_REACHED = "NL402"  # raised by core.count_usage()
+_TOO_LARGE = "_size_check"  # how the constraints end that bound a value: TABLE_COLUMN_size_check
 _COMMIT: tuple[Statement, Params | None] = (QUERIES.commit, None)
 _REACHED: tuple[Statement, Params | None] = (QUERIES.reached, None)
 
@@ -69,6 +71,7 @@ class Transaction:
     by: Principal
     _connection: CoreConnection
     _context: str
+    _signer: ContextSigner
     _written: Written
     _begun: bool = False
     _deferred: list[tuple[Statement, Params | None]] = field(
@@ -100,6 +103,15 @@ class Transaction:
     def defer(self, query: Statement, params: Params | None = None) -> None:
         """Send this statement with COMMIT; where it fails, the transaction does."""
         self._deferred.append((query, params))
+
+    def defer_as(self, by: Principal, query: Statement, params: Params | None = None) -> None:
+        """The same, done by another principal of the tenant: what `by` may not do for itself."""
+        other = self._signer.sign(self.tenant, by)
+        self._deferred += [
+            (QUERIES.switch, {"context": other}),
+            (query, params),
+            (QUERIES.switch, {"context": self._context}),
+        ]
 
     async def copy_in(
         self,
@@ -174,7 +186,9 @@ class Scope:
         """
         context = self.core.signer.sign(self.tenant, self.by, lifetime=lifetime)
         async with self.core.connection() as connection:
-            tx = Transaction(self.tenant, self.by, connection, context, self.written)
+            tx = Transaction(
+                self.tenant, self.by, connection, context, self.core.signer, self.written
+            )
             yield tx
             await tx.commit()
 
@@ -231,13 +245,18 @@ class TenantDatabase:
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[CoreConnection]:
-        """A clean, idle connection; for this module only. Raises TenantLimitExceeded."""
+        """A clean, idle connection; for this module only.
+
+        Raises TenantLimitExceeded, and InvalidInput where a value is too large to be stored.
+        """
         try:
             async with self._connections.lend() as connection:
                 yield connection
         except psycopg.Error as exc:
             if exc.sqlstate == _LIMIT_REACHED:
                 raise _limit_exceeded(exc) from exc
+            if (exc.diag.constraint_name or "").endswith(_TOO_LARGE):
+                raise _too_large(exc) from exc
             raise
 
 
@@ -248,6 +267,12 @@ CoreDatabase = TenantDatabase
 def _limit_exceeded(exc: psycopg.Error) -> TenantLimitExceeded:
     facts = orjson.loads(exc.diag.message_detail or "{}")
     return TenantLimitExceeded(facts["limit"], facts["allowed"])
+
+
+def _too_large(exc: psycopg.Error) -> InvalidInput:
+    table, constraint = exc.diag.table_name or "", exc.diag.constraint_name or ""
+    column = constraint.removeprefix(f"{table}_").removesuffix(_TOO_LARGE)
+    return InvalidInput(f"{column} of {exc.diag.schema_name}.{table} is too large to be stored")
 
 
 @asynccontextmanager

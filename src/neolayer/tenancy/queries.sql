@@ -12,6 +12,10 @@ SELECT
         ELSE core.enter(%(context)s, %(state)s)
     END;
 
+-- switch --
+-- Say that somebody else is asking, in a transaction that was entered.
+SELECT set_config('neolayer.context', %(context)s, true);
+
 -- session_state --
 -- What a session is like when it is new.
 SELECT core.session_state();

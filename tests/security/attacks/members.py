@@ -24,10 +24,6 @@ from tests.security.attacks.mutants import Mutant
 
 EVENTS = ("INSERT", "UPDATE", "DELETE")
 
-# What has no guard, and why none is needed.
-UNGUARDED = {
-    ("auth.login_failures", "DELETE"): "who has got in lets go of what was counted against them",
-}
 # Columns that no row depends on.
 _UNTRIED = {"auth.roles.updated_at": "a trigger writes it, whatever is said"}
 # What whoever has the permission for it may make: it gives nobody anything yet.
@@ -147,8 +143,7 @@ def attacks_on(table: Table, stage: Stage, attacker: UUID) -> Iterator[Attempt]:
         )
         yield Attempt("update", full, act(statement, [changed, *values]), tells=_LET_PAST)
     statement = sql.SQL("DELETE FROM {} WHERE {}").format(name, where)
-    if (table.name, "DELETE") not in UNGUARDED:
-        yield Attempt("delete", table.name, act(statement, values), tells=_LET_PAST)
+    yield Attempt("delete", table.name, act(statement, values), tells=_LET_PAST)
     if attacker == stage.idle and table.name == "auth.users":
         gone = [stage.tenant if key == table.tenant else stage.bare for key in keys]
         yield Attempt("delete bare", table.name, act(statement, gone), tells=_LET_PAST)

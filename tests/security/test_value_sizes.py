@@ -1,0 +1,190 @@
+"""G: nothing that a tenant may store by SQL is so large that those who read for all stand still."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.errors import InvalidInput
+from neolayer.events import NewEvent
+from neolayer.events.model import StreamAppend
+from neolayer.events.units import MOST_DATA_BYTES, MOST_METADATA_BYTES, make_unit
+from neolayer.schema.context_secret import sign_context
+from neolayer.tenancy import Principal, open_core
+from tests.fixtures.shared_data import REPOSITORY
+from tests.security.attacks import catalogue, seeds
+from tests.security.attacks.catalogue import Session, Table
+from tests.security.test_tenant_attacks import _read_secret
+
+PAGE = (REPOSITORY / "docs" / "how-to" / "tenants.md").read_text(encoding="utf-8")
+DATABASES = (Database.CORE, Database.EVENT_STORE)
+
+# Columns without a size of their own type that the application may write.
+_UNBOUNDED = """
+SELECT n.nspname || '.' || c.relname, a.attname, format_type(a.atttypid, NULL)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type t ON t.oid = a.atttypid
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = ANY(%s)
+    AND t.typlen = -1 AND t.typcategory <> 'I' AND a.atttypmod = -1 AND a.attgenerated = ''
+    AND (
+        has_column_privilege('neolayer_app', c.oid, a.attnum, 'INSERT')
+        OR has_column_privilege('neolayer_app', c.oid, a.attnum, 'UPDATE')
+        -- What the function that appends writes for it.
+        OR has_column_privilege('neolayer_appender', c.oid, a.attnum, 'INSERT')
+    )
+ORDER BY 1, 2
+"""
+# What the value is not the writer's to choose of.
+SETTLED = {
+    ("auth.api_keys", "permissions"): "a trigger writes what the service holds, whatever is said",
+}
+NUMBERS = f"[{','.join(['1e131000'] * 300)}]"  # 3 KB, and 39 MB as text
+LONG = "repeat('x', 17000000)"  # made by the server
+
+
+def larger(kind: str) -> list[sql.Composable]:
+    """Values that are too large: by their bytes, by their number, by what they are spelled as."""
+    match kind:
+        case "jsonb":
+            made = [
+                f"jsonb_build_object('a', {LONG})",
+                f"jsonb_build_object('a', '{NUMBERS}'::jsonb)",
+            ]
+        case "bytea":
+            made = [f"convert_to({LONG}, 'UTF8')"]
+        case _ if kind.endswith("[]"):
+            made = [f"ARRAY[{LONG}]", "array_fill('UpToDate'::text, ARRAY[200000])"]
+        case _:
+            made = [LONG]
+    return [sql.SQL(value) for value in made]  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def opened(request: pytest.FixtureRequest, module_databases: Endpoints) -> Iterator[Session]:
+    database: Database = request.param
+    dsn = module_databases.cluster(database).dsn(Role.ADMIN, database)
+    with psycopg.connect(dsn) as admin:
+        yield admin
+        admin.rollback()
+
+
+def test_G_every_value_that_a_tenant_writes_has_a_bound(opened: Session) -> None:
+    """Each column of free size that the application may write refuses what is too large."""
+    tables = {table.name: table for table in catalogue.tenant_tables(opened)}
+    free = opened.execute(_UNBOUNDED, (list(catalogue.SCHEMAS),)).fetchall()
+    assert len(free) >= 4
+    unbounded = list[str]()
+    for name, column, kind in free:
+        if (name, column) in SETTLED or name not in tables or name == "audit.entries":
+            continue
+        for value in larger(kind):
+            if not _is_refused(opened, tables[name], column, value):
+                unbounded.append(f"{name}.{column}: {str(value)[:60]}")
+    assert unbounded == []
+
+
+def _is_refused(admin: Session, table: Table, column: str, value: Any) -> bool:
+    row = seeds.row(table, uuid4()) | {column: value}
+    given = [v if isinstance(v, sql.Composable) else sql.Placeholder() for v in row.values()]
+    statement = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES ({})").format(
+        sql.Identifier(*table.name.split(".")),
+        sql.SQL(", ").join(map(sql.Identifier, row)),
+        sql.SQL(", ").join(given),
+    )
+    params = [v for v in row.values() if not isinstance(v, sql.Composable)]
+    try:
+        with admin.transaction(force_rollback=True):
+            admin.execute("SET LOCAL session_replication_role = replica")
+            admin.execute(statement, params)
+    except psycopg.errors.CheckViolation:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("column", ["changes", "user_agent", "error_message"])
+def test_G_an_audit_entry_by_sql_has_a_size(module_databases: Endpoints, column: str) -> None:
+    """A member adds an entry of their own, but none that the sealer would carry for a minute."""
+    secret = asyncio.run(_read_secret(module_databases, Database.CORE))
+    tenant, principal = uuid4(), "service:robot"
+    context = sign_context(
+        secret,
+        tenant=tenant,
+        principal=principal,
+        expires_at=datetime.now(UTC) + timedelta(minutes=1),
+    )
+    statement = sql.SQL(
+        "INSERT INTO audit.entries (tenant_id, principal, action, resource, success, {})"
+        " VALUES (%s, %s, 'READ', 'x', true, {})"
+    )
+    dsn = module_databases.cluster(Database.CORE).dsn(Role.APP, Database.CORE)
+    kind, usual = ("jsonb", Jsonb({"a": 1})) if column == "changes" else ("text", "usual")
+    for value, fits in [(usual, True), *((large, False) for large in larger(kind))]:
+        with psycopg.connect(dsn) as member:
+            member.execute("SELECT set_config('neolayer.context', %s, true)", (context,))
+            given = value if isinstance(value, sql.Composable) else sql.Literal(value)
+            ready = statement.format(sql.Identifier(column), given)
+            if fits:
+                member.execute(ready, (tenant, principal))
+            else:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    member.execute(ready, (tenant, principal))
+            member.rollback()
+
+
+def test_G_the_verbs_refuse_earlier_and_name_field_and_limit() -> None:
+    """What is too large never gets to the database; the error says which and how much."""
+    for event, said in (
+        (NewEvent("Noted", {"a": "x" * MOST_DATA_BYTES}), f"data has .* at most {MOST_DATA_BYTES}"),
+        (
+            NewEvent("Noted", {}, metadata={"a": "x" * MOST_METADATA_BYTES}),
+            f"metadata has .* at most {MOST_METADATA_BYTES}",
+        ),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            make_unit([StreamAppend(uuid4(), [event])], None, None)
+
+
+async def test_G_what_only_the_database_finds_too_large_is_named(
+    module_databases: Endpoints,
+) -> None:
+    """A number that grows when it is spelled: the database's refusal names table and column."""
+    async with open_core(module_databases, application_name="tests") as core:
+        scope = core.scope(uuid4(), by=Principal.operator("tests"))
+        with pytest.raises(InvalidInput, match=r"event_data of core\.outbox is too large"):
+            await scope.fetch(
+                "INSERT INTO core.outbox (tenant_id, subject, key, event_type, event_data)"
+                " VALUES (%s, 'a', 'k', 't', %s::text::jsonb) RETURNING event_id",
+                (scope.tenant, f'{{"a": {NUMBERS}}}'),
+            )
+
+
+_BOUNDS = """
+SELECT n.nspname || '.' || c.relname, k.conname, pg_get_constraintdef(k.oid)
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.conname LIKE '%\\_size\\_check' AND pg_get_constraintdef(k.oid) LIKE '%<=%'
+    AND NOT c.relispartition ORDER BY 2
+"""
+
+
+def test_G_the_sizes_of_the_page_are_those_in_force(opened: Session) -> None:
+    """Each bound of the database stands in the how-to, or below the 64 KiB that it says."""
+    found = opened.execute(_BOUNDS).fetchall()
+    assert len(found) >= 4
+    for table, name, definition in found:
+        most = int(re.findall(r"<= (\d+)", definition)[-1])
+        column = name.removeprefix(f"{table.split('.')[1]}_").removesuffix("_size_check")
+        size = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most >> 10} KiB"
+        said = re.search(rf"^\|.*`{column}`.*\| {size} \|$", PAGE, re.MULTILINE)
+        assert said or most <= 65536, name

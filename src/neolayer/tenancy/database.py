@@ -106,12 +106,9 @@ class Transaction:
 
     def defer_as(self, by: Principal, query: Statement, params: Params | None = None) -> None:
         """The same, done by another principal of the tenant: what `by` may not do for itself."""
-        other = self._signer.sign(self.tenant, by)
-        self._deferred += [
-            (QUERIES.switch, {"context": other}),
-            (query, params),
-            (QUERIES.switch, {"context": self._context}),
-        ]
+        self.defer(QUERIES.switch, {"context": self._signer.sign(self.tenant, by)})
+        self.defer(query, params)
+        self.defer(QUERIES.switch, {"context": self._context})
 
     async def copy_in(
         self,

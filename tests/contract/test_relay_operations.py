@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 from tests.crash.writer import Writer
-from tests.fixtures.fix_relay import RelayScene, clickhouse_statements
+from tests.fixtures.fix_relay import ACCOUNTS, RelayScene, clickhouse_statements
 from tests.fixtures.fix_relay_operations import (
     desk_at,
     differences,
@@ -424,6 +425,33 @@ def test_the_commands_of_the_page_are_there() -> None:
     for arguments in commands:
         _, _, unused = command.app.parse_args(arguments, exit_on_error=False, print_error=False)
         assert not unused
+
+
+TENANTS = dataclasses.replace(ACCOUNTS, tenant_key="owner")
+
+
+def poison(owner: str | None, number: int, *, version: int = 7) -> Rejected:
+    row = {"id": str(number), "owner": owner}
+    return Rejected(TABLE, (str(number),), version, False, "poison", row)
+
+
+async def test_C8_a_tenants_poison_rows_do_not_hide_those_of_others(scene: RelayScene) -> None:
+    """All the room is one tenant's while nobody else needs it; then each has its share, the oldest
+    of its letters, and what found no room is counted. The status says whose the most are."""
+    async with desk_at(scene, classes=(TENANTS,), room=9) as desk:
+        await desk.park("clickhouse", "neolayer", [poison("flood", n) for n in range(20)])
+        assert [one.tenant for one in await desk.letters("clickhouse")] == ["flood"] * 9
+        for first, owner in ((100, "ann"), (200, None), (300, "flood")):
+            some = [poison(owner, first + n) for n in range(5)]
+            await desk.park("clickhouse", "neolayer", some)
+        kept = await desk.letters("clickhouse")
+        numbers = sorted(int(one.key[0] or "") for one in kept)
+        assert numbers == [0, 1, 2, 100, 101, 102, 200, 201, 202]
+        await desk.park("clickhouse", "neolayer", [poison("ann", 100, version=8)])
+        (standing,) = await desk.standings()
+        assert (standing.letters, standing.most, standing.unparked) == (9, 3, 11 + 15)
+        (refused, lacking) = standing.alarms(1 << 20)
+        assert "9 changes (3 of tenant" in refused and "For 26 more" in lacking
 
 
 async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> None:

@@ -2421,6 +2421,7 @@ TABLE core.relay_dead_letters
     COLUMN tries integer NOT NULL DEFAULT 1
     COLUMN parked_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN replay_requested_at timestamp with time zone RIGHTS {neolayer_operator=w/neolayer_owner}
+    COLUMN tenant character varying(100)
     CONSTRAINT relay_dead_letters_pkey PRIMARY KEY (sink, table_name, key)
     CONSTRAINT relay_dead_letters_tries_check CHECK ((tries > 0))
     CONSTRAINT relay_dead_letters_version_check CHECK ((version >= 0))

@@ -2,7 +2,8 @@
 
 Whoever can reach that database can pause a sink or have a table rebuilt, from any machine; what was
 asked for outlives both sides. Dead letters lie here too. They are bounded: the oldest are kept, for
-they tell of the cause, and what finds no room is counted.
+they tell of the cause, and what finds no room is counted. Whoever has the most letters gives way to
+others: a tenant's poison rows may use up its share of the room, and what nobody else needs.
 """
 
 from __future__ import annotations
@@ -45,18 +46,24 @@ class Letter:
     deleted: bool
     cause: str
     row: dict[str, str | None]
+    tenant: str | None
     tries: int
     parked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is asked of a sink, how many letters it has, and for how many there was no room."""
+    """What is asked of a sink, how many letters it has, and for how many there was no room.
+
+    `most_of` is the tenant that has the most letters, `most` their number.
+    """
 
     sink: str
     paused_at: datetime | None
     unparked: int
     letters: int
+    most_of: str | None
+    most: int
 
     def alarms(self, log_bytes: int) -> Iterator[str]:
         """A sentence for each thing that needs a person; `log_bytes`: what a sink may miss."""
@@ -67,12 +74,19 @@ class Standing:
             )
         if self.letters:
             changes = f"{self.letters} change{'' if self.letters == 1 else 's'}"
-            yield f"{self.sink} refused {changes}: neolayer relay letters {self.sink}"
+            yield f"{self.sink} refused {changes}{self._whose}: neolayer relay letters {self.sink}"
         if self.unparked:
             yield (
                 f"For {self.unparked} more of {self.sink} there was no room: mend the cause, then"
                 f" rebuild."
             )
+
+    @property
+    def _whose(self) -> str:
+        if self.most_of is None:
+            return ""
+        share = "all" if self.most == self.letters else f"{self.most}"
+        return f" ({share} of tenant {self.most_of})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +182,12 @@ class Desk:
             await connection.execute(_sql.lock_letters)
             missing = 0
             for one in rejected:
-                missing += not await self._park(connection, sink, database, one)
+                missing += await self._park(connection, sink, database, one)
             if missing:
                 await connection.execute(_sql.count_unparked, {"sink": sink, "count": missing})
 
-    async def _park(self, connection: Connection, sink: str, database: str, one: Rejected) -> bool:
+    async def _park(self, connection: Connection, sink: str, database: str, one: Rejected) -> int:
+        """How many letters there was no room for: this one, or another that gave way to it."""
         masked = self._masks.of(one)
         values = {
             "sink": sink,
@@ -183,9 +198,14 @@ class Desk:
             "deleted": one.deleted,
             "cause": _storable(masked.cause)[:1000],
             "row": Json({name: _storable(text) for name, text in masked.row.items()}),
+            "tenant": self._masks.tenant_of(one),
             "room": self._room,
         }
-        return await (await connection.execute(_sql.park, values)).fetchone() is not None
+        if await (await connection.execute(_sql.park, values)).fetchone() is not None:
+            return 0
+        if await (await connection.execute(_sql.make_room, values)).fetchone() is not None:
+            await connection.execute(_sql.park, values)
+        return 1
 
     async def letters(self, sink: str, *, limit: int = 1_000) -> list[Letter]:
         """What a sink refused, oldest first."""

@@ -1,4 +1,5 @@
-"""What of a refused row may be kept for people to look at: no sealed and no personal values."""
+"""What of a refused row may be kept for people to look at: no sealed and no personal values; and
+whose row it is."""
 
 from __future__ import annotations
 
@@ -14,15 +15,22 @@ _TELLING: Final = 3  # shorter texts stand in any sentence
 
 
 class Masks:
-    """The columns to mask, by table."""
+    """The columns to mask, and that of the tenant, by table."""
 
     def __init__(self, classes: Iterable[DataClass]) -> None:
+        classes = tuple(classes)
+        self._tenants = {one.table: one.tenant_key for one in classes if one.tenant_key}
         self._columns: Mapping[str, frozenset[str]] = {
             one.table: frozenset(
                 (*one.personal_fields, *(sealed.column for sealed in one.sealed_fields))
             )
             for one in classes
         }
+
+    def tenant_of(self, one: Rejected) -> str | None:
+        """None where the row is everybody's, or does not say."""
+        column = self._tenants.get(one.table)
+        return one.row.get(column) if column else None
 
     def of(self, one: Rejected) -> Rejected:
         """The same change with masks, also where the store's words quote a value."""

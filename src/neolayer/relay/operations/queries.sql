@@ -20,10 +20,10 @@ SELECT pg_advisory_xact_lock(hashtextextended('core.relay_dead_letters', 0));
 -- Keep a refused change while there is room, over an older one of its key; no row where there is
 -- none.
 INSERT INTO core.relay_dead_letters AS l
-(sink, table_name, key, database, version, deleted, cause, row_data)
+(sink, table_name, key, database, version, deleted, cause, row_data, tenant)
 SELECT
     %(sink)s::text, %(table)s::text, %(key)s::text [], %(database)s::text, %(version)s::bigint,
-    %(deleted)s::boolean, %(cause)s::text, %(row)s::jsonb
+    %(deleted)s::boolean, %(cause)s::text, %(row)s::jsonb, %(tenant)s::text
 WHERE EXISTS (
     SELECT 1 FROM core.relay_dead_letters AS o
     WHERE o.sink = %(sink)s::text AND o.table_name = %(table)s::text AND o.key = %(key)s::text []
@@ -37,6 +37,29 @@ ON CONFLICT (sink, table_name, key) DO UPDATE SET
     replay_requested_at = NULL
 RETURNING sink;
 
+-- make_room --
+-- Take away the newest letter of the tenant that has the most, if that leaves it no fewer than the
+-- one has who needs the room; no row where all have their share.
+WITH held AS (
+    SELECT h.tenant, count(*) AS letters FROM core.relay_dead_letters AS h
+    WHERE h.sink = %(sink)s GROUP BY h.tenant
+),
+
+most AS (SELECT m.tenant, m.letters FROM held AS m ORDER BY m.letters DESC, m.tenant LIMIT 1),
+
+newest AS (
+    SELECT l.table_name, l.key FROM core.relay_dead_letters AS l INNER JOIN most
+        ON l.tenant IS NOT DISTINCT FROM most.tenant
+    WHERE l.sink = %(sink)s AND most.letters > 1 + coalesce((
+        SELECT o.letters FROM held AS o WHERE o.tenant IS NOT DISTINCT FROM %(tenant)s::text
+    ), 0)
+    ORDER BY l.parked_at DESC, l.table_name DESC, l.key DESC LIMIT 1
+)
+
+DELETE FROM core.relay_dead_letters AS d USING newest AS n
+WHERE d.sink = %(sink)s AND d.table_name = n.table_name AND d.key = n.key
+RETURNING d.sink;
+
 -- count_unparked --
 -- Remember that there was no room for so many.
 INSERT INTO core.relay_sinks AS s (sink, unparked) VALUES (%(sink)s, %(count)s)
@@ -45,8 +68,8 @@ ON CONFLICT (sink) DO UPDATE SET unparked = s.unparked + excluded.unparked;
 -- letters --
 -- What a sink refused, oldest first.
 SELECT
-    sink, table_name AS table, key, database, version, deleted, cause, row_data AS row, tries,
-    parked_at
+    sink, table_name AS table, key, database, version, deleted, cause, row_data AS row, tenant,
+    tries, parked_at
 FROM core.relay_dead_letters
 WHERE sink = %(sink)s ORDER BY parked_at, table_name, key LIMIT %(limit)s;
 
@@ -134,9 +157,15 @@ GROUP BY r.sink, r.table_name ORDER BY r.requested_at;
 -- What is asked of each sink, and what it refused.
 SELECT
     coalesce(s.sink, l.sink) AS sink, s.paused_at, coalesce(s.unparked, 0) AS unparked,
-    coalesce(l.letters, 0) AS letters
+    coalesce(l.letters, 0)::bigint AS letters, l.most_of, coalesce(l.most, 0) AS most
 FROM core.relay_sinks AS s
 FULL JOIN (
-    SELECT d.sink, count(*) AS letters FROM core.relay_dead_letters AS d GROUP BY d.sink
+    SELECT
+        t.sink, sum(t.letters) AS letters, max(t.letters) FILTER (WHERE t.tenant IS NOT NULL) AS most,
+        (array_agg(t.tenant ORDER BY t.letters DESC) FILTER (WHERE t.tenant IS NOT NULL))[1] AS most_of
+    FROM (
+        SELECT d.sink, d.tenant, count(*) AS letters FROM core.relay_dead_letters AS d
+        GROUP BY d.sink, d.tenant
+    ) AS t GROUP BY t.sink
 ) AS l ON l.sink = s.sink
 ORDER BY 1;

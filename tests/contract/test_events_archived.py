@@ -100,6 +100,11 @@ async def test_C8_archiving_keeps_only_streams_that_wait(
     assert tenant is not None
     for name in ("balances", "totals"):
         await discard(
-            the_bank.endpoints, the_bank.domain, name, tenant=tenant, stream_id=bad, by="ann"
+            the_bank.endpoints,
+            the_bank.domain,
+            name,
+            tenant=tenant,
+            stream_id=bad,
+            by=acme.subjects.scope.by,
         )
     assert (await archive.archive(bad)).events == 2

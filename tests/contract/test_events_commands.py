@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import io
 import json
@@ -13,10 +14,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from neolayer.cli import events as command
-from neolayer.cli import main
+from neolayer.cli import event_archive, event_options, main, within_tenant
 from neolayer.engines.endpoints import Endpoints, ObjectsEndpoint, Role
 from neolayer.engines.engine import Level
+from neolayer.events import RecordedEvent, open_event_store
+from neolayer.tenancy import Principal, Transaction
+from neolayer.tenancy.directory import open_directory
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -39,7 +42,8 @@ def layer(module_databases: Endpoints, tmp_path_factory: pytest.TempPathFactory)
 def run(
     layer: Endpoints, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    monkeypatch.setattr(command, "endpoints", lambda _: layer)
+    for module in (event_options, event_archive, within_tenant):
+        monkeypatch.setattr(module, "endpoints", lambda _: layer)
 
     def execute(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as stopped:
@@ -133,3 +137,94 @@ def test_subscriptions_from_the_command_line(run: Run) -> None:
     assert run("unsubscribe", "feed", "--yes")[0] == 0
     code, _, err = run("unsubscribe", "feed", "--yes")
     assert code == 1 and "no subscription 'feed'" in err
+
+
+def test_C8_what_a_subscription_parked_from_the_command_line(
+    run: Run, layer: Endpoints, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Listed with its cause; replayed by the program's own handler, in vain at first, or written
+    as lines; given up, when that is said twice."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    module = f"letters_{uuid4().hex}"
+    (tmp_path / f"{module}.py").write_text(HANDLERS)
+    stream = str(uuid4())
+    at = ("append", stream, "--type", "Deposited", "--category", "account")
+    assert run("subscribe", "letters", "--once")[0] == 0
+    for amount in range(4):
+        assert run(*at, "--data", f'{{"amount": {amount}}}')[0] == 0
+    asyncio.run(refuse_all(layer, "letters"))
+    run("subscriptions")  # and whatever was logged until now
+    code, out, _ = run("parked", "letters", "--json")
+    found = json.loads(out)
+    assert (code, [one["version"] for one in found]) == (0, [1, 2, 3, 4])
+    assert (found[0]["cause"], found[1]["cause"]) == ("ValueError: no letters today", None)
+    assert "no letters today" in run("parked", "letters", "--stream", stream)[1]
+
+    code, _, err = run("discard", "letters", "--stream", stream)
+    assert code == 2 and "add --yes" in err
+    code, _, err = run("discard", "letters", "--stream", stream, "--yes")
+    assert (code, "has given up version 1" in err, "3 wait behind it" in err) == (0, True, True)
+    code, out, _ = run("discard", "letters", "--stream", stream, "--yes", "--json")
+    assert (code, json.loads(out)["version"], json.loads(out)["waiting"]) == (0, 2, 2)
+
+    code, _, err = run("replay", "letters", "--handler", f"{module}:refuse")
+    assert code == 1 and "0 events handled; some of it failed again" in err
+    code, out, _ = run("replay", "letters", "--handler", f"{module}:take_one", "--json")
+    assert (code, json.loads(out)) == (1, {"subscription": "letters", "handled": 1, "left": True})
+    code, out, err = run("replay", "letters", "--stream", stream)
+    assert (code, [line["version"] for line in lines(out)]) == (0, [4])
+    assert "1 event handled" in err
+    assert "Nothing is parked" in run("parked", "letters")[2]
+    code, _, err = run("discard", "letters", "--stream", stream, "--yes")
+    assert code == 1 and "has parked nothing of stream" in err
+    code, _, err = run("parked", "lettres")
+    assert code == 1 and "no subscription 'lettres'" in err
+
+
+@pytest.mark.parametrize(
+    ("handler", "word"),
+    [
+        ("letters", "write module:function"),
+        ("nowhere_at_all:send", "--handler names 'nowhere_at_all', and there is no module"),
+        ("json:send", "json has no function 'send'"),
+        ("tests.contract.test_events_commands:typed", "no module declares their types"),
+    ],
+)
+def test_a_handler_that_is_none(run: Run, handler: str, word: str) -> None:
+    """One sentence, before anything is handled."""
+    run("subscribe", "letters", "--once")
+    code, out, err = run("replay", "letters", "--handler", handler)
+    assert (code, out) == (2, "")
+    assert word in err
+
+
+HANDLERS = """
+seen = []
+
+
+async def refuse(tx, event):
+    raise ValueError("not yet")
+
+
+async def take_one(tx, event):
+    if seen:
+        raise ValueError("one is enough")
+    seen.append(event.version)
+"""
+
+
+async def typed(tx: object, event: object, recorded: object) -> None:
+    """What a program's handler of typed events looks like."""
+
+
+async def refuse_all(layer: Endpoints, name: str) -> None:
+    """A program whose handler takes nothing."""
+
+    async def refuse(tx: Transaction, event: RecordedEvent) -> None:
+        raise ValueError(f"no {name} today")
+
+    async with open_directory(layer) as directory, open_event_store(layer, size=2) as store:
+        acme = await directory.find("acme")
+        subscription = await store.events(acme.id, by=Principal.system("tests")).subscribe(name)
+        await subscription.catch_up(refuse)

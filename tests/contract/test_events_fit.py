@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.bank import ACCOUNT, INLINE_BALANCES, Balance, Deposited, Opened
 from tests.fixtures.fix_projections import Bank
 
-from neolayer.cli import events as command
+from neolayer.cli import event_options as command
 from neolayer.cli import main
 from neolayer.events import (
     EventIdTaken,

@@ -30,8 +30,12 @@ from neolayer.events.projections.parking import Replayed, discard, parked, repla
 from neolayer.events.projections.rebuild import compare, rebuild, switch, switch_back
 from neolayer.events.projections.status import standings
 from neolayer.events.rooms import TenantRooms
+from neolayer.tenancy import Principal
 
 BAD = NewEvent("deposited", {"amount": "five", "currency": "EUR"}, schema_version=3)
+
+
+ANN = Principal.operator("ann")
 
 
 async def append_bad(acme: TenantRooms, stream: UUID, event: NewEvent = BAD) -> None:
@@ -67,7 +71,7 @@ async def clear(bank: Bank, name: str) -> None:
                 name,
                 tenant=one.tenant,
                 stream_id=one.stream_id,
-                by="tests",
+                by=ANN,
             )
 
 
@@ -135,17 +139,24 @@ async def test_C8_discarded_in_the_live_table_and_in_every_replay(the_bank: Bank
     await the_bank.project()
     assert tenant is not None
     args = (at, domain, "balances")
-    assert await discard(*args, tenant=tenant, stream_id=account, by="ann") == Replayed(0, 1)
+    assert await discard(*args, tenant=tenant, stream_id=account, by=ANN) == Replayed(0, 1)
     assert await acme.read_models.get(BALANCES, account) == Balance(account, 3, 1)
-    assert await discard(*args, tenant=tenant, stream_id=account, by="ann") == Replayed(1, 0)
+    assert await discard(*args, tenant=tenant, stream_id=account, by=ANN) == Replayed(1, 0)
     assert await acme.read_models.get(BALANCES, account) == Balance(account, 7, 2)
     with pytest.raises(NotFound, match="does not stand still"):
-        await discard(*args, tenant=tenant, stream_id=account, by="ann")
+        await discard(*args, tenant=tenant, stream_id=account, by=ANN)
     given_up = await parked(at, "balances", tenant=tenant, discarded=True)
     assert [(one.version, one.discarded_by, one.waiting) for one in given_up] == [
-        (1, "ann", 0),
-        (3, "ann", 0),
+        (1, str(ANN), 0),
+        (3, str(ANN), 0),
     ]
+    entries = await the_bank.core_admin.execute(
+        "SELECT principal, action, resource_id, changes FROM audit.entries"
+        " WHERE tenant_id = %s AND resource = 'parked_event' ORDER BY changes ->> 'version'",
+        (tenant,),
+    )
+    said = [(*row[:3], row[3]["stream_id"], row[3]["version"]) for row in await entries.fetchall()]
+    assert said == [(str(ANN), "DELETE", "balances", str(account), n) for n in (1, 3)]
     await clear(the_bank, "balances")
     comparison = await rebuild(at, domain, "balances")
     assert comparison.certificate.holds and comparison.certificate.discarded >= 2

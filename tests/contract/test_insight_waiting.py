@@ -63,5 +63,6 @@ async def test_what_needs_a_person_is_told(
     assert told[1].startswith("redis is paused since") and "64 MB" in told[1]
     assert "neolayer relay letters clickhouse" in told[0]
     assert health.waiting.notes() == [
-        f"subscription feed of tenant {tenant}: 1 parked, 2 waiting behind them"
+        f"subscription feed of tenant {tenant}: 1 parked, 2 waiting behind them:"
+        f" neolayer events parked feed --tenant {tenant}"
     ]

@@ -205,9 +205,7 @@ async def discard(
     """
     async with open_directory(_at()) as directory:
         of = (await directory.find(tenant)).id
-    done = await parking.discard(
-        _at(), _domain(), name, tenant=of, stream_id=stream, by=str(operator())
-    )
+    done = await parking.discard(_at(), _domain(), name, tenant=of, stream_id=stream, by=operator())
     return _replayed(name, done, as_json=as_json)
 
 

@@ -270,7 +270,7 @@ class Events:
     @property
     def subscriptions(self) -> Subscriptions:
         """All subscriptions of the tenant, to be listed and deleted."""
-        return Subscriptions(self.scope)
+        return Subscriptions(self.scope, self.segments)
 
     def follow(
         self, *, after: Place = BEGINNING, poll: timedelta = POLL

@@ -1,4 +1,4 @@
-"""All subscriptions of a tenant: which there are, how they fare, and the end of one.
+"""All subscriptions of a tenant: which there are, how they fare, what one has parked, and its end.
 
 for one in await acme.events.subscriptions.list():
     print(one.name, one.lag_events, one.parked)
@@ -13,7 +13,10 @@ from datetime import datetime
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NotFound
+from neolayer.events.archive import Archive
 from neolayer.events.model import Place
+from neolayer.events.parked import Parked
+from neolayer.events.segments import SegmentStore
 from neolayer.tenancy import Scope
 
 sql = load_queries(__name__, "subscriptions.sql")
@@ -38,6 +41,7 @@ class Subscriptions:
     """The subscriptions of one tenant. `scope` is one of the event store."""
 
     scope: Scope
+    segments: SegmentStore | None = None
 
     async def list(self) -> builtins.list[SubscriptionStanding]:
         """Every one, by name."""
@@ -49,6 +53,15 @@ class Subscriptions:
                 await self.scope.fetch(sql.list_subscriptions)
             )
         ]
+
+    async def parked(self, name: str) -> Parked:
+        """What the one of that name has parked, to be listed, replayed, given up.
+
+        Raises NotFound.
+        """
+        if await self.scope.one(sql.subscription, {"name": name}) is None:
+            raise NotFound(f"there is no subscription {name!r}")
+        return Parked(self.scope, name, Archive(self.scope, self.segments))
 
     async def delete(self, name: str) -> None:
         """Forget a subscription with its places and what it parked; the events stay.

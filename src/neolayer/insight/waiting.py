@@ -59,7 +59,8 @@ class Waiting:
         """A sentence for each thing that a tenant's own program must do."""
         return [
             f"subscription {one.subscription} of tenant {one.tenant}: {one.parked} parked,"
-            f" {one.waiting} waiting behind them"
+            f" {one.waiting} waiting behind them:"
+            f" neolayer events parked {one.subscription} --tenant {one.tenant}"
             for one in self.subscriptions
         ]
 

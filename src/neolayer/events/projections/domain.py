@@ -69,7 +69,7 @@ def load_domain(modules: Iterable[str]) -> Domain:
     types: dict[int, EventTypes] = {}
     projections: dict[int, AnyProjection] = {}
     for name in modules:
-        for value in vars(_imported(name)).values():
+        for value in vars(imported(name)).values():
             if isinstance(value, EventTypes):
                 types[id(value)] = value
             elif isinstance(value, Projection):
@@ -77,7 +77,8 @@ def load_domain(modules: Iterable[str]) -> Domain:
     return Domain.of(types.values(), projections.values())
 
 
-def _imported(name: str) -> ModuleType:
+def imported(name: str, *, said: str = "events.modules names") -> ModuleType:
+    """A module of the program. Raises SettingsError where there is none of that name."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -87,6 +88,6 @@ def _imported(name: str) -> ModuleType:
         if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
             raise
         raise SettingsError(
-            f"events.modules names {name!r}, and there is no module {exc.name!r}",
+            f"{said} {name!r}, and there is no module {exc.name!r}",
             hint="install the package, or start in the folder it lies in",
         ) from exc

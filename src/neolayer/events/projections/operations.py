@@ -91,5 +91,5 @@ class Projections:
         Raises NotFound, UnknownProjection, ProjectionNotReady.
         """
         return await parking.discard(
-            self.endpoints, self.domain, name, tenant=tenant, stream_id=stream_id, by=str(by)
+            self.endpoints, self.domain, name, tenant=tenant, stream_id=stream_id, by=by
         )

@@ -3,7 +3,9 @@
 An event that a projection cannot fold stands in `public.projection_parked_events`, and with it its
 stream stands still in that read model. `replay` folds the stream on from there, `discard` gives up
 the one event and folds what waits behind it; both go as far as the read model is, a transaction a
-stream. What was discarded counts for nothing in a rebuild either, and certificates say so.
+stream. What was discarded counts for nothing in a rebuild either, and certificates say so. So does
+the audit trail, which lies in another database: its entry is stored first, and where it cannot be,
+nothing is given up.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from neolayer.audit import Entry, append
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NotFound
+from neolayer.events.model import Place
 from neolayer.events.projections import tables
 from neolayer.events.projections.domain import Domain
 from neolayer.events.projections.folding import Stream
@@ -32,6 +36,7 @@ from neolayer.events.projections.pages import (
     require_shape,
 )
 from neolayer.events.projections.rebuild import known
+from neolayer.tenancy import Principal, Scope, open_core
 
 QUERIES = load_queries(__name__)
 _FIRST = UUID(int=0)
@@ -104,7 +109,7 @@ async def replay(
     target, flowing, standing = _target(domain, name), 0, 0
     async with tables.owner_connection(at) as owner:
         async for stream in _standing(owner, name, tenant, stream_id):
-            match await _go_on(owner, target, stream, discarding_by=None):
+            match await _go_on(owner, target, stream):
                 case True:
                     flowing += 1
                 case False:
@@ -115,15 +120,18 @@ async def replay(
 
 
 async def discard(
-    at: Endpoints, domain: Domain, name: str, *, tenant: UUID, stream_id: UUID, by: str
+    at: Endpoints, domain: Domain, name: str, *, tenant: UUID, stream_id: UUID, by: Principal
 ) -> Replayed:
     """Give up the event that a stream stands still at, and fold what waits behind it.
 
     Raises NotFound where the stream does not stand still, and as `replay`.
     """
-    async with tables.owner_connection(at) as owner:
-        stream = tenant, stream_id
-        flows = await _go_on(owner, _target(domain, name), stream, discarding_by=by)
+    async with (
+        tables.owner_connection(at) as owner,
+        open_core(at, size=1, application_name="projections") as core,
+    ):
+        stream, discarding = (tenant, stream_id), _Discarding(core.scope(tenant, by=by))
+        flows = await _go_on(owner, _target(domain, name), stream, discarding)
     if flows is None:
         raise NotFound(
             f"stream {stream_id} does not stand still in {name}",
@@ -157,8 +165,20 @@ async def _standing(
             yield after
 
 
+@dataclass(frozen=True, slots=True)
+class _Discarding:
+    """Who gives an event up, in their tenant's core database."""
+
+    scope: Scope
+
+    async def note(self, name: str, stream_id: UUID, version: int, attempts: int) -> None:
+        changes = {"stream_id": stream_id, "version": version, "attempts": attempts}
+        async with self.scope.transaction() as tx:
+            append(tx, Entry("DELETE", "parked_event", resource_id=name, changes=changes))
+
+
 async def _go_on(
-    owner: Connection, target: Target, stream: Stream, *, discarding_by: str | None
+    owner: Connection, target: Target, stream: Stream, discarding: _Discarding | None = None
 ) -> bool | None:
     """Fold a stream on from where it stands; whether it flows now, None where it did already."""
     tenant, stream_id = stream
@@ -169,30 +189,41 @@ async def _go_on(
         await owner.execute(QUERIES.hold_state, {"name": target.name})
         state = await known(owner, target.projection, Slot.LIVE)
         require_shape(target, state.mark)
-        if discarding_by is None:
+        if discarding is None:
             cursor = await owner.execute(QUERIES.take_standing, at)
         else:
-            cursor = await owner.execute(QUERIES.discard, at | {"by": discarding_by})
+            by = {"by": str(discarding.scope.by)}
+            cursor = await owner.execute(QUERIES.discard, at | by)
         row = await cursor.fetchone()
         if row is None:
             return None
         version, attempts, parked_at = row
         up_to = END if target.projection.mode is Mode.INLINE else state.place
-        reach: dict[str, Any] = at | {
-            "types": target.types,
-            "to_transaction": str(up_to.transaction),
-            "to_position": up_to.index,
-            "from_version": version,
-        }
-        while (page := await _page(owner, target, reach)) is not None:
-            await apply_in_parts(owner, target, page)
-            for refusal in page.refusals.by_stream.values():
-                if refusal.version == version:
-                    again = {"version": version, "attempts": attempts + 1, "parked_at": parked_at}
-                    await owner.execute(QUERIES.note_attempts, at | again)
-                return False
-            reach["from_version"] += page.looked_at
-    return True
+        refused_at = await _fold_on(owner, target, at, version, up_to)
+        if refused_at == version:
+            again = {"version": version, "attempts": attempts + 1, "parked_at": parked_at}
+            await owner.execute(QUERIES.note_attempts, at | again)
+        if discarding is not None:
+            await discarding.note(target.name, stream_id, version, attempts)
+    return refused_at is None
+
+
+async def _fold_on(
+    owner: Connection, target: Target, at: dict[str, Any], from_version: int, up_to: Place
+) -> int | None:
+    """Fold a stream's events up to a place; the version at which it stands again, if it does."""
+    reach: dict[str, Any] = at | {
+        "types": target.types,
+        "to_transaction": str(up_to.transaction),
+        "to_position": up_to.index,
+        "from_version": from_version,
+    }
+    while (page := await _page(owner, target, reach)) is not None:
+        await apply_in_parts(owner, target, page)
+        for refusal in page.refusals.by_stream.values():
+            return refusal.version
+        reach["from_version"] += page.looked_at
+    return None
 
 
 async def _page(owner: Connection, target: Target, reach: dict[str, Any]) -> Page | None:

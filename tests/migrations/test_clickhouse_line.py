@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
 import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
+from tests.fixtures.batches import PlainSnapshot
 
 from neolayer.catalogue import ClickHouseCopy
 from neolayer.chain.catalogue import CLASSES
 from neolayer.engines.clickhouse.client import BOOTSTRAP_DATABASE, connect
 from neolayer.engines.endpoints import ClickHouseEndpoint, Endpoints, Role
 from neolayer.errors import MigrationError
+from neolayer.relay.changes import Relation
+from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.schema.files import Migration, load_migrations, parse_migration
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_down, migrate_up
@@ -173,9 +177,45 @@ async def test_old_blocks_stay_when_they_arrive_late(client: AsyncClient) -> Non
     """The year of retention runs from ingestion: a backfill of 2016 is not a year old."""
     key = str(uuid4())
     await client.command(
-        "INSERT INTO blocks (network_id, block_number, block_timestamp)"
-        f" VALUES ('{key}', 1, '2016-01-01 00:00:00')"
+        "INSERT INTO blocks (network_id, block_number, block_timestamp, created_at)"
+        f" VALUES ('{key}', 1, '2016-01-01 00:00:00', now64(6))"
     )
     await client.command("OPTIMIZE TABLE blocks FINAL")
     found = await rows(client, f"SELECT count() FROM blocks WHERE network_id = '{key}'")
     assert found == [(1,)]
+
+
+@pytest.mark.parametrize("table", ["blocks", "transactions", "logs", "smart_contracts"])
+async def test_a_rebuild_keeps_nobody_another_year(
+    migrated: Endpoints, client: AsyncClient, table: str
+) -> None:
+    """What PostgreSQL took in more than a year ago goes as if it had always been here; what is
+    younger stays, and so does the trace of a deletion, which does not say how old its row was."""
+    source, copy = next((source, copy) for source, copy in COPIES if copy.table == table)
+    key = str(uuid4())
+    empty = {"network_id": key, "address": "", "abi": "{}"}
+
+    def row(age_days: int, name: str) -> list[str | None]:
+        at = f"{datetime.now(UTC) - timedelta(days=age_days):%Y-%m-%d %H:%M:%S.%f+00}"
+        named = dict.fromkeys(copy.key, name) | {"created_at": at, "id": str(uuid4())} | empty
+        if "address" in copy.key:
+            named["address"] = name
+        return [named.get(column) for column in copy.columns]
+
+    schema, _, name = source.partition(".")
+    relation = Relation(1, schema, name, copy.columns, (25,) * len(copy.columns))
+    snapshot = PlainSnapshot(7, {source: (relation, [row(400, "1"), row(300, "2")])})
+    sink = ClickHouseSink(migrated.clickhouse, CLASSES, wait_s=0.0)
+    await sink.open(0)
+    try:
+        assert not await sink.copy_part(snapshot, source)
+        gone = dict.fromkeys(copy.key, "3") | {"network_id": key}
+        names, texts = ", ".join(gone), ", ".join(f"'{text}'" for text in gone.values())
+        await client.command(
+            f"INSERT INTO {table} ({names}, _version, _deleted) VALUES ({texts}, 9, 1)"
+        )
+    finally:
+        await sink.close()
+    await client.command(f"OPTIMIZE TABLE {table} FINAL")
+    left = f"SELECT toString({copy.key[1]}), _deleted FROM {table} WHERE network_id = '{key}'"
+    assert sorted(await rows(client, left)) == [("2", 0), ("3", 1)]

@@ -4551,7 +4551,7 @@ CREATE TABLE blocks (`network_id` UUID,
     `created_at` DateTime64(6, 'UTC'),
     `_version` UInt64,
     `_deleted` UInt8,
-    `ingested_at` DateTime('UTC') DEFAULT now())
+    `ingested_at` DateTime('UTC') DEFAULT if((_deleted = 1) OR (created_at < '1971-01-01'), now(), toDateTime(least(created_at, now64(6)))))
 ENGINE = ReplacingMergeTree(_version, _deleted)
 ORDER BY (network_id, block_number)
 TTL ingested_at + toIntervalYear(1)
@@ -4572,7 +4572,7 @@ CREATE TABLE logs (`network_id` UUID,
     `created_at` DateTime64(6, 'UTC'),
     `_version` UInt64,
     `_deleted` UInt8,
-    `ingested_at` DateTime('UTC') DEFAULT now())
+    `ingested_at` DateTime('UTC') DEFAULT if((_deleted = 1) OR (created_at < '1971-01-01'), now(), toDateTime(least(created_at, now64(6)))))
 ENGINE = ReplacingMergeTree(_version, _deleted)
 ORDER BY (network_id, block_number, log_index)
 TTL ingested_at + toIntervalYear(1)
@@ -4623,7 +4623,7 @@ CREATE TABLE smart_contracts (`id` UUID,
     `deployed_block_number` Nullable(Int64),
     `_version` UInt64,
     `_deleted` UInt8,
-    `ingested_at` DateTime('UTC') DEFAULT now())
+    `ingested_at` DateTime('UTC') DEFAULT if((_deleted = 1) OR (created_at < '1971-01-01'), now(), toDateTime(least(created_at, now64(6)))))
 ENGINE = ReplacingMergeTree(_version, _deleted)
 ORDER BY (network_id, address)
 TTL ingested_at + toIntervalYear(1)
@@ -4661,7 +4661,7 @@ CREATE TABLE transactions (`id` UUID,
     `replaced_by` Nullable(String),
     `_version` UInt64,
     `_deleted` UInt8,
-    `ingested_at` DateTime('UTC') DEFAULT now(),
+    `ingested_at` DateTime('UTC') DEFAULT if((_deleted = 1) OR (created_at < '1971-01-01'), now(), toDateTime(least(created_at, now64(6)))),
     INDEX time_index block_timestamp TYPE minmax GRANULARITY 1)
 ENGINE = ReplacingMergeTree(_version, _deleted)
 ORDER BY (network_id, transaction_hash)

@@ -24,9 +24,11 @@ from neolayer.events import (
     StreamAppend,
     WrongCategory,
     WrongVersion,
+    grouping,
     open_event_store,
 )
-from neolayer.tenancy import Principal
+from neolayer.tenancy import Principal, TenantDatabase
+from neolayer.tenancy.model import TenantLimitExceeded
 
 
 def deposit(amount: int = 1) -> NewEvent:
@@ -82,7 +84,7 @@ async def test_D_what_is_no_json_is_refused_alone(new_events: NewEvents) -> None
         return_exceptions=True,
     )
     assert isinstance(bad, InvalidInput)
-    assert "cannot be written as JSON" in bad.message
+    assert "printable characters" in bad.message
     assert good == [None] * 8
     assert len(await other.read_all()) == 4
 
@@ -249,3 +251,84 @@ async def test_C_a_lost_connection_stores_all_once(
     for stream in streams:
         found = [event.data["amount"] async for event in events.read_stream(stream)]
         assert found == list(range(20))
+
+
+@pytest.fixture
+def spendthrift(admin: psycopg.Connection) -> Iterator[UUID]:
+    """A tenant whose every append meets an error of the database's, such as a limit."""
+    tenant = uuid4()
+    admin.execute(
+        "CREATE FUNCTION public.refuse_spendthrift() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF NEW.tenant_id = '{tenant}' THEN"
+        " RAISE EXCEPTION 'over the limit' USING ERRCODE = 'NL402',"
+        """ DETAIL = '{"limit": "events", "allowed": 0}';"""
+        " END IF; RETURN NEW; END $$"
+    )
+    admin.execute(
+        "CREATE TRIGGER refuse_spendthrift BEFORE INSERT ON public.events"
+        " FOR EACH ROW EXECUTE FUNCTION public.refuse_spendthrift()"
+    )
+    yield tenant
+    admin.execute("DROP FUNCTION public.refuse_spendthrift() CASCADE")
+
+
+async def test_C_a_group_that_fails_is_one_commit_still_but_for_the_culprits(
+    new_events: NewEvents, event_store: EventStore, spendthrift: UUID
+) -> None:
+    """32 at once, of several tenants: a tenant over a limit, a version conflict, an id that is half
+    known, one that no text holds. Each is refused as it would be alone; all others are stored, in
+    one commit and one more try for all of them."""
+    tenants = [new_events() for _ in range(4)]
+    poor = new_events(spendthrift)
+    stream, known = uuid4(), deposit()
+    await put(tenants[0], stream, known)
+    good = [(events, uuid4()) for events in tenants for _ in range(7)]
+    odd = NewEvent("Deposited", {}, correlation_id=object())  # type: ignore[arg-type]
+    work = [put(events, one) for events, one in good]
+    for place, bad in (
+        (0, poor.append(uuid4(), [deposit()], category="account")),
+        (9, tenants[0].append(stream, [deposit()], expected_version=NONE)),
+        (17, tenants[0].append(uuid4(), [deposit(), known], category="account")),
+        (30, tenants[3].append(uuid4(), [odd], category="account")),
+    ):
+        work.insert(place, bad)
+    before = event_store.grouper.commits
+    results = await asyncio.gather(*work, return_exceptions=True)
+    refused = {place: type(one) for place, one in enumerate(results) if one is not None}
+    assert refused == {
+        0: TenantLimitExceeded,
+        9: WrongVersion,
+        17: EventIdTaken,
+        30: InvalidInput,
+    }
+    assert event_store.grouper.commits - before == 1
+    for events, one in good:
+        assert [event.version async for event in events.read_stream(one)] == [1]
+    assert await poor.read_all() == []
+    assert len(await tenants[0].read_all()) == 8
+
+
+async def test_C_a_lost_connection_of_a_group_is_one_more_try(
+    new_events: NewEvents, event_store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a group's COMMIT is lost: what was stored is known by its ids, in one more
+    transaction for all."""
+    events, streams = new_events(), [uuid4() for _ in range(12)]
+    send, lost = grouping._send, list[int]()
+
+    async def deaf(database: TenantDatabase, turns: Any) -> Any:
+        answered = await send(database, turns)
+        if not lost:
+            lost.append(1)
+            raise psycopg.OperationalError("the answer to COMMIT was lost")
+        return answered
+
+    monkeypatch.setattr(grouping, "_send", deaf)
+    before = event_store.grouper.commits
+    written = await asyncio.gather(
+        *(events.append(stream, [deposit()], category="account") for stream in streams)
+    )
+    assert event_store.grouper.commits - before == 1
+    assert [one.is_repeated for one in written] == [True] * 12
+    for stream in streams:
+        assert [event.version async for event in events.read_stream(stream)] == [1]

@@ -7,14 +7,16 @@ turn, in the one transaction, and row security holds for every statement under i
 
 What one append meets is its own affair. Conflicts are statuses, not errors; who gives up waiting
 is left out, or forgotten where it is on its way; a stream at which another process writes is not
-waited for (`busy`). Whatever is left goes alone: by itself, in a transaction of its own.
+waited for (`busy`). A group that fails as a whole is sent once more, each unit in a subtransaction:
+so all but the culprits share a commit still, and groups that do not fail pay for none. Whatever is
+left goes alone: by itself, in a transaction of its own, and meets its error there.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import LiteralString
@@ -25,7 +27,7 @@ import psycopg
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Rows, Texts
-from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput
+from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput, NeolayerError
 from neolayer.events.model import ANY
 from neolayer.events.units import MOST_STREAMS, Outcome, Unit, batch_of, known_refused, outcomes_of
 from neolayer.position import Position
@@ -44,6 +46,7 @@ _AGAIN = (
 )
 
 Answer = tuple[Outcome, Position]
+_Appending = tuple[LiteralString, Texts]
 
 
 @dataclass(slots=True, eq=False)
@@ -144,30 +147,57 @@ class Grouper:
         return group
 
     async def _commit(self, group: Sequence[_Member]) -> None:
-        """One transaction of all, and the answers; None to all where it failed as a whole."""
+        """One transaction of all, and the answers; None to whoever has to go alone."""
         by_context: dict[str, list[_Member]] = {}
         for member in group:
             context = self.database.signer.sign(member.tenant, member.by)
             by_context.setdefault(context, []).append(member)
         try:
-            turns = [
-                (context, [m.unit for m in members]) for context, members in by_context.items()
-            ]
-            rows = await _send(self.lane, turns)
-        except (psycopg.Error, EngineUnavailable, InvalidInput, orjson.JSONEncodeError):
+            try:
+                await self._together(by_context)
+            except (psycopg.Error, NeolayerError, orjson.JSONEncodeError):
+                await self._apart(by_context)
+        except (psycopg.Error, NeolayerError):
             for member in group:
                 _give(member, None)
-            return
+
+    async def _together(self, by_context: Mapping[str, list[_Member]]) -> None:
+        """A statement a context. Raises what one of them met; then nothing is stored."""
+        turns = [
+            (context, [_appending([member.unit for member in members])])
+            for context, members in by_context.items()
+        ]
+        answers, position = await _send(self.lane, turns)
         self._note_commit()
-        position = _position(rows[-1])
-        writers = Counter(key for member in group for key in member.streams)
-        for place, members in enumerate(by_context.values()):
-            units = [member.unit for member in members]
-            answers = outcomes_of(_text(rows[2 * place]), units)
-            for member, outcome in zip(members, answers, strict=True):
+        writers = Counter(
+            key for members in by_context.values() for member in members for key in member.streams
+        )
+        for answer, members in zip(answers, by_context.values(), strict=True):
+            outcomes = outcomes_of(answer, [member.unit for member in members])
+            for member, outcome in zip(members, outcomes, strict=True):
                 # Beside others of its stream it was judged as if all of them had been stored.
                 is_fair = outcome.is_stored or all(writers[key] == 1 for key in member.streams)
                 _give(member, (outcome, position) if is_fair else None)
+
+    async def _apart(self, by_context: Mapping[str, list[_Member]]) -> None:
+        """A statement a unit: what one of them meets leaves the others alone."""
+        turns: list[tuple[str, list[_Appending]]] = []
+        sent: list[_Member] = []
+        for context, members in by_context.items():
+            turn: list[_Appending] = []
+            for member in members:
+                try:
+                    turn.append(_appending([member.unit], sql.append_apart))
+                except orjson.JSONEncodeError:
+                    _give(member, None)
+                else:
+                    sent.append(member)
+            turns.append((context, turn))
+        answers, position = await _send(self.lane, turns)
+        self._note_commit()
+        for answer, member in zip(answers, sent, strict=True):
+            (outcome,) = outcomes_of(answer, [member.unit])
+            _give(member, None if outcome.is_about("failed") else (outcome, position))
 
     def _note_commit(self) -> None:
         """Wake whoever waits for new events in this process; the next commit is another event."""
@@ -185,9 +215,10 @@ class Grouper:
             try:
                 context = self.database.signer.sign(tenant, by)
                 with known_refused():
-                    rows = await _send(self.database, [(context, [unit])], waits=True)
+                    turn = context, [_appending([unit], waits=True)]
+                    (answer,), position = await _send(self.database, [turn])
                 self._note_commit()
-                return outcomes_of(_text(rows[0]), [unit])[0], _position(rows[-1])
+                return outcomes_of(answer, [unit])[0], position
             except orjson.JSONEncodeError as exc:
                 raise InvalidInput(f"an event cannot be written as JSON: {exc}") from exc
             except _AGAIN:
@@ -200,24 +231,35 @@ class Grouper:
         raise AssertionError
 
 
+def _appending(
+    units: Sequence[Unit], statement: LiteralString = sql.append, *, waits: bool = False
+) -> _Appending:
+    streams, batch = batch_of(units)
+    array = f"{{{','.join(map(str, streams))}}}"
+    return statement, Texts(streams=array, batch=batch, waits="t" if waits else "f")
+
+
 async def _send(
-    database: TenantDatabase, turns: Sequence[tuple[str, list[Unit]]], *, waits: bool = False
-) -> list[Rows]:
-    """Enter (or switch to) each context and append, in one transaction; ask where that is."""
+    database: TenantDatabase, turns: Sequence[tuple[str, Sequence[_Appending]]]
+) -> tuple[list[str], Position]:
+    """Enter (or switch to) each context and append, in one transaction; what each statement
+    answered, and where that is in the log."""
     statements: list[tuple[LiteralString, Texts | None]] = []
-    for place, (context, units) in enumerate(turns):
+    for place, (context, appending) in enumerate(turns):
         if place:
             statements.append((sql.switch, Texts(context=context)))
-        streams, batch = batch_of(units)
-        array = f"{{{','.join(map(str, streams))}}}"
-        values = Texts(streams=array, batch=batch, waits="t" if waits else "f")
-        statements.append((sql.append, values))
+        statements += appending
     async with database.connection() as connection:
         # After COMMIT, but in the same round trip; two Syncs would be two packets.
         rows = await connection.enter_and(
             turns[0][0], *statements, (sql.commit, None), (sql.committed_at, None), begin=True
         )
-    return rows[2:]
+    answers = [
+        _text(answer)
+        for (statement, _), answer in zip(statements, rows[2:], strict=False)
+        if statement is not sql.switch
+    ]
+    return answers, _position(rows[-1])
 
 
 def _give(member: _Member, answer: Answer | None) -> None:

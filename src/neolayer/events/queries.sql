@@ -4,6 +4,10 @@ SELECT public.append_events(
     %(streams)s::uuid [], %(batch)s::jsonb, %(waits)s::boolean
 )::text;
 
+-- append_apart --
+-- The same for one unit of a group that failed; what fails again leaves the others alone.
+SELECT public.append_apart(%(streams)s::uuid [], %(batch)s::jsonb)::text;
+
 -- append_within --
 -- The same inside a transaction that goes on; refused where it has written something else before.
 SELECT public.append_within(%(streams)s::uuid [], %(batch)s::jsonb)::text;

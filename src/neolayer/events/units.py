@@ -245,8 +245,8 @@ def _row(event: NewEvent, shared: Mapping[str, Any]) -> tuple[dict[str, Any], in
             raise InvalidInput(f"no schema version: {event.schema_version}")
         row["z"] = event.schema_version
     if event.key_id is not None:
-        if len(event.key_id) > _LONGEST_KEY_ID:
-            raise InvalidInput(f"a key id has at most {_LONGEST_KEY_ID} characters")
+        if len(event.key_id) > _LONGEST_KEY_ID or not event.key_id.isprintable():
+            raise InvalidInput(f"a key id has at most {_LONGEST_KEY_ID} printable characters")
         row["k"] = event.key_id
     return row, size
 

@@ -331,6 +331,20 @@ BEGIN
     RETURN public.append_to_many(asking, acting, free, batch);
 END
 $$;
+
+-- The same in a subtransaction, for one unit of a group that failed as a whole: {"failed": true}
+-- instead of an error, and the transaction goes on.
+CREATE FUNCTION public.append_apart(streams uuid [], batch jsonb) RETURNS jsonb
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN public.append_events(streams, batch, false);
+EXCEPTION WHEN OTHERS THEN
+    RETURN '{"failed": true}';
+END
+$$;
+GRANT EXECUTE ON FUNCTION public.append_apart(uuid [], jsonb) TO neolayer_app;
 GRANT EXECUTE ON FUNCTION
 public.refuse_unordered(uuid, uuid []), public.refuse_known(jsonb, uuid []),
 public.append_to_one(uuid, uuid, uuid, boolean, jsonb),
@@ -346,6 +360,7 @@ REVOKE CREATE ON SCHEMA public FROM neolayer_appender;
 
 -- migrate:down
 -- The owner appends again, held by the policies, and the trigger keeps the heads.
+DROP FUNCTION public.append_apart(uuid [], jsonb);
 RESET ROLE;
 ALTER FUNCTION public.append_events(uuid [], jsonb, boolean) OWNER TO neolayer_owner;
 SET ROLE neolayer_owner;

@@ -3382,6 +3382,20 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION public.append_apart(streams uuid[], batch jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN public.append_events(streams, batch, false);
+EXCEPTION WHEN OTHERS THEN
+    RETURN '{"failed": true}';
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
 CREATE OR REPLACE FUNCTION public.append_events(streams uuid[], batch jsonb, waits boolean)
  RETURNS jsonb
  LANGUAGE plpgsql

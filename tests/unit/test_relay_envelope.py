@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from uuid import UUID, uuid4
 
 import msgspec
@@ -18,6 +19,7 @@ from tests.fixtures.batches import (
     events,
 )
 
+from neolayer.catalogue import DataClass, OutgoingCopy
 from neolayer.relay.changes import (
     DELETE,
     INSERT,
@@ -25,9 +27,11 @@ from neolayer.relay.changes import (
     UPDATE,
     UPDATE_WITH_OLD,
     Incomplete,
+    Relation,
     Truncation,
 )
-from neolayer.relay.envelope import Envelopes, Outgoing, Reached, topic_of, unpublished
+from neolayer.relay.envelope import Outgoing, Reached, topic_of, unpublished
+from neolayer.relay.enveloping import Envelopes
 from neolayer.relay.sinks.sink import Rejected
 
 TENANT = UUID(int=5)
@@ -220,3 +224,28 @@ def test_C1_what_a_stream_has_is_passed_over_up_to_where_it_ends() -> None:
 def test_a_topic_is_what_all_rows_share(subject: str, topic: str) -> None:
     """Kafka has one topic a table, NATS one subject a kind of thing."""
     assert topic_of(subject) == topic
+
+
+PAIRS = Relation(3, "public", "pairs", ("a", "b"), (25, 25))
+PAIR_CLASS = DataClass(
+    "pairs", "neolayer", "public.pairs", copies=(OutgoingCopy("pairs", ("a", "b"), ("a", "b")),)
+)
+
+
+async def test_keys_whose_parts_hold_the_separator_are_told_apart() -> None:
+    """Neither their order nor, in a copy, their identity is that of another row."""
+    rows = [("a:b", "c"), ("a", "b:c"), ("a%3Ab", "c"), ("", "")]
+    snapshot = PlainSnapshot(at(1), {"public.pairs": (PAIRS, list(rows))})
+    made = Envelopes([PAIR_CLASS], "neolayer")
+    copied = [one async for page in made.copied(snapshot, "public.pairs") for one in outgoing(page)]
+    assert len({one.id for one in copied}) == len({one.key for one in copied}) == len(rows)
+
+
+def test_a_row_with_an_empty_key_concerns_itself_alone() -> None:
+    """Only an emptied table is told to all readers of a topic."""
+    one = dataclasses.replace(PAIR_CLASS, copies=(OutgoingCopy("pairs", ("a",), ("a", "b")),))
+    changed = batch(
+        changes(PAIRS, (at(1), INSERT, ("", "x"))), Truncation(PAIRS, at(1)), position=1
+    )
+    row, emptied = outgoing(Envelopes([one], "neolayer").of([changed]))
+    assert not row.concerns_all and emptied.concerns_all

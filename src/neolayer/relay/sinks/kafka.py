@@ -26,7 +26,8 @@ from neolayer.engines.kafka.checkpoint import topic_of
 from neolayer.engines.kafka.client import TIMEOUT_S, Thread, explain, library, options
 from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
-from neolayer.relay.envelope import Envelopes, Made, Outgoing, Reached, unpublished
+from neolayer.relay.envelope import Made, Outgoing, Reached, unpublished
+from neolayer.relay.enveloping import Envelopes
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 
 _PATIENCE_S: Final = 10.0

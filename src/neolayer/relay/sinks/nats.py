@@ -28,7 +28,8 @@ from neolayer.engines.nats.publishing import Answer, Publisher, Refused, open_pu
 from neolayer.errors import NeolayerError
 from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
-from neolayer.relay.envelope import Envelopes, Made, Outgoing, Reached, unpublished
+from neolayer.relay.envelope import Made, Outgoing, Reached, unpublished
+from neolayer.relay.enveloping import Envelopes
 from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
 
 T = TypeVar("T")

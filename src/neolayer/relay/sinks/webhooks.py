@@ -30,7 +30,8 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NotSupported, RelayError
 from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
-from neolayer.relay.envelope import Envelopes, Made, Outgoing
+from neolayer.relay.envelope import Made, Outgoing
+from neolayer.relay.enveloping import Envelopes
 from neolayer.relay.sinks.sink import Rejected, Snapshot
 from neolayer.webhooks.catalogue import KEEP
 from neolayer.webhooks.model import matches

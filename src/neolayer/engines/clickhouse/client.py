@@ -16,6 +16,7 @@ from neolayer.engines.loopback import is_loopback, spare_the_proxy
 from neolayer.errors import EngineError, EngineUnavailable, NeolayerError
 
 CONNECT_TIMEOUT_S = 10
+ANSWER_TIMEOUT_S = 300  # without a byte; a large insert may take long
 BOOTSTRAP_DATABASE = "default"
 
 
@@ -41,6 +42,7 @@ async def connect(
             secure=endpoint.secure,
             settings=dict(settings or {}),
             connect_timeout=CONNECT_TIMEOUT_S,
+            send_receive_timeout=ANSWER_TIMEOUT_S,
             autogenerate_session_id=False,
         )
     except (ClickHouseError, OSError) as exc:

@@ -125,7 +125,7 @@ class ReplicationConnection:
             sql.SQL("TEMPORARY" if temporary else ""),
             sql.Literal("export" if export_snapshot else "nothing"),
         )
-        row = await self._run(statement, within_s=None)
+        row = await self._run(statement, patient=True)
         return CreatedSlot(row[0] or name, parse_lsn(row[1] or "0/0"), row[2])
 
     async def timeline(self) -> int:
@@ -237,11 +237,11 @@ class ReplicationConnection:
         if self._asked_at is None:
             self._asked_at = now if ask else None
         elif now - self._asked_at > SILENCE_S:
-            raise self._silent(SILENCE_S)
+            raise self._silent()
 
-    def _silent(self, seconds: float | None) -> EngineUnavailable:
+    def _silent(self) -> EngineUnavailable:
         return EngineUnavailable(
-            "postgres", f"{address_of(self._dsn)} has said nothing for {seconds:g} s"
+            "postgres", f"{address_of(self._dsn)} has said nothing for {SILENCE_S:g} s"
         )
 
     async def close(self) -> None:
@@ -256,18 +256,19 @@ class ReplicationConnection:
         statement: sql.Composed,
         *,
         expected: pq.ExecStatus = pq.ExecStatus.TUPLES_OK,
-        within_s: float | None = SILENCE_S,
+        patient: bool = False,
     ) -> list[str | None]:
         """Run a replication command and return its first row as text."""
+        limit_s = None if patient else SILENCE_S
         try:
             self._connection.send_query(statement.as_string().encode())
             self._connection.flush()
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(limit_s):
                 results = [result async for result in self._results()]
         except psycopg.Error as exc:
             raise self._lost(exc) from exc
         except TimeoutError as exc:
-            raise self._silent(within_s) from exc
+            raise self._silent() from exc
         if not results:
             raise self._ended()
         for result in results:

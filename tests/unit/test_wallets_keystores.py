@@ -104,6 +104,19 @@ async def test_what_is_written_others_read(kdf: keystores.Kdf) -> None:
     assert key.reveal().hex() not in text and PASSWORD not in text
 
 
+@pytest.mark.parametrize(("kdf", "cost"), [("scrypt", 2), ("scrypt", 4096), ("pbkdf2", 1000)])
+async def test_what_others_write_is_read(kdf: str, cost: int) -> None:
+    """From the library that most clients share, in either derivation; and names the address."""
+    from eth_account import Account
+
+    theirs = Account.encrypt("46" * 32, PASSWORD, kdf=kdf, iterations=cost)
+    found = await keystores.open_keystore(json.dumps(theirs), PASSWORD)
+    assert found.reveal().hex() == "46" * 32
+    other = json.dumps(theirs | {"address": "00" * 20})
+    with pytest.raises(KeystoreError):
+        await keystores.open_keystore(other, PASSWORD)
+
+
 def keystore_of(raw: bytes, password: str, iv: bytes = bytes(16)) -> dict[str, Any]:
     """A keystore of any bytes, weak so that it is quick."""
     salt = b"salt"

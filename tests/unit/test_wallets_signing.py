@@ -87,7 +87,9 @@ def test_numbers_as_nodes_write_them() -> None:
 def test_what_is_signed_is_recovered(
     number: int, value: int, nonce: int, data: bytes, kind: int
 ) -> None:
-    """Whatever the transaction of whichever type: its sender is the key's address."""
+    """Whatever the transaction of whichever type (legacy under EIP-155, EIP-2930, EIP-1559): its
+    sender is the key's address, and another library signs the same bytes.
+    """
     key = private_keys.read(f"{number:064x}", EVM)
     fees = FEES if kind == 2 else {"gasPrice": 7}
     asked = {"to": TO, "value": value, "gas": 21000, "nonce": nonce, "data": "0x" + data.hex()}
@@ -97,6 +99,8 @@ def test_what_is_signed_is_recovered(
     assert signed.raw is not None
     assert Account.recover_transaction(signed.raw).lower() == key.address()
     assert signed.raw.startswith(f"0x0{kind}") or not kind
+    theirs = asked | fees | extra | {"chainId": 1} | ({"type": kind} if kind else {})
+    assert signed.raw == "0x" + Account.sign_transaction(theirs, key.reveal()).raw_transaction.hex()
     assert sign(asked | fees | extra | {"type": kind}, key) == signed
 
 

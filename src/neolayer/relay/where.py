@@ -260,7 +260,8 @@ async def _require_network(read: Read, table: _Table, network: str) -> None:
         raise InvalidInput(f"{table.one.name} are on no network", hint="leave --network out")
     if not await read(_sql.network, {"name": network}):
         raise InvalidInput(
-            f"network {network!r} is not known", hint="neolayer status lists the networks"
+            f"network {network!r} is not known",
+            hint="neolayer status lists them; the first block of one makes it known",
         )
 
 

@@ -316,7 +316,8 @@ class Wallets:
         row = await self.scope.one(sql.network, {"name": name})
         if row is None:
             raise NetworkNotFound(
-                f"network {name[:60]!r} is not known", hint="neolayer status lists the networks"
+                f"network {name[:60]!r} is not known",
+                hint="neolayer status lists them; the first block of one makes it known",
             )
         return Network(*row)
 

@@ -152,6 +152,29 @@ async def test_a_snapshot_of_another_schema_version_is_ignored(the_bank: Bank) -
     assert (await acme.aggregates.load(KEPT_ACCOUNT, account)).state.balance == 11
 
 
+async def test_a_snapshot_that_is_no_state_is_passed_by(
+    the_bank: Bank, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damaged, or of another form under the same number: the events tell, a warning says so, and
+    the next snapshot takes its place."""
+    acme, account = await the_bank.tenant(), uuid4()
+    for _ in range(10):
+        await acme.aggregates.execute(KEPT_ACCOUNT, account, Deposit(1))
+    await the_bank.rooms.background.settle()
+    await the_bank.admin.execute(
+        """UPDATE public.snapshots SET snapshot_data = '{"balance": "much"}'"""
+        " WHERE aggregate_id = %s",
+        (account,),
+    )
+    loaded = await acme.aggregates.load(KEPT_ACCOUNT, account)
+    assert (loaded.state.balance, loaded.version, loaded.snapshot) == (10, 10, 0)
+    assert "a snapshot does not fit its state" in capsys.readouterr().out
+    await acme.aggregates.execute(KEPT_ACCOUNT, account, Deposit(1))
+    await the_bank.rooms.background.settle()
+    loaded = await acme.aggregates.load(KEPT_ACCOUNT, account)
+    assert (loaded.state.balance, loaded.snapshot) == (11, 11)
+
+
 async def test_an_append_does_not_wait_for_its_snapshot(the_bank: Bank) -> None:
     """Nor does it fail with it: here nobody can write snapshots."""
     acme, account = await the_bank.tenant(), uuid4()

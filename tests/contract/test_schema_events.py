@@ -114,6 +114,38 @@ def test_a_stream_keeps_its_type(session: Session) -> None:
         append(session, stream, 2, kind="order")
 
 
+@pytest.mark.parametrize("versions", [(2,), (1, 3), (1, 2, 4), (1, 1)])
+@pytest.mark.parametrize("way", ["copy", "merge", "upsert"])
+def test_no_other_way_in_leaves_a_gap(
+    module_databases: Endpoints, context: str, way: str, versions: tuple[int, ...]
+) -> None:
+    """Nor for the server's administrator: COPY, MERGE, an upsert are held to it as INSERT is."""
+    stream = uuid4()
+    rows = [(TENANT, stream, "account", "deposited", version, "{}") for version in versions]
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    columns = "tenant_id, aggregate_id, aggregate_type, event_type, event_version, event_data"
+    with psycopg.connect(dsn) as admin, pytest.raises(psycopg.errors.IntegrityError):
+        admin.execute("SELECT set_config('neolayer.context', %s, true)", (context,))
+        if way == "copy":
+            copy = f"COPY public.events ({columns}) FROM STDIN"
+            with admin.cursor() as cursor, cursor.copy(copy) as writing:  # type: ignore[arg-type]
+                for row in rows:
+                    writing.write_row(row)
+            return
+        source = "SELECT %s::uuid, %s::uuid, %s, %s, v, '{}'::jsonb FROM unnest(%s::int[]) v"
+        statement = f"INSERT INTO public.events ({columns}) {source}"
+        if way == "upsert":
+            statement += " ON CONFLICT (tenant_id, event_id) DO NOTHING"
+        else:
+            statement = (
+                f"MERGE INTO public.events e USING ({source}) s (t, a, k, y, v, d) ON false"
+                f" WHEN NOT MATCHED THEN INSERT ({columns}) VALUES (s.t, s.a, s.k, s.y, s.v, s.d)"
+            )
+        admin.execute(statement, (*rows[0][:4], list(versions)))  # type: ignore[arg-type]
+    with psycopg.connect(dsn) as admin:
+        assert head(admin, stream) is None
+
+
 def test_several_streams_in_one_statement(session: Session) -> None:
     """A statement that breaks one stream stores nothing of the others."""
     one, two = uuid4(), uuid4()

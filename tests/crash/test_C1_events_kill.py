@@ -22,11 +22,12 @@ from tests.crash.archiving_process import segments_in
 from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.events import NewEvent, open_event_store
-from neolayer.tenancy import Principal
+from neolayer.events import NewEvent, RecordedEvent, open_event_store
+from neolayer.tenancy import Principal, Transaction
 
 CONSUMER = Path(__file__).with_name("events_consumer.py")
 ARCHIVER = Path(__file__).with_name("archiving_process.py")
+DISCARDER = Path(__file__).with_name("discarding_process.py")
 POINTS = ("events.before_checkpoint", "events.before_commit", "events.after_commit")
 
 
@@ -147,3 +148,30 @@ async def test_C1_archiving_dies_at_every_step(module_databases: Endpoints, tmp_
         assert await asyncio.to_thread(process.wait, 60) == 0
         assert [event async for event in events.read_stream(stream)] == before
         assert [one for one in await events.read_all() if one.stream_id == stream] == before
+
+
+async def test_C1_giving_up_an_event_dies_before_its_commit(module_databases: Endpoints) -> None:
+    """The audit trail says so already, and the event is still parked: an entry too many, never one
+    too few. Done again, it is given up once."""
+    tenant, stream = uuid4(), uuid4()
+
+    async def refuse(tx: Transaction, event: RecordedEvent) -> None:
+        raise ValueError("no")
+
+    async with open_event_store(module_databases, size=2, application_name="tests") as store:
+        events = store.events(tenant, by=Principal.operator("tests"))
+        await events.append(stream, [NewEvent("Deposited", {})], category="account")
+        subscription = await events.subscribe("letters", partitions=1)
+        await subscription.catch_up(refuse)
+        for crash_at, code, left in (("events.in_discard", -signal.SIGKILL, 1), ("", 0, 0)):
+            more = (str(tenant), "letters", str(stream))
+            process = started(DISCARDER, module_databases, *more, crash_at=crash_at)
+            assert await asyncio.to_thread(process.wait, 60) == code
+            assert len(await subscription.parked()) == left
+    with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as session:
+        entries = session.execute(
+            "SELECT principal, action FROM audit.entries"
+            " WHERE tenant_id = %s AND resource = 'parked_event'",
+            (tenant,),
+        ).fetchall()
+    assert entries == [("operator:ann", "DELETE")] * 2

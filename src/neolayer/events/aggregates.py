@@ -21,13 +21,13 @@ from uuid import UUID
 import msgspec
 
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import InvalidInput
 from neolayer.events.codec import TenantCodec, key_id_for, subject_named
 from neolayer.events.model import Appended, WrongVersion
 from neolayer.events.personal import Erased, open_text, seal_text
 from neolayer.events.registry import Event, EventType, Registry
 from neolayer.events.snapshots import BackgroundWrites, SnapshotPolicy
 from neolayer.events.typed import TypedEvents
+from neolayer.telemetry import log_warning
 
 QUERIES = load_queries(__name__, "aggregates.sql")
 PAGE_EVENTS = 10_000
@@ -156,7 +156,8 @@ class Aggregates:
         return _Page(*row)
 
     async def _snapshot(self, aggregate: Aggregate[S], page: _Page) -> Loaded[S] | None:
-        """The state that a snapshot holds; None where there is none, or its key is gone."""
+        """The state that a snapshot holds; None where there is none, its key is gone, or it is no
+        state of this form: then the events tell, and the next snapshot takes its place."""
         if page.snapshot is None or page.snapshot_data is None:
             return None
         subject, text = subject_named(page.snapshot_key), page.snapshot_data
@@ -171,10 +172,13 @@ class Aggregates:
         try:
             state = msgspec.json.decode(text, type=type(aggregate.initial))
         except msgspec.ValidationError as exc:
-            raise InvalidInput(
-                f"a snapshot of {aggregate.category} does not fit its state: {exc}",
-                hint="raise the schema_version of its SnapshotPolicy when the state's form changes",
-            ) from exc
+            log_warning(
+                "a snapshot does not fit its state: raise the policy's schema_version",
+                category=aggregate.category,
+                version=page.snapshot,
+                error=type(exc).__name__ if subject else str(exc),
+            )
+            return None
         return Loaded(state, page.snapshot, page.snapshot, subjects)
 
     async def _evolved(self, aggregate: Aggregate[S], loaded: Loaded[S], page: _Page) -> Loaded[S]:

@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 
 from neolayer.audit import Entry, append
+from neolayer.crash_points import crash_point
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import EngineUnavailable, NotFound
 from neolayer.events.archive import Archive
@@ -83,6 +84,7 @@ class Parked:
             given_up = ParkedEvent(*row)
             async with core.transaction() as trail:
                 append(trail, self._entry(given_up))
+            crash_point("events.in_discard")
         return given_up
 
     def _entry(self, given_up: ParkedEvent) -> Entry:

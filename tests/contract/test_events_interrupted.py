@@ -71,9 +71,12 @@ async def until_there(events: Events, expected: dict[UUID, list[int]]) -> None:
 # Its connection
 
 
-@pytest.mark.parametrize("closes", ["the server", "the client"])
+@pytest.mark.parametrize("closes", ["the server", "the client", "the driver"])
 async def test_C_a_lost_connection_is_no_end(
-    new_events: NewEvents, admin: psycopg.Connection, closes: str
+    new_events: NewEvents,
+    admin: psycopg.Connection,
+    closes: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The connection is lost in the middle of a handler's transaction: the consumer goes on with
     another, and every effect is there once."""
@@ -88,9 +91,19 @@ async def test_C_a_lost_connection_is_no_end(
             if closes == "the server":
                 assert row is not None
                 admin.execute("SELECT pg_terminate_backend(%s, 5000)", row)
-            else:  # what is used after that raises InterfaceError
+            elif closes == "the client":
                 await tx._connection.close()  # pyright: ignore[reportPrivateUsage]
+            else:
+                lost.append(psycopg.InterfaceError("the connection is already closed"))
 
+    lost, commit = list[Exception](), Transaction.commit
+
+    async def lose(tx: Transaction) -> None:
+        if lost:
+            raise lost.pop()
+        await commit(tx)
+
+    monkeypatch.setattr(Transaction, "commit", lose)
     running = asyncio.create_task(subscription.run(handle, until=stop))
     await fill(events, stream, 3)
     await until_there(events, {stream: [1, 2, 3]})
@@ -156,7 +169,7 @@ async def test_a_slow_page_is_several_transactions(
     what was handled by then; nothing is left out or handled twice, also where it fails between."""
     monkeypatch.setattr(consuming, "MOST_S", 0.0)
     monkeypatch.setattr(consuming, "PAUSES_S", (0.0, 0.0))
-    events, stream, transactions = new_events(), uuid4(), set[int]()
+    events, stream, transactions = new_events(), uuid4(), set[object]()
     subscription = await events.subscribe("slow", partitions=1)
     await fill(events, stream, 6)
     failures = [4, 4, 2]
@@ -166,9 +179,10 @@ async def test_a_slow_page_is_several_transactions(
         if failures and failures[-1] == event.version:
             failures.pop()
             raise ValueError("not now")
-        transactions.add(id(tx))
+        transactions.add(await tx.one("SELECT pg_current_xact_id()::text"))
 
     assert await subscription.catch_up(handle) == 6
+    assert len(transactions) == 6
     assert await effects(events) == {stream: [1, 2, 3, 4, 5, 6]}
     assert not failures and await subscription.parked() == []
 

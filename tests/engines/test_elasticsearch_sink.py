@@ -223,6 +223,37 @@ async def test_what_somebody_altered_under_its_checksum_is_found_by_looking(
     ]
 
 
+async def test_documents_of_others_are_in_no_range_and_are_named(
+    search_case: SearchCase, sink: ElasticsearchSink, rows: ElasticsearchRows
+) -> None:
+    """They spoil no sum and no list, are found by themselves, and can be removed."""
+    log = Log()
+    things = [Thing(1), Thing(2)]
+    await sink.write([log.commit(*map(put, things)), log.commit(remove(things[1]))])
+    at, index = search_case.endpoint.url, search_case.endpoint.index("things")
+    httpx.put(f"{at}/{index}/_doc/stray", json={"owner": "nobody", "note": "?"}, timeout=30)
+    digests = [row_digest(v if isinstance(v, bytes) else None for v in things[0].texts())]
+    assert await rows.summaries(TABLE, [None, None]) == [summarise(digests)]
+    assert [one.key[1] for one in await rows.entries(TABLE, None, None, 9)] == ["1"]
+    key, version = (await rows.newest(TABLE, 9))[0]
+    assert (key[1], version) == ("2", log.position - 39)
+    assert await rows.strangers(TABLE, 9) == ["stray"]
+    await rows.remove_strangers(TABLE)
+    assert await rows.strangers(TABLE, 9) == []
+    stored = await rows.entry(TABLE, (str(OWNER), "1"))
+    assert stored is not None and [stored.digest] == digests
+
+
+async def test_a_repair_goes_past_a_row_that_is_refused(
+    search_case: SearchCase, rows: ElasticsearchRows
+) -> None:
+    """What the server takes is put right all the same."""
+    log = Log()
+    (changes,) = log.commit(put(Beyond(5, "poison")), put(Thing(6))).changes
+    await rows.put_right(TABLE, changes)  # type: ignore[arg-type]
+    assert set(await search_case.rows()) == {Thing(6).key}
+
+
 async def test_C7_a_busy_server_is_asked_again_for_what_it_did_not_take(
     search_case: SearchCase, sink: ElasticsearchSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from neolayer.relay.comparing.stores import reconcile
 from neolayer.relay.reconcile import Kind, TableReport
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.mongodb import MongoSink
+from neolayer.relay.where import State, where
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_up
 from neolayer.settings import RelaySettings
@@ -227,3 +228,27 @@ def sealed_texts(at: Endpoints) -> list[str]:
                 found += [text for (text,) in rows]
     assert found
     return found
+
+
+async def test_nothing_hides_from_a_comparison(layer: Endpoints, mongodb_client: Client) -> None:
+    """Documents of others, and a right one under a version that nobody committed, are differences,
+    whatever their keys are; a repair removes them. A right row is the same for `where`, although
+    the document writes its instants otherwise."""
+    assert layer.mongodb is not None
+    documents = mongodb_client[layer.mongodb.database].tenant_documents
+    async with relaying(layer):
+        await arrives(layer, write(layer, *ROWS[:3]))
+        (known,) = [one for one in data_classes() if one.table == "core.tenant_data"]
+        name = documents.find_one({"data.number": 7})["_id"]["data_id"]  # type: ignore[index]
+        (row,) = await where(layer, known, name)
+        assert {copy.engine: copy.state for copy in row.copies}["mongodb"] is State.SAME
+        ahead = 9_000_000_000_000_000_000
+        documents.update_one({"data.number": 7}, {"$set": {"_version": ahead}})
+        template = documents.find_one({"data.number": 8}) or {}
+        stray = {key: value for key, value in template.items() if not key.startswith("_")}
+        documents.insert_many([{**stray, "_id": number} for number in (-1, 1)])
+        found = (await compared(layer))["core.tenant_data"]
+        assert (found.counts[Kind.EXTRA], found.counts[Kind.AHEAD], found.total) == (2, 1, 3)
+        repaired = (await compared(layer, repair=True))["core.tenant_data"]
+        assert repaired.agrees and repaired.repaired == 3
+        assert (await compared(layer))["core.tenant_data"].total == 0

@@ -47,12 +47,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StoredRow:
-    """One whole row: PostgreSQL's text of each column, or the trace of a deletion."""
+    """One whole row: PostgreSQL's text of each column, or the trace of a deletion.
+
+    `digest` where the store keeps one beside values that it writes in another way.
+    """
 
     key: Key
     values: Mapping[str, str | None]
     version: int
     deleted: bool = False
+    digest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,10 @@ class Comparable(Protocol):
         """
         ...
 
+    async def newest(self, table: str, limit: int) -> list[tuple[Key, int]]:
+        """The keys of the highest versions with these, deletions too; the highest first."""
+        ...
+
     async def forget(self, table: str, keys: Sequence[Key], above: int) -> None:
         """Remove what these keys hold of a version above `above`, which no commit can have."""
         ...
@@ -118,6 +126,18 @@ class Inspectable(Protocol):
         """The rows of a part of the source that are here in that version or an older one, under
         the checksum they should have, and with other values."""
         ...
+
+
+@runtime_checkable
+class Invadable(Protocol):
+    """A store whose documents need not be the relay's: others may put some of theirs beside them,
+    which have neither version nor key and are in nobody's ranges."""
+
+    async def strangers(self, table: str, limit: int) -> list[str]:
+        """What names them, the first of them."""
+        ...
+
+    async def remove_strangers(self, table: str) -> None: ...
 
 
 class Rows(Protocol):

@@ -19,11 +19,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
 
 from neolayer.position import Position
-from neolayer.relay.comparable import Bound, Comparable, Entry, Inspectable, Key
+from neolayer.relay.comparable import Bound, Comparable, Entry, Inspectable, Invadable, Key
 from neolayer.relay.comparing.source import SourceTable, open_source
 from neolayer.relay.digests import Summary
 from neolayer.relay.snapshot import ExportedSnapshot
@@ -175,11 +176,16 @@ class _Reconciling:
         self._on_progress = on_progress
         self._touched: list[tuple[Bound, Bound, set[Key]]] = []
         self._altered: list[tuple[Bound, Bound, set[Key]]] = []
+        self._ahead: set[Key] = set()
         self.report = TableReport(table, store.rows.name, Position(0, 0, database))
 
     async def run(self) -> TableReport:
+        newest = await self._rows.newest(self._table, _MOST_NAMED)
+        self.report.transfers += 1
         async with self._source() as source:
             self.report.position = Position.from_version(source.version, self._database)
+            await self._note_ahead(source, newest)
+            await self._note_strangers()
             await self._compare(source)
             if self._deep and isinstance(self._rows, Inspectable):
                 await self._inspect(source, self._rows)
@@ -192,6 +198,36 @@ class _Reconciling:
         async with self._snapshot() as exported:
             await self._store.reaches(Position.from_version(exported.version, self._database))
             yield await open_source(exported, self._table, self._rows.shape(self._table))
+
+    async def _note_ahead(self, source: SourceTable, newest: Sequence[tuple[Key, int]]) -> None:
+        """What was there before the snapshot and is newer than it was never committed: it would win
+        over every change to come, whatever it says now."""
+        found = [
+            Difference(Kind.AHEAD, key, version)
+            for key, version in newest
+            if version > source.version
+        ]
+        self.report.note(found)
+        keys = {one.key for one in found}
+        if not (found and self._repair):
+            self._ahead = keys
+            return
+        await self._put_right(source, found)
+        again = await self._rows.newest(self._table, _MOST_NAMED)
+        left = keys & {key for key, version in again if version > source.version}
+        self.report.left += len(left)
+        self.report.repaired += len(keys) - len(left)
+
+    async def _note_strangers(self) -> None:
+        if not isinstance(self._rows, Invadable):
+            return
+        found = await self._rows.strangers(self._table, _MOST_NAMED)
+        self.report.note([Difference(Kind.EXTRA, (name,), None) for name in found])
+        if found and self._repair:
+            await self._rows.remove_strangers(self._table)
+            left = len(await self._rows.strangers(self._table, _MOST_NAMED))
+            self.report.left += left
+            self.report.repaired += len(found) - left
 
     async def _compare(self, source: SourceTable) -> None:
         doubted: list[_Leaf] = []
@@ -329,6 +365,9 @@ class _Reconciling:
         """Judge what can be judged; the rest stays in doubt."""
         certain: list[Difference] = []
         for key, one in list(leaf.doubted.items()):
+            if key in self._ahead:  # told already
+                del leaf.doubted[key]
+                continue
             earlier = before.get(key) if before else None
             kind = _judge(one, earlier, source.version)
             if kind is not None:
@@ -356,8 +395,9 @@ class _Reconciling:
             ours_at = ours.get(one.key)
             theirs = await self._rows.entry(self._table, one.key) if ours_at else None
             theirs_at = theirs.values.get(_CHANGED) if theirs else None
-            # Instants of the same form sort as texts.
-            is_older = ours_at is not None and theirs_at is not None and theirs_at < ours_at
+            is_older = (
+                ours_at is not None and theirs_at is not None and _is_before(theirs_at, ours_at)
+            )
             told.append(replace(one, kind=Kind.STALE) if is_older else one)
         return told
 
@@ -389,6 +429,14 @@ def _differing_columns(
     ours: Mapping[str, str | None], theirs: Mapping[str, str | None]
 ) -> tuple[str, ...]:
     return tuple(name for name, text in ours.items() if theirs.get(name) != text)
+
+
+def _is_before(one: str, other: str) -> bool:
+    """Of two instants, each as its store writes it; what no calendar of ours holds is not told."""
+    try:
+        return datetime.fromisoformat(one) < datetime.fromisoformat(other)
+    except (ValueError, TypeError):
+        return False
 
 
 def _is_leaf(our: Summary, their: Summary) -> bool:

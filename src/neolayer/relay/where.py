@@ -27,7 +27,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NeolayerError, RelayError
 from neolayer.freshness import Store, position_of, stores_at
 from neolayer.position import Position
-from neolayer.relay.comparable import Comparable, Key
+from neolayer.relay.comparable import Comparable, Key, StoredRow
 from neolayer.relay.comparing.redis import CachedRows
 from neolayer.relay.comparing.source import Column, fits
 from neolayer.relay.comparing.stores import OPENERS, cached_rows
@@ -317,7 +317,7 @@ async def _row_copy(
     position = Position.from_version(stored.version, end.database)
     if stored.deleted:
         state = State.BEHIND if lag else State.DELETED
-    elif _digest(stored.values, shape.columns) == _digest(row.texts, shape.columns):
+    elif _digest_of(stored, shape.columns) == _digest(row.texts, shape.columns):
         state = State.SAME
     else:
         state = State.BEHIND if lag else State.DIFFERS
@@ -371,6 +371,11 @@ def _searched(table: _Table, places: _Places) -> Iterator[tuple[Comparable, str]
     for rows in places.rows:
         columns = rows.shape(table.one.table).columns
         yield from ((rows, name) for name in table.one.known_by if name in columns)
+
+
+def _digest_of(stored: StoredRow, columns: Sequence[str]) -> int:
+    """Of a store that writes values in another way than PostgreSQL, what the sink left with it."""
+    return _digest(stored.values, columns) if stored.digest is None else stored.digest
 
 
 def _digest(values: Any, columns: Sequence[str]) -> int:

@@ -27,6 +27,7 @@ CLASSES: tuple[DataClass, ...] = (
             ),
         ),
         tenant_key="tenant_id",
+        known_by=("data_id",),
     ),
     # The books that the database keeps by itself, derived from the tenants and what they have.
     DataClass("tenant_standing", _DATABASE, "core.tenant_standing", tenant_key="id"),

@@ -8,7 +8,6 @@ the primary index prunes.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
+import structlog
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
@@ -27,17 +27,13 @@ from neolayer.errors import NotSupported
 from neolayer.relay.changes import TableChanges
 from neolayer.relay.comparable import AGE, Bound, Entry, Key, Shape, StoredRow
 from neolayer.relay.digests import NOTHING, Summary, join_halves
-from neolayer.relay.sinks.tabs import encode
+from neolayer.relay.sinks.clickhouse import ClickHouseSink
 
 _sql = load_queries(__name__, "clickhouse.sql")
 _WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)")
 _DECIMAL = re.compile(r"Decimal\(\d+, (\d+)\)")
 _MARGIN = timedelta(days=1)
-_SETTINGS: dict[str, Any] = {
-    "date_time_input_format": "best_effort",
-    "input_format_null_as_default": 1,
-    "async_insert": 0,
-}
+_log = structlog.get_logger()
 
 
 class ClickHouseRows:
@@ -46,6 +42,7 @@ class ClickHouseRows:
     name = "clickhouse"
 
     def __init__(self, endpoint: ClickHouseEndpoint, classes: Iterable[DataClass]) -> None:
+        classes = tuple(classes)
         self._endpoint = endpoint
         self._copies = {
             one.table: copy
@@ -53,6 +50,7 @@ class ClickHouseRows:
             for copy in one.copies
             if isinstance(copy, ClickHouseCopy)
         }
+        self._sink = ClickHouseSink(endpoint, classes, wait_s=0)
         self._client: AsyncClient | None = None
         self._texts: dict[str, dict[str, _Column]] = {}
         self._now = datetime.now(UTC)
@@ -131,18 +129,20 @@ class ClickHouseRows:
         return [tuple(names) for (names,) in found]
 
     async def put_right(self, table: str, changes: TableChanges) -> None:
-        copy = self._copies[table]
-        lines = await asyncio.to_thread(encode, changes, columns=copy.columns, key=copy.key)
-        try:
-            await (await self._connected()).raw_insert(  # pyright: ignore[reportUnknownMemberType]
-                copy.table,
-                (*copy.columns, "_version", "_deleted"),
-                lines,
-                settings=_SETTINGS,
-                fmt="TabSeparated",
-            )
-        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
-            raise explain(exc, self._endpoint) from exc
+        for one in await self._sink.put(table, changes):
+            _log.error("a row is refused for ever", table=one.table)
+
+    async def newest(self, table: str, limit: int) -> list[tuple[Key, int]]:
+        key, _ = await self._columns(table)
+        found = await self._query(
+            f"SELECT [{_texts(key)}], _version FROM {self._table(table)}"  # noqa: S608
+            f" ORDER BY _version DESC LIMIT {limit:d}",
+            {},
+        )
+        newest: dict[Key, int] = {}
+        for names, version in found:  # a key may have several versions still
+            newest.setdefault(tuple(names), int(version))
+        return list(newest.items())
 
     async def forget(self, table: str, keys: Sequence[Key], above: int) -> None:
         names, _ = await self._columns(table)
@@ -157,6 +157,7 @@ class ClickHouseRows:
 
     async def close(self) -> None:
         client, self._client = self._client, None
+        await self._sink.close()
         if client is not None:
             await client.close()
 

@@ -14,18 +14,21 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+import structlog
 
 from neolayer.catalogue import DataClass, SearchCopy
 from neolayer.engines.elasticsearch.client import SearchClient
 from neolayer.engines.endpoints import ElasticsearchEndpoint
-from neolayer.errors import NotSupported
 from neolayer.relay.changes import TableChanges
 from neolayer.relay.comparable import Altered, Bound, Entry, Key, Rows, Shape, StoredRow
 from neolayer.relay.digests import NOTHING, Summary, join_halves
 from neolayer.relay.sinks.elasticsearch import ElasticsearchSink, document_id, order_of
 
-_LIVE = {"bool": {"must_not": {"exists": {"field": "relay.deleted_at"}}}}
+_OURS: dict[str, Any] = {"exists": {"field": "relay.version"}}
+_NOBODYS: dict[str, Any] = {"bool": {"must_not": _OURS}}
+_LIVE = {"bool": {"filter": _OURS, "must_not": {"exists": {"field": "relay.deleted_at"}}}}
 _LOOKED_AT = 500
+_log = structlog.get_logger()
 _SUMS = {
     "high": {"sum": {"field": "relay.high"}},
     "low": {"sum": {"field": "relay.low"}},
@@ -85,9 +88,11 @@ class ElasticsearchRows:
         if not found.get("found"):
             return None
         source: dict[str, Any] = found["_source"]
-        relay = source.pop("relay")
+        relay: dict[str, Any] = source.pop("relay", {})
         values = {name: _as_text(value) for name, value in source.items()}
-        return StoredRow(key, values, int(relay["version"]), "deleted_at" in relay)
+        digest = join_halves(int(relay["high"]), int(relay["low"])) if "high" in relay else None
+        deleted = "deleted_at" in relay
+        return StoredRow(key, values, int(relay.get("version", 0)), deleted, digest)
 
     async def altered(self, table: str, part: Rows) -> list[Altered]:
         found: list[Altered] = []
@@ -111,15 +116,36 @@ class ElasticsearchRows:
             if "deleted_at" in mark or any(mark.get(half) != wanted[half] for half in marks):
                 continue  # absent, or its checksum says already that it is another row
             fields = (ours.keys() | theirs.keys()) - {"relay"}
-            columns = tuple(sorted(x for x in fields if ours.get(x) != theirs.get(x)))
+            columns = tuple(sorted(x for x in fields if not _is_same(x, ours, theirs)))
             if columns and int(mark["version"]) <= int(wanted["version"]):
                 found.append(Altered(key, int(mark["version"]), columns))
         return found
 
     async def put_right(self, table: str, changes: TableChanges) -> None:
-        rejected = await self._sink.apply(changes)
-        if rejected:
-            raise NotSupported(self.name, f"refuses a row of {table}: {rejected[0].cause}")
+        for one in await self._sink.apply(changes):
+            _log.error("a row is refused for ever", table=one.table)
+
+    async def newest(self, table: str, limit: int) -> list[tuple[Key, int]]:
+        asked = {
+            "size": limit,
+            "query": _OURS,
+            "sort": [{"relay.version": "desc"}],
+            "_source": ["relay", *self._copies[table].key],
+        }
+        hits = (await self._search(table, asked))["hits"]["hits"]
+        return [
+            (self._key(table, hit["_source"]), int(hit["_source"]["relay"]["version"]))
+            for hit in hits
+        ]
+
+    async def strangers(self, table: str, limit: int) -> list[str]:
+        answer = await self._search(table, {"size": limit, "query": _NOBODYS, "_source": False})
+        return [hit["_id"] for hit in answer["hits"]["hits"]]
+
+    async def remove_strangers(self, table: str) -> None:
+        index = self._at.index(self._copies[table].index)
+        path = f"/{index}/_delete_by_query?conflicts=proceed&refresh=true"
+        await self._client.call("POST", path, {"query": _NOBODYS})
 
     async def forget(self, table: str, keys: Sequence[Key], above: int) -> None:
         index = self._at.index(self._copies[table].index)
@@ -167,8 +193,18 @@ class ElasticsearchRows:
 
     def _entry(self, table: str, source: dict[str, Any]) -> Entry:
         relay = source["relay"]
-        key = tuple(_as_text(source[name]) or "" for name in self._copies[table].key)
-        return Entry(key, join_halves(int(relay["high"]), int(relay["low"])), int(relay["version"]))
+        digest = join_halves(int(relay["high"]), int(relay["low"]))
+        return Entry(self._key(table, source), digest, int(relay["version"]))
+
+    def _key(self, table: str, source: dict[str, Any]) -> Key:
+        return tuple(_as_text(source[name]) or "" for name in self._copies[table].key)
+
+
+def _is_same(field: str, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """As JSON writes them, where Python's word is too generous (true and 1)."""
+    sides = (ours.get(field), theirs.get(field))
+    one, other = (orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in sides)
+    return one == other
 
 
 def _summary(bucket: dict[str, Any]) -> Summary:

@@ -34,6 +34,8 @@ _SUMS: dict[str, Any] = {
     "high": {"$sum": "$_digest_high"},
     "low": {"$sum": "$_digest_low"},
 }
+_OF_THE_RELAY: dict[str, Any] = {"_version": {"$exists": True}}
+_NOBODYS: dict[str, Any] = {"_version": {"$exists": False}}
 _log = structlog.get_logger()
 
 
@@ -104,7 +106,10 @@ class MongoRows:
             column: text_like_postgres(found.get(copy.names.get(column, column)))
             for column in copy.columns
         }
-        return StoredRow(key, values, int(found["_version"]), bool(found.get("_deleted")))
+        high, low = found.get("_digest_high"), found.get("_digest_low")
+        digest = None if high is None or low is None else join_halves(int(high), int(low))
+        deleted = bool(found.get("_deleted"))
+        return StoredRow(key, values, int(found.get("_version", 0)), deleted, digest)
 
     async def altered(self, table: str, part: Rows) -> list[Altered]:
         await self._connect_sink()
@@ -148,6 +153,30 @@ class MongoRows:
         for one in await self._sink.put(table, changes):
             _log.error("a row is refused for ever", table=one.table)
 
+    async def newest(self, table: str, limit: int) -> list[tuple[Key, int]]:
+        try:
+            found = await (
+                self._collection(table)
+                .find(_OF_THE_RELAY, {"_version": 1}, sort=[("_version", -1)], limit=limit)
+                .to_list()
+            )
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        return [(texts_from_id(one["_id"]), int(one["_version"])) for one in found]
+
+    async def strangers(self, table: str, limit: int) -> list[str]:
+        try:
+            found = await self._collection(table).find(_NOBODYS, {"_id": 1}, limit=limit).to_list()
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+        return [str(one["_id"]) for one in found]
+
+    async def remove_strangers(self, table: str) -> None:
+        try:
+            await self._collection(table).delete_many(_NOBODYS)
+        except PyMongoError as exc:
+            raise explain(exc, self._endpoint) from exc
+
     async def forget(self, table: str, keys: Sequence[Key], above: int) -> None:
         like = await self._any_id(table)
         if like is None:
@@ -178,7 +207,7 @@ class MongoRows:
     async def _any_id(self, table: str) -> Id | None:
         """Some stored key: of which kinds its parts are, the column's type decided."""
         try:
-            found = await self._collection(table).find_one({}, {"_id": 1})
+            found = await self._collection(table).find_one(_OF_THE_RELAY, {"_id": 1})
         except PyMongoError as exc:
             raise explain(exc, self._endpoint) from exc
         return None if found is None else found["_id"]
@@ -194,7 +223,7 @@ class MongoRows:
             ends["$gte"] = self._id(table, low, like)
         if high is not None:
             ends["$lt"] = self._id(table, high, like)
-        alive = {"_deleted": {"$exists": False}}
+        alive = {"_deleted": {"$exists": False}, **_OF_THE_RELAY}
         return {"_id": ends, **alive} if ends else alive
 
     def _collection(self, table: str) -> Any:

@@ -77,7 +77,7 @@ class CachedRows:
         told = cast("dict[Any, Any]", said)
         skipped = self._copies[table].computed
         return all(
-            ours[name] == value
+            _is_same(ours[name], value)
             for name, value in told.items()
             if name in ours and name not in skipped
         )
@@ -159,6 +159,19 @@ class CachedRows:
         if self._client is None:
             self._client = connect(self._endpoint)
         return self._client
+
+
+def _is_same(ours: Any, said: Any) -> bool:
+    """By their bytes where Python's word is no (NaN), or too generous (true and 1)."""
+    if isinstance(ours, dict) and isinstance(said, dict):
+        mine, theirs = cast("dict[Any, Any]", ours), cast("dict[Any, Any]", said)
+        return mine.keys() == theirs.keys() and all(
+            _is_same(value, theirs[name]) for name, value in mine.items()
+        )
+    if isinstance(ours, list) and isinstance(said, list):
+        items, others = cast("list[Any]", ours), cast("list[Any]", said)
+        return len(items) == len(others) and all(map(_is_same, items, others))
+    return msgspec.msgpack.encode(ours) == msgspec.msgpack.encode(said)
 
 
 def _parsed(template: str) -> list[tuple[str, str | None]]:

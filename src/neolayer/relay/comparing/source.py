@@ -41,11 +41,10 @@ _CAST = frozenset(
 )
 _FORMS = {
     "uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
-    "int2": re.compile(r"-?\d{1,4}"),
-    "int4": re.compile(r"-?\d{1,9}"),
-    "int8": re.compile(r"-?\d{1,18}"),
     "bool": re.compile(r"[tf]"),
 }
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_WHOLE_BITS = {"int2": 15, "int4": 31, "int8": 63}
 T = TypeVar("T")
 _COLUMNS_PER_CONCAT = 33  # three arguments each, and PostgreSQL takes a hundred
 
@@ -358,6 +357,9 @@ def _row(parts: Iterable[sql.Composable]) -> sql.Composable:
 
 def fits(column: Column, text: str) -> bool:
     """Whether a text may be a value of the column: others may have written it."""
+    bits = _WHOLE_BITS.get(column.type)
+    if bits is not None:
+        return _WHOLE.fullmatch(text) is not None and -1 << bits <= int(text) < 1 << bits
     form = _FORMS.get(column.type)
     return "\0" not in text and (form is None or form.fullmatch(text) is not None)
 

@@ -140,6 +140,12 @@ class ClickHouseSink:
     async def drop_below(self, table: str, version: int) -> None:
         await self._delete_below(self._copies[table], version)
 
+    async def put(self, table: str, changes: TableChanges) -> Sequence[Rejected]:
+        """Apply changes of one table and leave the checkpoint alone: for the reconciler."""
+        if self._client is None:
+            self._client = await connect(self._endpoint)
+        return await self._insert(table, await _encode(changes, self._copies[table]))
+
     async def _insert_all(self, waiting: dict[str, list[bytes]]) -> list[Rejected]:
         rejected: list[Rejected] = []
         for table, parts in waiting.items():

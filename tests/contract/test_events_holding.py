@@ -16,7 +16,7 @@ from tests.fixtures.fix_tenancy import NewTenant
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.events import Events, NewEvent, RecordedEvent, StreamAppend, open_event_store
-from neolayer.events.holding import who_holds
+from neolayer.events.holding import Holding, who_holds
 from neolayer.insight.querying import Target, ask
 from neolayer.insight.waiting import what_waits
 from neolayer.schema.provision import MEMBERS_LIMITS
@@ -185,3 +185,11 @@ async def _attack(
     async with kept_open(endpoints, tenant) as tx:
         begun.set()
         await attack(tx)
+
+
+def test_the_remedy_quotes_what_a_prepared_transaction_is_called() -> None:
+    """Whoever prepares one may call it anything: what an operator pastes is one statement."""
+    holding = Holding(
+        None, "a'; DROP TABLE t; --", "app", "db", "prepared", None, 60.0, 60.0, (), ()
+    )
+    assert holding.remedy == "ROLLBACK PREPARED 'a''; DROP TABLE t; --'"

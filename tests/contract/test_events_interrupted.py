@@ -344,6 +344,28 @@ async def test_C8_a_replay_counts_what_it_handled_itself(new_events: NewEvents) 
     assert sorted((await effects(events))[stream]) == [1, 2, 3, 4]
 
 
+async def test_C8_what_somebody_else_has_handled_is_not_parked_again(
+    new_events: NewEvents,
+) -> None:
+    """Two replay at once: where the first one's handler fails and the other's does not, the
+    event is handled, once."""
+    events, stream = new_events(), uuid4()
+    subscription = await _parked(events, stream, 1)
+    others: list[asyncio.Task[int]] = []
+
+    async def fail(tx: Transaction, event: RecordedEvent) -> None:
+        others.append(asyncio.create_task(subscription.replay(note)))
+        async with asyncio.timeout(20):
+            while not await _waits(events):
+                await asyncio.sleep(0.01)
+        raise ValueError("no")
+
+    assert await subscription.replay(fail) == 0
+    assert await others[0] == 1
+    assert await subscription.parked() == []
+    assert await effects(events) == {stream: [1]}
+
+
 async def _waits(events: Events) -> bool:
     row = await events.scope.one("SELECT count(*) FROM pg_locks WHERE NOT granted")
     return row is not None and row[0] > 0

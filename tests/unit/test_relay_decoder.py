@@ -230,6 +230,15 @@ def test_C8_parts_beyond_the_last_version_of_a_commit_share_it(
     assert versions == sorted(versions) and versions[-1] == at(120) and len(set(versions)) == 40
 
 
+def test_C8_a_table_emptied_again_and_again_grows_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part ends where it is full, whatever empties tables in it: memory has room for one."""
+    monkeypatch.setattr(decoding, "PART_BYTES", 400)
+    messages = [pg.begin(80), pg.relation(1, ["id", "n"])]
+    messages += [pg.insert(1, [b"1", b"x" * 200]), pg.truncate(1)] * 20
+    batches = parts_of(Decoder(epoch=1), [*messages, pg.commit(80, 120)])
+    assert len(batches) > 5 and max(batch.size for batch in batches) < 1_000
+
+
 def test_a_position_right_before_a_commit_does_not_contain_it() -> None:
     """C8: a keepalive may tell of the very place where the next commit record begins."""
     decoder = fed(pg.keepalive(10))

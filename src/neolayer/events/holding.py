@@ -59,7 +59,8 @@ class Holding:
     def remedy(self) -> str:
         """The statement that ends it."""
         if self.pid is None:
-            return f"ROLLBACK PREPARED '{self.application}'"
+            name = self.application.replace("'", "''")  # whoever prepares one may call it anything
+            return f"ROLLBACK PREPARED '{name}'"
         return f"SELECT pg_terminate_backend({self.pid})"
 
 

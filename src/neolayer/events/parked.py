@@ -123,8 +123,8 @@ class Parked:
         except Exception as exc:
             async with self.scope.transaction() as tx:
                 cause = type(exc).__name__ if event is None else cause_of(exc, event)
-                await tx.execute(sql.park, at | {"cause": cause, "attempts": 1})
-            return False
+                row = await tx.one(sql.failed_again, at | {"cause": cause})
+            return None if row is None else False
         return True
 
     async def _event(self, tx: Transaction, parked: ParkedEvent) -> RecordedEvent:

@@ -173,6 +173,14 @@ VALUES (
 ON CONFLICT (tenant_id, subscription, aggregate_id, event_version) DO UPDATE
 SET cause = excluded.cause, attempts = parked_events.attempts + excluded.attempts;
 
+-- failed_again --
+-- A parked event that could not be handled again; none where somebody else has handled it meanwhile.
+UPDATE public.parked_events SET cause = %(cause)s::text, attempts = attempts + 1
+WHERE
+    tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text
+    AND aggregate_id = %(stream)s::uuid AND event_version = %(version)s::int
+RETURNING event_version;
+
 -- parked --
 -- What is parked, stream by stream in order.
 SELECT aggregate_id, event_version, cause, attempts, parked_at FROM public.parked_events

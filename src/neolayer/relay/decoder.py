@@ -203,6 +203,7 @@ class Decoder:
         self.rows = self.size = 0
         if self.in_transaction:
             self._begin_part()
+            self._part_full_at = PART_BYTES
         return batch
 
     @property
@@ -315,10 +316,9 @@ class Decoder:
 
     def _begin_part(self) -> None:
         self._version = min(self._version + 1, self._first_version + PARTS - 1)
-        self._part_full_at = self.size + PART_BYTES
 
     def _truncate(self, body: bytes) -> None:
-        """What comes behind it is told from what came before it: a part begins."""
+        """What comes behind it is told from what came before it, in the same batch."""
         self._begin_part()
         for index in range(_u32(body, 0)[0]):
             relation_id = _u32(body, 5 + 4 * index)[0]

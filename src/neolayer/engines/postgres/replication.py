@@ -220,9 +220,11 @@ class ReplicationConnection:
     def confirm(self, *, received: int, durable: int, ask: bool = False) -> None:
         """Tell the server how far we are; with `ask` it answers with a keepalive.
 
-        Raises EngineUnavailable, also where it has answered nothing for long.
+        Ask where nothing was there to be received: then its silence is counted. Raises
+        EngineUnavailable, also where it has answered nothing for long.
         """
-        self._require_an_answer(ask)
+        if ask:
+            self._require_an_answer()
         now_us = int((time.time() - _POSTGRES_EPOCH_S) * 1_000_000)
         try:
             self._connection.put_copy_data(
@@ -232,10 +234,10 @@ class ReplicationConnection:
         except psycopg.Error as exc:
             raise self._lost(exc) from exc
 
-    def _require_an_answer(self, ask: bool) -> None:
+    def _require_an_answer(self) -> None:
         now = time.monotonic()
         if self._asked_at is None:
-            self._asked_at = now if ask else None
+            self._asked_at = now
         elif now - self._asked_at > SILENCE_S:
             raise self._silent()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -17,7 +19,16 @@ from neolayer.audit import NotAuditable
 from neolayer.engines.endpoints import Database, Endpoints, ObjectsEndpoint, Role
 from neolayer.engines.engine import Level
 from neolayer.errors import NotFound
-from neolayer.events import Events, NewEvent, RecordedEvent, Subscription, consuming, parked
+from neolayer.events import (
+    Events,
+    NewEvent,
+    RecordedEvent,
+    Subscription,
+    consuming,
+    open_event_store,
+    parked,
+    subscriptions,
+)
 from neolayer.events.archive import Archive, SegmentStore
 from neolayer.events.consuming import Handler
 from neolayer.tenancy import Transaction
@@ -407,3 +418,53 @@ async def test_C8_what_is_discarded_stands_in_the_audit_trail(
     with pytest.raises(NotFound, match="has parked nothing of stream"):
         await subscription.discard(stream, core=core)
     assert len(await events.read_all()) == 3
+
+
+# How late it may be
+
+
+async def test_an_event_is_handled_at_the_first_look_after_its_commit(
+    new_events: NewEvents, module_databases: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Appended by another process, catching up or idle for long: so what bounds its latency is one
+    pause, which does not grow, and the pages before it."""
+    events, stop = new_events(), asyncio.Event()
+    assert events.scope.tenant is not None
+    appended, seen = dict[UUID, int](), set[UUID]()
+    late, pauses = list[UUID](), set[timedelta]()
+    read, wait = consuming.Consumer._read, subscriptions.wait
+
+    async def look(consumer: Any, held: Any) -> list[RecordedEvent]:
+        below = await events.scope.one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8")
+        assert below is not None  # a transaction of the server's own may be older
+        expected = {stream for stream, transaction in appended.items() if transaction < below[0]}
+        found = await read(consumer, held)
+        late.extend(expected - seen - {event.stream_id for event in found})
+        return found
+
+    async def pause(length: timedelta, *signals: asyncio.Event | None) -> None:
+        pauses.add(length)
+        await wait(length, *signals)
+
+    async def handle(tx: Transaction, event: RecordedEvent) -> None:
+        seen.add(event.stream_id)
+
+    monkeypatch.setattr(consuming.Consumer, "_read", look)
+    monkeypatch.setattr(subscriptions, "wait", pause)
+    poll = timedelta(milliseconds=5)
+    subscription = await events.subscribe("prompt", partitions=1, poll=poll)
+    running = asyncio.create_task(subscription.run(handle, until=stop))
+    async with open_event_store(module_databases, size=1, application_name="elsewhere") as other:
+        theirs = other.events(events.scope.tenant, by=events.scope.by)
+        for _ in range(20):
+            stream = uuid4()
+            event = NewEvent("Deposited", {"amount": 1})
+            written = await theirs.append(stream, [event], category="account")
+            appended[stream] = written.events[0].place.transaction
+            async with asyncio.timeout(20):
+                while stream not in seen:
+                    await asyncio.sleep(0.001)
+    stop.set()
+    await asyncio.wait_for(running, 20)
+    assert late == []
+    assert pauses == {poll}

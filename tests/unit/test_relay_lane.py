@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 from tests.fixtures.patience import PATIENCE_S
-from tests.unit.test_relay_segments import batch, opened
+from tests.unit.test_relay_segments import START, batch, opened
 
 from neolayer.errors import EngineUnavailable
+from neolayer.relay import checkpoints
 from neolayer.relay.changes import Batch
+from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.null import NullSink
@@ -139,3 +142,96 @@ async def test_C12_a_copy_that_takes_longer_than_the_log_goes_back_ends(tmp_path
         log.append(batch(log.position + 1))
         await log.roll()
     assert log.held_bytes <= bound + bound // 8
+
+
+class Power(BaseException):
+    """It is gone, and the process with it."""
+
+
+class PassingSink(NullSink):
+    """Has stored a checkpoint, and is given again what its last write may not have ended with."""
+
+    def __init__(self, checkpoint: int, *, fails: BaseException | None = None) -> None:
+        super().__init__()
+        self.position = checkpoint
+        self.given: list[int] = []
+        self.fails = fails
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        self.given += [one.position for one in batches]
+        if self.fails is not None:
+            raise self.fails
+        return await super().write(batches)
+
+
+async def until_it_fails_or(lane: Lane, done: Callable[[], bool]) -> None:
+    """Serve the sink until the power goes, or that is true."""
+    task = asyncio.create_task(lane.run(nothing_to_copy))  # type: ignore[arg-type]
+    async with asyncio.timeout(PATIENCE_S):
+        while not done() and not task.done():
+            await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(Power, asyncio.CancelledError):
+        await task
+
+
+@contextlib.asynccontextmanager
+async def nothing_to_copy() -> AsyncIterator[Moment]:
+    pytest.fail("nothing is copied here")
+    yield
+
+
+async def test_C1_a_write_that_is_done_again_is_so_after_a_power_cut_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between a sink's checkpoint and what it refused: the write is done again. While it is,
+    the power goes. The note that tells of it is on the disk by then, so it is done once more."""
+    kept: dict[Path, bytes] = {}
+
+    def sync(path: Path) -> None:
+        if path.is_file():
+            kept[path] = path.read_bytes()
+
+    monkeypatch.setattr(checkpoints, "sync", sync)
+    log = await opened(tmp_path)
+    for step in range(1, 4):
+        log.append(batch(START + step))
+    mark = WriteMark(tmp_path / "null.mark")
+    mark.move(START + 1)  # and nothing else of that write was seen
+    assert kept == {}
+    dying = PassingSink(START + 3, fails=Power())
+    await until_it_fails_or(Lane(dying, log, rows=10, state=LaneState()), lambda: False)
+    assert dying.given == [START + 2, START + 3]
+    path = tmp_path / "null.mark"
+    path.unlink()
+    if path in kept:
+        path.write_bytes(kept[path])
+    again = PassingSink(START + 3)
+    lane = Lane(again, log, rows=10, state=LaneState())
+    await until_it_fails_or(lane, lambda: bool(again.given) or lane.position == START + 3)
+    assert again.given[:2] == [START + 2, START + 3]
+
+
+async def test_C1_a_write_that_the_log_has_let_go_of_is_made_good_by_a_copy(
+    tmp_path: Path,
+) -> None:
+    """The note says that a write from before the log's start never ended: what the sink refused of
+    it can be had from the tables only."""
+    log = await opened(tmp_path)
+    log.append(batch(START + 1))
+    WriteMark(tmp_path / "null.mark").move(START - 5)
+    sink = PassingSink(START + 1)
+    lane = Lane(sink, log, rows=10, state=LaneState())
+
+    @contextlib.asynccontextmanager
+    async def snapshot() -> AsyncIterator[Moment]:
+        yield Moment(log.position)
+
+    task = asyncio.create_task(lane.run(snapshot))  # type: ignore[arg-type]
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not lane.working:
+                await asyncio.sleep(0)
+    finally:
+        task.cancel()
+    assert sink.copies == 1

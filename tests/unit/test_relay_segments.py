@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,29 @@ async def test_a_segment_that_is_gone_does_not_come_back_without_its_beginning(
     with pytest.raises(RelayError, match="cannot be used: No such file"):
         log.append(batch(START + 1))
     assert list(tmp_path.glob("*.segment")) == []
+
+
+async def test_C4_nothing_stays_of_a_segment_whose_fsync_failed_when_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may have dropped any of it and never say so again: what the server was not told of
+    comes from there once more, and what it was told of is copied."""
+    log = await opened(tmp_path)
+    for step in range(1, 4):
+        log.append(batch(START + step))
+    (path,) = tmp_path.glob("*.segment")
+    failing = {path}
+
+    def sync(brought: Path) -> None:
+        if brought in failing:
+            failing.clear()  # a disk says it once
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(segments, "sync", sync)
+    with pytest.raises(RelayError, match="cannot be used: Input/output error"):
+        await SegmentLog.open(tmp_path, bound=1 << 30)
+    again = await SegmentLog.open(tmp_path, bound=1 << 30)
+    assert (again.position, again.durable) == (START, START)
+    again.resume(START, new_slot=False)
+    again.append(batch(START + 1, rows=5))
+    assert await everything(again) == [batch(START + 1, rows=5)]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import Process
 
 TABLE = Relation(7, "public", "things", ("id", "value"), (25, 25))
-EPOCH = 1
 
 
 @dataclass
@@ -82,13 +81,15 @@ def ghost() -> memoryview:
 
 @dataclass
 class Source:
-    """The truth, its log, and one slot."""
+    """The truth, its log, and one slot. `epoch` is the timeline, which rises at a failover."""
 
     dice: random.Random
     now: Any
     rows: dict[str, str] = field(default_factory=dict)
     log: list[Transaction] = field(default_factory=list)
     lsn: int = 1 << 12
+    epoch: int = 1
+    older_until: float = 0.0  # until then the server of an older timeline answers
     slot: int | None = None
     acknowledged: int = 0
     lost: bool = False
@@ -107,7 +108,7 @@ class Source:
         large, haunted = self.dice.random() < 0.15, self.dice.random() < 0.1
         xid = len(self.log) + 1
         watched = self.dice.random() < 0.1
-        self._note(changes, pack_version(EPOCH, self.lsn + 1))
+        self._note(changes, pack_version(self.epoch, self.lsn + 1))
         self.log.append(
             Transaction(self.lsn, end, changes, self.now(), xid, large, haunted, watched)
         )
@@ -159,10 +160,45 @@ class Source:
             raise EngineUnavailable("postgres", "is down")
 
     def version(self) -> int:
-        return pack_version(EPOCH, self.lsn)
+        return pack_version(self.epoch, self.lsn)
 
     def drop_slot(self) -> None:
         self.slot, self.acknowledged, self.lost = None, 0, False
+
+    def fail_over(self, *, lost: int, slot_stays: bool) -> None:
+        """A standby takes over that lacks the last commits, with the slot as it knew it, or none.
+
+        What is written next stands where the lost commits stood.
+        """
+        kept = len(self.log) - lost
+        gone = {pack_version(self.epoch, one.lsn + 1) for one in self.log[kept:]}
+        self.lsn = self.log[kept].lsn if gone else self.lsn
+        del self.log[kept:]
+        self.history = {
+            key: [state for state in states if state[0] not in gone]
+            for key, states in self.history.items()
+        }
+        self.rows = self._replayed()
+        self.epoch += 1
+        slot = None if self.slot is None or not slot_stays else min(self.slot, self.lsn)
+        self.drop_slot()
+        self.slot = slot
+        self.breaks += 1
+
+    def _replayed(self) -> dict[str, str]:
+        rows: dict[str, str] = {}
+        for kind, key, value, old in (change for one in self.log for change in one.changes):
+            if kind == "T":
+                rows.clear()
+                continue
+            rows.pop(old or key, None)
+            if kind != "D":
+                rows[key] = value
+        return rows
+
+    @property
+    def is_older(self) -> bool:
+        return self.now() < self.older_until
 
 
 class Stream:
@@ -179,10 +215,11 @@ class Stream:
 
     async def timeline(self) -> int:
         await self._trip()
-        return EPOCH
+        return self._source.epoch - self._source.is_older
 
     async def create_slot(self, name: str, **_: Any) -> CreatedSlot:
         await self._trip()
+        self._require_newest()
         self._source.drop_slot()
         self._source.slot = self._source.lsn
         self._process.world.may_die(self._process, 0.1)
@@ -194,6 +231,7 @@ class Stream:
 
     async def start(self, slot: str, *, publication: str, lsn: int, streaming: bool) -> None:
         await self._trip()
+        self._require_newest()
         if self._source.slot is None:
             raise SlotMissing("postgres", "no slot")
         if self._source.lost:
@@ -260,6 +298,10 @@ class Stream:
     async def close(self) -> None:
         pass
 
+    def _require_newest(self) -> None:
+        older = self._source.is_older
+        self._process.world.require(not older, "a server of an older timeline is read")
+
     async def _trip(self) -> None:
         await asyncio.sleep(0.001)
         self._check()
@@ -274,9 +316,9 @@ class Stream:
 class Snapshot:
     """The rows as they are now."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, epoch: int) -> None:
         self._process = process
-        self.version = process.world.source.version()
+        self.version = pack_version(epoch, process.world.source.lsn)
         self._rows = dict(process.world.source.rows)
 
     async def describe(self, table: str, columns: Sequence[str]) -> Relation:
@@ -292,11 +334,11 @@ class Snapshot:
 
 
 @contextlib.asynccontextmanager
-async def snapshot_of(process: Process) -> AsyncGenerator[Snapshot]:
+async def snapshot_of(process: Process, epoch: int) -> AsyncGenerator[Snapshot]:
     await asyncio.sleep(0.002)
     process.check()
     process.world.source.require()
-    yield Snapshot(process)
+    yield Snapshot(process, epoch)
 
 
 def slot_state_of(process: Process) -> SimpleNamespace | None:

@@ -25,7 +25,7 @@ from tests.simulation.source import Source, Stream, slot_state_of, snapshot_of
 from tests.simulation.virtual_time import VirtualLoop
 
 from neolayer.errors import EngineUnavailable
-from neolayer.position import pack_version
+from neolayer.position import Position, pack_version
 from neolayer.relay import checkpoints, decoder, lane, reader, run, segment, segments
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.sink import Rejected
@@ -168,7 +168,7 @@ class World:
         self.process = Process(self)
         self.flow: Any = None
         self.broken: list[str] = []
-        self.kills = self.starts = 0
+        self.kills = self.starts = self.failovers = 0
         self.dangerous = True
         self.calm_since = 0.0  # source and disk are well
         self.sinks_well_since = 0.0
@@ -221,7 +221,7 @@ class World:
     def opened(self, log: SegmentLog) -> None:
         """What was acknowledged to the source is here after any end of the process."""
         if self.source.slot and log._segments and self.source.acknowledged:
-            acknowledged = pack_version(1, self.source.acknowledged)
+            acknowledged = pack_version(self.source.epoch, self.source.acknowledged)
             is_here = log.position >= acknowledged
             self.require(is_here or self.forgiven, "acknowledged before it was durable")
             self.forgiven = self.forgiven and not is_here
@@ -319,7 +319,7 @@ class World:
             for _ in range(self.dice.choice((1, 1, 3))):
                 self.source.commit()
                 last = self.source.log[-1]
-                self.commits[pack_version(1, last.lsn + 1)] = last.at
+                self.commits[pack_version(self.source.epoch, last.lsn + 1)] = last.at
             self.check_memory()
             self.check_flow()
 
@@ -373,11 +373,29 @@ class World:
             elif die < 0.88 and stores["dead"].checkpoint:
                 stores["dead"].rows.clear()  # someone emptied it
                 stores["dead"].checkpoint = 0
+            elif 0.88 <= die < 0.93:
+                await self._fail_over()
+
+    async def _fail_over(self) -> None:
+        """The primary dies and a standby takes over, with the last commits or without; sometimes
+        the old primary answers once more, when the log knows better."""
+        dice, source = self.dice, self.source
+        self.failovers += 1
+        lost = min(dice.choice((0, 1, 3, 12)), len(source.log))
+        source.fail_over(lost=lost, slot_stays=dice.random() < 0.5)
+        source.down_until = self.loop.time() + dice.choice((0, 3))
+        self.calm_since = max(self.calm_since, self.loop.time() + 60)
+        await asyncio.sleep(dice.uniform(0, 20))
+        log: SegmentLog | None = self.flow._segments
+        if log is not None and Position.from_version(log.start).epoch == source.epoch:
+            source.breaks += 1
+            source.older_until = self.loop.time() + dice.uniform(0, 10)
+            self.calm_since = max(self.calm_since, source.older_until + 60)
 
     def _heal(self) -> None:
         self.dangerous = False
         self.disk.full = False
-        self.source.down_until = 0
+        self.source.down_until = self.source.older_until = 0
         self.desk.paused = set()
         for store in self.stores.values():
             store.down_until = store.slow_until = store.trouble = 0
@@ -476,7 +494,7 @@ def _simulated(world: World) -> Iterator[None]:
         (run, "ReplicationConnection", Connection),
         (run, "slot_state", slot_state),
         (run, "publication_exists", published),
-        (run, "export_snapshot", lambda dsn, epoch: snapshot_of(world.process)),
+        (run, "export_snapshot", lambda dsn, epoch: snapshot_of(world.process, epoch)),
         (SegmentLog, "open", classmethod(opened)),
         (SegmentLog, "_drop_oldest", dropped),
         (SegmentLog, "_start_over", start_over),

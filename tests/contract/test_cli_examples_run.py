@@ -38,6 +38,7 @@ GROUPS = (
     *("tenants", "users", "roles", "services", "sessions", "keys", "wallets", "webhooks"),
     *("attestations", "sealed", "computations", "audit"),
 )
+LONG = "x" * 150_000
 PASSWORD = "quiet lamp orbits seven"
 ADDRESS = "0x9d8A62f656a8d1615C1294fd71e9CFb3E4855A4F"
 VARIABLES = {
@@ -186,6 +187,32 @@ def test_every_example_of_the_security_core_runs(
             code, out, err = desk.run(command, part, monkeypatch)
             assert code == (1 if command in REFUSED else 0), f"{line}\n{out}\n{err}"
         after(desk, command, out, monkeypatch)
+
+
+def test_E17_what_is_too_large_is_refused_with_its_field_and_limit(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed at the command line: a sentence that says which value, how large, and how large it
+    may be."""
+    desk.run("", "tenants create acme", monkeypatch)
+    desk.typed["append"] = json.dumps({"text": "x" * 600_000})
+    append = "events append --tenant acme --type Opened --category account --data -"
+    for command, line, said in (
+        ("append", append, "data has 600011 bytes as JSON; at most 524288"),
+        (
+            "",
+            f'events append --tenant acme --type A --category a --metadata \'{{"a": "{LONG}"}}\'',
+            "metadata has 150008 bytes as JSON; at most 131072",
+        ),
+        (
+            "",
+            f"roles create clerk wallets:read --tenant acme --description {'x' * 3000}",
+            "description has 3000 characters; at most 2000",
+        ),
+    ):
+        code, out, err = desk.run(command, line, monkeypatch)
+        assert (code, out) == (2, ""), err
+        assert said in " ".join(err.split())
 
 
 def after(desk: Desk, command: str, out: str, monkeypatch: pytest.MonkeyPatch) -> None:

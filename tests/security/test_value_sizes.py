@@ -1,4 +1,4 @@
-"""G: nothing that a tenant may store by SQL is so large that those who read for all stand still."""
+"""E17: nothing that a tenant may store by SQL is so large that those who read for all stop."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def opened(request: pytest.FixtureRequest, module_databases: Endpoints) -> Itera
         admin.rollback()
 
 
-def test_G_every_value_that_a_tenant_writes_has_a_bound(opened: Session) -> None:
+def test_E17_every_value_that_a_tenant_writes_has_a_bound(opened: Session) -> None:
     """Each column of free size that the application may write refuses what is too large."""
     tables = {table.name: table for table in catalogue.tenant_tables(opened)}
     free = opened.execute(_UNBOUNDED, (list(catalogue.SCHEMAS),)).fetchall()
@@ -113,7 +113,7 @@ def _is_refused(admin: Session, table: Table, column: str, value: Any) -> bool:
 
 
 @pytest.mark.parametrize("column", ["changes", "user_agent", "error_message"])
-def test_G_an_audit_entry_by_sql_has_a_size(module_databases: Endpoints, column: str) -> None:
+def test_E17_an_audit_entry_by_sql_has_a_size(module_databases: Endpoints, column: str) -> None:
     """A member adds an entry of their own, but none that the sealer would carry for a minute."""
     secret = asyncio.run(_read_secret(module_databases, Database.CORE))
     tenant, principal = uuid4(), "service:robot"
@@ -142,7 +142,7 @@ def test_G_an_audit_entry_by_sql_has_a_size(module_databases: Endpoints, column:
             member.rollback()
 
 
-def test_G_the_verbs_refuse_earlier_and_name_field_and_limit() -> None:
+def test_E17_the_verbs_refuse_earlier_and_name_field_and_limit() -> None:
     """What is too large never gets to the database; the error says which and how much."""
     for event, said in (
         (NewEvent("Noted", {"a": "x" * MOST_DATA_BYTES}), f"data has .* at most {MOST_DATA_BYTES}"),
@@ -155,7 +155,7 @@ def test_G_the_verbs_refuse_earlier_and_name_field_and_limit() -> None:
             make_unit([StreamAppend(uuid4(), [event])], None, None)
 
 
-async def test_G_what_only_the_database_finds_too_large_is_named(
+async def test_E17_what_only_the_database_finds_too_large_is_named(
     module_databases: Endpoints,
 ) -> None:
     """A number that grows when it is spelled: the database's refusal names table and column."""
@@ -178,7 +178,7 @@ WHERE k.conname LIKE '%\\_size\\_check' AND pg_get_constraintdef(k.oid) LIKE '%<
 """
 
 
-def test_G_the_sizes_of_the_page_are_those_in_force(opened: Session) -> None:
+def test_E17_the_sizes_of_the_page_are_those_in_force(opened: Session) -> None:
     """Each bound of the database stands in the how-to, or below the 64 KiB that it says."""
     found = opened.execute(_BOUNDS).fetchall()
     assert len(found) >= 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,9 @@ from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.fix_webhooks import POLICY, Receiver, Told
 from tests.fixtures.patience import PATIENCE_S
 
+from neolayer.engines import outbound
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.errors import EngineError
+from neolayer.errors import Conflict, EngineError
 from neolayer.keys import Keyring
 from neolayer.tenancy import CoreDatabase, Principal, Scope, Tenants, open_core
 from neolayer.webhooks import Deliverer, Policy, Webhooks, verify
@@ -295,13 +297,7 @@ async def test_E11_what_failed_tells_nothing_of_our_network(
     for name in ("inside", "absent"):
         made = await webhooks.create(name, f"https://{name}.corp.example/", ["*"])
         await queue(webhooks, made, 1)
-    real = asyncio.get_running_loop().getaddrinfo
-
-    async def lookup(host: Any, port: Any, **given: Any) -> Any:
-        found = answer if str(host).endswith(".corp.example") else real
-        return await found(host, port, **given)
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup, raising=False)
+    monkeypatch.setattr(outbound, "look_up", answer)
     await Deliverer(module_databases, keyring, POLICY).deliver_due()
     said = {webhook.last_error for webhook in await webhooks.list()}
     said |= {(await webhooks.deliveries(w.id))[0].last_error for w in await webhooks.list()}
@@ -321,6 +317,59 @@ async def test_E11_redirects_are_not_followed(
     assert receiver.ids("/elsewhere") == []
     error = (await webhooks.get("billing")).last_error
     assert error == "answered 302: redirects are not followed"
+
+
+async def test_E11_no_cookie_is_kept(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """Neither for the endpoint that gave it nor for another tenant's under the same name."""
+    for name in ("one", "two"):
+        webhooks = Webhooks(await new_tenant(), keyring)
+        made = await webhooks.create(name, receiver.url, ["*"])
+        await queue(webhooks, made, 2)
+    for number in range(2):
+        receiver.answers.append(web.Response(headers={"Set-Cookie": f"c{number}=secret; Path=/"}))
+    await Deliverer(module_databases, keyring, POLICY).deliver_due()
+    assert len(receiver.told) == 4
+    assert not any("cookie" in told.headers for told in receiver.told)
+
+
+async def test_a_name_that_takes_its_time_keeps_no_thread_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever owns a name decides how long it takes to be known: nothing else waits for it."""
+    answered = threading.Event()
+
+    def slow(*_: Any, **__: Any) -> list[Any]:
+        answered.wait(PATIENCE_S)
+        raise OSError("nobody")
+
+    monkeypatch.setattr("socket.getaddrinfo", slow)
+    asked = [asyncio.create_task(outbound.resolve("slow.example", 443)) for _ in range(64)]
+    try:
+        async with asyncio.timeout(PATIENCE_S / 2):
+            await asyncio.gather(*(asyncio.to_thread(lambda: None) for _ in range(64)))
+        assert not any(task.done() for task in asked)
+    finally:
+        answered.set()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_a_secret_signs_for_all_of_its_overlap(
+    new_tenant: NewTenant, module_databases: Endpoints, keyring: Keyring, receiver: Receiver
+) -> None:
+    """A rotation that would end another secret's overlap before its time is refused."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    secrets = [made.secret] + [(await webhooks.rotate(made.id)).secret for _ in range(3)]
+    with pytest.raises(Conflict, match="4 secrets sign already"):
+        await webhooks.rotate(made.id)
+    await queue(webhooks, made, 1)
+    await Deliverer(module_databases, keyring, POLICY).deliver_due()
+    (told,) = receiver.told
+    for secret in secrets:
+        verify(told.headers, told.body, [secret], now=datetime.now(UTC))
+    assert (await webhooks.rotate(made.id, overlap=timedelta(0))).secret
 
 
 async def test_an_endpoint_that_drips_is_cut_off(

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from neolayer.chain.sources.jsonrpc import Call, open_rpc
+from neolayer.engines import outbound
 from neolayer.engines.outbound import (
     AddressRefused,
     CheckedTransport,
@@ -114,7 +115,7 @@ async def test_E11_a_name_is_called_at_the_address_that_was_checked(
     """Resolved once a connection: what a second answer says does not matter; the name stays."""
     port, asked = node
     answers = Answers("127.0.0.1", "169.254.169.254")
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answers, raising=False)
+    monkeypatch.setattr(outbound, "look_up", answers)
     async with httpx.AsyncClient(transport=CheckedTransport(limits=httpx.Limits())) as client:
         answer = await client.get(f"http://node.example:{port}/")
         assert answer.status_code == 307
@@ -130,7 +131,7 @@ async def test_E11_one_bad_address_spoils_a_name(monkeypatch: pytest.MonkeyPatch
     async def both(host: str, port: int, **_: Any) -> list[Any]:
         return [(2, 1, 6, "", (address, port)) for address in ("8.8.8.8", "169.254.169.254")]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both, raising=False)
+    monkeypatch.setattr(outbound, "look_up", both)
     with pytest.raises(httpx.ConnectError, match="never called"):
         await resolve("node.example", 80)
 
@@ -146,7 +147,7 @@ async def test_E11_what_may_be_called_is_asked_with_the_scheme(
     async def no_network(self: object, host: str, *_: Any, **__: Any) -> Any:
         raise httpcore.ConnectTimeout(host)
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", public, raising=False)
+    monkeypatch.setattr(outbound, "look_up", public)
     monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", no_network)
     transport = CheckedTransport(limits=httpx.Limits(), allows=PublicOnly())
     async with httpx.AsyncClient(transport=transport) as client:
@@ -203,7 +204,7 @@ async def test_E11_two_names_at_one_address_each_prove_themselves(
     trusted = ssl.create_default_context(cafile=certificate.pem)
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served)
     port = server.sockets[0].getsockname()[1]
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", here, raising=False)
+    monkeypatch.setattr(outbound, "look_up", here)
     transport = CheckedTransport(limits=httpx.Limits(), verify=trusted)
     async with server, httpx.AsyncClient(transport=transport) as client:
         for _ in range(2):

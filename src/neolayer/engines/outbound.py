@@ -14,7 +14,9 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, cast
 from urllib.request import getproxies, proxy_bypass
@@ -115,12 +117,25 @@ def allow_all(scheme: str, address: Address) -> bool:
     return True
 
 
+_NAMES: Final = ThreadPoolExecutor(max_workers=32, thread_name_prefix="names")
+
+
+async def look_up(host: str, port: int) -> list[Any]:
+    """What the system knows of a name, as `getaddrinfo` says it. Raises OSError, UnicodeError.
+
+    A look-up cannot be given up once it has begun, and whoever owns a name decides how long it
+    takes: these have threads of their own, so that none waits where the rest of us works.
+    """
+    asked = partial(
+        socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+    )
+    return await asyncio.get_running_loop().run_in_executor(_NAMES, asked)
+
+
 async def resolve(host: str, port: int, *, scheme: str = "http", allows: Allows = allow_all) -> str:
     """The address to connect to. Raises AddressRefused, or ConnectError where there is none."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
-        )
+        found = await look_up(host, port)
     except (OSError, UnicodeError) as exc:
         raise httpx.ConnectError(f"{host[:100]} is not known") from exc
     addresses = [str(entry[4][0]).partition("%")[0] for entry in found]

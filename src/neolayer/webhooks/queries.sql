@@ -21,6 +21,11 @@ SET expires_at = least(s.expires_at, clock_timestamp() + %(overlap)s::interval)
 WHERE s.webhook_id = %(webhook_id)s AND s.id <> %(but)s
     AND coalesce(s.expires_at, 'infinity') > clock_timestamp();
 
+-- count_secrets --
+-- How many secrets sign for an endpoint, the newest among them.
+SELECT count(*) FROM core.webhook_secrets AS s
+WHERE s.webhook_id = %(webhook_id)s AND coalesce(s.expires_at, 'infinity') > clock_timestamp();
+
 -- list_webhooks --
 -- The tenant's endpoints by name, and what waits or is parked for each.
 SELECT

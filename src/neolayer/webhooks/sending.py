@@ -3,8 +3,9 @@
 Whoever may write a URL into a webhook could otherwise make this layer call what only it can reach:
 a cloud's metadata address, a database on the private network, itself. So only public addresses are
 called, over TLS, on the address that was looked at, and redirects are not followed. Networks of
-one's own are allowed one by one (`webhooks.private_networks`). Nothing of an answer's body is kept,
-and nothing of where a name leads, or a tenant could read with it what it cannot reach.
+one's own are allowed one by one (`webhooks.private_networks`). Nothing of an answer is kept: no
+body and nothing of where a name leads, or a tenant could read with it what it cannot reach; and no
+cookies, which would fill our memory and be shown to another tenant's endpoint.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
@@ -88,6 +90,7 @@ def client(policy: Policy) -> httpx.AsyncClient:
         headers={"user-agent": "neolayer-webhooks", "accept-encoding": "identity"},
         follow_redirects=False,
         trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
     )
 
 

@@ -28,11 +28,23 @@ from neolayer.errors import Conflict, InvalidInput, Unauthenticated
 
 PREFIX = "whsec_"
 TOLERANCE = timedelta(minutes=5)
+MOST_SECRETS = 4
+"""So many sign a delivery at once."""
 _BYTES = 32
 
 
 class BadSignature(Unauthenticated):
     """A delivery is not from whom it claims to be, or is too old."""
+
+
+class TooManySecrets(Conflict):
+    """A delivery would no longer be signed under a secret whose overlap has not ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{MOST_SECRETS} secrets sign already",
+            hint="wait for the overlap of the oldest to end, or rotate with none",
+        )
 
 
 class NoSecret(Conflict):

@@ -97,7 +97,7 @@ class Webhooks:
     ) -> NewWebhook:
         """Another secret; the others sign beside it for the overlap (zero: no more).
 
-        Raises WebhookNotFound, InvalidInput.
+        Raises WebhookNotFound, InvalidInput, TooManySecrets.
         """
         if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
             raise InvalidInput(f"an overlap is up to {LONGEST_OVERLAP.days} days")
@@ -107,6 +107,9 @@ class Webhooks:
                 made = await self._add_secret(tx, webhook_id, secret)
                 retired = {"webhook_id": webhook_id, "overlap": overlap, "but": made}
                 await tx.execute(QUERIES.retire_secrets, retired)
+                signing_now = await tx.one(QUERIES.count_secrets, {"webhook_id": webhook_id})
+                if signing_now is not None and signing_now[0] > signing.MOST_SECRETS:
+                    raise signing.TooManySecrets
                 _audit(tx, "UPDATE", webhook_id, {"overlap_seconds": overlap.total_seconds()})
         return NewWebhook(webhook_id, signing.shown(secret))
 

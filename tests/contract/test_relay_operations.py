@@ -27,11 +27,11 @@ from neolayer.errors import EngineUnavailable, NotSupported, RelayError
 from neolayer.freshness import Store
 from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
-from neolayer.relay.operations import rebuild as rebuilding
+from neolayer.relay.copying import tables as copying
 from neolayer.relay.operations import watch
 from neolayer.relay.operations.desk import Desk, RebuildStatus, desk_of
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.sinks.sink import Rejected, Snapshot
+from neolayer.relay.sinks.sink import Park, Rejected, Snapshot
 from neolayer.relay.status import read_state
 
 TABLE = "public.accounts"
@@ -226,7 +226,7 @@ async def test_a_rebuild_beside_a_writer_leaves_no_difference(
 ) -> None:
     """A copy that was damaged, rebuilt in many ranges while rows change, equals the source; what
     the source lacks is gone."""
-    monkeypatch.setattr(rebuilding, "RANGE_ROWS", 200)
+    monkeypatch.setattr(copying, "RANGE_ROWS", 200)
     scene.sql(
         "INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(10001, 12000) g"
     )
@@ -253,20 +253,20 @@ async def test_a_rebuild_waits_while_the_sink_is_paused_and_goes_on(
     scene: RelayScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranges that are in stay in; the others follow after resume, also after a restart."""
-    monkeypatch.setattr(rebuilding, "RANGE_ROWS", 100)
-    monkeypatch.setattr(rebuilding, "PARALLEL", 1)
+    monkeypatch.setattr(copying, "RANGE_ROWS", 100)
+    monkeypatch.setattr(copying, "PARALLEL", 1)
     scene.sql("INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 1000) g")
     copies = 0
     sink = scene.clickhouse_sink()
     copy_part = sink.copy_part
 
-    async def counted(part: object, table: str) -> Sequence[Rejected]:
+    async def counted(part: object, table: str, park: Park) -> None:
         nonlocal copies
         copies += 1
         if copies == 4:
             await desk.pause("clickhouse")
             await eventually(lambda: is_paused(scene, "clickhouse"))
-        return await copy_part(part, table)  # type: ignore[arg-type]
+        await copy_part(part, table, park)  # type: ignore[arg-type]
 
     async with desk_at(scene) as desk:
         async with relaying_with_desk(scene, sink):
@@ -296,25 +296,32 @@ class Teller(NullSink):
     def __init__(self) -> None:
         super().__init__()
         self.told: list[str] = []
+        self.began = 0
         self.before_part: Callable[[int], Awaitable[None]] | None = None
         self.refuses: Exception | None = None
 
     def shape(self, table: str) -> Shape:
         return Shape(("id",), ("id", "owner"))
 
+    async def begin_copy(self, version: int) -> None:
+        self.began = version
+
+    async def copy_began(self) -> int:
+        return self.began
+
     async def begin_again(self, version: int, table: str) -> None:
         if self.refuses is not None:
             raise self.refuses
         self.told.append("truncated")
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+    async def copy_part(self, part: Snapshot, table: str, park: Park, *, asked: bool) -> None:
         if self.before_part is not None:
             await self.before_part(len(self.told))
         self.told.append("part")
         lines = [block async for block in part.rows(table, ["id"])]
         keys = b"".join(lines).split()
         self.told += [key.decode() for key in keys]
-        return [Rejected(TABLE, ("13",), part.version, False, "unlucky", {})] * (b"13" in keys)
+        await park([Rejected(TABLE, ("13",), part.version, False, "unlucky", {})] * (b"13" in keys))
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         self.told.append("write")
@@ -326,7 +333,7 @@ async def test_a_stream_is_told_a_table_again_in_parts_between_its_writes(
 ) -> None:
     """`truncated` once, then each range once, also when the relay starts anew in their midst; no
     write comes into a range, and what is refused leaves a letter."""
-    monkeypatch.setattr(rebuilding, "RANGE_ROWS", 100)
+    monkeypatch.setattr(copying, "RANGE_ROWS", 100)
     scene.sql("INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 500) g")
     sink = Teller()
 
@@ -472,7 +479,7 @@ async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> N
         await relay.remove_letters("clickhouse", TABLE, [("1",)], version=7)
         assert await operator.request_rebuild("clickhouse", TABLE)
         (wanted,) = await relay.wanted_rebuilds(["clickhouse"])
-        await relay.begin_rebuild(wanted, 9, [(None, ("5",)), (("5",), None)])
+        await relay.begin_table(wanted, 9, [(None, ("5",)), (("5",), None)])
         for part in await relay.ranges_left(wanted):
             await relay.range_done(wanted, part.number, rows=3)
         await relay.end_rebuild(wanted)

@@ -29,7 +29,7 @@ from neolayer.relay.sinks.redis import RedisSink
 
 class ClickHouseCase(SinkCase):
     remembers_truncations = False  # rows are gone with their versions
-    checkpoint_step = "neolayer.relay.sinks.clickhouse.ClickHouseSink._store_checkpoint"
+    checkpoint_step = "neolayer.relay.sinks.clickhouse.ClickHouseSink.reflect"
 
     def __init__(self, endpoint: ClickHouseEndpoint) -> None:
         self.endpoint = endpoint

@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests.fixtures.batches import CLASSES, OUTBOX, PlainSnapshot, at, batch, event_row, events
+from tests.fixtures.copies import copy_only, copy_whole
 from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.fix_webhooks import POLICY, Receiver
 from tests.fixtures.patience import PATIENCE_S
@@ -190,9 +191,9 @@ async def test_C14_what_comes_again_is_queued_once(
     assert [event for _, event in await queued(acme)] == [rows[0][1], rows[1][1]]
     assert await sink.open(at(9)) is None  # what lay between is not in the log any more
     snapshot = PlainSnapshot(at(9), {"core.outbox": (OUTBOX, list(rows))})
-    await sink.copy(snapshot, [t for t in sink.tables if t == "core.outbox"])
+    await copy_only(sink, snapshot, "core.outbox")
     assert await sink.open(at(9)) is None
-    await sink.copy(snapshot)
+    await copy_whole(sink, snapshot)
     assert [event for _, event in await queued(acme)] == [row[1] for row in rows]
     assert await sink.open(at(9)) == at(9)
 
@@ -221,7 +222,7 @@ async def test_nobody_is_told_of_what_was_before_them(
     await Webhooks(acme, keyring).create("all", URL, ["*"])
     await sink.open(at(1))
     old = event_row(acme.tenant, created_at="2020-01-01 00:00:00+00")
-    await sink.copy(PlainSnapshot(at(2), {"core.outbox": (OUTBOX, [old])}))
+    await copy_whole(sink, PlainSnapshot(at(2), {"core.outbox": (OUTBOX, [old])}))
     assert await queued(acme) == []
 
 
@@ -284,9 +285,9 @@ async def test_what_was_swept_from_the_queue_is_told_again_only_when_asked(
     old = event_row(acme.tenant, created_at=f"{now - timedelta(days=8)}")
     new = event_row(acme.tenant, created_at=f"{now - timedelta(days=6)}")
     snapshot = PlainSnapshot(at(2), {"core.outbox": (OUTBOX, [old, new])})
-    await sink.copy(snapshot)
+    await copy_whole(sink, snapshot)
     assert await queued(acme) == [("all", new[1])]
-    await sink.copy_part(snapshot, "core.outbox")
+    await copy_only(sink, snapshot, "core.outbox")
     assert await queued(acme) == [("all", new[1]), ("all", old[1])]
 
 

@@ -26,6 +26,7 @@ from neolayer.engines.engine import Level
 from neolayer.events.projections.projector import Projector
 from neolayer.events.projections.rebuild import rebuild, switch
 from neolayer.relay import decoder, segments
+from neolayer.relay.copying import tables
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.redis import RedisSink
@@ -36,29 +37,26 @@ Job = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 
 
-class Noted:
-    """A sink, and how far it is."""
+def noted(sink: Any, reached: dict[str, int]) -> Any:
+    """The sink, which notes how far it is."""
+    open_, reflect, write = sink.open, sink.reflect, sink.write
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self.reached = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sink, name)
-
-    async def open(self, confirmed: int) -> int | None:
-        found = await self._sink.open(confirmed)
-        self.reached = found or 0
+    async def opened(confirmed: int) -> int | None:
+        found = await open_(confirmed)
+        reached[sink.name] = found or 0
         return found
 
-    async def copy(self, snapshot: Any, tables: Any = None) -> None:
-        await self._sink.copy(snapshot, tables)
-        self.reached = snapshot.version
+    async def reflected(version: int) -> None:
+        await reflect(version)
+        reached[sink.name] = version
 
-    async def write(self, batches: Any) -> Any:
-        rejected = await self._sink.write(batches)
-        self.reached = batches[-1].position
+    async def written(batches: Any) -> Any:
+        rejected = await write(batches)
+        reached[sink.name] = batches[-1].position
         return rejected
+
+    sink.open, sink.reflect, sink.write = opened, reflected, written
+    return sink
 
 
 def sinks_of(job: Job) -> list[Sink]:
@@ -72,7 +70,7 @@ def sinks_of(job: Job) -> list[Sink]:
         sinks.append(ClickHouseSink(at, [ACCOUNTS], wait_s=0.0))
         redis = RedisEndpoint(Level.EMBEDDED, job["redis"], "127.0.0.1")
         sinks.append(RedisSink(redis, [ACCOUNTS]))
-    return [Noted(sink) for sink in sinks]  # type: ignore[misc]
+    return sinks
 
 
 async def relay(job: Job) -> None:
@@ -80,7 +78,9 @@ async def relay(job: Job) -> None:
     # Small pieces, so that every boundary is passed often.
     segments._SEGMENT_BYTES, segments._RECENT_BYTES = 16 << 10, 4 << 10
     decoder.BATCH_ROWS, decoder.PART_BYTES = 50, 6 << 10
-    stop, sinks = asyncio.Event(), sinks_of(job)
+    tables.RANGE_ROWS = 20  # type: ignore[misc]
+    stop, reached = asyncio.Event(), dict[str, int]()
+    sinks = [noted(sink, reached) for sink in sinks_of(job)]
     running = asyncio.create_task(
         run_sinks(
             job["dsn"],
@@ -92,7 +92,7 @@ async def relay(job: Job) -> None:
         )
     )
     if job.get("reach"):
-        while min(sink.reached for sink in sinks) < job["reach"]:  # type: ignore[attr-defined]
+        while min(reached.get(sink.name, 0) for sink in sinks) < job["reach"]:
             await asyncio.sleep(0.005)
         stop.set()
     await running

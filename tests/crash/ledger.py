@@ -2,7 +2,8 @@
 
 `VersionedSink` is a sink as the protocol wants it: idempotent by version, checkpoint after data.
 `OnceSink` is not idempotent on purpose: it stores rows and checkpoint in one transaction, notes an
-insert of what is there as doubled and a change of what is not there as lost.
+insert of what is there as doubled and a change of what is not there as lost. So it takes a copy at
+once or not at all: it keeps no note of one, and each starts over.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from tests.fixtures.fix_relay import COLUMNS
 
 from neolayer.crash_points import crash_point
 from neolayer.relay.changes import DELETE, INSERT, NULL, Batch, Change, TableChanges, Truncation
-from neolayer.relay.sinks.sink import Rejected, Snapshot
+from neolayer.relay.comparable import Shape
+from neolayer.relay.sinks.sink import Park, Rejected, Snapshot, note_of
 
 TABLE = "public.accounts"
 SCHEMA = """
@@ -27,6 +29,7 @@ CREATE TABLE IF NOT EXISTS held (
 CREATE TABLE IF NOT EXISTS checkpoints (sink TEXT PRIMARY KEY, version INTEGER);
 CREATE TABLE IF NOT EXISTS wrong (sink TEXT, what TEXT, id TEXT, version INTEGER);
 """
+_NOTE = note_of("versioned")
 _ESCAPED = re.compile(rb"\\([\\tnrbfv])")
 _CHARACTERS = {b"\\": b"\\", b"t": b"\t", b"n": b"\n", b"r": b"\r", b"b": b"\b", b"f": b"\f"}
 _PUT = "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?)"
@@ -96,17 +99,29 @@ class VersionedSink:
         self.reached = found[0] if found else 0
         return self.reached if self.reached and self.reached >= confirmed else None
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    def shape(self, table: str) -> Shape:
+        return Shape(("id",), COLUMNS)
+
+    async def begin_copy(self, version: int) -> None:
+        self.db.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", [_NOTE, version])
+
+    async def copy_began(self) -> int:
+        query = "SELECT version FROM checkpoints WHERE sink = ?"
+        found = self.db.execute(query, [_NOTE]).fetchone()
+        return found[0] if found else 0
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
+        rows = [from_copy(line) async for line in part.rows(TABLE, COLUMNS)]
         self.db.execute("BEGIN IMMEDIATE")
-        self.db.execute(
-            "DELETE FROM held WHERE sink = ? AND version < ?", [self.name, snapshot.version]
-        )
-        async for line in snapshot.rows(TABLE, COLUMNS):
-            row = from_copy(line)
-            self.put(row, snapshot.version)
-        self.between()
-        self.save(snapshot.version)
+        for row in rows:
+            self.put(row, part.version)
         self.db.execute("COMMIT")
+
+    async def drop_below(self, table: str, version: int) -> None:
+        self.db.execute("DELETE FROM held WHERE sink = ? AND version < ?", [self.name, version])
+
+    async def reflect(self, version: int) -> None:
+        self.save(version)
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         self.db.execute("BEGIN IMMEDIATE")
@@ -175,17 +190,35 @@ class OnceSink(VersionedSink):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._pieces: list[TableChanges | Truncation] = []
+        self._copied: list[tuple[list[str | None], int]] = []
+        self._began = 0
 
     async def open(self, confirmed: int) -> int | None:
         self._pieces.clear()
+        self._began = 0
         return await super().open(confirmed)
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def begin_copy(self, version: int) -> None:
+        self._began = version
+        self._copied.clear()
+
+    async def copy_began(self) -> int:
+        return self._began
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
+        self._copied += [
+            (from_copy(line), part.version) async for line in part.rows(TABLE, COLUMNS)
+        ]
+
+    async def drop_below(self, table: str, version: int) -> None:
+        pass
+
+    async def reflect(self, version: int) -> None:
         self.db.execute("BEGIN IMMEDIATE")
         self.db.execute("DELETE FROM held WHERE sink = ?", [self.name])
-        async for line in snapshot.rows(TABLE, COLUMNS):
-            self.put(from_copy(line), snapshot.version)
-        self.save(snapshot.version)
+        for row, at in self._copied:
+            self.put(row, at)
+        self.save(version)
         self.db.execute("COMMIT")
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:

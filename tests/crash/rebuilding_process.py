@@ -12,7 +12,8 @@ from tests.fixtures.fix_relay import ACCOUNTS
 
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.engine import Level
-from neolayer.relay.operations import rebuild, watch
+from neolayer.relay.copying import tables
+from neolayer.relay.operations import watch
 from neolayer.relay.operations.desk import Desk
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
@@ -22,7 +23,7 @@ from neolayer.settings import RelaySettings
 async def main(arguments: dict[str, object]) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    rebuild.RANGE_ROWS, watch.LOOK_S = 200, 0.05  # type: ignore[misc]
+    tables.RANGE_ROWS, watch.LOOK_S = 200, 0.05  # type: ignore[misc]
     port, password, database = arguments["clickhouse"]  # type: ignore[misc]
     clickhouse = ClickHouseEndpoint(
         Level.EMBEDDED, "127.0.0.1", port, "neolayer", password, database=database

@@ -18,6 +18,7 @@ import nats
 import pytest
 from tests.engines.test_kafka_sink import read
 from tests.fixtures.batches import CLASSES, COINS, OUTBOX, PlainSnapshot, at, event_row, events
+from tests.fixtures.copies import copy_whole
 from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.fix_nats import NatsServer
 
@@ -52,7 +53,7 @@ async def feed(told: dict[str, Any]) -> None:
     checkpoint = await sink.open(at(1))
     if checkpoint is None:
         tables = {"core.outbox": (OUTBOX, []), "public.coins": (COINS, [])}
-        await sink.copy(PlainSnapshot(at(1), tables))
+        await copy_whole(sink, PlainSnapshot(at(1), tables))
         checkpoint = at(1)
     for number in range(2, 2 + BATCHES):
         if at(number) > checkpoint:

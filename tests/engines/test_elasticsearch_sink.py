@@ -74,7 +74,7 @@ class Beyond(Thing):
 
 
 class SearchCase(SinkCase):
-    checkpoint_step = "neolayer.relay.sinks.elasticsearch.ElasticsearchSink._store_checkpoint"
+    checkpoint_step = "neolayer.relay.sinks.elasticsearch.ElasticsearchSink.reflect"
 
     def __init__(self, endpoint: ElasticsearchEndpoint) -> None:
         self.endpoint = endpoint

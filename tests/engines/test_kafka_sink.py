@@ -22,6 +22,7 @@ from tests.fixtures.batches import (
     event_row,
     events,
 )
+from tests.fixtures.copies import copy_whole
 from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.patience import PATIENCE_S
 
@@ -47,7 +48,7 @@ async def opened(endpoint: KafkaEndpoint) -> KafkaSink:
     """A sink that has nothing to copy."""
     sink = KafkaSink(endpoint, CLASSES)
     assert await sink.open(at(1)) is None
-    await sink.copy(PlainSnapshot(at(1), {t: (r, []) for t, r in TABLES.items()}))
+    await copy_whole(sink, PlainSnapshot(at(1), {t: (r, []) for t, r in TABLES.items()}))
     return sink
 
 
@@ -210,7 +211,9 @@ async def test_two_databases_have_a_checkpoint_each(endpoint: KafkaEndpoint) -> 
     coins = [replace(one, database="event_store") for one in CLASSES if one.name == "coins"]
     other = KafkaSink(endpoint, coins, database="event_store")
     assert await other.open(at(1)) is None
-    await other.copy(PlainSnapshot(at(5), {"public.coins": (COINS, [["1", "ann", "1", None]])}))
+    await copy_whole(
+        other, PlainSnapshot(at(5), {"public.coins": (COINS, [["1", "ann", "1", None]])})
+    )
     assert (await core.open(at(1)), await other.open(at(1))) == (at(1), at(5))
     await core.close()
     await other.close()

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import pymongo
 import pytest
+from tests.fixtures.copies import copy_whole
 from tests.fixtures.fix_mongodb import address_of, forget_sockets, running_ferretdb
 from tests.fixtures.sink_suite import (
     THINGS,
@@ -34,7 +35,7 @@ Client: TypeAlias = pymongo.MongoClient[dict[str, Any]]
 
 
 class MongoCase(SinkCase):
-    checkpoint_step = "neolayer.relay.sinks.mongodb.MongoSink._store_checkpoint"
+    checkpoint_step = "neolayer.relay.sinks.mongodb.MongoSink.reflect"
 
     def __init__(self, endpoint: MongoEndpoint, client: Client) -> None:
         self.endpoint = endpoint
@@ -72,7 +73,7 @@ class TestMongoDB(SinkSuite):
 async def opened(case: MongoCase, log: Log) -> MongoSink:
     sink = case.sink()
     if await sink.open(log.position) is None:
-        await sink.copy(StillTables(log.position, []))
+        await copy_whole(sink, StillTables(log.position, []))
     return sink
 
 
@@ -198,7 +199,7 @@ async def test_C14_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None
         endpoint = parse_dsn(f"{address_of(server)}/away?serverSelectionTimeoutMS=500")
         sink = MongoSink(endpoint, [THINGS])
         await sink.open(log.position)
-        await sink.copy(StillTables(log.position, []))
+        await copy_whole(sink, StillTables(log.position, []))
     with pytest.raises(EngineUnavailable, match=r"refuses the connection|cannot be used"):
         await sink.write([log.commit(put(Thing(1)))])
     await sink.close()

@@ -20,6 +20,7 @@ from tests.fixtures.batches import (
     event_row,
     events,
 )
+from tests.fixtures.copies import copy_whole
 from tests.fixtures.fix_nats import NatsServer
 from tests.fixtures.patience import PATIENCE_S
 
@@ -71,7 +72,7 @@ async def test_every_change_is_stored_in_order_under_its_subject(nats_server: Na
     """Tenant and kind of thing in the subject, the envelope as body, the checkpoint after it."""
     sink = NatsSink(nats_server.endpoint(), CLASSES)
     assert await sink.open(at(1)) is None
-    await sink.copy(PlainSnapshot(at(1), {t: (r, []) for t, r in TABLES.items()}))
+    await copy_whole(sink, PlainSnapshot(at(1), {t: (r, []) for t, r in TABLES.items()}))
     rows = keys(3)
     coins = changes(
         COINS,
@@ -96,7 +97,7 @@ async def opened(server: NatsServer, **options: Any) -> NatsSink:
     """A sink that has nothing to copy."""
     sink = NatsSink(server.endpoint(**options), CLASSES)
     await sink.open(at(1))
-    await sink.copy(PlainSnapshot(at(1), {t: (r, []) for t, r in TABLES.items()}))
+    await copy_whole(sink, PlainSnapshot(at(1), {t: (r, []) for t, r in TABLES.items()}))
     return sink
 
 
@@ -249,7 +250,7 @@ async def test_a_server_that_was_emptied_is_copied_to_anew(nats_server: NatsServ
     snapshot = PlainSnapshot(
         at(3), {"core.outbox": (OUTBOX, [row]), "public.coins": (COINS, [coin])}
     )
-    await sink.copy(snapshot)
+    await copy_whole(sink, snapshot)
     last = event_row(TENANT)
     await sink.write([events(at(4), last)])
     told = [(e["type"], e["id"]) for _, e in await stored(nats_server, whole=True)]
@@ -264,7 +265,9 @@ async def test_two_databases_write_streams_of_their_own(nats_server: NatsServer)
     core = await opened(nats_server)
     other = NatsSink(nats_server.endpoint(), [BILLS], database="event_store")
     assert other.name == "nats:event_store" and await other.open(at(1)) is None
-    await other.copy(PlainSnapshot(at(5), {"public.coins": (COINS, [["1", "ann", "1", None]])}))
+    await copy_whole(
+        other, PlainSnapshot(at(5), {"public.coins": (COINS, [["1", "ann", "1", None]])})
+    )
     assert await other.open(at(1)) == at(5)
     assert await core.open(at(1)) == at(1)
     found = await stored(nats_server, "neolayer_event_store")

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from tests.fixtures.batches import CLASSES, COINS, OUTBOX, PlainSnapshot, at, event_row, events
+from tests.fixtures.copies import copy_whole
 from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.fix_nats import NatsServer
 
@@ -29,7 +30,7 @@ SOON = timedelta(seconds=0)
 async def is_waited_for(stream: Stream, sink: Sink, endpoints: Endpoints) -> None:
     assert await position_of(stream, endpoints) is None
     await sink.open(at(1))
-    await sink.copy(PlainSnapshot(at(1), {name: (of, []) for name, of in TABLES.items()}))
+    await copy_whole(sink, PlainSnapshot(at(1), {name: (of, []) for name, of in TABLES.items()}))
     for number in (2, 3):
         await sink.write([events(at(number), event_row(UUID(int=5)))])
         there = Position.from_version(at(number))

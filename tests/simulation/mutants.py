@@ -18,6 +18,7 @@ from typing import Any
 from tests.simulation import sinks
 
 from neolayer.relay import changes, decoder, lane, reader, run, segment, segments, spool
+from neolayer.relay.copying import tables, whole
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ MUTANTS = (
     Mutant(
         "a sink goes on at its checkpoint although its last write never ended",
         lane,
-        "Lane._open",
+        "Lane._opened",
         "self._mark.resume_at(checkpoint)",
         "checkpoint",
     ),
@@ -193,7 +194,7 @@ MUTANTS = (
     Mutant(
         "a copy that never ended counts as one",
         lane,
-        "Lane._open",
+        "Lane._opened",
         " or self._mark.is_copying",
         "",
     ),
@@ -206,17 +207,59 @@ MUTANTS = (
     ),
     Mutant(
         "what a sink refuses of a copy is not kept",
-        lane,
-        "Lane._copy",
-        "await self._park(await self.sink.copy(tables) or ())",
-        "await self.sink.copy(tables)",
+        tables,
+        "_Rows._copy_ranges",
+        "one.table, self._way.park)",
+        "one.table, lambda some: asyncio.sleep(0))",
     ),
     Mutant(
         "changes during a copy are lost to it",
         lane,
-        "Lane._copy",
-        "self._mark.move(version)",
-        "version = max(version, self._log.position)",
+        "Lane._copy_whole",
+        "await self._copied(version)",
+        "version = max(version, self._log.position); await self._copied(version)",
+    ),
+    Mutant(
+        "what came since a copy began is not kept for one that goes on",
+        lane,
+        "Lane._copy_whole",
+        "self.needs = copy.version",
+        "self.needs = self._log.position",
+    ),
+    Mutant(
+        "a range counts as copied before it is",
+        tables,
+        "_Rows._copy_ranges",
+        "await self._sink.copy_part(",
+        "await self._done(one, range_, 0); await self._sink.copy_part(",
+    ),
+    Mutant(
+        "a copy counts as done at its last snapshot",
+        whole,
+        "WholeCopy.run",
+        "await self._sink.reflect(self.version)",
+        "self.version = tables.version; await self._sink.reflect(self.version)",
+    ),
+    Mutant(
+        "a copy goes on although the log does not reach back to its beginning",
+        whole,
+        "WholeCopy.resume",
+        "version < reaches_back_to or ",
+        "",
+    ),
+    Mutant(
+        "a copy goes on in a store that was emptied",
+        whole,
+        "WholeCopy.resume",
+        "await self._sink.copy_began() != version",
+        "False",
+    ),
+    Mutant(
+        "a store that is emptied while it is copied counts as copied",
+        whole,
+        "WholeCopy.run",
+        "await self._sink.copy_began() != self.version",
+        "False",
     ),
     Mutant(
         "a batch that ends inside a transaction is joined with the next",
@@ -334,15 +377,15 @@ MUTANTS = (
     Mutant(
         "a copy loses what is as old as itself",
         sinks,
-        "SimulatedSink.copy",
-        "version < snapshot.version",
-        "version <= snapshot.version",
+        "SimulatedSink.drop_below",
+        "held < version",
+        "held <= version",
     ),
     Mutant(
         "a copy keeps what is gone",
         sinks,
-        "SimulatedSink.copy",
-        "version < snapshot.version",
+        "SimulatedSink.drop_below",
+        "held < version",
         "False",
     ),
     Mutant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from tests.simulation.source import TABLE, Snapshot
 
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import DELETE, INSERT, Batch, TableChanges, Truncation
-from neolayer.relay.sinks.sink import CopyLost, Rejected
+from neolayer.relay.comparable import Shape
+from neolayer.relay.sinks.sink import CopyLost, Park, Rejected
 
 if TYPE_CHECKING:
     from tests.simulation.world import Process
@@ -24,6 +25,8 @@ class Store:
 
     rows: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     checkpoint: int | None = None
+    note: int = 0  # of a copy
+    ahead: int = 0  # the newest snapshot that a copy was read under
     down_until: float = 0.0
     slow_until: float = 0.0
     trouble: float = 0.0
@@ -32,6 +35,11 @@ class Store:
     saves: int = 0
     refuses: frozenset[str] = frozenset()  # rows with these keys, for ever
     worst_lag_s: float = 0.0
+
+    def empty(self) -> None:
+        """Somebody did."""
+        self.rows.clear()
+        self.checkpoint = self.note = 0
 
     def live(self) -> dict[str, str]:
         return {key: value for key, (_, value) in self.rows.items() if value is not None}
@@ -64,26 +72,52 @@ class SimulatedSink:
         self.left = checkpoint or 0
         return checkpoint if checkpoint is not None and checkpoint >= confirmed else None
 
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected]:
+    def shape(self, table: str) -> Shape:
+        return Shape(("id",), TABLE.columns)
+
+    async def begin_copy(self, version: int) -> None:
         await self._trip()
         self._begin_copy()
+        self.store.note = version
+
+    async def copy_began(self) -> int:
+        await self._trip()
+        return self.store.note
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
+        await self._trip()
+        world = self.process.world
+        world.resumed += part.version != self.store.note
+        self.store.ahead = max(self.store.ahead, part.version)
         refused: list[Rejected] = []
-        async for line in snapshot.rows(TABLE.table, TABLE.columns):
+        async for line in part.rows(TABLE.table, TABLE.columns):
             key, value = line.decode().rstrip("\n").split("\t")
-            self.put(key, snapshot.version, value, refused)
-        for key, (version, _) in list(self.store.rows.items()):
-            if version < snapshot.version:
-                del self.store.rows[key]
+            self.put(key, part.version, value, refused)
+            world.may_die(self.process, 0.002)
         await self._step()
+        self._owe(refused)
+        world.may_die(self.process, 0.02)
+        await park(refused)
+        for one in refused:
+            owed = world.unparked.get((self.name, one.key[0]), 0)
+            world.require(owed == 0, f"{self.name} goes on, what it refused has no letter")
+        if self.dice.random() < self.store.trouble / 3:
+            raise EngineUnavailable(self.name, "done, but the answer was lost")
+
+    async def drop_below(self, table: str, version: int) -> None:
+        await self._trip()
+        for key, (held, _) in list(self.store.rows.items()):
+            if held < version:
+                del self.store.rows[key]
+
+    async def reflect(self, version: int) -> None:
+        """What was refused before the copy is refused again in it, or is no more."""
+        await self._trip()
         world = self.process.world
         for place in [place for place in world.unparked if place[0] == self.name]:
             del world.unparked[place]
-        self._owe(refused)
-        self._save(snapshot.version)
+        self._save(version)
         world.may_die(self.process, 0.1)
-        return refused
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         await self._trip()
@@ -106,7 +140,7 @@ class SimulatedSink:
         self._owe(refused)
         self._save(batches[-1].position)
         self.process.world.check_rows(self.name)
-        self.before += batches
+        self.before.extend(one for one in batches if not any(one is past for past in self.before))
         await self._step()
         if troubled and self.dice.random() < 0.3:
             raise EngineUnavailable(self.name, "done, but the answer was lost")
@@ -192,28 +226,41 @@ class SimulatedSink:
 
 
 class OnceSink(SimulatedSink):
-    """Not idempotent: rows and checkpoint change at once; each change must fit what is there."""
+    """Not idempotent: rows and checkpoint change at once; each change must fit what is there.
+
+    So it takes a copy at once or not at all: it keeps no note of one, and each starts over."""
 
     def __init__(self, name: str, store: Store, process: Process) -> None:
         super().__init__(name, store, process)
         self.pieces: list[TableChanges | Truncation] = []
+        self.copied: dict[str, tuple[int, str | None]] = {}
+        self.began = 0
 
     async def open(self, confirmed: int) -> int | None:
         self.pieces.clear()
+        self.began = 0
         return await super().open(confirmed)
 
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected]:
+    async def begin_copy(self, version: int) -> None:
         await self._trip()
-        rows: dict[str, tuple[int, str | None]] = {}
-        async for line in snapshot.rows(TABLE.table, TABLE.columns):
-            key, value = line.decode().rstrip("\n").split("\t")
-            rows[key] = (snapshot.version, value)
-        await self._step()
         self._begin_copy()
-        self.store.rows, self.store.checkpoint = rows, snapshot.version
-        return ()
+        self.copied, self.began = {}, version
+
+    async def copy_began(self) -> int:
+        return self.began
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
+        await self._trip()
+        async for line in part.rows(TABLE.table, TABLE.columns):
+            key, value = line.decode().rstrip("\n").split("\t")
+            self.copied[key] = (part.version, value)
+
+    async def drop_below(self, table: str, version: int) -> None:
+        pass
+
+    async def reflect(self, version: int) -> None:
+        await self._step()
+        self.store.rows, self.store.checkpoint = self.copied, version
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         await self._trip()

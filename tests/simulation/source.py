@@ -16,6 +16,7 @@ from neolayer.engines.postgres.replication import CreatedSlot, SlotLost, SlotMis
 from neolayer.errors import EngineUnavailable
 from neolayer.position import pack_version
 from neolayer.relay.changes import Relation
+from neolayer.relay.comparable import Bound, Key, Shape
 
 if TYPE_CHECKING:
     from tests.simulation.world import Process
@@ -131,6 +132,12 @@ class Source:
                 if version <= position:
                     yield key, version, value
                     break
+
+    def deletes(self, key: str, *, after: int, up_to: int) -> bool:
+        """Whether the key was deleted between two positions."""
+        return any(
+            after < version <= up_to and value is None for version, value in self.history[key]
+        )
 
     def _change(self) -> tuple[str, str, str, str]:
         key, value, die = str(self.dice.randrange(60)), str(self.dice.random()), self.dice.random()
@@ -314,12 +321,36 @@ class Stream:
 
 
 class Snapshot:
-    """The rows as they are now."""
+    """The rows as they are now, or a range of them."""
 
-    def __init__(self, process: Process, epoch: int) -> None:
+    def __init__(
+        self, process: Process, version: int, rows: dict[str, str], *, ends_at: float
+    ) -> None:
         self._process = process
-        self.version = pack_version(epoch, process.world.source.lsn)
-        self._rows = dict(process.world.source.rows)
+        self._rows = rows
+        self._ends_at = ends_at
+        self.version = version
+
+    async def divide(self, table: str, shape: Shape) -> Snapshot:
+        await self._trip()
+        return self
+
+    async def bounds(self, low: Bound, high: Bound, rows: int) -> list[Key]:
+        await self._trip()
+        return [(key,) for key in sorted(self._rows)[rows::rows]]
+
+    def part(self, low: Bound, high: Bound) -> Snapshot:
+        rows = {
+            key: value
+            for key, value in self._rows.items()
+            if (low is None or (key,) >= low) and (high is None or (key,) < high)
+        }
+        return Snapshot(self._process, self.version, rows, ends_at=self._ends_at)
+
+    @contextlib.asynccontextmanager
+    async def again(self) -> AsyncGenerator[Snapshot]:
+        await self._trip()
+        yield self
 
     async def describe(self, table: str, columns: Sequence[str]) -> Relation:
         return TABLE
@@ -328,9 +359,16 @@ class Snapshot:
         for key, value in self._rows.items():
             if self._process.world.dice.random() < 0.05:
                 await asyncio.sleep(0.05)
-                self._process.check()
-                self._process.world.source.require()
+                await self._trip()
             yield f"{key}\t{value}\n".encode()
+
+    async def _trip(self) -> None:
+        """It is lost with its connection, which may end at any time."""
+        await asyncio.sleep(0.001)
+        self._process.check()
+        self._process.world.source.require()
+        if self._process.world.loop.time() > self._ends_at:
+            raise EngineUnavailable("postgres", "the snapshot's connection broke")
 
 
 @contextlib.asynccontextmanager
@@ -338,7 +376,11 @@ async def snapshot_of(process: Process, epoch: int) -> AsyncGenerator[Snapshot]:
     await asyncio.sleep(0.002)
     process.check()
     process.world.source.require()
-    yield Snapshot(process, epoch)
+    world = process.world
+    lives_s = world.dice.choice((0.05, 1, 1_000)) if world.dangerous else 1_000
+    ends_at = world.loop.time() + lives_s
+    version = pack_version(epoch, world.source.lsn)
+    yield Snapshot(process, version, dict(world.source.rows), ends_at=ends_at)
 
 
 def slot_state_of(process: Process) -> SimpleNamespace | None:

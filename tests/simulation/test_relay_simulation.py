@@ -15,7 +15,8 @@ FIRST_SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "1"))
 
 
 def run_seeds(count: int, folder: Path, *, minutes: float) -> dict[str, float]:
-    began, hours, kills, starts, failovers = time.perf_counter(), 0.0, 0, 0, 0
+    began, hours, kills, starts = time.perf_counter(), 0.0, 0, 0
+    failovers, resumed = 0, 0
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         try:
             world = simulate(seed, folder, minutes=minutes)
@@ -25,6 +26,7 @@ def run_seeds(count: int, folder: Path, *, minutes: float) -> dict[str, float]:
         kills += world.kills
         starts += world.starts
         failovers += world.failovers
+        resumed += world.resumed
     took = time.perf_counter() - began
     return {
         "runs": count,
@@ -32,6 +34,7 @@ def run_seeds(count: int, folder: Path, *, minutes: float) -> dict[str, float]:
         "kills": kills,
         "starts": starts,
         "failovers": failovers,
+        "ranges of copies that went on": resumed,
         "runs per second": round(count / took, 2),
     }
 
@@ -51,6 +54,7 @@ def test_C1_the_relay_keeps_its_promises_in_hours_of_simulation(
     """The same over more seeds, each ten minutes of its world's time."""
     figures = run_seeds(12, tmp_path, minutes=10)
     print(figures)
+    assert figures["ranges of copies that went on"] > 0
     assert pytestconfig.cache is not None
     noted = {
         "simulated_hours": figures["simulated hours"],

@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,9 @@ from tests.simulation.virtual_time import VirtualLoop
 from neolayer.errors import EngineUnavailable
 from neolayer.position import Position, pack_version
 from neolayer.relay import checkpoints, decoder, lane, reader, run, segment, segments
+from neolayer.relay.comparable import Bound
+from neolayer.relay.copying import tables
+from neolayer.relay.copying.progress import OwnProgress, Wanted
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.sink import Rejected
 from neolayer.settings import RelaySettings
@@ -108,10 +111,12 @@ class Process:
         raise Killed
 
 
-class SimulatedDesk:
-    """Where dead letters lie and pauses are asked for; in the source's database."""
+class SimulatedDesk(OwnProgress):
+    """Where dead letters lie, pauses are asked for and copies note how far they are; in the
+    source's database."""
 
     def __init__(self, world: World) -> None:
+        super().__init__()
         self._world = world
         self.letters = 0
         self.paused: set[str] = set()
@@ -130,11 +135,38 @@ class SimulatedDesk:
         await self._trip()
         return self.paused
 
+    async def begin_copy(self, sink: str, tables: Collection[str]) -> None:
+        await self._trip()
+        await super().begin_copy(sink, tables)
+        await self._trip()
+
+    async def copy_of(self, sink: str) -> list[Wanted]:
+        await self._trip()
+        return await super().copy_of(sink)
+
+    async def end_copy(self, sink: str, version: int) -> None:
+        await self._trip()
+        if any(one.version == version for one in await super().copy_of(sink)):
+            await super().end_copy(sink, version)
+        await self._trip()
+
+    async def begin_table(
+        self, wanted: Wanted, version: int, bounds: Iterable[tuple[Bound, Bound]]
+    ) -> None:
+        await self._trip()
+        await super().begin_table(wanted, version, bounds)
+        await self._trip()
+
+    async def range_done(self, wanted: Wanted, number: int, *, rows: int) -> None:
+        await self._trip()
+        await super().range_done(wanted, number, rows=rows)
+        await self._trip()
+
     async def requested_letters(self, sinks: Sequence[str]) -> dict[Any, Any]:
         return {}
 
-    async def wanted_rebuilds(self, sinks: Sequence[str]) -> Sequence[Any]:
-        return ()
+    async def wanted_rebuilds(self, sinks: Sequence[str]) -> Sequence[Wanted]:
+        return [one for sink in sinks for one in await super().copy_of(sink)]
 
     async def _trip(self) -> None:
         await asyncio.sleep(0.001)
@@ -168,7 +200,7 @@ class World:
         self.process = Process(self)
         self.flow: Any = None
         self.broken: list[str] = []
-        self.kills = self.starts = self.failovers = 0
+        self.kills = self.starts = self.failovers = self.resumed = 0
         self.dangerous = True
         self.calm_since = 0.0  # source and disk are well
         self.sinks_well_since = 0.0
@@ -241,6 +273,8 @@ class World:
             held, is_there = store.rows.get(key, (0 if value else version, None))
             of_commit = version <= held < version + decoder.PARTS
             known = is_there == value if of_commit else held > version
+            # What a copy read last may have been deleted by then, and leaves no trace.
+            known = known or self.source.deletes(key, after=version, up_to=store.ahead)
             self.require(known or key in store.refuses, f"{name} misses a change of {key}")
 
     # The process and its ends.
@@ -371,8 +405,7 @@ class World:
             elif die < 0.86:
                 self.desk.paused = dice.choice((set(), {"faulty"}, {"once", "dead"}))
             elif die < 0.88 and stores["dead"].checkpoint:
-                stores["dead"].rows.clear()  # someone emptied it
-                stores["dead"].checkpoint = 0
+                stores["dead"].empty()
             elif 0.88 <= die < 0.93:
                 await self._fail_over()
 
@@ -404,8 +437,7 @@ class World:
         """In calm, every copy becomes what the source is; also one that was emptied."""
         task, stop = self._start()
         await self._catch_up(task)
-        self.stores["dead"].rows.clear()
-        self.stores["dead"].checkpoint = 0
+        self.stores["dead"].empty()
         await self._catch_up(task)
         stop.set()
         await asyncio.wait([task], timeout=60)
@@ -506,13 +538,14 @@ def _simulated(world: World) -> Iterator[None]:
         (segments, "_RECENT_BYTES", 8 << 10),
         (decoder, "BATCH_ROWS", 40),
         (decoder, "PART_BYTES", 512),
+        (tables, "RANGE_ROWS", 9),
         (reader, "_MESSAGES_AT_ONCE", 7),
     ]
     for module in (lane, reader, run):
         fakes.append((module, "time", clock))
     for module in (lane, run):
         fakes.append((module, "random", world.dice))
-    for module in (lane, reader, segments):
+    for module in (lane, reader, segments, tables):
         fakes.append((module, "crash_point", world.crash_point))
     with contextlib.ExitStack() as stack:
         for owner, name, fake in fakes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
+from tests.fixtures.batches import PlainSnapshot
+from tests.fixtures.copies import Undivided
 from tests.fixtures.patience import PATIENCE_S
 from tests.unit.test_relay_segments import START, batch, opened
 
@@ -16,10 +18,11 @@ from neolayer.errors import EngineUnavailable
 from neolayer.relay import checkpoints
 from neolayer.relay.changes import Batch
 from neolayer.relay.checkpoints import WriteMark
+from neolayer.relay.comparable import Shape
 from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.sinks.sink import Rejected, Snapshot
+from neolayer.relay.sinks.sink import Park, Rejected, Snapshot
 from neolayer.relay.status import LaneState
 
 
@@ -75,7 +78,9 @@ async def test_C8_what_a_stream_took_is_not_told_twice_where_a_letter_cannot_be_
     log = await opened(tmp_path)
     sink = Refusing()
     lane = Lane(sink, log, rows=10, state=LaneState(), park=park)
-    running = asyncio.create_task(lane.run(lambda: contextlib.nullcontext(Moment(log.position))))
+    running = asyncio.create_task(
+        lane.run(lambda: contextlib.nullcontext(Undivided(PlainSnapshot(log.position))))
+    )
     log.append(batch(log.position + 1))
     await log.roll()
     async with asyncio.timeout(PATIENCE_S):
@@ -87,19 +92,15 @@ async def test_C8_what_a_stream_took_is_not_told_twice_where_a_letter_cannot_be_
     assert len(tries) == 3 and sink.writes == 1
 
 
-class Moment:
-    """A snapshot of now."""
-
-    def __init__(self, version: int) -> None:
-        self.version = version
-
-
 class SlowToCopy(NullSink):
     """A labelled stand-in for a large table: while it is copied, more comes than the log holds."""
+
+    tables = frozenset({"public.accounts"})
 
     def __init__(self, log: SegmentLog, *, meanwhile: int) -> None:
         super().__init__()
         self.log = log
+        self.began = 0
         self.meanwhile = meanwhile
         self.errors: list[str | None] = []
         self.state = LaneState()
@@ -107,12 +108,23 @@ class SlowToCopy(NullSink):
     async def open(self, confirmed: int) -> int | None:
         return None
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    def shape(self, table: str) -> Shape:
+        return Shape(("id",), ("id",))
+
+    async def begin_copy(self, version: int) -> None:
+        self.began = version
+
+    async def copy_began(self) -> int:
+        return self.began
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
         self.errors.append(self.state.error)
         for _ in range(self.meanwhile):
             self.log.append(batch(self.log.position + 1))
             await self.log.roll()
-        await super().copy(snapshot, tables)
+
+    async def drop_below(self, table: str, version: int) -> None:
+        pass
 
 
 async def test_C12_a_copy_that_takes_longer_than_the_log_goes_back_ends(tmp_path: Path) -> None:
@@ -123,8 +135,8 @@ async def test_C12_a_copy_that_takes_longer_than_the_log_goes_back_ends(tmp_path
     lane = Lane(sink, log, rows=10, state=sink.state)
 
     @contextlib.asynccontextmanager
-    async def snapshot() -> AsyncIterator[Moment]:
-        yield Moment(log.position)
+    async def snapshot() -> AsyncIterator[Undivided]:
+        yield Undivided(PlainSnapshot(log.position))
 
     task = asyncio.create_task(lane.run(snapshot))  # type: ignore[arg-type]
     try:

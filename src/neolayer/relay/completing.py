@@ -13,7 +13,6 @@ the sink in pieces that memory has room for, each as if the log had been cut the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from msgspec.structs import replace
@@ -35,10 +34,10 @@ from neolayer.relay.changes import (
 )
 from neolayer.relay.comparable import Key, Shape
 from neolayer.relay.comparing.source import SourceTable, open_source
-from neolayer.relay.sinks.sink import Rejected, Sink, Snapshot
+from neolayer.relay.copying.tables import SnapshotMaker
+from neolayer.relay.sinks.sink import Rejected, Sink
 from neolayer.relay.snapshot import ExportedSnapshot
 
-SnapshotMaker = Callable[[], AbstractAsyncContextManager[Snapshot]]
 ShapeOf = Callable[[str], Shape]
 _LEAVING_OUT = frozenset((UPDATE, UPDATE_WITH_KEY))
 # Of what is looked up, so much is held at once, or one row that is larger.

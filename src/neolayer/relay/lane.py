@@ -3,7 +3,8 @@
 Each sink has its own lane and its own place in the log, so a slow or dead one delays no other.
 What a lane holds in memory is what it writes at once. Where the log has let go of what comes next,
 or the sink lost what it had, the sink opens anew: it copies the tables as they stand and goes on
-from there. A copy that took longer than the log goes back starts over with twice the room, so that
+from there. A copy that was cut short, by a failure, a pause or the end of the process, goes on with
+what is left. One that took longer than the log goes back starts over with twice the room, so that
 it ends.
 """
 
@@ -13,7 +14,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -25,9 +25,20 @@ from neolayer.position import Position
 from neolayer.relay.changes import Batch, Incomplete
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.completing import Completing
+from neolayer.relay.copying.progress import OwnProgress, Progress
+from neolayer.relay.copying.tables import SnapshotMaker, Way
+from neolayer.relay.copying.whole import WholeCopy
 from neolayer.relay.segment import CutOff
 from neolayer.relay.segments import Cursor, SegmentLog
-from neolayer.relay.sinks.sink import CopyLost, Rebuildable, Rejected, Resendable, Sink, Snapshot
+from neolayer.relay.sinks.sink import (
+    CopyLost,
+    Forgetful,
+    Park,
+    Rebuildable,
+    Rejected,
+    Resendable,
+    Sink,
+)
 from neolayer.relay.status import LaneState
 
 _WRITE_BYTES: Final = 32 << 20
@@ -36,8 +47,6 @@ _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 10.0
 _MOST_DOUBLINGS: Final = 6
 
-SnapshotMaker = Callable[[], AbstractAsyncContextManager[Snapshot]]
-Park = Callable[[Sequence[Rejected]], Awaitable[None]]
 T = TypeVar("T")
 
 
@@ -56,6 +65,7 @@ class Lane:
         rows: int,
         state: LaneState,
         park: Park | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.sink = sink
         self.state = state
@@ -66,16 +76,20 @@ class Lane:
         self._going = asyncio.Event()
         self._going.set()
         self._park_letters = park
+        self._progress = progress or OwnProgress()
         self._log = log
         self._rows = rows
         self._mark = WriteMark(log.folder / f"{sink.name}.mark")
         self._cursor: Cursor | None = None
+        self._is_copying = False
         self._has_copied = False  # and not yet read what came meanwhile
         self._completing: Completing | None = None
         self._refused: Sequence[Rejected] | None = None  # of a write that is done, not parked yet
         self._cut_off = 0  # how often in a row it was cut off then
         self._moved = asyncio.Event()
         self._logger = structlog.get_logger().bind(sink=sink.name)
+        if self._mark.is_copying:  # what was held for it stays, and as much again may come
+            log.give_room(sink.name, max(log.bound, 2 * log.held_bytes))
 
     @property
     def unread_bytes(self) -> int:
@@ -127,6 +141,7 @@ class Lane:
         """Bring the state up to date for those who look at it."""
         self.state.position = self.position
         self.state.paused = not self._going.is_set()
+        self.state.copying = self._is_copying
         self.state.waiting_bytes = self.unread_bytes
         self.state.waiting_rows = self._cursor.unread_rows if self._cursor else 0
 
@@ -157,16 +172,22 @@ class Lane:
 
     async def _open(self, snapshot: SnapshotMaker) -> Cursor:
         self._completing, self._refused = None, None
+        while (after := await self._opened(snapshot)) is None:
+            await self._going.wait()  # it was paused in the midst of a copy
+        self._cursor = await self._log.cursor(after)
+        self._reached(after)
+        return self._cursor
+
+    async def _opened(self, snapshot: SnapshotMaker) -> int | None:
+        """From where on the sink is to be fed; None where it is not whole yet."""
         checkpoint = await self.sink.open(self._log.start)
         self._require_no_later_epoch(checkpoint or 0)
         after = None if checkpoint is None else self._mark.resume_at(checkpoint)
         if after is None or after < self._log.start or self._mark.is_copying:
-            after = await self._copy(snapshot)
-        elif after != checkpoint:
+            return await self._copy(snapshot)
+        if after != checkpoint:
             await asyncio.to_thread(self.keep_mark)
-        self._cursor = await self._log.cursor(after)
-        self._reached(after)
-        return self._cursor
+        return after
 
     def _require_no_later_epoch(self, checkpoint: int) -> None:
         """A sink would take what is new for old, and refuse it in silence. Raises RelayError."""
@@ -177,20 +198,56 @@ class Lane:
                 hint="point the DSN at the server that was promoted, or empty the sink",
             )
 
-    async def _copy(self, snapshot: SnapshotMaker) -> int:
-        self.needs = self._log.position
-        self._has_copied = True
+    async def _copy(self, snapshot: SnapshotMaker) -> int | None:
+        self._is_copying = self._has_copied = True
         self._mark.begin_copy()
         await asyncio.to_thread(self.keep_mark)
-        self._logger.info("copying the tables as they stand")
+        try:
+            if isinstance(self.sink, Rebuildable | Resendable):
+                version = await self._copy_whole(self.sink, snapshot)
+            else:
+                version = await self._start_empty(snapshot)
+        finally:
+            self._is_copying = False
+        return version
+
+    async def _copy_whole(
+        self, sink: Rebuildable | Resendable, snapshot: SnapshotMaker
+    ) -> int | None:
+        """Copy what is not in the sink yet; None where that was not all."""
+        way = Way(sink, self._progress, self._park, self._going.is_set, self.turn)
+        copy = WholeCopy(way)
+        if await copy.resume(reaches_back_to=self._log.start):
+            self.needs = copy.version
+            self._logger.info("the copy goes on")
+        else:
+            self.needs = self._log.position
+            await copy.begin()
+            self._logger.info("copying the tables as they stand")
         async with snapshot() as tables:
-            await self._park(await self.sink.copy(tables) or ())
+            version = await copy.run(tables)
+        if version is None:
+            return None
+        await self._copied(version)
+        await copy.end()
+        return version
+
+    async def _start_empty(self, snapshot: SnapshotMaker) -> int:
+        """Nothing is copied: at most, what the sink has from before is forgotten."""
+        self.needs = self._log.position
+        async with snapshot() as tables:
             version = tables.version
+        if isinstance(self.sink, Forgetful):
+            await self.sink.forget_below(version)
+        await self.sink.reflect(version)
+        await self._copied(version)
+        return version
+
+    async def _copied(self, version: int) -> None:
         crash_point("relay.after_copy")
         self._mark.move(version)
         await asyncio.to_thread(self.keep_mark)
         self._logger.info("copied")
-        return version
 
     async def _follow(self, cursor: Cursor, snapshot: SnapshotMaker) -> None:
         """Write what the log brings. Raises CutOff or CopyLost."""

@@ -31,6 +31,7 @@ from neolayer.engines.postgres.replication import (
 )
 from neolayer.errors import NeolayerError, RelayError
 from neolayer.position import Position, pack_version
+from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import hold_folder
 from neolayer.relay.lane import Lane
@@ -109,7 +110,8 @@ async def run_sinks(
 ) -> None:
     """`run` with sinks of your choice, which all read one database.
 
-    Without a desk nothing can be asked of it, and what a sink refuses is only counted.
+    Without a desk nothing can be asked of it, what a sink refuses is only counted, and a copy that
+    its process does not end starts over.
     """
     source = Source(str(Database.CORE), dsn, slot, publication)
     await _run_flows([_Flow(source, sinks, settings, desk)], stop, folder)
@@ -149,6 +151,7 @@ class _Flow:
     ) -> None:
         self._source = source
         self._desk = desk
+        self._progress: Progress = desk or OwnProgress()
         self._sinks = sinks
         self._settings = settings
         self._unpublished = False
@@ -262,7 +265,8 @@ class _Flow:
     def _lane(self, sink: Sink, segments: SegmentLog) -> Lane:
         state = self.state.lanes[sink.name]
         park = partial(self._desk.park, sink.name, sink.database) if self._desk else None
-        return Lane(sink, segments, rows=self._settings.batch_rows, state=state, park=park)
+        rows = self._settings.batch_rows
+        return Lane(sink, segments, rows=rows, state=state, park=park, progress=self._progress)
 
     def _snapshot(self) -> contextlib.AbstractAsyncContextManager[ExportedSnapshot]:
         return export_snapshot(self._source.dsn, epoch=self._epoch)

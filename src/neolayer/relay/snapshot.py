@@ -23,12 +23,14 @@ from neolayer.engines.postgres.replication import ReplicationConnection
 from neolayer.errors import RelayError
 from neolayer.position import pack_version
 from neolayer.relay.changes import Relation
+from neolayer.relay.comparable import Shape
+from neolayer.relay.comparing.source import SourceTable, open_source
 
 _EVERYTHING = sql.SQL("true")
 
 
 class ExportedSnapshot:
-    """See `sinks.sink.Snapshot`."""
+    """See `copying.tables.Tables` and `sinks.sink.Snapshot`."""
 
     def __init__(self, connection: Connection, dsn: str, version: int, name: str) -> None:
         self._connection = connection
@@ -42,6 +44,10 @@ class ExportedSnapshot:
         async with await connect(self._dsn, application_name="relay snapshot") as connection:
             await _adopt(connection, self._name, self._dsn)
             yield ExportedSnapshot(connection, self._dsn, self.version, self._name)
+
+    async def divide(self, table: str, shape: Shape) -> SourceTable:
+        """The table in ranges of its keys. Raises RelayError where it is not as `shape` says."""
+        return await open_source(self, table, shape)
 
     async def describe(self, table: str, columns: Sequence[str]) -> Relation:
         statement = sql.SQL(

@@ -46,6 +46,7 @@ class LaneState(msgspec.Struct):
     failures: int = 0
     rejected: int = 0
     paused: bool = False
+    copying: bool = False
 
     def failed(self, exc: NeolayerError) -> None:
         self.error, self.error_at = exc.message, time.time()

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from psycopg import sql
 
@@ -29,7 +29,9 @@ from neolayer.relay.changes import (
 )
 from neolayer.relay.comparable import AGE, Bound, Key, Shape
 from neolayer.relay.digests import NOTHING, Summary
-from neolayer.relay.snapshot import ExportedSnapshot
+
+if TYPE_CHECKING:
+    from neolayer.relay.snapshot import ExportedSnapshot
 
 _sql = load_queries("neolayer.relay", "reconcile.sql")
 # Types whose cast to text says what the commit log says; boolean and char(n) are not among them.

@@ -25,6 +25,7 @@ from neolayer.engines.postgres.connections import Connection, connect, explain
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NeolayerError, RelayError
 from neolayer.relay.comparable import Bound, Key
+from neolayer.relay.copying.progress import Range, Wanted
 from neolayer.relay.operations.masks import Masks
 from neolayer.relay.sinks.sink import Rejected
 
@@ -90,29 +91,14 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A rebuild to be done or gone on with: `version` is None until it has begun."""
-
-    sink: str
-    table: str
-    version: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """One part of a rebuild, from `low` on and below `high`."""
-
-    number: int
-    low: Bound
-    high: Bound
-
-
-@dataclass(frozen=True, slots=True)
 class RebuildStatus:
-    """How far a rebuild is: `requested`, `copying`, `done` or `failed`."""
+    """How far a table's copy is: `requested`, `copying`, `done` or `failed`.
+
+    `whole`: nobody asked for it, the relay copies all tables of the sink."""
 
     sink: str
     table: str
+    whole: bool
     state: str
     error: str | None
     requested_at: datetime
@@ -247,7 +233,7 @@ class Desk:
 
     async def request_rebuild(self, sink: str, table: str) -> bool:
         """Whether it is a new one; one that is under way goes on."""
-        named = {"sink": sink, "table": table}
+        named = _named(Wanted(sink, table, None))
         async with self._transaction() as connection:
             found = await connection.execute(_sql.request_rebuild, named)
             if await found.fetchone() is None:
@@ -257,45 +243,60 @@ class Desk:
 
     async def wanted_rebuilds(self, sinks: Collection[str]) -> list[Wanted]:
         """Those that have not ended, oldest first."""
-        rows = await self._rows(_sql.wanted_rebuilds, {"sinks": list(sinks)})
-        return [Wanted(row["sink"], row["table_name"], row["version"]) for row in rows]
+        return _wanted(await self._rows(_sql.wanted_rebuilds, {"sinks": list(sinks)}))
 
-    async def begin_rebuild(
+    async def begin_table(
         self, wanted: Wanted, version: int, bounds: Iterable[tuple[Bound, Bound]]
     ) -> None:
-        """Its snapshot and its parts, at once."""
-        named = {"sink": wanted.sink, "table": wanted.table}
+        """Its version and its parts, at once."""
+        named = _named(wanted)
         async with self._transaction() as connection:
             await connection.execute(_sql.forget_ranges, named)
             for number, (low, high) in enumerate(bounds):
                 ends = {"low": _listed(low), "high": _listed(high)}
                 await connection.execute(_sql.add_range, {**named, "number": number, **ends})
-            await connection.execute(_sql.begin_rebuild, {**named, "version": version})
+            await connection.execute(_sql.begin_table, {**named, "version": version})
 
     async def ranges_left(self, wanted: Wanted) -> list[Range]:
         """The parts that are not in the sink yet."""
-        named = {"sink": wanted.sink, "table": wanted.table}
+        named = _named(wanted)
         return [
             Range(row["number"], _bound(row["low"]), _bound(row["high"]))
             for row in await self._rows(_sql.ranges_left, named)
         ]
 
     async def range_done(self, wanted: Wanted, number: int, *, rows: int) -> None:
-        named = {"sink": wanted.sink, "table": wanted.table}
-        await self._rows(_sql.range_done, {**named, "number": number, "rows": rows})
+        await self._rows(_sql.range_done, {**_named(wanted), "number": number, "rows": rows})
 
     async def end_rebuild(self, wanted: Wanted, error: str | None = None) -> None:
         """It is done; with an error, it never will be."""
-        named = {"sink": wanted.sink, "table": wanted.table}
         state = "failed" if error else "done"
-        await self._rows(_sql.end_rebuild, {**named, "state": state, "error": error})
+        await self._rows(_sql.end_rebuild, {**_named(wanted), "state": state, "error": error})
 
     async def rebuilds(
         self, sink: str | None = None, table: str | None = None
     ) -> list[RebuildStatus]:
-        """Every rebuild that was asked for, or that of one table in one sink."""
+        """Every rebuild that was asked for and every copy under way, or the rebuild of one table
+        in one sink."""
         rows = await self._rows(_sql.rebuilds, {"sink": sink, "table": table})
         return [RebuildStatus(**row) for row in rows]
+
+    # Copies of all tables
+
+    async def begin_copy(self, sink: str, tables: Collection[str]) -> None:
+        """What was known of an earlier one is forgotten."""
+        async with self._transaction() as connection:
+            await connection.execute(_sql.forget_copy, {"sink": sink, "version": None})
+            wanted = {"sink": sink, "tables": sorted(tables)}
+            await connection.execute(_sql.begin_copy, wanted)
+
+    async def copy_of(self, sink: str) -> list[Wanted]:
+        """The tables of the one that has not ended."""
+        return _wanted(await self._rows(_sql.copy_of, {"sink": sink}))
+
+    async def end_copy(self, sink: str, version: int) -> None:
+        """The one of that version is complete."""
+        await self._rows(_sql.forget_copy, {"sink": sink, "version": version})
 
     # The connection
 
@@ -345,6 +346,14 @@ def _explained(exc: psycopg.Error, dsn: str) -> NeolayerError:
     if isinstance(exc, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return RelayError("the relay's tables are not there", hint="neolayer migrate up")
     return RelayError(f"the relay's tables: {str(exc).splitlines()[0]}")
+
+
+def _named(wanted: Wanted) -> dict[str, Any]:
+    return {"sink": wanted.sink, "table": wanted.table, "whole": wanted.whole}
+
+
+def _wanted(rows: Iterable[dict[str, Any]]) -> list[Wanted]:
+    return [Wanted(row["sink"], row["table_name"], row["version"], row["whole"]) for row in rows]
 
 
 def _listed(bound: Bound) -> list[str] | None:

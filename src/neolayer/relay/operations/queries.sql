@@ -101,7 +101,7 @@ WHERE sink = %(sink)s AND table_name = %(table)s AND key = %(key)s::text []
 -- request_rebuild --
 -- Ask for a table to be made anew; one that is under way goes on.
 INSERT INTO core.relay_rebuilds AS r (sink, table_name) VALUES (%(sink)s, %(table)s)
-ON CONFLICT (sink, table_name) DO UPDATE SET
+ON CONFLICT (sink, whole, table_name) DO UPDATE SET
     state = 'requested', version = NULL, error = NULL, requested_at = CURRENT_TIMESTAMP,
     finished_at = NULL
 WHERE r.state IN ('done', 'failed')
@@ -109,49 +109,71 @@ RETURNING sink;
 
 -- forget_ranges --
 -- The parts of an earlier rebuild.
-DELETE FROM core.relay_rebuild_ranges WHERE sink = %(sink)s AND table_name = %(table)s;
+DELETE FROM core.relay_rebuild_ranges
+WHERE sink = %(sink)s AND whole = %(whole)s AND table_name = %(table)s;
 
 -- wanted_rebuilds --
 -- What these sinks have to make anew, or to go on with.
-SELECT sink, table_name, version FROM core.relay_rebuilds
+SELECT sink, table_name, version, whole FROM core.relay_rebuilds
 WHERE sink = any(%(sinks)s) AND state IN ('requested', 'copying') ORDER BY requested_at;
 
--- begin_rebuild --
+-- begin_copy --
+-- All tables of a sink are to be copied.
+INSERT INTO core.relay_rebuilds (sink, whole, table_name)
+SELECT %(sink)s::text, true, t.name FROM unnest(%(tables)s::text []) AS t (name);
+
+-- copy_of --
+-- The tables of such a copy.
+SELECT sink, table_name, version, whole FROM core.relay_rebuilds
+WHERE sink = %(sink)s AND whole ORDER BY table_name;
+
+-- forget_copy --
+-- It is complete, or will not be gone on with; without a version, whichever it is.
+DELETE FROM core.relay_rebuilds
+WHERE sink = %(sink)s AND whole AND (%(version)s::bigint IS NULL OR version = %(version)s);
+
+-- begin_table --
 -- The snapshot is there, and the parts are known.
 UPDATE core.relay_rebuilds SET state = 'copying', version = %(version)s
-WHERE sink = %(sink)s AND table_name = %(table)s;
+WHERE sink = %(sink)s AND whole = %(whole)s AND table_name = %(table)s;
 
 -- add_range --
 -- One part.
-INSERT INTO core.relay_rebuild_ranges (sink, table_name, number, low, high)
-VALUES (%(sink)s, %(table)s, %(number)s, %(low)s::text [], %(high)s::text []);
+INSERT INTO core.relay_rebuild_ranges (sink, whole, table_name, number, low, high)
+VALUES (%(sink)s, %(whole)s, %(table)s, %(number)s, %(low)s::text [], %(high)s::text []);
 
 -- ranges_left --
 -- The parts that are still to be copied.
 SELECT number, low, high FROM core.relay_rebuild_ranges
-WHERE sink = %(sink)s AND table_name = %(table)s AND done_at IS NULL ORDER BY number;
+WHERE
+    sink = %(sink)s AND whole = %(whole)s AND table_name = %(table)s AND done_at IS NULL
+ORDER BY number;
 
 -- range_done --
 -- A part is in the sink.
 UPDATE core.relay_rebuild_ranges SET done_at = CURRENT_TIMESTAMP, row_count = %(rows)s
-WHERE sink = %(sink)s AND table_name = %(table)s AND number = %(number)s;
+WHERE
+    sink = %(sink)s AND whole = %(whole)s AND table_name = %(table)s AND number = %(number)s;
 
 -- end_rebuild --
 -- It is done, or will never be: then with its error.
 UPDATE core.relay_rebuilds SET state = %(state)s, error = %(error)s,
     finished_at = CURRENT_TIMESTAMP
-WHERE sink = %(sink)s AND table_name = %(table)s;
+WHERE sink = %(sink)s AND whole = %(whole)s AND table_name = %(table)s;
 
 -- rebuilds --
--- Every rebuild that was asked for, and how far it is.
+-- Every rebuild that was asked for and every copy of all tables, and how far it is.
 SELECT
-    r.sink, r.table_name AS table, r.state, r.error, r.requested_at, r.finished_at,
+    r.sink, r.table_name AS table, r.whole, r.state, r.error, r.requested_at, r.finished_at,
     count(g.number) AS ranges, count(g.done_at) AS ranges_done,
     coalesce(sum(g.row_count), 0)::bigint AS rows
 FROM core.relay_rebuilds AS r
-LEFT JOIN core.relay_rebuild_ranges AS g ON g.sink = r.sink AND g.table_name = r.table_name
-WHERE %(sink)s::text IS NULL OR (r.sink = %(sink)s AND r.table_name = %(table)s)
-GROUP BY r.sink, r.table_name ORDER BY r.requested_at;
+LEFT JOIN core.relay_rebuild_ranges AS g
+    ON g.sink = r.sink AND g.whole = r.whole AND g.table_name = r.table_name
+WHERE
+    %(sink)s::text IS NULL
+    OR (r.sink = %(sink)s AND NOT r.whole AND r.table_name = %(table)s)
+GROUP BY r.sink, r.whole, r.table_name ORDER BY r.requested_at, r.table_name;
 
 -- standing --
 -- What is asked of each sink, and what it refused.

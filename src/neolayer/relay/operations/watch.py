@@ -13,8 +13,9 @@ from typing import Final
 import structlog
 
 from neolayer.errors import EngineUnavailable, NeolayerError, RelayError
+from neolayer.relay.copying.progress import Wanted
 from neolayer.relay.lane import Lane, SnapshotMaker
-from neolayer.relay.operations.desk import Desk, Wanted
+from neolayer.relay.operations.desk import Desk
 from neolayer.relay.operations.rebuild import rebuild
 from neolayer.relay.operations.replay import replay
 from neolayer.relay.sinks.sink import CopyLost, Rebuildable
@@ -80,6 +81,9 @@ class Watch:
         ready = self._ready()
         for wanted in await self._desk.wanted_rebuilds(ready) if ready else ():
             lane = self._lanes[wanted.sink]
+            if wanted.whole:  # its sink works, so it ended: who did it died before saying so
+                await self._desk.end_copy(wanted.sink, wanted.version or 0)
+                continue
             try:
                 await self._require(lane, wanted)
                 await rebuild(self._desk, lane, wanted, self._snapshot)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import aiohttp
@@ -27,7 +27,7 @@ from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.relay.changes import Batch, TableChanges, Truncation
 from neolayer.relay.comparable import Shape
-from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 from neolayer.relay.sinks.tabs import LIVE, encode, rejected_line
 
 _sql = load_queries(__name__, "clickhouse.sql")
@@ -81,7 +81,7 @@ class ClickHouseSink:
             await client.close()
 
     async def _checkpoint(self) -> int:
-        return int(await self._command(_sql.checkpoint, {"sink": self.name}))
+        return await self._stored(self.name)
 
     async def _require_what_was_left(self) -> None:
         """Tables may be emptied under us (a migration taken back, a restore): the checkpoint, which
@@ -109,33 +109,28 @@ class ClickHouseSink:
             last_version[table] = changes.versions[-1]
         rejected += await self._insert_all(waiting)
         crash_point("clickhouse.before_checkpoint")
-        await self._store_checkpoint(batches[-1].position)
-        return rejected
-
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected]:
-        rejected: list[Rejected] = []
-        if tables is None:
-            self._left = 0
-        for table in self.tables if tables is None else tables:
-            rejected += await self.copy_part(snapshot, table)
-            await self.drop_below(table, snapshot.version)
-        if tables is None:
-            await self._store_checkpoint(snapshot.version)
+        await self.reflect(batches[-1].position)
         return rejected
 
     def shape(self, table: str) -> Shape:
         copy = self._copies[table]
         return Shape(copy.key, copy.columns)
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+    async def begin_copy(self, version: int) -> None:
+        await self._store(note_of(self.name), version)
+
+    async def copy_began(self) -> int:
+        return await self._stored(note_of(self.name))
+
+    async def reflect(self, version: int) -> None:
+        await self._store(self.name, version)
+        self._left = max(self._left, version)
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
         copy = self._copies[table]
         tail = b"\t%d\t%s\n" % (part.version, LIVE)
-        rejected: list[Rejected] = []
         async for block in _blocks(part.rows(table, copy.columns), tail):
-            rejected += await self._insert(table, block)
-        return rejected
+            await park(await self._insert(table, block))
 
     async def drop_below(self, table: str, version: int) -> None:
         await self._delete_below(self._copies[table], version)
@@ -167,10 +162,12 @@ class ClickHouseSink:
             return [one for half in halves for one in await self._insert(table, half)]
         return []
 
-    async def _store_checkpoint(self, version: int) -> None:
-        line = b"%s\t%d\n" % (self.name.encode(), version)
+    async def _stored(self, name: str) -> int:
+        return int(await self._command(_sql.checkpoint, {"sink": name}))
+
+    async def _store(self, name: str, version: int) -> None:
+        line = b"%s\t%d\n" % (name.encode(), version)
         await self._raw_insert(_CHECKPOINTS, ("sink", "version"), line)
-        self._left = max(self._left, version)
 
     async def _raw_insert(self, table: str, columns: Sequence[str], lines: bytes) -> None:
         if not lines:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, Relation, Row, TableChanges, Truncation
 from neolayer.relay.comparable import Shape
 from neolayer.relay.digests import halves, row_digest
-from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 from neolayer.relay.sinks.tabs import DEAD, LIVE, latest_by_key
 from neolayer.relay.values import JSON, UnfitValue, copied_rows, document_of
 
@@ -67,7 +67,7 @@ class ElasticsearchSink:
         self._cleared_at = 0.0
 
     async def open(self, confirmed: int) -> int | None:
-        stored = await self._stored()
+        stored = await self._stored(self.name)
         self._left = checkpoint = int(stored.get("version", 0))
         self._floors = dict(stored.get("floors", {}))
         return checkpoint if checkpoint and checkpoint >= confirmed else None
@@ -76,7 +76,7 @@ class ElasticsearchSink:
         await self._client.close()
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
-        if int((await self._stored()).get("version", 0)) < self._left:
+        if int((await self._stored(self.name)).get("version", 0)) < self._left:
             raise CopyLost(self.name)
         rejected: list[Rejected] = []
         for changes in (changes for batch in batches for changes in batch.changes):
@@ -87,40 +87,32 @@ class ElasticsearchSink:
             else:
                 rejected += await self.apply(changes)
         crash_point("elasticsearch.before_checkpoint")
-        await self._store_checkpoint(batches[-1].position)
+        await self.reflect(batches[-1].position)
         crash_point("elasticsearch.after_checkpoint")
         await self._clear_tombstones()
-        return rejected
-
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected]:
-        rejected: list[Rejected] = []
-        if tables is None:
-            self._left, self._floors = 0, {}
-        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            rejected += await self.copy_part(snapshot, table)
-            await self.drop_below(table, snapshot.version)
-        if tables is None:
-            await self._store_checkpoint(snapshot.version)
         return rejected
 
     def shape(self, table: str) -> Shape:
         copy = self._copies[table]
         return Shape(copy.key, copy.columns)
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+    async def begin_copy(self, version: int) -> None:
+        note = path_of(self._at, note_of(self.name))
+        await self._client.call("PUT", note, {"version": version})
+
+    async def copy_began(self) -> int:
+        return int((await self._stored(note_of(self.name))).get("version", 0))
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
         copy = self._copies[table]
         relation = await part.describe(table, copy.columns)
         encode = encoder(self._at, copy, relation)
-        rejected: list[Rejected] = []
         async for block in part.rows(table, copy.columns):
             rows = copied_rows(block)
             for some in _parts(_encoded(encode, copy, relation, row, part.version) for row in rows):
-                rejected += await self._send(some, copy)
+                await park(await self._send(some, copy))
         if part.version < self._floors.get(table, 0):  # emptied since, perhaps beside us
             await self.drop_below(table, self._floors[table])
-        return rejected
 
     async def documents(
         self, part: Snapshot, table: str
@@ -232,11 +224,11 @@ class ElasticsearchSink:
 
     # The checkpoint
 
-    async def _stored(self) -> dict[str, Any]:
-        found = await self._client.call("GET", path_of(self._at, self.name), missing={})
+    async def _stored(self, name: str) -> dict[str, Any]:
+        found = await self._client.call("GET", path_of(self._at, name), missing={})
         return found.get("_source", {})
 
-    async def _store_checkpoint(self, version: int) -> None:
+    async def reflect(self, version: int) -> None:
         self._left = max(self._left, version)
         kept = {"version": self._left, "floors": self._floors}
         await self._client.call("PUT", path_of(self._at, self.name), kept)

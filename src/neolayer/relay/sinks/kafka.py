@@ -28,7 +28,7 @@ from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
 from neolayer.relay.envelope import Made, Outgoing, Reached, unpublished
 from neolayer.relay.enveloping import Envelopes
-from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 
 _PATIENCE_S: Final = 10.0
 _TOO_LARGE: Final = ("MSG_SIZE_TOO_LARGE", "INVALID_MSG_SIZE", "INVALID_RECORD")
@@ -67,6 +67,7 @@ class KafkaSink:
 
     async def open(self, confirmed: int) -> int | None:
         self._envelopes.restart()
+        self._left = 0
         await self._drop()
         producer = await self._connected()
         checkpoint = self._left = producer.found.position
@@ -75,32 +76,31 @@ class KafkaSink:
     async def close(self) -> None:
         await self._drop()
 
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected]:
-        """Produce what the tables hold: events as they were, states as `copied`."""
-        self._left = 0
-        rejected: list[Rejected] = []
-        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            await self.begin_again(snapshot.version, table)
-            rejected += await self.copy_part(snapshot, table)
-        if tables is None:
-            await self._produce([], snapshot.version)
-        return rejected
-
     def shape(self, table: str) -> Shape:
         return self._envelopes.shape(table)
+
+    async def begin_copy(self, version: int) -> None:
+        producer = await self._connected()
+        try:
+            await producer.note(version)
+        except library().KafkaException as exc:
+            await self._drop()
+            raise explain(exc, self._endpoint) from exc
+
+    async def copy_began(self) -> int:
+        return (await self._connected()).noted
 
     async def begin_again(self, version: int, table: str) -> None:
         (await self._connected()).last = None
         await self._produce(self._envelopes.emptied(version, table), None)
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+    async def copy_part(self, part: Snapshot, table: str, park: Park, *, asked: bool) -> None:
         (await self._connected()).last = None
-        rejected: list[Rejected] = []
         async for page in self._envelopes.copied(part, table):
-            rejected += await self._produce(page, None)
-        return rejected
+            await park(await self._produce(page, None))
+
+    async def reflect(self, version: int) -> None:
+        await self._produce([], version)
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         rejected = await self._produce(self._envelopes.of(batches), batches[-1].position)
@@ -168,6 +168,7 @@ class _Producer:
 
     def __init__(self, endpoint: KafkaEndpoint, name: str, checkpoints: str) -> None:
         self.found = _Checkpoint()
+        self.noted = 0
         self.last: Reached | None = None
         self._written: Reached | None = None
         self._endpoint = endpoint
@@ -201,7 +202,7 @@ class _Producer:
             }
         )
         self._producer.init_transactions(3 * _PATIENCE_S)
-        self.found = self._checkpoint()
+        self.found, self.noted = self._checkpoint()
         self.last = self._written = self.found.last
 
     def _make_topics(self, topics: Collection[str]) -> None:
@@ -254,6 +255,17 @@ class _Producer:
         self._written = last
         return {}
 
+    async def note(self, version: int) -> None:
+        """That a copy began. Raises KafkaException."""
+        await self._thread.run(lambda: self._note(version))
+        self.noted = version
+
+    def _note(self, version: int) -> None:
+        self._producer.begin_transaction()
+        record = msgspec.json.encode(_Checkpoint(version))
+        self._producer.produce(self._checkpoints, key=note_of(self._name), value=record)
+        self._producer.commit_transaction(_PATIENCE_S)
+
     def _send(self, place: int, one: Outgoing, refused: dict[int, str]) -> None:
         def answered(error: Any, _: Any) -> None:
             if error is not None and error.name() in _TOO_LARGE:
@@ -296,8 +308,8 @@ class _Producer:
                 refused[place] = exc.args[0].str()
                 return
 
-    def _checkpoint(self) -> _Checkpoint:
-        """The newest committed one."""
+    def _checkpoint(self) -> tuple[_Checkpoint, int]:
+        """The newest committed one, and the note of a copy."""
         consumer = self._kafka.Consumer(
             {
                 **options(self._endpoint),
@@ -307,18 +319,20 @@ class _Producer:
                 "enable.partition.eof": True,
             }
         )
-        found = _Checkpoint()
+        found, noted = _Checkpoint(), 0
         try:
             beginning = self._kafka.OFFSET_BEGINNING
             consumer.assign([self._kafka.TopicPartition(self._checkpoints, 0, beginning)])
             while (message := consumer.poll(TIMEOUT_S)) is not None:
                 error = message.error()
                 if error is not None and error.name() == "_PARTITION_EOF":
-                    return found
+                    return found, noted
                 if error is not None:
                     raise self._kafka.KafkaException(error)
                 if message.key() == self._name.encode():
                     found = msgspec.json.decode(message.value(), type=_Checkpoint)
+                elif message.key() == note_of(self._name).encode():
+                    noted = msgspec.json.decode(message.value(), type=_Checkpoint).position
             raise self._timed_out()
         finally:
             consumer.close()

@@ -38,7 +38,7 @@ from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, TableChanges, Truncation
 from neolayer.relay.comparable import Shape
 from neolayer.relay.sinks.bson import Document, Encoder, notation, text_of
-from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 from neolayer.relay.sinks.tabs import LIVE, latest_by_key
 from neolayer.relay.values import Notation, copied_rows
 
@@ -91,7 +91,7 @@ class MongoSink:
 
     async def open(self, confirmed: int) -> int | None:
         await self.connect()
-        checkpoint = self._left = await self._checkpoint()
+        checkpoint = self._left = await self._stored(self.name)
         return checkpoint if checkpoint and checkpoint >= confirmed else None
 
     async def connect(self) -> None:
@@ -131,22 +131,9 @@ class MongoSink:
         for table, documents in waiting.items():
             rejected += await self._apply(table, documents.values())
         crash_point("mongodb.before_checkpoint")
-        await self._store_checkpoint(batches[-1].position)
+        await self.reflect(batches[-1].position)
         crash_point("mongodb.after_checkpoint")
         await self._clear_away()
-        return rejected
-
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected]:
-        rejected: list[Rejected] = []
-        if tables is None:
-            self._left = 0
-        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            rejected += await self.copy_part(snapshot, table)
-            await self.drop_below(table, snapshot.version)
-        if tables is None:
-            await self._store_checkpoint(snapshot.version)
         return rejected
 
     async def put(self, table: str, changes: TableChanges) -> Sequence[Rejected]:
@@ -161,11 +148,19 @@ class MongoSink:
         copy = self._copies[table]
         return Shape(copy.key, copy.columns)
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
-        rejected: list[Rejected] = []
+    async def begin_copy(self, version: int) -> None:
+        await self._store(note_of(self.name), version)
+
+    async def copy_began(self) -> int:
+        return await self._stored(note_of(self.name))
+
+    async def reflect(self, version: int) -> None:
+        await self._store(self.name, version)
+        self._left = max(self._left, version)
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
         async for documents in self._made(part, table):
-            rejected += await self._apply(table, documents, over_equal=False)
-        return rejected
+            await park(await self._apply(table, documents, over_equal=False))
 
     async def documents(self, part: Snapshot, table: str) -> AsyncIterator[list[Document]]:
         """The documents that a part of the table makes, for the reconciler; nothing is written."""
@@ -364,25 +359,24 @@ class MongoSink:
         except PyMongoError as exc:
             raise explain(exc, self._endpoint) from exc
 
-    async def _checkpoint(self) -> int:
+    async def _stored(self, name: str) -> int:
         try:
-            stored = await self._database[CHECKPOINTS].find_one({"_id": self.name})
+            stored = await self._database[CHECKPOINTS].find_one({"_id": name})
         except PyMongoError as exc:
             raise explain(exc, self._endpoint) from exc
         return int(stored["version"]) if stored else 0
 
-    async def _require_what_was_left(self) -> None:
-        """The database may be dropped under us; its checkpoint then says less than we left."""
-        if await self._checkpoint() < self._left:
-            raise CopyLost(self.name)
-
-    async def _store_checkpoint(self, version: int) -> None:
+    async def _store(self, name: str, version: int) -> None:
         moved = {"$max": {"version": Int64(version)}, "$set": {"updated_at": datetime.now(UTC)}}
         try:
-            await self._database[CHECKPOINTS].update_one({"_id": self.name}, moved, upsert=True)
+            await self._database[CHECKPOINTS].update_one({"_id": name}, moved, upsert=True)
         except PyMongoError as exc:
             raise explain(exc, self._endpoint) from exc
-        self._left = max(self._left, version)
+
+    async def _require_what_was_left(self) -> None:
+        """The database may be dropped under us; its checkpoint then says less than we left."""
+        if await self._stored(self.name) < self._left:
+            raise CopyLost(self.name)
 
     @property
     def _database(self) -> DocumentDatabase:

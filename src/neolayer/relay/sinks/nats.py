@@ -14,7 +14,7 @@ The streams are this layer's alone, one a database; subjects are PREFIX.TENANT.S
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -30,7 +30,7 @@ from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
 from neolayer.relay.envelope import Made, Outgoing, Reached, unpublished
 from neolayer.relay.enveloping import Envelopes
-from neolayer.relay.sinks.sink import CopyLost, Rejected, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 
 T = TypeVar("T")
 _AT_ONCE: Final = 1_000
@@ -71,42 +71,38 @@ class NatsSink:
 
     async def open(self, confirmed: int) -> int | None:
         self._envelopes.restart()
+        self._left = 0
         await self._drop()
         connection = await self._connected()
-        checkpoint = self._left = await self._checkpoint(connection)
+        checkpoint = self._left = await self._stored(connection, self.name)
         return checkpoint if checkpoint and checkpoint >= confirmed else None
 
     async def close(self) -> None:
         await self._drop()
 
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected]:
-        """Publish what the tables hold: events as they were, states as `copied`."""
-        self._left = 0
-        rejected: list[Rejected] = []
-        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            await self.begin_again(snapshot.version, table)
-            rejected += await self.copy_part(snapshot, table)
-        if tables is None:
-            await self._move_to(await self._connected(), snapshot.version)
-        return rejected
-
     def shape(self, table: str) -> Shape:
         return self._envelopes.shape(table)
+
+    async def begin_copy(self, version: int) -> None:
+        await self._store(await self._connected(), note_of(self.name), version)
+
+    async def copy_began(self) -> int:
+        return await self._stored(await self._connected(), note_of(self.name))
+
+    async def reflect(self, version: int) -> None:
+        await self._move_to(await self._connected(), version)
 
     async def begin_again(self, version: int, table: str) -> None:
         await self._connected()
         self._last = None
         await self._publish(self._envelopes.emptied(version, table))
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+    async def copy_part(self, part: Snapshot, table: str, park: Park, *, asked: bool) -> None:
+        """In no certain order, as the snapshot has it; what the stream has already is let be."""
         await self._connected()
         self._last = None
-        rejected: list[Rejected] = []
         async for page in self._envelopes.copied(part, table):
-            rejected += await self._publish(page)
-        return rejected
+            await park(await self._publish(page, in_order=False))
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         made = self._envelopes.of(batches)
@@ -118,14 +114,14 @@ class NatsSink:
         self._envelopes.accept()
         return rejected
 
-    async def _publish(self, made: Iterable[Made]) -> list[Rejected]:
-        """Every message stored, in order; what the server will never take comes back."""
+    async def _publish(self, made: Iterable[Made], *, in_order: bool = True) -> list[Rejected]:
+        """Every message stored; what the server will never take comes back."""
         rejected = [one for one in made if isinstance(one, Rejected)]
         outgoing = [one for one in made if isinstance(one, Outgoing)]
         waiting, self._last = unpublished(outgoing, self._last)
         previous: str | None = None
         while waiting:
-            stored, refused = await self._send(waiting[:_AT_ONCE], previous)
+            stored, refused = await self._send(waiting[:_AT_ONCE], previous, in_order=in_order)
             if stored:
                 previous = waiting[stored - 1].id
                 waiting = waiting[stored:]
@@ -145,7 +141,7 @@ class NatsSink:
         return rejected
 
     async def _send(
-        self, messages: Sequence[Outgoing], previous: str | None
+        self, messages: Sequence[Outgoing], previous: str | None, *, in_order: bool
     ) -> tuple[int, Refused | None]:
         """Send them all at once; how many were stored before the first that was not, and why.
 
@@ -160,7 +156,7 @@ class NatsSink:
         try:
             for one in messages:
                 headers = {"Nats-Msg-Id": one.id, "Nats-Expected-Stream": self._stream}
-                if previous is not None:
+                if in_order and previous is not None:
                     headers["Nats-Expected-Last-Msg-Id"] = previous
                 try:
                     answers.append(await publisher.send(self._subject(one), one.body, headers))
@@ -185,24 +181,23 @@ class NatsSink:
         return f"{self._endpoint.prefix}.{one.tenant or _PUBLIC}.{one.subject}"
 
     async def _move_to(self, connection: Connection, version: int) -> None:
-        await self._ask(connection, self._bucket.put(self._key, b"%d" % version))
+        await self._store(connection, self.name, version)
         self._left = version
 
-    async def _checkpoint(self, connection: Connection) -> int:
+    async def _store(self, connection: Connection, name: str, version: int) -> None:
+        await self._ask(connection, self._bucket.put(key_of(name), b"%d" % version))
+
+    async def _stored(self, connection: Connection, name: str) -> int:
         from nats.js.errors import KeyNotFoundError
 
         try:
-            entry = await connection.ask(self._bucket.get(self._key))
+            entry = await connection.ask(self._bucket.get(key_of(name)))
         except KeyNotFoundError:
             return 0
         except NeolayerError:
             await self._drop()
             raise
         return int(entry.value or b"0")
-
-    @property
-    def _key(self) -> str:
-        return key_of(self.name)
 
     async def _connected(self) -> Connection:
         """The connection, with stream and bucket there. Raises CopyLost where they were emptied."""
@@ -212,7 +207,7 @@ class NatsSink:
         connection = await connect(self._endpoint)
         try:
             await self._prepare(connection)
-            if await self._checkpoint(connection) < self._left:
+            if await self._stored(connection, self.name) < self._left:
                 raise CopyLost(self.name)
             self._last = await self._last_message(connection)
             self._publisher = await open_publisher(connection)

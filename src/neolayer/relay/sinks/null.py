@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from neolayer.relay.changes import Batch, TableChanges
-from neolayer.relay.sinks.sink import Rejected, Snapshot
+from neolayer.relay.sinks.sink import Rejected
 
 
 class NullSink:
@@ -26,10 +26,9 @@ class NullSink:
             self.position = confirmed
         return self.position if self.position >= confirmed else None
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
+    async def reflect(self, version: int) -> None:
         self.copies += 1
-        if tables is None:
-            self.position = snapshot.version
+        self.position = version
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         for batch in batches:

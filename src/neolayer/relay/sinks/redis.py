@@ -11,7 +11,7 @@ TRUNCATE and after the server lost what it had been told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from string import Formatter
 
 from redis.asyncio import Redis
@@ -30,7 +30,7 @@ from neolayer.freshness.cache_versions import (
     version_text,
 )
 from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, Truncation
-from neolayer.relay.sinks.sink import Rejected, Snapshot
+from neolayer.relay.sinks.sink import Rejected
 
 _KEYS_PER_CALL = 1_024
 TOMBSTONES = load_script(__name__, "lua/tombstones.lua")
@@ -68,7 +68,7 @@ class RedisSink:
         checkpoint = read_version(stored)
         self._left = version_text(checkpoint) if checkpoint else ""
         if checkpoint < confirmed:
-            await self._raise_floor(confirmed)
+            await self.forget_below(confirmed)
         return max(checkpoint, confirmed)
 
     async def close(self) -> None:
@@ -76,11 +76,11 @@ class RedisSink:
         if client is not None:
             await client.aclose()
 
-    async def copy(self, snapshot: Snapshot, tables: Collection[str] | None = None) -> None:
-        """A cache starts empty: nothing older than the snapshot is believed."""
-        await self._raise_floor(snapshot.version)
-        if tables is None:
-            await self._move_to(snapshot.version)
+    async def forget_below(self, version: int) -> None:
+        await self._run(_RAISE_FLOOR, [FLOOR_KEY], [version_text(version)])
+
+    async def reflect(self, version: int) -> None:
+        await self._move_to(version)
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         """However many batches come together, it is a call or two: what a cache waits for is us."""
@@ -90,7 +90,7 @@ class RedisSink:
             if template is None:
                 continue
             if isinstance(changes, Truncation):
-                await self._raise_floor(changes.version)
+                await self.forget_below(changes.version)
                 continue
             for key, version in changed_keys(changes, template):
                 if len(marks) == _KEYS_PER_CALL and key not in marks:
@@ -99,9 +99,6 @@ class RedisSink:
                 marks[key] = version
         await self._move_to(batches[-1].position, marks)
         return ()
-
-    async def _raise_floor(self, version: int) -> None:
-        await self._run(_RAISE_FLOOR, [FLOOR_KEY], [version_text(version)])
 
     async def _move_to(self, version: int, marks: dict[bytes, int] | None = None) -> None:
         """Mark the last entries and move the checkpoint, both or neither."""

@@ -1,4 +1,4 @@
-"""The face of a sink: what it copies, and three verbs.
+"""The face of a sink: what it copies, and its verbs.
 
 A sink is idempotent by (key, version): given the same batch twice, or an old one late, it ends in
 the same state. It stores its checkpoint, the position it reflects, after the data and in the same
@@ -7,7 +7,7 @@ engine, so that the two are lost or kept together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -38,8 +38,12 @@ class Rejected:
     row: dict[str, str | None]
 
 
+Park = Callable[[Sequence[Rejected]], Awaitable[None]]
+"""Keeps what was refused, before whoever met it goes on."""
+
+
 class Snapshot(Protocol):
-    """The tables as they were at one position, readable once per table."""
+    """A table, or a part of it, as it was at one position, readable once."""
 
     @property
     def version(self) -> int: ...
@@ -56,7 +60,8 @@ class Snapshot(Protocol):
 class Sink(Protocol):
     """One destination of one database's changes.
 
-    Every failure is a NeolayerError; the lane that feeds the sink tries again.
+    Every failure is a NeolayerError; the lane that feeds the sink tries again. One that is
+    neither `Rebuildable` nor `Resendable` nor `Forgetful` keeps nothing of the tables.
     """
 
     @property
@@ -83,17 +88,7 @@ class Sink(Protocol):
         """Connect, make what is missing, and return the checkpoint.
 
         `confirmed` is the version from which changes can still be had. None means that changes
-        before it are missing here, so that `copy` must come first.
-        """
-        ...
-
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected] | None:
-        """Make these tables reflect the snapshot, whatever they held.
-
-        Without `tables`: all of them, and then the snapshot's version is the checkpoint. Returns
-        the rows that the destination refuses for ever.
+        before it are missing here, so that all tables must be copied first.
         """
         ...
 
@@ -102,8 +97,12 @@ class Sink(Protocol):
 
         Returns the changes that the destination refuses for ever; the checkpoint passes them.
         Raises CopyLost where the sink was emptied since it was last written to; then nothing is
-        written, and `copy` must come first.
+        written, and all tables must be copied first.
         """
+        ...
+
+    async def reflect(self, version: int) -> None:
+        """Store this as the checkpoint, and nothing else: all tables are copied."""
         ...
 
     async def close(self) -> None:
@@ -111,12 +110,8 @@ class Sink(Protocol):
         ...
 
 
-@runtime_checkable
-class Rebuildable(Protocol):
-    """A sink that holds rows, each by its key and version: one may be put in by itself.
-
-    These verbs may run beside `write`.
-    """
+class Copied(Protocol):
+    """A sink into which tables are copied part by part."""
 
     @property
     def name(self) -> str: ...
@@ -128,13 +123,39 @@ class Rebuildable(Protocol):
     def tables(self) -> frozenset[str]: ...
 
     def shape(self, table: str) -> Shape:
-        """What it holds of a table."""
+        """What it holds of a table, or tells of it."""
         ...
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
+    async def begin_copy(self, version: int) -> None:
+        """Note beside the data that all tables are being copied, from this version on.
+
+        The note is lost with the data, so that what is in already is never looked for in vain.
+        """
+        ...
+
+    async def copy_began(self) -> int:
+        """The note that was left last; 0 where there is none."""
+        ...
+
+    async def reflect(self, version: int) -> None: ...
+
+
+def note_of(sink: str) -> str:
+    """The name of that note, where it lies among checkpoints."""
+    return f"{sink}:copy"
+
+
+@runtime_checkable
+class Rebuildable(Copied, Protocol):
+    """A sink that holds rows, each by its key and version: one may be put in by itself.
+
+    These verbs may run beside `write`, and beside each other.
+    """
+
+    async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
         """Put in the rows of a part of the table, and leave the others and the checkpoint alone.
 
-        Returns the rows that the destination refuses for ever.
+        What the destination refuses for ever goes to `park` as it is met.
         """
         ...
 
@@ -146,24 +167,11 @@ class Rebuildable(Protocol):
 
 
 @runtime_checkable
-class Resendable(Protocol):
+class Resendable(Copied, Protocol):
     """A stream, which takes nothing back: a table may be told once more, part by part.
 
     These verbs come between two writes, never beside one.
     """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def database(self) -> str: ...
-
-    @property
-    def tables(self) -> frozenset[str]: ...
-
-    def shape(self, table: str) -> Shape:
-        """What it tells of a table."""
-        ...
 
     async def begin_again(self, version: int, table: str) -> None:
         """Tell readers that what they have from before this version is told anew.
@@ -172,6 +180,18 @@ class Resendable(Protocol):
         """
         ...
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
-        """Tell the rows of a part, and leave the checkpoint alone; what is refused for ever."""
+    async def copy_part(self, part: Snapshot, table: str, park: Park, *, asked: bool) -> None:
+        """Tell the rows of a part, and leave the checkpoint alone; `park` gets what is refused.
+
+        `asked`: somebody wants all of it told once more; else only what may have been missed.
+        """
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A cache: it starts empty, so nothing needs to be copied."""
+
+    async def forget_below(self, version: int) -> None:
+        """Believe nothing that is older than this version; the checkpoint stays."""
         ...

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 from uuid import UUID
@@ -32,7 +32,7 @@ from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
 from neolayer.relay.envelope import Made, Outgoing
 from neolayer.relay.enveloping import Envelopes
-from neolayer.relay.sinks.sink import Rejected, Snapshot
+from neolayer.relay.sinks.sink import Park, Rejected, Snapshot, note_of
 from neolayer.webhooks.catalogue import KEEP
 from neolayer.webhooks.model import matches
 
@@ -81,14 +81,13 @@ class WebhookSink:
         """A first start copies nothing: no endpoint was told of anything before it."""
         self._envelopes.restart()
         self._unstored = None
-        connection = await self._connected()
-        row = await self._one(connection, _sql.checkpoint, {"sink": self.name})
+        checkpoint = await self._stored(self.name)
         if self._delivering is None and self._deliverer is not None:
             self._delivering = asyncio.create_task(self._deliverer.run())
-        if row is None:
-            await self._one(connection, _sql.move, {"sink": self.name, "version": confirmed})
+        if checkpoint is None:
+            await self._move(self.name, confirmed)
             return confirmed
-        return int(row[0]) if int(row[0]) >= confirmed else None
+        return checkpoint if checkpoint >= confirmed else None
 
     async def close(self) -> None:
         task, self._delivering = self._delivering, None
@@ -108,46 +107,37 @@ class WebhookSink:
             with contextlib.suppress(psycopg.Error):
                 await connection.execute(_sql.move, {"sink": self.name, "version": position})
 
-    async def copy(
-        self, snapshot: Snapshot, tables: Collection[str] | None = None
-    ) -> Sequence[Rejected]:
-        """Queue the events that were missed, which their tables still hold; of tables that hold
-        states there is nothing to tell: that something changed is lost with the log.
-
-        Nobody asked for it, so nothing is told twice: of what is older than deliveries are kept
-        nobody knows any more whom it was told, and it stays untold."""
-        since = datetime.now(UTC) - KEEP
-        rejected: list[Rejected] = []
-        for table in sorted(self.tables if tables is None else self.tables & set(tables)):
-            if self._envelopes.holds_events(table):
-                rejected += await self._tell(snapshot, table, since)
-        if tables is None:
-            moved = {"sink": self.name, "version": snapshot.version}
-            await self._one(await self._connected(), _sql.move, moved)
-        return rejected
-
     def shape(self, table: str) -> Shape:
         return self._envelopes.shape(table)
 
+    async def begin_copy(self, version: int) -> None:
+        await self._move(note_of(self.name), version)
+
+    async def copy_began(self) -> int:
+        return await self._stored(note_of(self.name)) or 0
+
+    async def reflect(self, version: int) -> None:
+        await self._move(self.name, version)
+
     async def begin_again(self, version: int, table: str) -> None:
-        """Raises NotSupported for a table of states."""
+        """Raises NotSupported for a table of states: that something changed is lost with the
+        log."""
         if not self._envelopes.holds_events(table):
             raise NotSupported(
                 self.name, f"tells changes as they happen: of {table} there is none to tell again"
             )
 
-    async def copy_part(self, part: Snapshot, table: str) -> Sequence[Rejected]:
-        """Queue, as it was asked for, the events that no endpoint's queue knows any more, under
-        their own ids."""
-        return await self._tell(part, table, _EVER)
+    async def copy_part(self, part: Snapshot, table: str, park: Park, *, asked: bool) -> None:
+        """Queue the events that no endpoint's queue knows any more, under their own ids.
 
-    async def _tell(self, part: Snapshot, table: str, since: datetime) -> Sequence[Rejected]:
-        rejected: list[Rejected] = []
+        Where nobody asked for it, nothing is told twice: of what is older than deliveries are kept
+        nobody knows any more whom it was told, and it stays untold."""
+        since = _EVER if asked else datetime.now(UTC) - KEEP
         async for page in self._envelopes.copied(part, table):
-            rejected += [one for one in page if isinstance(one, Rejected)]
-            rejected += await self._queue(await self._connected(), page, None, since=since)
+            refused = [one for one in page if isinstance(one, Rejected)]
+            refused += await self._queue(await self._connected(), page, None, since=since)
+            await park(refused)
         self._wake()
-        return rejected
 
     async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
         made = self._envelopes.of(batches)
@@ -243,7 +233,15 @@ class WebhookSink:
             )
         return self._connection
 
-    async def _one(self, connection: Connection, query: Any, values: dict[str, Any]) -> Any:
+    async def _stored(self, name: str) -> int | None:
+        row = await self._one(_sql.checkpoint, {"sink": name})
+        return None if row is None else int(row[0])
+
+    async def _move(self, name: str, version: int) -> None:
+        await self._one(_sql.move, {"sink": name, "version": version})
+
+    async def _one(self, query: Any, values: dict[str, Any]) -> Any:
+        connection = await self._connected()
         try:
             return await (await connection.execute(query, values)).fetchone()
         except psycopg.Error as exc:

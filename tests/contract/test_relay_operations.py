@@ -287,6 +287,81 @@ async def test_a_rebuild_waits_while_the_sink_is_paused_and_goes_on(
         assert (status.state, status.ranges_done, status.rows, copies) == ("done", 10, 1000, 10)
 
 
+async def test_C12_a_first_copy_that_is_cut_short_goes_on_with_what_is_left(
+    scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges that are in are not read again by the next process, whatever changed between the two
+    snapshots; the checkpoint is stored when all is there, and then nothing differs."""
+    monkeypatch.setattr(copying, "RANGE_ROWS", 100)
+    monkeypatch.setattr(copying, "PARALLEL", 1)
+    scene.sql("INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 1000) g")
+    parts = 0
+    sink = scene.clickhouse_sink()
+    copy_part = sink.copy_part
+
+    async def counted(part: object, table: str, park: Park) -> None:
+        nonlocal parts
+        parts += 1
+        if parts == 4:
+            await desk.pause("clickhouse")
+            await eventually(lambda: is_paused(scene, "clickhouse"))
+        await copy_part(part, table, park)  # type: ignore[arg-type]
+
+    sink.copy_part = counted  # type: ignore[method-assign]
+    async with desk_at(scene) as desk:
+        async with relaying_with_desk(scene, sink):
+
+            async def is_halfway() -> bool:
+                found = [one for one in await desk.rebuilds() if one.whole]
+                return [one.ranges_done for one in found] == [4]
+
+            await eventually(is_halfway)
+        assert await sink.open(0) is None
+        scene.sql(
+            "DELETE FROM accounts WHERE id IN (7, 950)",
+            "UPDATE accounts SET id = 2000 WHERE id = 8",
+            "UPDATE accounts SET id = 9 - 10000 WHERE id = 960",
+            "INSERT INTO accounts (id, owner) VALUES (-5, 'new')",
+            "UPDATE accounts SET owner = 'bob' WHERE id % 7 = 0",
+        )
+        await desk.resume("clickhouse")
+        async with relaying_with_desk(scene, sink):
+            await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+            assert parts == 10
+            assert [one for one in await desk.rebuilds() if one.whole] == []
+            report = await differences(scene)
+        assert (report.total, report.unsettled) == (0, 0)
+        await scene.same()
+
+
+async def test_C12_a_copy_of_a_store_that_was_emptied_meanwhile_starts_over(
+    scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is noted as copied lay in the store that is gone: nothing of it is believed."""
+    monkeypatch.setattr(copying, "RANGE_ROWS", 100)
+    monkeypatch.setattr(copying, "PARALLEL", 1)
+    scene.sql("INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 300) g")
+    sink = scene.clickhouse_sink()
+    copy_part, parts = sink.copy_part, 0
+
+    async def emptied(part: object, table: str, park: Park) -> None:
+        nonlocal parts
+        parts += 1
+        await copy_part(part, table, park)  # type: ignore[arg-type]
+        if parts == 2:
+            await clickhouse_statements(
+                scene.endpoints.clickhouse,
+                "TRUNCATE TABLE accounts",
+                "TRUNCATE TABLE relay_checkpoints",
+            )
+
+    sink.copy_part = emptied  # type: ignore[method-assign]
+    async with desk_at(scene), relaying_with_desk(scene, sink):
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+        assert parts == 6
+        await scene.same()
+
+
 class Teller(NullSink):
     """A labelled stand-in for a stream: what it was told, in order."""
 

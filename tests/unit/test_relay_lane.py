@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,7 +16,7 @@ from tests.fixtures.patience import PATIENCE_S
 from tests.unit.test_relay_segments import START, batch, opened
 
 from neolayer.errors import EngineUnavailable
-from neolayer.relay import checkpoints
+from neolayer.relay import checkpoints, segments
 from neolayer.relay.changes import Batch
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.comparable import Shape
@@ -188,7 +189,7 @@ async def until_it_fails_or(lane: Lane, done: Callable[[], bool]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def nothing_to_copy() -> AsyncIterator[Moment]:
+async def nothing_to_copy() -> AsyncIterator[Undivided]:
     pytest.fail("nothing is copied here")
     yield
 
@@ -236,8 +237,8 @@ async def test_C1_a_write_that_the_log_has_let_go_of_is_made_good_by_a_copy(
     lane = Lane(sink, log, rows=10, state=LaneState())
 
     @contextlib.asynccontextmanager
-    async def snapshot() -> AsyncIterator[Moment]:
-        yield Moment(log.position)
+    async def snapshot() -> AsyncIterator[Undivided]:
+        yield Undivided(PlainSnapshot(log.position))
 
     task = asyncio.create_task(lane.run(snapshot))  # type: ignore[arg-type]
     try:
@@ -247,3 +248,37 @@ async def test_C1_a_write_that_the_log_has_let_go_of_is_made_good_by_a_copy(
     finally:
         task.cancel()
     assert sink.copies == 1
+
+
+async def test_C12_a_long_copy_leaves_the_disk_a_bound_of_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much it was given: the log holds its bound, and beyond it only what is free."""
+    log = await opened(tmp_path, bound=4_000)
+    free = 1_000_000
+    monkeypatch.setattr(segments.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert log.most_bytes == 4_000
+    log.give_room("slow", 64_000)
+    assert log.most_bytes == log.wanted_bytes == 64_000
+    free = 10_000
+    assert log.most_bytes == log.held_bytes + 6_000
+    free = 100
+    assert log.most_bytes == 4_000
+
+
+async def test_C12_what_was_held_for_a_copy_is_held_when_it_goes_on(tmp_path: Path) -> None:
+    """The process ends in the midst of a copy: the next one lets go of nothing that it needs."""
+    log = await opened(tmp_path, bound=4_000)
+    WriteMark(tmp_path / "null.mark").begin_copy()
+    log.give_room("null", 64_000)
+    for _ in range(100):
+        log.append(batch(log.position + 1))
+        await log.roll()
+    await log.sync()
+    held, start = log.held_bytes, log.start
+    assert held > 8_000
+    again = await SegmentLog.open(tmp_path, bound=4_000)
+    Lane(NullSink(), again, rows=10, state=LaneState())
+    again.append(batch(again.position + 1))
+    await again.roll()
+    assert (again.start, again.wanted_bytes) == (start, 2 * held)

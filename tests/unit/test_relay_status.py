@@ -1,6 +1,8 @@
-"""The alarm rings before the server gives up a slot, not after."""
+"""The alarm rings before the server gives up a slot and before the disk is full, not after."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
@@ -31,3 +33,20 @@ def test_the_alarm_rings_at_half_of_what_is_kept(
     """A slot past half of max_slot_wal_keep_size, or already given up, is told."""
     said = reader(held, limit, state).alarm
     assert (said is None) if alarm is None else (alarm in (said or ""))
+
+
+@pytest.mark.parametrize(
+    ("held", "for_copies", "free", "alarms"),
+    [
+        (1 * GB, 8 * GB, 7 * GB, False),
+        (1 * GB, 8 * GB, 7 * GB - 1, True),
+        (1 * GB, 0, 0, False),  # nothing is copied
+        (1 * GB, 8 * GB, None, False),  # the relay does not say
+    ],
+)
+def test_C12_the_alarm_rings_where_the_disk_has_less_than_a_copy_may_hold_back(
+    held: int, for_copies: int, free: int | None, alarms: bool
+) -> None:
+    """What the log may come to hold while a sink copies, against what its disk has left."""
+    one = replace(reader(0, None), log_bytes=held, copy_bytes=for_copies, free_bytes=free)
+    assert ("a copy may hold back 8192 MB" in (one.alarm or "")) is alarms

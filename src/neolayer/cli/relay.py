@@ -6,13 +6,21 @@ What is asked is written into the core database, and done by the running relay, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from neolayer.cli.output import counted, say, words, write_json, write_line, write_table
 from neolayer.cli.root import app as root
@@ -27,7 +35,7 @@ from neolayer.relay.operations.desk import Desk, Letter, RebuildStatus, Standing
 from neolayer.relay.sinks.declared import declared_sinks
 from neolayer.relay.sinks.sink import Rebuildable, Sink
 from neolayer.relay.sinks.webhooks import WebhookSink
-from neolayer.relay.status import RelayStatus, read_state, relay_status, state_path
+from neolayer.relay.status import LaneState, RelayStatus, read_state, relay_status, state_path
 
 app = App(name="relay", help="Look at the sinks, pause and resume one, replay, rebuild a copy.")
 root.command(app)
@@ -44,7 +52,7 @@ _LOOK_S: Final = 0.2
 
 @app.command
 async def status(*, as_json: AsJson = False) -> int:
-    """Show each sink's position and lag, what is paused, refused letters and rebuilds.
+    """Show each sink's position and lag, what is paused, refused letters, copies and rebuilds.
 
     The exit code is 1 where something needs a person: an alarm, a sink that fails, letters.
 
@@ -209,12 +217,13 @@ async def wait_until_there(
     Example: neolayer relay wait neolayer:1:0/2A41F08 --sink clickhouse --sink webhooks
     """
     at = _at()
-    reached = await wait_for(
-        position,
-        at,
-        stores=sink or (*stores_at(at), *streams_at(at)),
-        timeout=timedelta(seconds=wait),
-    )
+    async with _showing_copies(at):
+        reached = await wait_for(
+            position,
+            at,
+            stores=sink or (*stores_at(at), *streams_at(at)),
+            timeout=timedelta(seconds=wait),
+        )
     facts = {str(one): str(there) for one, there in reached.items()}
     text = ", ".join(f"{one} is at {there}" for one, there in facts.items())
     _answer(facts, text or "Nothing is fed from there.", as_json=as_json)
@@ -226,16 +235,7 @@ _WHY: Final = "is it running, and the sink neither paused nor failing? neolayer 
 async def _follow(desk: Desk, sink: str, table: str, *, seconds: float) -> RebuildStatus:
     """The rebuild when it has ended, or as it is when the time is over; with a bar meanwhile."""
     (found,) = await desk.rebuilds(sink, table)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = words()
-    bar = Progress(
-        *columns,
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
+    with _bars() as bar:
         task = bar.add_task(f"{table} in {sink}", total=None)
 
         async def has_ended() -> bool:
@@ -246,6 +246,47 @@ async def _follow(desk: Desk, sink: str, table: str, *, seconds: float) -> Rebui
 
         await _until(has_ended, seconds=seconds)
     return found
+
+
+@asynccontextmanager
+async def _showing_copies(at: Endpoints) -> AsyncGenerator[None]:
+    """A bar for each sink that is copied as a whole meanwhile, where a person looks."""
+    if not words().is_terminal:
+        yield
+        return
+    with _bars() as bar:
+        task = asyncio.create_task(_show_copies(at, bar))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _show_copies(at: Endpoints, bar: Progress) -> None:
+    tasks: dict[str, TaskID] = {}
+    async with _desk(at) as desk:
+        while True:
+            under_way = {one.sink: one for one in _joined(await desk.rebuilds()) if one.whole}
+            for sink, one in under_way.items():
+                if sink not in tasks:
+                    tasks[sink] = bar.add_task(f"{one.table} into {sink}", total=None)
+                bar.update(tasks[sink], total=one.ranges or None, completed=one.ranges_done)
+            for sink in tasks.keys() - under_way.keys():
+                bar.remove_task(tasks.pop(sink))
+            await asyncio.sleep(_LOOK_S)
+
+
+def _bars() -> Progress:
+    console = words()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], *, seconds: float) -> bool:
@@ -320,7 +361,7 @@ def _show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[Rebuild
     )
     if rebuilds:
         write_table(
-            ("rebuild of", "in", "state", "parts", "rows", "error"),
+            ("copy of", "in", "state", "parts", "rows", "error"),
             [
                 (
                     one.table,
@@ -330,21 +371,43 @@ def _show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[Rebuild
                     one.rows,
                     one.error,
                 )
-                for one in rebuilds
+                for one in _joined(rebuilds)
             ],
         )
 
 
-def _lanes() -> dict[str, bool]:
-    """Which sinks the relay of this machine holds, as it last said."""
+def _lanes() -> dict[str, LaneState]:
+    """How the relay of this machine sees its sinks, as it last said."""
     state = read_state(state_path(invocation().settings.data_dir))
-    return {name: lane.paused for name, lane in state.lanes.items()} if state else {}
+    return state.lanes if state else {}
 
 
-def _state(one: Standing | None, held: bool | None, error: str | None) -> str:
+def _state(one: Standing | None, lane: LaneState | None, error: str | None) -> str:
     if one is not None and one.paused_at:
-        return "paused" if held is not False else "pausing"
-    return f"fails: {error}" if error else "flows"
+        return "paused" if lane is None or lane.paused else "pausing"
+    if error:
+        return f"fails: {error}"
+    return "copies" if lane is not None and lane.copying else "flows"
+
+
+def _joined(rebuilds: list[RebuildStatus]) -> list[RebuildStatus]:
+    """The tables of a sink that is copied as a whole in one line."""
+    copies: dict[str, list[RebuildStatus]] = {}
+    for one in rebuilds:
+        if one.whole:
+            copies.setdefault(one.sink, []).append(one)
+    joined = [
+        replace(
+            tables[0],
+            table=f"all {counted(len(tables), 'table')}",
+            state="copying",
+            ranges=sum(one.ranges for one in tables),
+            ranges_done=sum(one.ranges_done for one in tables),
+            rows=sum(one.rows for one in tables),
+        )
+        for tables in copies.values()
+    ]
+    return [*joined, *(one for one in rebuilds if not one.whole)]
 
 
 def _facts(

@@ -200,6 +200,8 @@ class Lane:
 
     async def _copy(self, snapshot: SnapshotMaker) -> int | None:
         self._is_copying = self._has_copied = True
+        if not self._cut_off:
+            self._log.give_room(self.sink.name, max(self._log.bound, self._log.wanted_bytes))
         self._mark.begin_copy()
         await asyncio.to_thread(self.keep_mark)
         try:

@@ -16,6 +16,7 @@ are kept in memory too, so that sinks which keep up read nothing from the disk.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -167,9 +168,29 @@ class SegmentLog:
             except OSError as exc:
                 raise _unusable(self.folder, exc) from exc
         crash_point("relay.after_segment_roll")
-        most = max(self.bound, *self._rooms.values(), 0)
+        most = self.most_bytes
         while self.held_bytes > most and len(self._segments) > 1:
             self._drop_oldest()
+
+    @property
+    def wanted_bytes(self) -> int:
+        """What the log may come to hold for sinks that copy; 0 while none does."""
+        return max(self._rooms.values(), default=0)
+
+    @property
+    def most_bytes(self) -> int:
+        """The bound; or what a sink that copies was given, as far as the disk has it and a bound
+        stays free."""
+        if self.wanted_bytes <= self.bound:
+            return self.bound
+        return max(
+            self.bound, min(self.wanted_bytes, self.held_bytes + self.free_bytes - self.bound)
+        )
+
+    @property
+    def free_bytes(self) -> int:
+        """What its disk has left."""
+        return shutil.disk_usage(self.folder).free
 
     def give_room(self, sink: str, room: int) -> None:
         """Hold so many bytes, be it beyond the bound, until `take_room`: a sink that copies for

@@ -54,11 +54,14 @@ class LaneState(msgspec.Struct):
 
 
 class FlowState(msgspec.Struct):
-    """One database's reader and sinks. `log_bytes` is what its segment log holds."""
+    """One database's reader and sinks. `log_bytes` is what its segment log holds, `copy_bytes` what
+    it may come to hold while a sink copies (0: none does), `free_bytes` what its disk has left."""
 
     slot: str
     lanes: dict[str, LaneState]
     log_bytes: int = 0
+    copy_bytes: int = 0
+    free_bytes: int | None = None
     error: str | None = None
 
 
@@ -137,10 +140,27 @@ class ReaderStatus:
     limit_bytes: int | None
     log_bytes: int | None
     error: str | None
+    copy_bytes: int = 0
+    free_bytes: int | None = None
 
     @property
     def alarm(self) -> str | None:
-        """What must be done before the server gives up the slot, or None."""
+        """What must be done before the server gives up the slot or the disk is full, or None."""
+        return self._slot_alarm or self._disk_alarm
+
+    @property
+    def _disk_alarm(self) -> str | None:
+        """A copy holds back what comes meanwhile: the disk must have room for it."""
+        if self.free_bytes is None or self.copy_bytes <= (self.log_bytes or 0) + self.free_bytes:
+            return None
+        return (
+            f"a copy may hold back {self.copy_bytes >> 20} MB of changes of {self.database}, and"
+            f" the disk of the relay's folder has {self.free_bytes >> 20} MB left: make room, or"
+            f" the copy starts over"
+        )
+
+    @property
+    def _slot_alarm(self) -> str | None:
         if self.slot_state == "lost":
             return f"the server gave up slot {self.slot}: every copy of {self.database} starts over"
         if self.held_bytes is None or self.limit_bytes is None:
@@ -276,6 +296,8 @@ async def _reader_status(
         held_bytes=slot.held_bytes if slot else None,
         limit_bytes=slot.limit_bytes if slot else None,
         log_bytes=flow.log_bytes if flow else None,
+        copy_bytes=flow.copy_bytes if flow else 0,
+        free_bytes=flow.free_bytes if flow else None,
         error=flow.error if flow else None,
     )
 

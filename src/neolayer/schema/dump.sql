@@ -2438,10 +2438,11 @@ TABLE core.relay_rebuild_ranges
     COLUMN high text[]
     COLUMN row_count bigint NOT NULL DEFAULT 0
     COLUMN done_at timestamp with time zone
+    COLUMN whole boolean NOT NULL DEFAULT false
     CONSTRAINT relay_rebuild_ranges_number_check CHECK ((number >= 0))
-    CONSTRAINT relay_rebuild_ranges_pkey PRIMARY KEY (sink, table_name, number)
+    CONSTRAINT relay_rebuild_ranges_pkey PRIMARY KEY (sink, whole, table_name, number)
     CONSTRAINT relay_rebuild_ranges_row_count_check CHECK ((row_count >= 0))
-    CONSTRAINT relay_rebuild_ranges_sink_table_name_fkey FOREIGN KEY (sink, table_name) REFERENCES core.relay_rebuilds(sink, table_name) ON DELETE CASCADE
+    CONSTRAINT relay_rebuild_ranges_sink_whole_table_name_fkey FOREIGN KEY (sink, whole, table_name) REFERENCES core.relay_rebuilds(sink, whole, table_name) ON DELETE CASCADE
     OWNER neolayer_owner
     GRANT neolayer_backup=r
     GRANT neolayer_operator=rd
@@ -2455,7 +2456,8 @@ TABLE core.relay_rebuilds
     COLUMN error character varying(1000)
     COLUMN requested_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN finished_at timestamp with time zone
-    CONSTRAINT relay_rebuilds_pkey PRIMARY KEY (sink, table_name)
+    COLUMN whole boolean NOT NULL DEFAULT false
+    CONSTRAINT relay_rebuilds_pkey PRIMARY KEY (sink, whole, table_name)
     CONSTRAINT relay_rebuilds_state_check CHECK (((state)::text = ANY ((ARRAY['requested'::character varying, 'copying'::character varying, 'done'::character varying, 'failed'::character varying])::text[])))
     CONSTRAINT relay_rebuilds_version_check CHECK ((version >= 0))
     OWNER neolayer_owner

@@ -14,7 +14,7 @@ import pytest
 from tests.fixtures.fix_events import NewEvents
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.errors import AccessDenied, InvalidInput
+from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput
 from neolayer.events import (
     NONE,
     EventIdTaken,
@@ -332,3 +332,24 @@ async def test_C_a_lost_connection_of_a_group_is_one_more_try(
     assert [one.is_repeated for one in written] == [True] * 12
     for stream in streams:
         assert [event.version async for event in events.read_stream(stream)] == [1]
+
+
+@pytest.mark.parametrize("count", [1, 12])
+async def test_C_nobody_is_sent_apart_in_vain(
+    new_events: NewEvents, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Who fails in no company is by itself at once; a database that does not answer is asked by the
+    group once, and then by each as long as it has patience."""
+    events, sent, send = new_events(), list[int](), grouping._send
+    failures = [EngineUnavailable("postgres", "no")] if count > 1 else [psycopg.DataError("no")]
+
+    async def failing(database: TenantDatabase, turns: Any) -> Any:
+        assert grouping.sql.append_apart not in [one for _, part in turns for one, _ in part]
+        sent.append(len(turns))
+        if failures:
+            raise failures.pop()
+        return await send(database, turns)
+
+    monkeypatch.setattr(grouping, "_send", failing)
+    await asyncio.gather(*(put(events, uuid4()) for _ in range(count)))
+    assert len(sent) == 1 + count

@@ -155,9 +155,11 @@ class Grouper:
         try:
             try:
                 await self._together(by_context)
-            except (psycopg.Error, NeolayerError, orjson.JSONEncodeError):
+            except (psycopg.Error, NeolayerError, orjson.JSONEncodeError) as exc:
+                if len(group) == 1 or isinstance(exc, EngineUnavailable):
+                    raise
                 await self._apart(by_context)
-        except (psycopg.Error, NeolayerError):
+        except (psycopg.Error, NeolayerError, orjson.JSONEncodeError):
             for member in group:
                 _give(member, None)
 

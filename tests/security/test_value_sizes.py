@@ -1,4 +1,4 @@
-"""E17: nothing that a tenant may store by SQL is so large that those who read for all stop."""
+"""E17: nothing that a tenant may store by SQL, large or odd, stops those who read it for others."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from neolayer.events.model import StreamAppend
 from neolayer.events.units import MOST_DATA_BYTES, MOST_METADATA_BYTES, make_unit
 from neolayer.schema.context_secret import sign_context
 from neolayer.tenancy import Principal, open_core
+from tests.fixtures.fix_access import HERE, Company
 from tests.fixtures.shared_data import REPOSITORY
 from tests.security.attacks import catalogue, seeds
 from tests.security.attacks.catalogue import Session, Table
@@ -188,3 +189,33 @@ def test_E17_the_sizes_of_the_page_are_those_in_force(opened: Session) -> None:
         size = f"{most >> 20} MiB" if most >= 1 << 20 else f"{most >> 10} KiB"
         said = re.search(rf"^\|.*`{column}`.*\| {size} \|$", PAGE, re.MULTILINE)
         assert said or most <= 65536, name
+
+
+INSTANTS = ("infinity", "-infinity", "200000-01-01", "4000-01-01 BC", "now")
+
+
+@pytest.mark.parametrize("instant", INSTANTS)
+async def test_E17_no_instant_that_a_member_writes_hides_the_others(
+    company: Company, instant: str
+) -> None:
+    """What Python has no value for, written by a member into what is theirs by SQL: whoever lists
+    the tenant's people and sessions sees all of them still."""
+    ann, bob = await company.user("ann"), await company.user("bob")
+    for user in (ann, bob):
+        await company.sessions.start(user, ip_address=HERE)
+    as_ann = company.scope.acting_as(Principal.user(ann))
+    for column in ("last_login_at", "locked_until", "created_at"):
+        changed = sql.SQL("UPDATE auth.users SET {} = %s WHERE id = %s RETURNING id").format(
+            sql.Identifier(column)
+        )
+        await as_ann.fetch(changed, (instant, ann))
+    for column in ("last_seen_at", "created_at", "expires_at"):
+        changed = sql.SQL("UPDATE auth.sessions SET {} = %s WHERE user_id = %s RETURNING id")
+        await as_ann.fetch(changed.format(sql.Identifier(column)), (instant, ann))
+    read = await company.scope.fetch(
+        "SELECT username, created_at, last_login_at FROM auth.users ORDER BY username"
+    )
+    assert [row[0] for row in read] == ["ann", "bob"]
+    assert all(isinstance(row[1], datetime) for row in read)
+    listed = {each.user_id for each in await company.sessions.list()}
+    assert bob in listed

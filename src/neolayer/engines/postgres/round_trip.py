@@ -27,6 +27,8 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.rows import TupleRow
 from psycopg.sql import Composable
 
+from neolayer.engines.postgres.instants import Bounded
+
 Statement = LiteralString | Composable
 _PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\))?(?P<format>[sbt%])")
 _FORMATS = {"s": PyFormat.AUTO, "b": PyFormat.BINARY, "t": PyFormat.TEXT}
@@ -267,13 +269,19 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                 raise psycopg.errors.error_from_result(result, self.info.encoding)
 
     def _rows(self, result: pq.abc.PGresult, params: Params | None) -> Rows:
-        rows: list[TupleRow] = []
-        if result.ntuples:
-            transformer = Transformer(self)
-            is_binary = isinstance(params, BinaryTexts)
-            transformer.set_pgresult(result, set_loaders=not is_binary)
-            if is_binary:
-                transformer.set_loader_types(params.columns, pq.Format.BINARY)
+        if not result.ntuples:
+            return Rows([], result)
+        transformer = Transformer(self)
+        if isinstance(params, BinaryTexts):
+            transformer.set_pgresult(result, set_loaders=False)
+            transformer.set_loader_types(params.columns, pq.Format.BINARY)
+            return Rows(transformer.load_rows(0, result.ntuples, tuple), result)
+        transformer.set_pgresult(result)
+        try:
+            rows = transformer.load_rows(0, result.ntuples, tuple)
+        except psycopg.DataError:
+            transformer = Transformer(Bounded(self))
+            transformer.set_pgresult(result)
             rows = transformer.load_rows(0, result.ntuples, tuple)
         return Rows(rows, result)
 

@@ -9,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,19 +17,27 @@ from uuid import UUID
 import msgspec
 import nats
 import pytest
+from tests.engines.test_elasticsearch_sink import SearchCase, search_case
 from tests.engines.test_kafka_sink import read
+from tests.engines.test_mongodb_sink import MongoCase, mongo_case
 from tests.fixtures.batches import CLASSES, COINS, OUTBOX, PlainSnapshot, at, event_row, events
 from tests.fixtures.copies import copy_whole
 from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.fix_nats import NatsServer
+from tests.fixtures.sink_suite import THINGS, Log, StillTables, Thing, change, put, remove
 
 from neolayer.crash_points import VARIABLE
-from neolayer.engines.endpoints import KafkaEndpoint, NatsEndpoint
+from neolayer.engines.endpoints import ElasticsearchEndpoint, KafkaEndpoint, NatsEndpoint
 from neolayer.engines.engine import Level
+from neolayer.engines.mongodb.dsn import parse_dsn
+from neolayer.relay.changes import Batch
+from neolayer.relay.sinks.elasticsearch import ElasticsearchSink
 from neolayer.relay.sinks.kafka import KafkaSink
+from neolayer.relay.sinks.mongodb import MongoSink
 from neolayer.relay.sinks.nats import NatsSink
 
 pytestmark = pytest.mark.engines
+__all__ = ["mongo_case", "search_case"]
 ROOT = Path(__file__).parents[2]
 TENANT = UUID(int=5)
 ROWS = 30
@@ -47,8 +56,50 @@ def rows_of(number: int) -> list[tuple[str | None, ...]]:
     return [event_row(TENANT, f"k{one.int % 7}", event_id=one) for one in ids]
 
 
+def things_of(log: Log) -> list[Batch]:
+    """Commits that put, change and remove things: the same in every process."""
+    commits: list[Batch] = []
+    for number in range(BATCHES):
+        news = [put(Thing(number * ROWS + place, f"new {number}")) for place in range(ROWS)]
+        old = [Thing((number - 1) * ROWS + place, f"new {number - 1}") for place in range(3)]
+        changed = [change(replace(one, note=f"changed {number}"), was=one) for one in old[1:]]
+        commits.append(log.commit(*news, *(changed if number else ())))
+        if number:
+            commits.append(log.commit(remove(old[0])))
+    return commits
+
+
+def rows_left() -> dict[Any, Any]:
+    left = {Thing(id_).key: f"new {id_ // ROWS}" for id_ in range(BATCHES * ROWS)}
+    for number in range(1, BATCHES):
+        first = (number - 1) * ROWS
+        del left[Thing(first).key]
+        left |= {Thing(first + place).key: f"changed {number}" for place in (1, 2)}
+    return left
+
+
+async def feed_things(sink: Any) -> None:
+    """The same into a store of rows."""
+    log = Log()
+    start = log.position
+    commits = things_of(log)
+    checkpoint = await sink.open(start)
+    if checkpoint is None:
+        await sink.copy(StillTables(start, []))
+        checkpoint = start
+    for commit in commits:
+        if commit.position > checkpoint:
+            await sink.write([commit])
+    await sink.close()
+
+
 async def feed(told: dict[str, Any]) -> None:
     """Go on from the checkpoint to the last commit, as a lane would."""
+    if "mongodb" in told:
+        return await feed_things(MongoSink(parse_dsn(told["mongodb"]), [THINGS]))
+    if "search" in told:
+        at_search = ElasticsearchEndpoint(Level.REAL, told["search"], prefix=told["prefix"])
+        return await feed_things(ElasticsearchSink(at_search, [THINGS], wait_s=0.01))
     sink = sink_at(told)
     checkpoint = await sink.open(at(1))
     if checkpoint is None:
@@ -59,6 +110,7 @@ async def feed(told: dict[str, Any]) -> None:
         if at(number) > checkpoint:
             await sink.write([events(at(number), *rows_of(number))])
     await sink.close()
+    return None
 
 
 def run(told: dict[str, Any], crash_at: str) -> int:
@@ -113,6 +165,24 @@ async def test_C1_kafka_killed_at_every_point(kafka_broker: KafkaBroker) -> None
         assert [one for one in EXPECTED if one in told_ids] == [
             one for one in told_ids if not one.endswith(":copy")
         ]
+
+
+async def test_C1_mongodb_killed_at_every_point(mongo_case: MongoCase) -> None:
+    """Every row is there once, as the last commit left it, and none that was removed."""
+    told = {"mongodb": mongo_case.endpoint.url}
+    kill_at(
+        told, "mongodb.before_checkpoint", "mongodb.after_checkpoint", "mongodb.before_checkpoint"
+    )
+    assert await mongo_case.rows() == rows_left()
+
+
+async def test_C1_elasticsearch_killed_at_every_point(search_case: SearchCase) -> None:
+    """The same of documents that are searched."""
+    endpoint = search_case.endpoint
+    told = {"search": endpoint.url, "prefix": endpoint.prefix}
+    before, after = "elasticsearch.before_checkpoint", "elasticsearch.after_checkpoint"
+    kill_at(told, before, after, before)
+    assert await search_case.rows() == rows_left()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,15 @@ from psycopg import sql
 from tests.fixtures.fix_events import NewEvents
 from tests.fixtures.fix_tenancy import NewTenant
 
+from neolayer.cli import doctor
+from neolayer.engines.embedded.machine import Check
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.events import Events, NewEvent, RecordedEvent, StreamAppend, open_event_store
 from neolayer.events.holding import Holding, who_holds
 from neolayer.insight.querying import Target, ask
 from neolayer.insight.waiting import what_waits
 from neolayer.schema.provision import MEMBERS_LIMITS
+from neolayer.settings import Settings
 from neolayer.tenancy import Principal, Transaction
 
 LIMIT_S = 0.5
@@ -100,6 +103,27 @@ async def test_a_transaction_of_another_database_is_named_too(
         (told,) = (await what_waits(module_databases)).alarms(log_bytes=1 << 20)
         assert f"process {core.info.backend_pid} (by hand), " in told
         assert " in neolayer: open for 0 s, idle in transaction" in told
+
+
+async def test_doctor_says_what_to_do(
+    new_events: NewEvents, module_databases: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order where nothing waits; else the sentence, and the statement that ends it."""
+    monkeypatch.setattr(doctor, "endpoints", lambda _: module_databases)
+    monkeypatch.setattr(doctor, "who_holds", _at_once)
+
+    async def checked() -> Check:
+        (check,) = [check async for check in doctor._readers(Settings())]
+        return check
+
+    assert (await checked()).ok
+    async with kept_open(module_databases, uuid4()) as tx:
+        await put(new_events())
+        row = await tx.one("SELECT pg_backend_pid()")
+        assert row is not None
+        check = await checked()
+        assert not check.ok and f"process {row[0]} (neolayer forgetful)" in check.found
+        assert check.remedy == f"SELECT pg_terminate_backend({row[0]})"
 
 
 async def _at_once(at: Endpoints) -> object:

@@ -11,7 +11,9 @@ WITH horizon AS (
     LIMIT 1
 ), oldest AS (
     SELECT
-        a.pid, a.application_name, a.usename, a.datname, a.xact_start, a.state,
+        a.pid, a.application_name, coalesce(a.usename, 'nobody') AS usename,
+        coalesce(a.datname, 'no database') AS datname, a.xact_start,
+        coalesce(a.state, a.backend_type) AS state,
         CASE WHEN a.state = 'active' THEN a.wait_event END AS wait_event, a.backend_xid AS xid
     FROM pg_stat_activity AS a
     WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
@@ -22,7 +24,7 @@ WITH horizon AS (
 )
 SELECT
     o.pid, o.application_name, o.usename, o.datname, o.state, o.wait_event,
-    extract(EPOCH FROM clock_timestamp() - o.xact_start)::float8,
+    extract(EPOCH FROM clock_timestamp() - coalesce(o.xact_start, w.created_at))::float8,
     extract(EPOCH FROM clock_timestamp() - greatest(w.created_at, o.xact_start))::float8,
     ARRAY(
         SELECT DISTINCT l.relation::regclass::text FROM pg_locks AS l

@@ -367,11 +367,13 @@ async def test_a_row_that_a_store_refuses_keeps_no_other_from_being_repaired(
 
 
 async def test_a_cached_value_of_another_type_is_another_value(relay_scene: RelayScene) -> None:
-    """True is not 1 and 1 is not 1.0; keys at the ends of their type are known; a value that is
-    no number equals itself."""
+    """True is not 1 and 1 is not 1.0; keys at the ends of their type are known, and those that hold
+    the separator; a value that is no number equals itself."""
     last = 9_223_372_036_854_775_807
     relay_scene.sql("ALTER TABLE accounts ADD rate float8 DEFAULT 'NaN'")
-    relay_scene.sql(ROWS.format(3), f"INSERT INTO accounts (id, owner) VALUES ({last}, 'last')")
+    relay_scene.sql(
+        ROWS.format(3), f"INSERT INTO accounts (id, owner) VALUES ({last}, 'last'), (5, 'a:b')"
+    )
     async with relay_scene.relaying(relay_scene.redis_sink()):
         await relay_scene.arrives(relay_scene.sql("SELECT 1"), Store.REDIS)
         position = relay_scene.sql("UPDATE accounts SET part = part")
@@ -386,6 +388,7 @@ async def test_a_cached_value_of_another_type_is_another_value(relay_scene: Rela
         put("owner 2:2", id=2, good=1)
         put("owner 3:3", id=3.0)
         put(f"last:{last}", id=last)
+        put("a:b:5", id=5, owner="a:b")
         report = await reconcile_redis(relay_scene)
         assert named(report, Kind.DIFFERING) == {("owner 2", "2"), ("owner 3", "3")}
         assert report.total == 2

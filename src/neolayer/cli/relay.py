@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 from neolayer.cli.output import counted, say, words, write_json, write_line, write_table
+from neolayer.cli.relay_tables import alarms_of, facts_of, joined, key_text, letter_facts, show
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
 from neolayer.cli.values import Count, PositionsOf, Seconds
@@ -31,11 +32,11 @@ from neolayer.errors import InvalidInput, NotFound, SettingsError
 from neolayer.freshness import Store, Stream, stores_at, streams_at, wait_for
 from neolayer.platform import data_classes, endpoints
 from neolayer.relay.envelope import outgoing_databases
-from neolayer.relay.operations.desk import Desk, Letter, RebuildStatus, Standing, desk_of
+from neolayer.relay.operations.desk import Desk, RebuildStatus, desk_of
 from neolayer.relay.sinks.declared import declared_sinks
 from neolayer.relay.sinks.sink import Rebuildable, Sink
 from neolayer.relay.sinks.webhooks import WebhookSink
-from neolayer.relay.status import LaneState, RelayStatus, read_state, relay_status, state_path
+from neolayer.relay.status import relay_status, state_path
 
 app = App(name="relay", help="Look at the sinks, pause and resume one, replay, rebuild a copy.")
 root.command(app)
@@ -64,11 +65,11 @@ async def status(*, as_json: AsJson = False) -> int:
     async with _desk(at) as desk:
         asked = {one.sink: one for one in await desk.standings()}
         rebuilds = await desk.rebuilds()
-    alarms = _alarms(found, asked, settings.relay.log_bytes)
+    alarms = alarms_of(found, asked, settings.relay.log_bytes)
     if as_json:
-        write_json(_facts(found, asked, rebuilds, alarms))
+        write_json(facts_of(found, asked, rebuilds, alarms))
     else:
-        _show(found, asked, rebuilds)
+        show(found, asked, rebuilds)
         for alarm in alarms:
             write_line(alarm)
     return FAILED if alarms else 0
@@ -116,11 +117,13 @@ async def letters(sink: str, /, *, limit: Limit = 20, as_json: AsJson = False) -
     async with _desk(at) as desk:
         found = await desk.letters(chosen, limit=limit)
     if as_json:
-        write_json([_letter(one) for one in found])
+        write_json([letter_facts(one) for one in found])
     elif not found:
         say(f"{chosen} refused nothing.")
     else:
-        rows = [(one.table, _key(one.key), one.parked_at, one.tries, one.cause) for one in found]
+        rows = [
+            (one.table, key_text(one.key), one.parked_at, one.tries, one.cause) for one in found
+        ]
         write_table(("table", "key", "parked", "tries", "cause"), rows)
 
 
@@ -267,7 +270,7 @@ async def _show_copies(at: Endpoints, bar: Progress) -> None:
     tasks: dict[str, TaskID] = {}
     async with _desk(at) as desk:
         while True:
-            under_way = {one.sink: one for one in _joined(await desk.rebuilds()) if one.whole}
+            under_way = {one.sink: one for one in joined(await desk.rebuilds()) if one.whole}
             for sink, one in under_way.items():
                 if sink not in tasks:
                     tasks[sink] = bar.add_task(f"{one.table} into {sink}", total=None)
@@ -330,118 +333,6 @@ def _table(sink: Sink, name: str) -> str:
         known = ", ".join(tables)
         raise SettingsError(f"{sink.name} has no table {name!r}", hint=f"one of: {known}")
     return tables[name]
-
-
-def _alarms(found: RelayStatus, asked: dict[str, Standing], bound: int) -> list[str]:
-    """What needs a person."""
-    alarms = [reader.alarm for reader in found.readers if reader.alarm]
-    if not found.running:
-        alarms.append("The relay is not running.")
-    alarms += [f"{sink.name} fails: {sink.error}" for sink in found.sinks if sink.error]
-    return [*alarms, *(alarm for one in asked.values() for alarm in one.alarms(bound))]
-
-
-def _show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[RebuildStatus]) -> None:
-    columns = ("sink", "position", "lag", "waiting", "state", "letters")
-    lanes = _lanes()
-    write_table(
-        columns,
-        [
-            (
-                sink.name,
-                sink.position,
-                None if sink.lag_bytes is None else f"{sink.lag_bytes} B",
-                sink.waiting_rows,
-                _state(asked.get(sink.name), lanes.get(sink.name), sink.error),
-                asked[sink.name].letters if sink.name in asked else 0,
-            )
-            for sink in found.sinks
-        ],
-        whole="position",
-    )
-    if rebuilds:
-        write_table(
-            ("copy of", "in", "state", "parts", "rows", "error"),
-            [
-                (
-                    one.table,
-                    one.sink,
-                    one.state,
-                    f"{one.ranges_done} of {one.ranges}",
-                    one.rows,
-                    one.error,
-                )
-                for one in _joined(rebuilds)
-            ],
-        )
-
-
-def _lanes() -> dict[str, LaneState]:
-    """How the relay of this machine sees its sinks, as it last said."""
-    state = read_state(state_path(invocation().settings.data_dir))
-    return state.lanes if state else {}
-
-
-def _state(one: Standing | None, lane: LaneState | None, error: str | None) -> str:
-    if one is not None and one.paused_at:
-        return "paused" if lane is None or lane.paused else "pausing"
-    if error:
-        return f"fails: {error}"
-    return "copies" if lane is not None and lane.copying else "flows"
-
-
-def _joined(rebuilds: list[RebuildStatus]) -> list[RebuildStatus]:
-    """The tables of a sink that is copied as a whole in one line."""
-    copies: dict[str, list[RebuildStatus]] = {}
-    for one in rebuilds:
-        if one.whole:
-            copies.setdefault(one.sink, []).append(one)
-    joined = [
-        replace(
-            tables[0],
-            table=f"all {counted(len(tables), 'table')}",
-            state="copying",
-            ranges=sum(one.ranges for one in tables),
-            ranges_done=sum(one.ranges_done for one in tables),
-            rows=sum(one.rows for one in tables),
-        )
-        for tables in copies.values()
-    ]
-    return [*joined, *(one for one in rebuilds if not one.whole)]
-
-
-def _facts(
-    found: RelayStatus,
-    asked: dict[str, Standing],
-    rebuilds: list[RebuildStatus],
-    alarms: list[str],
-) -> dict[str, Any]:
-    return {
-        "running": found.running,
-        "sinks": [
-            {
-                "name": sink.name,
-                "position": None if sink.position is None else str(sink.position),
-                "lag_bytes": sink.lag_bytes,
-                "waiting_rows": sink.waiting_rows,
-                "error": sink.error,
-                "paused_at": asked[sink.name].paused_at if sink.name in asked else None,
-                "letters": asked[sink.name].letters if sink.name in asked else 0,
-                "unparked": asked[sink.name].unparked if sink.name in asked else 0,
-            }
-            for sink in found.sinks
-        ],
-        "rebuilds": [asdict(one) for one in rebuilds],
-        "alarms": alarms,
-    }
-
-
-def _letter(one: Letter) -> dict[str, Any]:
-    return {**asdict(one), "key": list(one.key)}
-
-
-def _key(key: tuple[str | None, ...]) -> str:
-    return " ".join("NULL" if text is None else text for text in key)
 
 
 def _answer(facts: dict[str, Any], text: str, *, as_json: bool) -> None:

@@ -96,7 +96,7 @@ class CachedRows:
                 )
                 found = [place for place in places if named.fullmatch(place)]
                 if found:
-                    yield await self._read(found, named)
+                    yield await self._read(found, template)
                 if not cursor:
                     return
         except RedisError as exc:
@@ -105,7 +105,7 @@ class CachedRows:
     async def read(self, table: str, places: Sequence[bytes]) -> list[Cached]:
         """These entries again, those that are still believed."""
         try:
-            return await self._read(places, _pattern(self._copies[table].key)[1])
+            return await self._read(places, self._copies[table].key)
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
 
@@ -117,7 +117,7 @@ class CachedRows:
         place = self._copies[table].key.format_map(row)
         try:
             entry = cast("bytes | None", await self._connected().get(place))
-            found = await self._read([place.encode()], _pattern(self._copies[table].key)[1])
+            found = await self._read([place.encode()], self._copies[table].key)
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
         return place, found[0] if found else None, entry is not None and is_tombstone(entry)
@@ -143,7 +143,8 @@ class CachedRows:
         if client is not None:
             await client.aclose()
 
-    async def _read(self, places: Sequence[bytes], named: re.Pattern[bytes]) -> list[Cached]:
+    async def _read(self, places: Sequence[bytes], template: str) -> list[Cached]:
+        named = _pattern(template)[1]
         answer = cast("list[bytes | None]", await self._connected().mget(FLOOR_KEY, *places))
         floor, entries = answer[0], answer[1:]
         read: list[Cached] = []
@@ -151,7 +152,8 @@ class CachedRows:
             value, match = read_entry(entry, floor), named.fullmatch(place)
             if entry is None or value is None or match is None:
                 continue
-            key = tuple(part.decode(errors="replace") for part in match.groups())
+            parsed = tuple(part.decode(errors="replace") for part in match.groups())
+            key = _told_key(template, place, value) or parsed
             read.append(Cached(place, key, version_of(entry), value))
         return read
 
@@ -172,6 +174,21 @@ def _is_same(ours: Any, said: Any) -> bool:
         items, others = cast("list[Any]", ours), cast("list[Any]", said)
         return len(items) == len(others) and all(map(_is_same, items, others))
     return msgspec.msgpack.encode(ours) == msgspec.msgpack.encode(said)
+
+
+def _told_key(template: str, place: bytes, value: bytes) -> Key | None:
+    """The row's key as the entry itself tells it, where it does: a separator within a column would
+    be read as the end of it. None where it tells of another place."""
+    try:
+        said = msgspec.msgpack.decode(value)
+        columns = [column for _, column in _parsed(template) if column]
+        key = tuple(said[column] for column in columns)
+        texts = dict(zip(columns, map(str, key), strict=True))
+        is_here = template.format_map(texts).encode() == place
+    except (msgspec.DecodeError, KeyError, TypeError, IndexError):
+        return None
+    known = all(isinstance(part, str | int) and not isinstance(part, bool) for part in key)
+    return tuple(texts.values()) if is_here and known else None
 
 
 def _parsed(template: str) -> list[tuple[str, str | None]]:

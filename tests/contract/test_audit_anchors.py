@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -12,8 +13,11 @@ from tests.fixtures.fix_audit import Trail
 
 from neolayer.audit.anchors import Anchor, Anchorer, key_of
 from neolayer.audit.reading import audit_status, heads
+from neolayer.audit.tasks import tasks
 from neolayer.audit.verify import verify
+from neolayer.engines.endpoints import Endpoints
 from neolayer.errors import EngineUnavailable
+from neolayer.settings import AuditSettings
 
 
 def path_of(trail: Trail, number: int) -> Path:
@@ -104,3 +108,23 @@ async def test_status_tells_what_waits(trail: Trail) -> None:
     after = await audit_status(trail.operator_dsn)
     assert (after.unanchored_chains, after.last_anchor) == (0, 1)
     assert after.anchored_at is not None
+
+
+async def test_the_worker_seals_and_anchors_by_the_clock(
+    trail: Trail, module_databases: Endpoints
+) -> None:
+    """What `neolayer up` does again and again, as often as the settings say: an entry is sealed,
+    then its chain's head is outside."""
+    at = replace(module_databases, objects=trail.anchorer.store.endpoint)
+    settings = AuditSettings(seal_seconds=0.5, anchor_seconds=60)
+    await trail.write(1)
+    async with tasks(at, settings) as planned:
+        assert {task.name: task.every.total_seconds() for task in planned} == {
+            "audit: seal": 0.5,
+            "audit: anchor": 60,
+        }
+        for task in planned:
+            await task.run()
+    assert path_of(trail, 1).exists()
+    (head,) = await heads(trail.operator_dsn)
+    assert head.anchored_number == head.number == 1

@@ -136,6 +136,27 @@ def test_C14_what_is_read_again_bears_the_same_identity() -> None:
     assert [one.id for one in first] == once[:2]
 
 
+def test_C14_two_changes_never_share_an_identity() -> None:
+    """Also of a table that is altered inside a commit which comes with another one, beside changes
+    of another table: who skips what was seen would lose the second."""
+    other = dataclasses.replace(CLASSES[-1], name="stamps", table="public.stamps")
+    stamps = Relation(3, "public", "stamps", COINS.columns, COINS.types)
+    altered = Relation(2, "public", "coins", (*COINS.columns, "x"), (*COINS.types, 25))
+    row = ["1", "ann", "1", None]
+    both = [(at(1), INSERT, row), (at(2), INSERT, row)]
+    made = Envelopes((*CLASSES, other), "neolayer").of(
+        [
+            batch(
+                changes(COINS, *both),
+                changes(stamps, *both),
+                changes(altered, (at(2), UPDATE, [*row, None])),
+                position=at(2),
+            )
+        ]
+    )
+    assert len({one.id for one in outgoing(made)}) == len(made) == 5
+
+
 def test_C8_a_row_that_makes_no_envelope_is_set_aside() -> None:
     """With its cause and what is known of it; its neighbours go out."""
     rows = [

@@ -34,19 +34,18 @@ _INSTANT = 1184  # pg_type.oid of timestamptz
 _NAMES = {INSERT: "inserted", DELETE: "deleted"}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Counter:
-    """Counts a table's changes within one commit."""
+    """Counts each table's changes under its last version: a batch tells one table's after
+    another's."""
 
-    version: int
-    counts: dict[str, int]
+    counts: dict[str, tuple[int, int]]
 
     def next(self, table: str, version: int) -> int:
-        if version != self.version:
-            self.version, self.counts = version, {}
-        count = self.counts.get(table, 0)
-        self.counts[table] = count + 1
-        return count
+        last, count = self.counts.get(table, (version, 0))
+        number = count if last == version else 0
+        self.counts[table] = version, number + 1
+        return number
 
 
 class EnvelopeMaker:

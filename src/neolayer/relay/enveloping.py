@@ -29,7 +29,7 @@ class Envelopes:
             if isinstance(copy, OutgoingCopy) and one.database == database
         }
         self._makers: dict[Relation, EnvelopeMaker] = {}
-        self._counted: tuple[int, dict[str, int]] = (0, {})
+        self._counted: dict[str, tuple[int, int]] = {}
         self._next = self._counted
 
     @property
@@ -47,17 +47,16 @@ class Envelopes:
 
     def restart(self) -> None:
         """The next change is the first of its commit."""
-        self._counted = (0, {})
+        self._counted = {}
 
     def of(self, batches: Sequence[Batch]) -> list[Made]:
-        """Every envelope of the batches in commit order; asked again, the same ones.
+        """Every envelope of the batches, each table's in commit order; asked again, the same ones.
 
         Call `accept` when they are written: a commit may go on in the next batch.
         """
-        version, counts = self._counted
-        counter = Counter(version, dict(counts))
+        counter = Counter(dict(self._counted))
         made = [one for batch in batches for one in self._batch(batch, counter)]
-        self._next = (counter.version, counter.counts)
+        self._next = counter.counts
         return made
 
     def accept(self) -> None:
@@ -97,7 +96,7 @@ class Envelopes:
         columns = self.shape(table).columns
         relation = Relation(0, schema, name, columns, (_TEXT,) * len(columns))  # no value is read
         maker = EnvelopeMaker(self._database, one, copy, relation)
-        return list(maker.truncation(version, Counter(version, {}), None, mark=":copy"))
+        return list(maker.truncation(version, Counter({}), None, mark=":copy"))
 
     async def copied(self, snapshot: Snapshot, table: str) -> AsyncIterator[list[Made]]:
         """The table's rows as the snapshot has them, in pages: events as they were, states as

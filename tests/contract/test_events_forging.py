@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import orjson
@@ -11,11 +12,16 @@ import pytest
 from tests.fixtures.fix_events import NewEvents
 
 from neolayer.errors import InvalidInput
-from neolayer.events import Events, EventStore, NewEvent, StreamAppend
+from neolayer.events import Events, EventStore, NewEvent, StreamAppend, WrongVersion
 from neolayer.events.units import MOST_STREAMS
 from neolayer.tenancy import Principal
 
 APPEND = "SELECT public.append_events(%s, %s, true)"
+ONE = (
+    "SELECT public.append_event(%(context)s, %(stream)s, %(category)s, -1, %(id)s, 'Deposited',"
+    " '{}', '{}', NULL, NULL, 1, NULL)"
+)
+GROUP = "SELECT public.append_group(%s, %s, %s::json, %s)"
 
 
 def batch(stream: UUID, **more: object) -> str:
@@ -61,8 +67,11 @@ async def test_D_one_call_takes_so_many_locks_and_no_more(new_events: NewEvents)
     with pytest.raises(InvalidInput, match="1 to 500 streams"):
         await events.append_all(many)
     too_many = [uuid4() for _ in range(501)]
+    context = events.scope.core.signer.sign(events.scope.tenant, events.scope.by)
     for query, parameters in (
         (APPEND, (too_many, "[]")),
+        (GROUP, (context, too_many, "[]", True)),
+        (GROUP, (context, too_many, "[]", False)),
         ("SELECT public.append_events(%s, %s, false)", (too_many, "[]")),
         ("SELECT public.append_within(%s, %s)", (too_many, "[]")),
         ("SELECT public.lock_read_model_rows('totals', %s)", ([str(i) for i in too_many],)),
@@ -83,3 +92,77 @@ async def test_D_a_group_takes_no_more_locks_than_one_append(
     await asyncio.gather(*(events.append_all(some) for some in appends))
     assert len(await events.read_all(limit=2000)) == 1000
     assert event_store.grouper.commits - before == 3
+
+
+def forged(context: str) -> list[str]:
+    """A context of somebody else, with another principal, another end, another seal, or none."""
+    tenant, principal, ends, seal = context.split(".")
+    return [
+        f"{uuid4()}.{principal}.{ends}.{seal}",
+        f"{tenant}.system:x.{ends}.{seal}",
+        f"{tenant}.{principal}.{int(ends) + 1}.{seal}",
+        f"{tenant}.{principal}.{ends}.{seal[:-1]}{'0' if seal[-1] != '0' else '1'}",
+        f"{tenant}.{principal}.{ends}-{seal}",
+        f"{tenant}.{principal}.{ends}",
+        seal,
+        ".",
+        "",
+    ]
+
+
+async def test_E1_a_context_that_is_no_ones_appends_nothing(
+    new_events: NewEvents, event_store: EventStore
+) -> None:
+    """The doors that take the context as a value ask for its signature and its end."""
+    events = new_events()
+    signer, tenant, by = event_store.database.signer, events.scope.tenant, events.scope.by
+    good = signer.sign(tenant, by)
+    past = signer.sign(tenant, by, lifetime=timedelta(seconds=-1))
+    nobody = signer.sign(None, by)
+    for context in (*forged(good), past, nobody, None):
+        stream = uuid4()
+        values = {"context": context, "stream": stream, "category": "account", "id": uuid4()}
+        one = await events.scope.one(ONE, values)
+        group = [
+            await events.scope.one(GROUP, (context, [stream], batch(stream), is_plain))
+            for is_plain in (True, False)
+        ]
+        assert (one, *group) == ((["refused"],), *[({"refused": True},)] * 2), context
+    assert await events.read_all() == []
+
+
+async def test_E14_one_event_is_by_who_appends_it(new_events: NewEvents) -> None:
+    """The context says whose event it is, not the session's tenant; a user is the one it names."""
+    user = uuid4()
+    member, other = new_events(by=Principal.user(user)), new_events()
+    context = member.scope.core.signer.sign(member.scope.tenant, member.scope.by)
+    one, group = uuid4(), uuid4()
+    values = {"context": context, "stream": one, "category": "account", "id": uuid4()}
+    await other.scope.one(ONE, values)
+    await other.scope.one(GROUP, (context, [group], batch(group, w=uuid4()), True))
+    assert await only(member, one) == await only(member, group) == user
+    assert await other.read_all() == []
+
+
+async def test_D_a_plain_group_that_is_none_leaves_no_hole(new_events: NewEvents) -> None:
+    """Two events for one stream, or one for another than was locked, where one each was said."""
+    events = new_events()
+    context = events.scope.core.signer.sign(events.scope.tenant, events.scope.by)
+    stream, other = uuid4(), uuid4()
+
+    def rows(*streams: UUID) -> str:
+        return "[" + ",".join(batch(one)[1:-1] for one in streams) + "]"
+
+    async def send(locked: list[UUID], *streams: UUID) -> list[str]:
+        row = await events.scope.one(GROUP, (context, locked, rows(*streams), True))
+        assert row is not None
+        return [status for _, status, *_ in row[0]["appends"]]
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await send([stream, stream], stream, stream)
+    assert await send([stream], other) == ["busy"]
+    assert await send([stream], stream, other) == ["stored", "busy"]
+    assert await send([stream, other], stream, other) == ["stored", "stored"]
+    assert [event.version for event in await events.read_all()] == [1, 2, 1]
+    with pytest.raises(WrongVersion):
+        await events.append(stream, [NewEvent("Deposited", {})], expected_version=1)

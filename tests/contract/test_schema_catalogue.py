@@ -108,7 +108,7 @@ def test_G_the_owner_owns_everything(module_databases: Endpoints, database: Data
     """A role that owns a table is not held by its policies and may drop it.
 
     Two functions belong to a role that cannot log in, so that they can use an index under a policy;
-    one to another such role, which appends events and asks for the tenant by itself.
+    three to another such role, which appends events and asks for the tenant by itself.
     """
     foreign = f"""
         SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -124,7 +124,11 @@ def test_G_the_owner_owns_everything(module_databases: Endpoints, database: Data
             ("auth.search_users(text,integer)",),
             ("core.search_documents(jsonb,uuid,integer)",),
         ],
-        Database.EVENT_STORE: [("append_events(uuid[],jsonb,boolean)",)],
+        Database.EVENT_STORE: [
+            ("append_event(text,uuid,text,integer,uuid,text,jsonb,jsonb,uuid,uuid,integer,text)",),
+            ("append_events(uuid[],jsonb,boolean)",),
+            ("append_group(text,uuid[],json,boolean)",),
+        ],
     }
     assert rows(module_databases, database, foreign) == searches.get(database, [])
 

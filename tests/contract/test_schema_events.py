@@ -239,6 +239,7 @@ def test_G_only_the_function_reaches_what_appends(application: Session) -> None:
     for call in (
         "append_to_one(gen_random_uuid(), NULL, gen_random_uuid(), false, '[]')",
         "append_to_many(gen_random_uuid(), NULL, '{}', '[]')",
+        "append_to_each(gen_random_uuid(), NULL, '{}', '[]')",
     ):
         with (
             pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"),

@@ -2,8 +2,8 @@
 
 A commit costs what the disk costs, whatever is in it. So while one is under way, whatever else is
 to be appended waits, and goes with the next: nobody waits for a clock, and one append alone goes at
-once. The appends of a group may be different tenants': each tenant's signed context is entered in
-turn, in the one transaction, and row security holds for every statement under its own.
+once. The appends of a group may be different tenants': each tenant's travel in a statement of
+their own, with the signed context that the database asks for before it stores anything.
 
 What one append meets is its own affair. Conflicts are statuses, not errors; who gives up waiting
 is left out, or forgotten where it is on its way; a stream at which another process writes is not
@@ -24,16 +24,31 @@ from uuid import UUID
 
 import orjson
 import psycopg
+from psycopg.abc import Params
 
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import Rows, Texts
+from neolayer.engines.postgres.round_trip import RawTexts, Rows, Statement
 from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput, NeolayerError
 from neolayer.events.model import ANY
-from neolayer.events.units import MOST_STREAMS, Outcome, Unit, batch_of, known_refused, outcomes_of
+from neolayer.events.units import (
+    MOST_STREAMS,
+    Outcome,
+    Unit,
+    batch_of,
+    event_of,
+    known_refused,
+    outcome_of,
+    outcomes_of,
+)
 from neolayer.position import Position
 from neolayer.tenancy import Principal, TenantDatabase
 
+_Sent = tuple[Statement, Params | None]
 sql = load_queries(__name__)
+_BEGIN: _Sent = (sql.begin, None)
+# After COMMIT, but in the same round trip; two Syncs would be two packets.
+_END: tuple[_Sent, _Sent] = ((sql.commit, None), (sql.committed_at, RawTexts()))
+_EVENT, _GROUP = sql.append_event, sql.append_group
 MOST_UNITS = 256
 MOST_BYTES = 1 << 20
 _TRIES = 5
@@ -46,7 +61,6 @@ _AGAIN = (
 )
 
 Answer = tuple[Outcome, Position]
-_Appending = tuple[LiteralString, Texts]
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +82,8 @@ class Grouper:
     """The one of a process for its event store, on one event loop.
 
     `committed` is set at the next commit. `lane` has a connection for the groups alone, so that no
-    append that waits for its stream keeps the others waiting; what goes alone takes one of
-    `database`.
+    append that waits for its stream keeps the others waiting, and no session is there that somebody
+    could have changed; what goes alone takes one of `database`.
     """
 
     database: TenantDatabase
@@ -77,7 +91,9 @@ class Grouper:
     commits: int = 0
     committed: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: deque[_Member] = field(default_factory=deque[_Member])
+    _is_busy: bool = False
     _working: asyncio.Task[None] | None = None
+    _latest: int = 1  # how many the last group had
 
     async def append(self, tenant: UUID | None, by: Principal, unit: Unit) -> Answer:
         """What became of the unit, and a position at or above its commit.
@@ -85,16 +101,38 @@ class Grouper:
         Cancelled, the unit may be stored or not. Raises EventIdTaken, EngineUnavailable,
         AccessDenied.
         """
-        answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Member(tenant, by, unit, answer))
-        if self._working is None:
-            self._working = asyncio.create_task(self._work())
-        found = await answer
+        if self._latest == 1 and not self._is_busy:
+            found = await self._first(tenant, by, unit)
+        else:
+            answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(_Member(tenant, by, unit, answer))
+            self._start()
+            found = await answer
         if found is None or found[0].is_about("busy"):
             found = await self._alone(tenant, by, unit)
         if found[0].is_about("refused"):
             raise AccessDenied("the tenant is closed, or there is none")
         return found
+
+    async def _first(self, tenant: UUID | None, by: Principal, unit: Unit) -> Answer | None:
+        """One append while there are no others: without a task, and without a turn of the loop."""
+        self._is_busy = True
+        try:
+            context = self.database.signer.sign(tenant, by)
+            (answer,), position = await _send(self.lane, [(None, [_together(context, [unit])])])
+        except (psycopg.Error, NeolayerError, orjson.JSONEncodeError):
+            return None
+        finally:
+            self._is_busy = False
+            if self._waiting:
+                self._start()
+        self._note_commit()
+        return _outcomes(answer, [unit])[0], position
+
+    def _start(self) -> None:
+        if not self._is_busy:
+            self._is_busy = True
+            self._working = asyncio.create_task(self._work())
 
     async def close(self) -> None:
         """End the work; whoever still waits is cancelled."""
@@ -109,13 +147,16 @@ class Grouper:
             while self._waiting:
                 group = self._next_group()
                 if group:
+                    self._latest = len(group)
                     await self._commit(group)
+                    await asyncio.sleep(0)  # whoever appends again at once is in the next
         except BaseException:
             for member in (*group, *self._waiting):
                 member.answer.cancel()
             self._waiting.clear()
             raise
         finally:
+            self._is_busy = False
             self._working = None
 
     def _next_group(self) -> list[_Member]:
@@ -124,6 +165,9 @@ class Grouper:
         held: deque[_Member] = deque()
         seen: dict[tuple[UUID | None, UUID], bool] = {}  # -> whether more may come
         size = streams = 0
+        if len(self._waiting) == 1:
+            member = self._waiting.popleft()
+            return [] if member.answer.done() else [member]
         while self._waiting and len(group) < MOST_UNITS and size < MOST_BYTES:
             member = self._waiting.popleft()
             if member.answer.done():
@@ -148,10 +192,7 @@ class Grouper:
 
     async def _commit(self, group: Sequence[_Member]) -> None:
         """One transaction of all, and the answers; None to whoever has to go alone."""
-        by_context: dict[str, list[_Member]] = {}
-        for member in group:
-            context = self.database.signer.sign(member.tenant, member.by)
-            by_context.setdefault(context, []).append(member)
+        by_context = self._by_context(group)
         try:
             try:
                 await self._together(by_context)
@@ -165,31 +206,32 @@ class Grouper:
 
     async def _together(self, by_context: Mapping[str, list[_Member]]) -> None:
         """A statement a context. Raises what one of them met; then nothing is stored."""
-        turns = [
-            (context, [_appending([member.unit for member in members])])
+        turn = [
+            _together(context, [member.unit for member in members])
             for context, members in by_context.items()
         ]
-        answers, position = await _send(self.lane, turns)
+        answers, position = await _send(self.lane, [(None, turn)])
         self._note_commit()
-        writers = Counter(
-            key for members in by_context.values() for member in members for key in member.streams
-        )
+        writers = Counter[tuple[UUID | None, UUID]]()
         for answer, members in zip(answers, by_context.values(), strict=True):
-            outcomes = outcomes_of(answer, [member.unit for member in members])
+            outcomes = _outcomes(answer, [member.unit for member in members])
             for member, outcome in zip(members, outcomes, strict=True):
-                # Beside others of its stream it was judged as if all of them had been stored.
-                is_fair = outcome.is_stored or all(writers[key] == 1 for key in member.streams)
+                is_fair = outcome.is_stored
+                if not is_fair:
+                    # Beside others of its stream it was judged as if all of them had been stored.
+                    writers = writers or _writers(by_context)
+                    is_fair = all(writers[key] == 1 for key in member.streams)
                 _give(member, (outcome, position) if is_fair else None)
 
     async def _apart(self, by_context: Mapping[str, list[_Member]]) -> None:
         """A statement a unit: what one of them meets leaves the others alone."""
-        turns: list[tuple[str, list[_Appending]]] = []
+        turns: list[tuple[str, list[_Sent]]] = []
         sent: list[_Member] = []
         for context, members in by_context.items():
-            turn: list[_Appending] = []
+            turn: list[_Sent] = []
             for member in members:
                 try:
-                    turn.append(_appending([member.unit], sql.append_apart))
+                    turn.append(_by_itself(member.unit, sql.append_apart))
                 except orjson.JSONEncodeError:
                     _give(member, None)
                 else:
@@ -200,6 +242,17 @@ class Grouper:
         for answer, member in zip(answers, sent, strict=True):
             (outcome,) = outcomes_of(answer, [member.unit])
             _give(member, None if outcome.is_about("failed") else (outcome, position))
+
+    def _by_context(self, group: Sequence[_Member]) -> dict[str, list[_Member]]:
+        turns: dict[str, list[_Member]] = {}
+        turn, before = list[_Member](), None
+        for member in group:
+            if before is None or member.by is not before.by or member.tenant is not before.tenant:
+                context = self.database.signer.sign(member.tenant, member.by)
+                turn = turns.setdefault(context, [])
+            turn.append(member)
+            before = member
+        return turns
 
     def _note_commit(self) -> None:
         """Wake whoever waits for new events in this process; the next commit is another event."""
@@ -216,8 +269,8 @@ class Grouper:
         for attempt in range(1, _TRIES + 1):
             try:
                 context = self.database.signer.sign(tenant, by)
+                turn = context, [_by_itself(unit, sql.append)]
                 with known_refused():
-                    turn = context, [_appending([unit], waits=True)]
                     (answer,), position = await _send(self.database, [turn])
                 self._note_commit()
                 return outcomes_of(answer, [unit])[0], position
@@ -233,35 +286,67 @@ class Grouper:
         raise AssertionError
 
 
-def _appending(
-    units: Sequence[Unit], statement: LiteralString = sql.append, *, waits: bool = False
-) -> _Appending:
+def _together(context: str, units: Sequence[Unit]) -> _Sent:
+    """The statement that appends one tenant's units, its context along with them."""
+    if len(units) == 1 and units[0].is_single:
+        return _EVENT, event_of(units[0], context)
     streams, batch = batch_of(units)
-    array = f"{{{','.join(map(str, streams))}}}"
-    return statement, Texts(streams=array, batch=batch, waits="t" if waits else "f")
+    is_plain = (
+        len(units) > 1
+        and all(unit.is_single for unit in units)
+        and len(set(streams)) == len(streams)
+    )
+    values = RawTexts(
+        context=context, streams=_array(streams), batch=batch, is_plain="t" if is_plain else "f"
+    )
+    return _GROUP, values
+
+
+def _by_itself(unit: Unit, statement: LiteralString) -> _Sent:
+    """The statement that appends one unit in the tenant that was entered."""
+    streams, batch = batch_of([unit])
+    return statement, RawTexts(streams=_array(streams), batch=batch, waits="t")
 
 
 async def _send(
-    database: TenantDatabase, turns: Sequence[tuple[str, Sequence[_Appending]]]
-) -> tuple[list[str], Position]:
-    """Enter (or switch to) each context and append, in one transaction; what each statement
-    answered, and where that is in the log."""
-    statements: list[tuple[LiteralString, Texts | None]] = []
+    database: TenantDatabase, turns: Sequence[tuple[str | None, Sequence[_Sent]]]
+) -> tuple[list[bytes], Position]:
+    """Do these in one transaction, each turn in its context (None: it comes with the statements);
+    what each statement answered, and where that is in the log."""
+    statements: list[_Sent] = []
     for place, (context, appending) in enumerate(turns):
         if place:
-            statements.append((sql.switch, Texts(context=context)))
+            statements.append((sql.switch, RawTexts(context=context)))
         statements += appending
+    context = turns[0][0]
     async with database.connection() as connection:
-        # After COMMIT, but in the same round trip; two Syncs would be two packets.
-        rows = await connection.enter_and(
-            turns[0][0], *statements, (sql.commit, None), (sql.committed_at, None), begin=True
-        )
+        if context is None:
+            rows = (await connection.round_trip([_BEGIN, *statements, *_END]))[1:]
+        else:
+            rows = (await connection.enter_and(context, *statements, *_END, begin=True))[2:]
     answers = [
-        _text(answer)
-        for (statement, _), answer in zip(statements, rows[2:], strict=False)
+        _cell(answer)
+        for (statement, _), answer in zip(statements, rows, strict=False)
         if statement is not sql.switch
     ]
     return answers, _position(rows[-1])
+
+
+def _writers(by_context: Mapping[str, list[_Member]]) -> Counter[tuple[UUID | None, UUID]]:
+    return Counter(
+        key for members in by_context.values() for member in members for key in member.streams
+    )
+
+
+def _outcomes(answer: bytes, units: Sequence[Unit]) -> list[Outcome]:
+    """What `_together` says."""
+    if len(units) == 1 and units[0].is_single:
+        return [outcome_of(answer)]
+    return outcomes_of(answer, units)
+
+
+def _array(streams: Sequence[str]) -> str:
+    return f"{{{','.join(streams)}}}"
 
 
 def _give(member: _Member, answer: Answer | None) -> None:
@@ -269,11 +354,10 @@ def _give(member: _Member, answer: Answer | None) -> None:
         member.answer.set_result(answer)
 
 
-def _text(rows: Rows) -> str:
+def _cell(rows: Rows) -> bytes:
     assert rows.first is not None
     return rows.first[0]
 
 
 def _position(rows: Rows) -> Position:
-    assert rows.first is not None
-    return Position.from_version(rows.first[0], "event_store")
+    return Position.from_version(int(_cell(rows)), "event_store")

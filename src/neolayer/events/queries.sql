@@ -8,6 +8,17 @@ SELECT public.append_events(
 -- The same for one unit of a group that failed; what fails again leaves the others alone.
 SELECT public.append_apart(%(streams)s::uuid [], %(batch)s::jsonb)::text;
 
+-- append_event --
+-- Store one event, unless another transaction is at its stream; what became of it.
+SELECT public.append_event(
+    %(context)s, %(stream)s, %(category)s, %(expected)s, %(id)s, %(type)s, %(data)s, %(metadata)s,
+    %(correlation)s, %(causation)s, %(schema)s, %(key)s
+);
+
+-- append_group --
+-- Store several appends of one tenant, but those at whose streams another transaction is.
+SELECT public.append_group(%(context)s, %(streams)s, %(batch)s, %(is_plain)s);
+
 -- append_within --
 -- The same inside a transaction that goes on; refused where it has written something else before.
 SELECT public.append_within(%(streams)s::uuid [], %(batch)s::jsonb)::text;
@@ -15,6 +26,10 @@ SELECT public.append_within(%(streams)s::uuid [], %(batch)s::jsonb)::text;
 -- switch --
 -- The next tenant of a group of appends, in the transaction that core.enter() has opened.
 SELECT set_config('neolayer.context', %(context)s, true);
+
+-- begin --
+-- The beginning of a group.
+BEGIN;
 
 -- commit --
 -- The end of a group.

@@ -103,7 +103,7 @@ class Events:
         outcome, position = await self.grouper.append(self.scope.tenant, self.scope.by, unit)
         if outcome.is_stored:
             return appended(unit, outcome, self._tenant, position)
-        rows = await self.scope.fetch(sql.stored_before, {"batch": batch_of([unit])[1]})
+        rows = await self.scope.fetch(sql.stored_before, {"batch": batch_of([unit])[1].decode()})
         return self._as_before(unit, outcome, rows, position)
 
     async def close(
@@ -120,7 +120,8 @@ class Events:
         before its events in reading order. Raises as `append`, and InvalidInput where it is late.
         """
         unit = make_unit(appends, self.codec, self.scope.by.user_id)
-        streams, batch = batch_of([unit])
+        streams, events = batch_of([unit])
+        batch = events.decode()
         with known_refused():
             row = await tx.one(sql.append_within, {"streams": streams, "batch": batch})
         assert row is not None

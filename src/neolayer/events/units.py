@@ -6,16 +6,17 @@ could not read would be everybody's error.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
+import msgspec
 import orjson
 import psycopg
 
+from neolayer.engines.postgres.round_trip import RawTexts
 from neolayer.errors import InvalidInput
 from neolayer.events.model import (
     CLOSED_TYPE,
@@ -42,22 +43,31 @@ MOST_DATA_BYTES = 512 * 1024
 MOST_METADATA_BYTES = 128 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Body(msgspec.Struct, frozen=True):
+    """What of an event is sent in another form: ids in hex, the rest as JSON."""
+
+    id: str
+    data: bytes
+    metadata: bytes | None
+    correlation: str | None
+    causation: str | None
+
+
+class Part(msgspec.Struct, frozen=True):
     """A unit's events for one stream."""
 
     stream_id: UUID
+    stream: str  # the same in hex, as it is sent
     category: str | None
     expected_version: int
-    events: tuple[NewEvent, ...]
+    events: Sequence[NewEvent]
+    bodies: Sequence[Body]
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Parts that are stored together. `rows` are its events as the database reads them."""
+class Unit(msgspec.Struct, frozen=True):
+    """Parts that are stored together."""
 
-    parts: tuple[Part, ...]
-    rows: list[dict[str, Any]]
+    parts: Sequence[Part]
     user_id: UUID | None
     size: int
 
@@ -65,9 +75,13 @@ class Unit:
     def streams(self) -> list[UUID]:
         return [part.stream_id for part in self.parts]
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one event."""
+        return len(self.parts) == 1 and len(self.parts[0].events) == 1
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+
+class Verdict(msgspec.Struct, frozen=True):
     """What became of one part: its status, and the version and category it is about."""
 
     status: str
@@ -75,13 +89,12 @@ class Verdict:
     category: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of a unit."""
 
     verdicts: Sequence[Verdict]
     transaction: int = 0
-    recorded_at: datetime = field(default=datetime.min)
+    recorded_at: datetime = datetime.min
     positions: Sequence[int] = ()
 
     def is_about(self, status: str) -> bool:
@@ -99,31 +112,76 @@ def make_unit(appends: Sequence[StreamAppend], codec: Codec | None, user_id: UUI
     parts = tuple(_part(append, codec) for append in appends)
     if len({part.stream_id for part in parts}) < len(parts):
         raise InvalidInput("a stream is named twice", hint="put its events into one list")
-    rows, size = list[dict[str, Any]](), 0
-    for number, part in enumerate(parts):
-        shared: dict[str, Any] = {"a": number, "s": part.stream_id, "x": part.expected_version}
-        if part.category is not None:
-            shared["c"] = part.category
-        for event in part.events:
-            row, length = _row(event, shared)
-            rows.append(row)
-            size += length
-    return Unit(parts, rows, user_id, size)
+    size = 0
+    for part in parts:
+        for body in part.bodies:
+            size += len(body.data) + len(body.metadata or b"")
+    return Unit(parts, user_id, size)
 
 
-def batch_of(units: Sequence[Unit]) -> tuple[list[UUID], str]:
-    """The streams and the events of these units, as the function takes them."""
-    streams, number, rows = list[UUID](), 0, list[dict[str, Any]]()
+def batch_of(units: Sequence[Unit]) -> tuple[list[str], bytes]:
+    """The streams and the events of these units, as append_events() takes them."""
+    streams, rows = list[str](), list[dict[str, Any]]()
     for place, unit in enumerate(units):
-        streams += [part.stream_id for part in unit.parts]
-        for row in unit.rows:
-            rows.append(row | {"u": place, "a": number + row["a"]} if number else row)
-        number += len(unit.parts)
-    return streams, orjson.dumps(rows).decode()
+        for part in unit.parts:
+            rows += _rows(part, {"u": place, "a": len(streams)})
+            streams.append(part.stream)
+    return streams, orjson.dumps(rows)
 
 
-def outcomes_of(answer: str, units: Sequence[Unit]) -> list[Outcome]:
-    """What became of each unit."""
+def _rows(part: Part, shared: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    shared |= {"s": part.stream, "x": part.expected_version}
+    if part.category is not None:
+        shared["c"] = part.category
+    for event, body in zip(part.events, part.bodies, strict=True):
+        row = {**shared, "i": body.id, "t": event.type, "d": orjson.Fragment(body.data)}
+        if body.metadata is not None:
+            row["m"] = orjson.Fragment(body.metadata)
+        if body.correlation is not None:
+            row["r"] = body.correlation
+        if body.causation is not None:
+            row["y"] = body.causation
+        if event.schema_version != 1:
+            row["z"] = event.schema_version
+        if event.key_id is not None:
+            row["k"] = event.key_id
+        yield row
+
+
+def event_of(unit: Unit, context: str) -> RawTexts:
+    """A unit of one event, as append_event() takes it."""
+    (part,) = unit.parts
+    (event,), (body,) = part.events, part.bodies
+    return RawTexts(
+        context=context,
+        stream=part.stream,
+        category=part.category,
+        expected=str(part.expected_version),
+        id=body.id,
+        type=event.type,
+        data=body.data,
+        metadata=body.metadata or b"{}",
+        correlation=body.correlation,
+        causation=body.causation,
+        schema=str(event.schema_version),
+        key=event.key_id,
+    )
+
+
+def outcome_of(answer: bytes) -> Outcome:
+    """What append_event() says."""
+    said = orjson.loads(answer)
+    if len(said) == 1:
+        return Outcome((Verdict(said[0], 0, None),))
+    status, version, category, transaction, at, place = said
+    verdicts = (Verdict(status, version, category),)
+    if place is None:
+        return Outcome(verdicts)
+    return Outcome(verdicts, int(transaction), datetime.fromisoformat(at), (place,))
+
+
+def outcomes_of(answer: bytes | str, units: Sequence[Unit]) -> list[Outcome]:
+    """What became of each unit, as append_events() says."""
     said = orjson.loads(answer)
     if "appends" not in said:
         (why,) = said
@@ -136,9 +194,12 @@ def outcomes_of(answer: str, units: Sequence[Unit]) -> list[Outcome]:
         lines = said["appends"][number : number + len(unit.parts)]
         number += len(unit.parts)
         verdicts = [Verdict(status, version, category) for _, status, version, category in lines]
-        stored = len(unit.rows) if all(v.status == "stored" for v in verdicts) else 0
-        found.append(Outcome(verdicts, transaction, at, positions[taken : taken + stored]))
-        taken += stored
+        outcome = Outcome(verdicts, transaction, at)
+        if outcome.is_stored:
+            ends = taken + sum(len(part.events) for part in unit.parts)
+            outcome = Outcome(verdicts, transaction, at, positions[taken:ends])
+            taken = ends
+        found.append(outcome)
     return found
 
 
@@ -211,10 +272,17 @@ def _part(append: StreamAppend, codec: Codec | None) -> Part:
         raise InvalidInput(f"no version: {append.expected_version}")
     if append.category is not None:
         _require_name(append.category, "category")
-    events = tuple(_encoded(event, codec) for event in append.events)
+    events = [_encoded(event, codec) for event in append.events]
     if any(event.type == CLOSED_TYPE for event in events[:-1]):
         raise InvalidInput("a stream takes no event after the one that closes it")
-    return Part(append.stream_id, append.category, append.expected_version, events)
+    return Part(
+        append.stream_id,
+        append.stream_id.hex,
+        append.category,
+        append.expected_version,
+        events,
+        [_body(event) for event in events],
+    )
 
 
 def _encoded(event: object, codec: Codec | None) -> NewEvent:
@@ -227,28 +295,24 @@ def _encoded(event: object, codec: Codec | None) -> NewEvent:
     return codec.encode(event)
 
 
-def _row(event: NewEvent, shared: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+def _body(event: NewEvent) -> Body:
+    """The event as it is sent, if nothing is wrong with it. Raises InvalidInput."""
     _require_name(event.type, "type")
-    data = _json(event.data, "data", most=MOST_DATA_BYTES)
-    row = {"u": 0, **shared, "i": event.event_id, "t": event.type, "d": orjson.Fragment(data)}
-    size = len(data)
+    if not 0 < event.schema_version <= _MAX_INT:
+        raise InvalidInput(f"no schema version: {event.schema_version}")
+    key_id = event.key_id
+    if key_id is not None and (len(key_id) > _LONGEST_KEY_ID or not key_id.isprintable()):
+        raise InvalidInput(f"a key id has at most {_LONGEST_KEY_ID} printable characters")
+    metadata = None
     if event.metadata:
         metadata = _json(event.metadata, "metadata", most=MOST_METADATA_BYTES)
-        row["m"] = orjson.Fragment(metadata)
-        size += len(metadata)
-    if event.correlation_id is not None:
-        row["r"] = event.correlation_id
-    if event.causation_id is not None:
-        row["y"] = event.causation_id
-    if event.schema_version != 1:
-        if not 0 < event.schema_version <= _MAX_INT:
-            raise InvalidInput(f"no schema version: {event.schema_version}")
-        row["z"] = event.schema_version
-    if event.key_id is not None:
-        if len(event.key_id) > _LONGEST_KEY_ID or not event.key_id.isprintable():
-            raise InvalidInput(f"a key id has at most {_LONGEST_KEY_ID} printable characters")
-        row["k"] = event.key_id
-    return row, size
+    return Body(
+        event.event_id.hex,
+        _json(event.data, "data", most=MOST_DATA_BYTES),
+        metadata,
+        None if event.correlation_id is None else event.correlation_id.hex,
+        None if event.causation_id is None else event.causation_id.hex,
+    )
 
 
 def _require_name(name: str, what: str) -> None:

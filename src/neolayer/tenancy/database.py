@@ -31,7 +31,7 @@ from neolayer.engines.postgres.round_trip import Rows, Statement
 from neolayer.errors import InvalidInput
 from neolayer.position import Position
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
-from neolayer.tenancy.lending import CoreConnection, Lender, open_lender
+from neolayer.tenancy.lending import CoreConnection, Lender, Loan, open_lender
 from neolayer.tenancy.model import TenantLimitExceeded
 from neolayer.tenancy.retrying import done_again
 
@@ -240,21 +240,35 @@ class TenantDatabase:
         """How many connections there are now, lent or not."""
         return self._connections.open
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[CoreConnection]:
+    def connection(self) -> _Borrowed:
         """A clean, idle connection; for this module only.
 
         Raises TenantLimitExceeded, and InvalidInput where a value is too large to be stored.
         """
-        try:
-            async with self._connections.lend() as connection:
-                yield connection
-        except psycopg.Error as exc:
-            if exc.sqlstate == _LIMIT_REACHED:
-                raise _limit_exceeded(exc) from exc
-            if (exc.diag.constraint_name or "").endswith(_TOO_LARGE):
-                raise _too_large(exc) from exc
-            raise
+        return _Borrowed(self._connections.lend())
+
+
+class _Borrowed:
+    """A loan in which what the database refuses for a tenant's limits is our own error."""
+
+    __slots__ = ("_loan",)
+
+    def __init__(self, loan: Loan) -> None:
+        self._loan = loan
+
+    async def __aenter__(self) -> CoreConnection:
+        return await self._loan.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        await self._loan.__aexit__(kind, error, trace)
+        if not isinstance(error, psycopg.Error):
+            return
+        if error.sqlstate == _LIMIT_REACHED:
+            raise _limit_exceeded(error) from error
+        if (error.diag.constraint_name or "").endswith(_TOO_LARGE):
+            raise _too_large(error) from error
 
 
 # The core database, by the name that its rooms call it.

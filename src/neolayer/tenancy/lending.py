@@ -22,11 +22,12 @@ from psycopg.abc import Params
 
 from neolayer.engines.postgres.connections import connect_as
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import RoundTripConnection, Rows, Statement, Texts
+from neolayer.engines.postgres.round_trip import RawTexts, RoundTripConnection, Rows, Statement
 from neolayer.errors import EngineUnavailable
 from neolayer.telemetry import log_warning
 
 QUERIES = load_queries(__name__)
+_ENTER = QUERIES.enter
 _BEGIN: tuple[Statement, Params | None] = (QUERIES.begin, None)
 _CLEANING_TIMEOUT_S = 2
 _PATIENCE_S = 10.0
@@ -45,7 +46,7 @@ class CoreConnection(RoundTripConnection):
         after: Sequence[tuple[Statement, Params | None]] = (),
     ) -> list[Rows]:
         """Say who is asking, and run the statements in the same round trip; see `round_trip`."""
-        enter = (QUERIES.enter, Texts(context=context, state=self.clean_state))
+        enter = (_ENTER, RawTexts(context=context, state=self.clean_state))
         before = [*([_BEGIN] if begin else []), enter]
         try:
             return await self.round_trip([*before, *statements], after=after)
@@ -65,6 +66,25 @@ class CoreConnection(RoundTripConnection):
         self.forget_prepared()
 
 
+class Loan:
+    """A connection for the length of a block: a class, since a generator costs three times as much
+    and every statement that stands alone pays for it."""
+
+    __slots__ = ("_connection", "_lender")
+
+    def __init__(self, lender: Lender) -> None:
+        self._lender = lender
+
+    async def __aenter__(self) -> CoreConnection:
+        self._connection = await self._lender.take()
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        await self._lender.take_back(self._connection, error)
+
+
 class Lender:
     """Up to `size` connections; who comes when all are lent waits in line."""
 
@@ -82,25 +102,32 @@ class Lender:
         """How many connections there are now, lent or not."""
         return len(self._idle) + len(self._lent)
 
-    @asynccontextmanager
-    async def lend(self) -> AsyncGenerator[CoreConnection]:
+    def lend(self) -> Loan:
         """An idle connection, idle again afterwards or closed. Raises EngineUnavailable."""
+        return Loan(self)
+
+    async def take(self) -> CoreConnection:
+        """What a loan begins with."""
         await self._take_place()
         try:
             connection = self._take_idle() or await self._connect()
-            self._lent.add(connection)
-            try:
-                yield connection
-                _require_idle(connection)
-            except Exception:
+        except BaseException:
+            self._places.release()
+            raise
+        self._lent.add(connection)
+        return connection
+
+    async def take_back(self, connection: CoreConnection, error: BaseException | None) -> None:
+        """What it ends with, whatever the borrower met."""
+        try:
+            if error is None:
+                await _settle(connection)
+            elif isinstance(error, Exception):
                 await _clear(connection)
-                raise
-            except BaseException:  # cancelled: what the server still does is not known
+            else:  # cancelled: what the server still does is not known
                 await connection.close()
-                raise
-            finally:
-                self._give_back(connection)
         finally:
+            self._give_back(connection)
             self._places.release()
 
     async def close(self) -> None:
@@ -167,6 +194,15 @@ def _require_idle(connection: CoreConnection) -> None:
         raise psycopg.OperationalError(
             f"a connection is {pq.TransactionStatus(status).name}, not idle"
         )
+
+
+async def _settle(connection: CoreConnection) -> None:
+    """See that nothing is open. Raises OperationalError where something was."""
+    try:
+        _require_idle(connection)
+    except psycopg.OperationalError:
+        await _clear(connection)
+        raise
 
 
 async def _clear(connection: CoreConnection) -> None:

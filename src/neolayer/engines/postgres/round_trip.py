@@ -36,6 +36,9 @@ _PREPARE_AT = 3  # when a statement comes for the third time
 _LONGEST_PREPARED = 20_000
 _MOST_KEPT = 300
 _CANCEL_TIMEOUT_S = 2.0
+_FAILED = pq.ExecStatus.FATAL_ERROR
+_SYNC = pq.ExecStatus.PIPELINE_SYNC
+_READY = pq.ExecStatus.COMMAND_OK
 
 Key = tuple[bytes, tuple[int, ...]]
 T = TypeVar("T")
@@ -49,10 +52,19 @@ class Texts(dict[str, str | bytes | None]):
 
     def ordered(self, names: Iterable[str]) -> list[bytes | None]:
         """As they are sent. Raises DataError on what would end such a text early."""
-        sent = [v.encode() if isinstance(v, str) else v for v in map(self.__getitem__, names)]
-        if any(value is not None and b"\0" in value for value in sent):
-            raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        sent = list[bytes | None]()
+        for name in names:
+            value = self[name]
+            if isinstance(value, str):
+                value = value.encode()
+            if value is not None and b"\0" in value:
+                raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+            sent.append(value)
         return sent
+
+
+class RawTexts(Texts):
+    """Such values for a statement whose answer is read as it came: cells are bytes."""
 
 
 class BinaryTexts(Texts):
@@ -151,16 +163,18 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                 if part or part is statements:
                     pgconn.pipeline_sync()
             try:
-                results = await self._receive(2 if after else 1)
+                results, failed = await self._receive(2 if after else 1)
             except asyncio.CancelledError:
                 with suppress(psycopg.Error, TimeoutError):
                     await self.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
                 raise
             pgconn.exit_pipeline_mode()
             for place, (key, name) in prepared.items():
-                if results[place].status == pq.ExecStatus.COMMAND_OK:
+                if results[place].status == _READY:
                     self._forgotten += self._names.put(key, name)
-            self._raise_first_error(results, asked)
+            if failed is not None:
+                self.failed_at = bisect_left(asked, failed)  # preparing a statement comes before it
+                raise psycopg.errors.error_from_result(results[failed], self.info.encoding)
             return [
                 self._rows(results[place], params)
                 for place, params in zip(asked, forms, strict=True)
@@ -216,13 +230,14 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         self.pgconn.send_query_prepared(name, values, param_formats=formats, result_format=form)
         return key, name
 
-    async def _receive(self, syncs: int) -> list[pq.abc.PGresult]:
-        """All results up to the last Sync."""
+    async def _receive(self, syncs: int) -> tuple[list[pq.abc.PGresult], int | None]:
+        """All results up to the last Sync, and which of them is the first error."""
         pgconn = self.pgconn
         while pgconn.flush():  # a large parameter: the server may want to speak meanwhile
             await self._ready(writing=True)
             pgconn.consume_input()
         results: list[pq.abc.PGresult] = []
+        failed: int | None = None
         while True:
             while pgconn.is_busy():
                 await self._ready(writing=False)
@@ -234,11 +249,14 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
             result = pgconn.get_result()
             if result is None:
                 continue  # the end of one statement's answer
-            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+            status = result.status
+            if status == _SYNC:
                 syncs -= 1
                 if not syncs:
-                    return results
+                    return results, failed
                 continue
+            if status == _FAILED and failed is None:
+                failed = len(results)
             results.append(result)
 
     def _raise_last_words(self, results: Sequence[pq.abc.PGresult]) -> None:
@@ -262,15 +280,12 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
             if writing:
                 loop.remove_writer(socket)
 
-    def _raise_first_error(self, results: Sequence[pq.abc.PGresult], asked: Sequence[int]) -> None:
-        for place, result in enumerate(results):
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                self.failed_at = bisect_left(asked, place)  # preparing a statement comes before it
-                raise psycopg.errors.error_from_result(result, self.info.encoding)
-
     def _rows(self, result: pq.abc.PGresult, params: Params | None) -> Rows:
         if not result.ntuples:
             return Rows([], result)
+        if params.__class__ is RawTexts:
+            columns, lines = range(result.nfields), range(result.ntuples)
+            return Rows([tuple(result.get_value(n, c) for c in columns) for n in lines], result)
         transformer = Transformer(self)
         if isinstance(params, BinaryTexts):
             transformer.set_pgresult(result, set_loaders=False)

@@ -277,7 +277,7 @@ def _part(append: StreamAppend, codec: Codec | None) -> Part:
         raise InvalidInput("a stream takes no event after the one that closes it")
     return Part(
         append.stream_id,
-        append.stream_id.hex,
+        _hex(append.stream_id),
         append.category,
         append.expected_version,
         events,
@@ -307,12 +307,18 @@ def _body(event: NewEvent) -> Body:
     if event.metadata:
         metadata = _json(event.metadata, "metadata", most=MOST_METADATA_BYTES)
     return Body(
-        event.event_id.hex,
+        _hex(event.event_id),
         _json(event.data, "data", most=MOST_DATA_BYTES),
         metadata,
-        None if event.correlation_id is None else event.correlation_id.hex,
-        None if event.causation_id is None else event.causation_id.hex,
+        None if event.correlation_id is None else _hex(event.correlation_id),
+        None if event.causation_id is None else _hex(event.causation_id),
     )
+
+
+def _hex(value: object) -> str:
+    if not isinstance(value, UUID):
+        raise InvalidInput(f"an id is a UUID: {repr(value)[:100]}")
+    return value.hex
 
 
 def _require_name(name: str, what: str) -> None:

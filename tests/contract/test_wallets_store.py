@@ -162,6 +162,32 @@ async def test_pages_of_wallets(new_wallets: NewWallets) -> None:
     assert (await wallets.list(user_id=uuid4())).items == ()
 
 
+@pytest.mark.parametrize("instant", ["infinity", "20000-01-01", "-infinity", "0044-03-15 BC"])
+async def test_E17_pages_end_whatever_instant_sql_has_written(
+    new_wallets: NewWallets, instant: str
+) -> None:
+    """Wallets of no year that is read are seen, the others too, and there is a last page."""
+    wallets = await new_wallets()
+    made = {(await wallets.watch(network="ethereum", address=f"0x{n:040x}")).id for n in (1, 2)}
+    added = (
+        "INSERT INTO blockchain.wallets (tenant_id, network_id, address, wallet_type, created_at)"
+        " SELECT w.tenant_id, w.network_id, a, w.wallet_type, %s"
+        " FROM (SELECT * FROM blockchain.wallets LIMIT 1) AS w, unnest(%s::text[]) AS a"
+        " RETURNING id"
+    )
+    addresses = [f"0x{n:040x}" for n in (3, 4, 5)]
+    made |= {row[0] for row in await wallets.scope.fetch(added, (instant, addresses))}
+    seen, after = list[UUID](), None
+    for _ in range(10):
+        page = await wallets.list(after=after, limit=1)
+        seen += [each.id for each in page.items]
+        if (after := page.after) is None:
+            break
+    assert after is None
+    assert (len(seen), set(seen)) == (5, made)
+    assert {each.id for each in (await wallets.list(limit=100)).items} == made
+
+
 async def test_D_a_page_goes_on_only_where_it_ended(new_wallets: NewWallets) -> None:
     """A cursor of another tenant, another filter or another list is refused, and so is one with any
     bit turned or a letter added: nobody chooses a place by hand."""

@@ -38,7 +38,9 @@ JOIN blockchain.networks AS n ON n.id = w.network_id
 WHERE n.name = %(network)s AND w.address = %(address)s;
 
 -- wallets --
--- A page of the tenant's wallets, oldest first.
+-- A page of the tenant's wallets, oldest first. The instant after which it begins is asked of the row
+-- itself: SQL may have written one that no caller can hand back. A wallet deleted meanwhile has left
+-- what was read of it.
 SELECT
     w.id, n.id, n.name, n.network_type, n.chain_id, w.address, w.name, w.wallet_type,
     w.is_hardware, w.encrypted_private_key IS NOT NULL, w.public_key, w.user_id, w.key_id,
@@ -46,7 +48,13 @@ SELECT
 FROM blockchain.wallets AS w
 JOIN blockchain.networks AS n ON n.id = w.network_id
 WHERE
-    (w.created_at, w.id) > (%(after_time)s, %(after_id)s)
+    (w.created_at, w.id) > (
+        coalesce(
+            (SELECT c.created_at FROM blockchain.wallets AS c WHERE c.id = %(after_id)s),
+            %(after_time)s::timestamptz
+        ),
+        %(after_id)s
+    )
     AND (%(network)s::text IS NULL OR n.name = %(network)s)
     AND (%(user_id)s::uuid IS NULL OR w.user_id = %(user_id)s)
 ORDER BY w.created_at, w.id

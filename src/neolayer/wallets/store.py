@@ -185,7 +185,7 @@ class Wallets:
         values = {
             "network": network,
             "user_id": user_id,
-            "after_time": place.time,
+            "after_time": "-infinity" if after is None else place.time,
             "after_id": UUID(place.key),
             "limit": require_limit(limit) + 1,
         }

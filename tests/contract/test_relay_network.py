@@ -30,7 +30,7 @@ from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.redis import RedisSink
 
 SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "20261127"))
-SOON_S = 1.0  # instead of a minute, or five
+SOON_S = 2.0  # instead of a minute, or five
 
 
 @dataclasses.dataclass(frozen=True)

@@ -181,8 +181,8 @@ MUTANTS = (
         "the note of a write is moved before what was refused is kept",
         lane,
         "Lane._write",
-        "await self._park(rejected)",
-        "self._mark.move(batches[-1].position); await self._park(rejected)",
+        "await self._park(self._refused)",
+        "self._mark.move(batches[-1].position); await self._park(self._refused)",
     ),
     Mutant(
         "a write that failed is taken for done",

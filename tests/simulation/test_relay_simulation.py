@@ -86,6 +86,12 @@ def notices(mutant: Mutant, folder: Path, *, seeds: int = 24) -> int | None:
         gc.collect()  # what a broken relay leaves open is told here, and to no other test
 
 
+def test_every_mutant_still_finds_its_line() -> None:
+    """The relay's source has moved on under none of them."""
+    for mutant in MUTANTS:
+        assert callable(mutant.mutated()) or isinstance(mutant.mutated(), property)
+
+
 LEAVES_FILES_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 QUICK = {
     "a segment ends inside a transaction",

@@ -87,6 +87,29 @@ def other_role(as_admin: psycopg.Connection) -> AsyncIterator[None]:
         as_admin.close()
 
 
+async def test_a_migration_leaves_processes_that_run_their_connections(
+    lonely: CoreDatabase, new_tenant: NewTenant, as_admin: psycopg.Connection
+) -> None:
+    """One that tells more or less of what a session is like: whoever is connected goes on, and a
+    leftover is noticed as before."""
+    tenant = (await new_tenant()).tenant
+    scope = lonely.scope(tenant, by=Principal.user(uuid4()))
+    assert await scope.one("SELECT 1") == (1,)
+    (before,) = as_admin.execute(
+        "SELECT pg_get_functiondef('core.session_state()'::regprocedure)"
+    ).fetchone() or ("",)
+    assert "current_setting('lock_timeout'" in before
+    try:
+        as_admin.execute(before.replace("current_setting('lock_timeout'", "current_setting('port'"))
+        assert await scope.one("SELECT 1") == (1,)
+        await scope.fetch("SET statement_timeout = 12345")
+        assert await scope.one("SHOW statement_timeout") == ("0",)
+    finally:
+        as_admin.execute(before)
+        as_admin.close()
+    assert await scope.one("SELECT 1") == (1,)
+
+
 @pytest.mark.usefixtures("other_role")
 @pytest.mark.parametrize("way", ["one statement", "a transaction", "a failed transaction"])
 async def test_E13_a_borrower_finds_a_clean_session(

@@ -46,8 +46,7 @@ class CoreConnection(RoundTripConnection):
         after: Sequence[tuple[Statement, Params | None]] = (),
     ) -> list[Rows]:
         """Say who is asking, and run the statements in the same round trip; see `round_trip`."""
-        enter = (_ENTER, RawTexts(context=context, state=self.clean_state))
-        before = [*([_BEGIN] if begin else []), enter]
+        before = self._entering(context, begin)
         try:
             return await self.round_trip([*before, *statements], after=after)
         except psycopg.Error as exc:
@@ -57,13 +56,28 @@ class CoreConnection(RoundTripConnection):
             found = exc.diag.message_detail or exc.diag.message_primary
             log_warning("a session was left changed and is wiped", found=found)
         await self.wipe()
-        return await self.round_trip([*before, *statements], after=after)
+        return await self.round_trip([*self._entering(context, begin), *statements], after=after)
+
+    def _entering(self, context: str, begin: bool) -> list[tuple[Statement, Params | None]]:
+        enter = (_ENTER, RawTexts(context=context, state=self.clean_state))
+        return [*([_BEGIN] if begin else []), enter]
 
     async def wipe(self) -> None:
-        """Make the session what it was at the beginning."""
+        """Make the session what it was at the beginning.
+
+        A migration may have changed what is told of one: so that is asked anew, of a session to
+        which nothing was said.
+        """
         await self.rollback()
         await self.execute(QUERIES.discard)
         self.forget_prepared()
+        await self.learn()
+
+    async def learn(self) -> None:
+        """Note what the session is like, while nobody has told it anything."""
+        (state,) = await self.round_trip([(QUERIES.session_state, None)])
+        assert state.first is not None
+        self.clean_state = state.first[0]
 
 
 class Loan:
@@ -172,12 +186,10 @@ class Lender:
             prepare_threshold=None,
         )
         try:
-            (state,) = await connection.round_trip([(QUERIES.session_state, None)])
+            await connection.learn()
         except BaseException:
             await connection.close()
             raise
-        assert state.first is not None
-        connection.clean_state = state.first[0]
         return connection
 
     def _give_back(self, connection: CoreConnection) -> None:

@@ -159,6 +159,21 @@ async def test_C2_a_commit_whose_answer_was_lost_is_not_made_again(
     await sink.close()
 
 
+async def test_C5_a_connection_lost_inside_a_commit_loses_none_of_it(
+    endpoint: KafkaEndpoint,
+) -> None:
+    """What is behind the last envelope that the topic has, and of the same commit, still goes."""
+    sink = await opened(endpoint)
+    rows = keys(60)
+    for start in range(0, 60, 20):
+        part = changes(OUTBOX, *((at(2), INSERT, row) for row in rows[start : start + 20]))
+        last = start == 40
+        await sink.write([batch(part, position=at(2 if last else 1), unfinished=at(2))])
+        await sink._drop()
+    assert by_key(read(endpoint)) == expected(*rows)
+    await sink.close()
+
+
 async def test_C1_dying_in_a_later_part_of_a_large_transaction_doubles_none_of_it(
     endpoint: KafkaEndpoint,
 ) -> None:

@@ -140,6 +140,21 @@ async def test_C1_the_streams_end_says_what_was_published_beyond_the_window_for_
     await again.close()
 
 
+async def test_C5_a_connection_lost_inside_a_commit_loses_none_of_it(
+    nats_server: NatsServer,
+) -> None:
+    """What is behind the last message that the stream has, and of the same commit, still goes."""
+    sink = await opened(nats_server)
+    rows = keys(60)
+    for start in range(0, 60, 20):
+        part = changes(OUTBOX, *((at(2), INSERT, row) for row in rows[start : start + 20]))
+        last = start == 40
+        await sink.write([batch(part, position=at(2 if last else 1), unfinished=at(2))])
+        await sink._drop()
+    assert [e["id"] for _, e in await stored(nats_server)] == [row[1] for row in rows]
+    await sink.close()
+
+
 async def test_C2_a_server_killed_under_load_loses_and_doubles_nothing(
     nats_server: NatsServer,
 ) -> None:
@@ -250,6 +265,7 @@ async def test_a_server_that_was_emptied_is_copied_to_anew(nats_server: NatsServ
     snapshot = PlainSnapshot(
         at(3), {"core.outbox": (OUTBOX, [row]), "public.coins": (COINS, [coin])}
     )
+    assert await sink.open(at(3)) is None
     await copy_whole(sink, snapshot)
     last = event_row(TENANT)
     await sink.write([events(at(4), last)])

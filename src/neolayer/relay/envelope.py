@@ -83,12 +83,13 @@ class Reached(msgspec.Struct, frozen=True):
 
 
 def unpublished(
-    made: list[Outgoing], last: Reached | None
+    made: list[Outgoing], last: Reached | None, *, sent: Reached | None = None
 ) -> tuple[list[Outgoing], Reached | None]:
     """What a stream that ends with `last` has not had yet, and `last` while that is still to come.
 
     A writer that died after the data and before its checkpoint so goes on exactly where it was, be
-    it in a later part of a commit whose first parts come again.
+    it in a later part of a commit whose first parts come again. One that is still alive and only
+    lost its connection knows what it has `sent`: behind that, the same commit goes on.
     """
     if last is None or not made:
         return made, last
@@ -96,7 +97,8 @@ def unpublished(
     for number, one in enumerate(made):
         if one.version == reached and one.id == last.id:
             return made[number + 1 :], None
-    if max(one.version for one in made) <= reached:
+    newest = max(one.version for one in made)
+    if newest < reached or (newest == reached and last != sent):
         return [], last
     return [one for one in made if one.version >= reached], None
 

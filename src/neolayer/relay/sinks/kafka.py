@@ -60,6 +60,7 @@ class KafkaSink:
         self._checkpoints = topic_of(endpoint)
         self._producer: _Producer | None = None
         self._left = 0
+        self._sent: Reached | None = None  # the last one of the writes that are done
 
     @property
     def tables(self) -> frozenset[str]:
@@ -68,6 +69,7 @@ class KafkaSink:
     async def open(self, confirmed: int) -> int | None:
         self._envelopes.restart()
         self._left = 0
+        self._sent = None
         await self._drop()
         producer = await self._connected()
         checkpoint = self._left = producer.found.position
@@ -114,7 +116,7 @@ class KafkaSink:
         for one in made:
             (rejected if isinstance(one, Rejected) else outgoing).append(one)  # pyright: ignore
         producer = await self._connected()
-        outgoing, producer.last = unpublished(outgoing, producer.last)
+        outgoing, producer.last = unpublished(outgoing, producer.last, sent=self._sent)
         while True:
             refused = await self._transaction(producer, outgoing, position)
             if not refused:
@@ -124,6 +126,7 @@ class KafkaSink:
             outgoing = [one for place, one in enumerate(outgoing) if place not in refused]
         if position is not None:
             self._left = position
+            self._sent = producer.written if producer.last is None else self._sent
         return rejected
 
     async def _transaction(
@@ -170,7 +173,7 @@ class _Producer:
         self.found = _Checkpoint()
         self.noted = 0
         self.last: Reached | None = None
-        self._written: Reached | None = None
+        self.written: Reached | None = None
         self._endpoint = endpoint
         self._name = name
         self._checkpoints = checkpoints
@@ -203,7 +206,7 @@ class _Producer:
         )
         self._producer.init_transactions(3 * _PATIENCE_S)
         self.found, self.noted = self._checkpoint()
-        self.last = self._written = self.found.last
+        self.last = self.written = self.found.last
 
     def _make_topics(self, topics: Collection[str]) -> None:
         from confluent_kafka import admin as administration
@@ -235,7 +238,7 @@ class _Producer:
 
     def _transaction(self, outgoing: Sequence[Outgoing], position: int | None) -> dict[int, str]:
         refused: dict[int, str] = {}
-        last = self._written
+        last = self.written
         if outgoing:
             last = Reached(outgoing[-1].id, str(outgoing[-1].version))
         self._producer.begin_transaction()
@@ -252,7 +255,7 @@ class _Producer:
         crash_point("kafka.before_commit")
         self._producer.commit_transaction(_PATIENCE_S)
         crash_point("kafka.after_commit")
-        self._written = last
+        self.written = last
         return {}
 
     async def note(self, version: int) -> None:

@@ -63,7 +63,9 @@ class NatsSink:
         self._publisher: Publisher | None = None
         self._bucket: Any = None
         self._left = 0
-        self._last: Reached | None = None
+        self._last: Reached | None = None  # of the stream as it was found, until we are behind it
+        self._stored_last: Reached | None = None
+        self._sent: Reached | None = None  # the last one of the writes that are done
 
     @property
     def tables(self) -> frozenset[str]:
@@ -72,6 +74,7 @@ class NatsSink:
     async def open(self, confirmed: int) -> int | None:
         self._envelopes.restart()
         self._left = 0
+        self._sent = self._stored_last = None
         await self._drop()
         connection = await self._connected()
         checkpoint = self._left = await self._stored(connection, self.name)
@@ -112,18 +115,22 @@ class NatsSink:
         await self._move_to(connection, batches[-1].position)
         crash_point("nats.after_checkpoint")
         self._envelopes.accept()
+        self._sent = self._stored_last if self._last is None else self._sent
         return rejected
 
     async def _publish(self, made: Iterable[Made], *, in_order: bool = True) -> list[Rejected]:
         """Every message stored; what the server will never take comes back."""
         rejected = [one for one in made if isinstance(one, Rejected)]
         outgoing = [one for one in made if isinstance(one, Outgoing)]
-        waiting, self._last = unpublished(outgoing, self._last)
+        last = self._last
+        waiting, self._last = unpublished(outgoing, last, sent=self._sent)
+        self._stored_last = last if last and self._last is None else self._stored_last
         previous: str | None = None
         while waiting:
             stored, refused = await self._send(waiting[:_AT_ONCE], previous, in_order=in_order)
             if stored:
                 previous = waiting[stored - 1].id
+                self._stored_last = Reached(previous, str(waiting[stored - 1].version))
                 waiting = waiting[stored:]
             if refused is None:
                 continue

@@ -27,6 +27,7 @@ from neolayer.relay.comparable import Altered, Bound, Entry, Key, Rows, Shape, S
 from neolayer.relay.digests import NOTHING, Summary, join_halves
 from neolayer.relay.sinks.bson import Document, Id, id_from_texts, texts_from_id
 from neolayer.relay.sinks.mongodb import MongoSink
+from neolayer.relay.sinks.upserts import hashable
 
 _SUMS: dict[str, Any] = {
     "_id": None,
@@ -126,11 +127,11 @@ class MongoRows:
             stored = await collection.find({"_id": {"$in": names}}).to_list()
         except PyMongoError as exc:
             raise explain(exc, self._endpoint) from exc
-        by_name = {_hashable(one["_id"]): one for one in stored}
+        by_name = {hashable(one["_id"]): one for one in stored}
         columns = {field: column for column, field in copy.names.items()}
         found: list[Altered] = []
         for one in documents:
-            theirs = by_name.get(_hashable(one.id))
+            theirs = by_name.get(hashable(one.id))
             if theirs is None:
                 continue
             version = theirs.get("_version")
@@ -255,10 +256,6 @@ def _is_same(field: str, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
     if (field in ours) != (field in theirs):
         return False
     return bson.encode({"": ours[field]}) == bson.encode({"": theirs[field]})
-
-
-def _hashable(name: Any) -> Any:
-    return tuple(name.items()) if isinstance(name, dict) else name  # pyright: ignore
 
 
 def text_like_postgres(value: Any) -> str | None:

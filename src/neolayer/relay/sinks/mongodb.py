@@ -1,10 +1,8 @@
 """The MongoDB sink: a document a row, and the newest version of each wins, whenever it comes.
 
-Every write names the version it brings and applies only over an older one (or the same: it brings
-the same again). Where a document is newer already the server's upsert
-runs into it, a duplicate key, and that is success. A deleted row leaves its version behind for a
-day, so that an older change which arrives late does not bring it back; an emptied table leaves the
-version below which nothing of it is believed.
+How a document gets there is `upserts.py`'s. A deleted row leaves its version behind for a day, so
+that an older change which arrives late does not bring it back; an emptied table leaves the version
+below which nothing of it is believed.
 
 Documents that the server refuses for ever (a validator, a size, a name it does not take) come back
 with its words; the checkpoint passes them. It lies beside the data and is written after them.
@@ -14,12 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from bson import Int64
-from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
 
 from neolayer.catalogue import DataClass, MongoCopy
@@ -27,35 +24,23 @@ from neolayer.crash_points import crash_point
 from neolayer.engines.endpoints import MongoEndpoint
 from neolayer.engines.mongodb.checkpoint import CHECKPOINTS
 from neolayer.engines.mongodb.client import (
-    WRITE_CONCERN,
     Client,
     DocumentDatabase,
     connect,
     database_of,
     explain,
 )
-from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, TableChanges, Truncation
 from neolayer.relay.comparable import Shape
 from neolayer.relay.sinks.bson import Document, Encoder, notation, text_of
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 from neolayer.relay.sinks.tabs import LIVE, latest_by_key
+from neolayer.relay.sinks.upserts import DOCUMENTS, Upserts, hashable
 from neolayer.relay.values import Notation, copied_rows
 
 FLOORS: Final = "relay_floors"
 
-_DOCUMENTS: Final = 1_000  # in one command
-_BYTES: Final = 12 << 20  # the same; a message may have 48 MB
-_TRIES: Final = 5
 _CLEAR_EVERY_S: Final = 600.0
-_DUPLICATE: Final = 11_000
-# What a later try may not meet again: elections, shutdowns, time limits, conflicts of transactions.
-_PASSING: Final = frozenset(
-    (
-        *(6, 7, 24, 46, 50, 63, 64, 79, 89, 91, 112, 133, 150, 189, 202, 234, 246, 251, 262),
-        *(9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 50915),
-    )
-)
 
 
 class MongoSink:
@@ -84,7 +69,7 @@ class MongoSink:
         self._client: Client | None = None
         self._words: Notation = notation(decimals=True)
         self._expires = True
-        self._stops_at_errors = False
+        self._upserts: Upserts | None = None
         self._left = 0
         self._floors: dict[str, int] = {}
         self._cleared_at = time.monotonic()
@@ -106,7 +91,7 @@ class MongoSink:
         is_ferretdb = "ferretdbVersion" in built
         self._words = notation(decimals=not is_ferretdb)
         self._expires = not is_ferretdb
-        self._stops_at_errors = is_ferretdb
+        self._upserts = Upserts(self._endpoint, self._database, stops_at_errors=is_ferretdb)
         self._floors = {one["_id"]: int(one["version"]) for one in floors}
 
     async def close(self) -> None:
@@ -175,7 +160,7 @@ class MongoSink:
         async for block in part.rows(table, copy.columns):
             rows = copied_rows(block)
             held += [encoder.live(row, part.version, fresh=True) for row in rows]
-            if len(held) >= _DOCUMENTS:
+            if len(held) >= DOCUMENTS:
                 yield held
                 held = []
         if held:
@@ -198,117 +183,16 @@ class MongoSink:
     async def _apply(
         self, table: str, documents: Collection[Document], *, over_equal: bool = True
     ) -> list[Rejected]:
+        assert self._upserts is not None, "open() comes first"
         floor = self._floors.get(table, 0)
         fresh = [one for one in documents if one.version >= floor]
         rejected = [self._rejected(table, one, one.refusal) for one in fresh if one.refusal]
-        for part in _parts(one for one in fresh if not one.refusal):
-            rejected += await self._write_part(table, part, "$lte" if over_equal else "$lt")
-        return rejected
-
-    async def _write_part(
-        self, table: str, documents: Sequence[Document], older: str
-    ) -> list[Rejected]:
-        """Insert what is fresh, upsert the rest over what is older, until all is as new as here.
-
-        Raises EngineUnavailable on what may pass.
-        """
-        collection = self._copies[table].collection
-        fresh = [one for one in documents if one.fresh]
-        met, rejected = self._sorted_out(table, fresh, await self._insert(collection, fresh))
-        left = [one for one in documents if not one.fresh]
-        left += await self._still_older(collection, met, older)
-        for _ in range(_TRIES):
-            if not left:
-                return rejected
-            errors = await self._update(collection, [_upsert(one, older) for one in left])
-            met, refused = self._sorted_out(table, left, errors)
-            rejected += refused
-            left = await self._still_older(collection, met, older)
-        raise EngineUnavailable("mongodb", f"{len(left)} documents of {collection} keep changing")
-
-    def _sorted_out(
-        self, table: str, documents: Sequence[Document], errors: Sequence[dict[str, Any]]
-    ) -> tuple[list[Document], list[Rejected]]:
-        """Which met a document that is there, and which are refused for ever."""
-        met: list[Document] = []
-        rejected: list[Rejected] = []
-        for error in errors:
-            document = documents[int(error["index"])]
-            if _is_duplicate(error):
-                met.append(document)
-            elif error.get("code") in _PASSING:
-                raise EngineUnavailable("mongodb", str(error.get("errmsg")))
-            else:
-                rejected.append(self._rejected(table, document, _words_of(error)))
-        return met, rejected
-
-    async def _still_older(
-        self, collection: str, documents: Sequence[Document], older: str
-    ) -> list[Document]:
-        """Of documents that met another one: those that are newer than it all the same.
-
-        Another writer's upsert may have come between; one without a version is nobody's of ours.
-        """
-        if not documents:
-            return []
-        names = [one.id for one in documents]
-        try:
-            there = self._database[collection]
-            found = await there.find({"_id": {"$in": names}}, {"_version": 1}).to_list()
-            stray = [one["_id"] for one in found if not isinstance(one.get("_version"), int)]
-            if stray:
-                await there.delete_many({"_id": {"$in": stray}})
-        except PyMongoError as exc:
-            raise explain(exc, self._endpoint) from exc
-        stored = {_hashable(one["_id"]): one.get("_version") for one in found}
-
-        def is_newer(document: Document) -> bool:
-            version = stored.get(_hashable(document.id))
-            if not isinstance(version, int):
-                return True
-            return version < document.version or (older == "$lte" and version == document.version)
-
-        return [one for one in documents if is_newer(one)]
-
-    async def _insert(self, collection: str, documents: Sequence[Document]) -> list[dict[str, Any]]:
-        encoded = [RawBSONDocument(one.encoded) for one in documents]
-        return await self._command("insert", collection, "documents", encoded)
-
-    async def _update(
-        self, collection: str, updates: Sequence[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """FerretDB stops at the first error and calls its place 0, so there each is tried alone."""
-        errors = await self._command("update", collection, "updates", updates)
-        if not errors or not self._stops_at_errors or len(updates) == 1:
-            return errors
-        return [
-            {**error, "index": place}
-            for place, one in enumerate(updates)
-            for error in await self._command("update", collection, "updates", [one])
-        ]
-
-    async def _command(
-        self, verb: str, collection: str, field: str, items: Sequence[Any]
-    ) -> list[dict[str, Any]]:
-        """The errors of single items, each with its place.
-
-        Not pymongo's bulk API, which reads what FerretDB's answers lack.
-        """
-        if not items:
-            return []
-        command = {
-            verb: collection,
-            field: list(items),
-            "ordered": False,
-            "writeConcern": WRITE_CONCERN,
-        }
-        try:
-            answer = await self._database.command(command)
-        except PyMongoError as exc:
-            raise explain(exc, self._endpoint) from exc
-        if "writeConcernError" in answer:
-            raise EngineUnavailable("mongodb", str(answer["writeConcernError"].get("errmsg")))
-        return list(answer.get("writeErrors", ()))
+        refused = await self._upserts.put(
+            self._copies[table].collection,
+            [one for one in fresh if not one.refusal],
+            over_equal=over_equal,
+        )
+        return [*rejected, *(self._rejected(table, one, cause) for one, cause in refused)]
 
     def _rejected(self, table: str, document: Document, cause: str) -> Rejected:
         copy = self._copies[table]
@@ -387,44 +271,7 @@ class MongoSink:
 def _keep_newest(kept: dict[Any, Document], documents: Iterable[Document]) -> None:
     """Of several changes of one key the newest; of one version the last."""
     for one in documents:
-        name = _hashable(one.id)
+        name = hashable(one.id)
         other = kept.get(name)
         if other is None or one.version >= other.version:
             kept[name] = one
-
-
-def _parts(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """As many at once as one command takes."""
-    part: list[Document] = []
-    size = 0
-    for one in documents:
-        if part and (len(part) == _DOCUMENTS or size + len(one.encoded) > _BYTES):
-            yield part
-            part, size = [], 0
-        part.append(one)
-        size += len(one.encoded)
-    if part:
-        yield part
-
-
-def _upsert(document: Document, older: str) -> dict[str, Any]:
-    return {
-        "q": {"_id": document.id, "_version": {older: Int64(document.version)}},
-        "u": RawBSONDocument(document.encoded),
-        "upsert": True,
-    }
-
-
-def _is_duplicate(error: dict[str, Any]) -> bool:
-    """Whether the document itself is there already; another unique index is a refusal."""
-    return error.get("code") == _DUPLICATE and set(error.get("keyPattern") or {"_id"}) == {"_id"}
-
-
-def _words_of(error: dict[str, Any]) -> str:
-    words = str(error.get("errmsg", "no reason given"))
-    details = error.get("errInfo", {}).get("details")
-    return (f"{words}: {details}" if details else words)[:1000]
-
-
-def _hashable(name: Any) -> Any:
-    return tuple(name.items()) if isinstance(name, dict) else name  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType, reportUnknownMemberType]

@@ -165,6 +165,9 @@ def test_C8_what_a_subscription_parked_from_the_command_line(
     assert code == 2 and "add --yes" in err
     code, _, err = run("discard", "letters", "--stream", stream, "--yes")
     assert (code, "has given up version 1" in err, "3 wait behind it" in err) == (0, True, True)
+    code, _, err = run("discard", "letters", "--stream", stream, "--yes")
+    assert code == 1 and "its events only wait" in err
+    assert run("replay", "letters", "--handler", f"{module}:refuse")[0] == 1
     code, out, _ = run("discard", "letters", "--stream", stream, "--yes", "--json")
     assert (code, json.loads(out)["version"], json.loads(out)["waiting"]) == (0, 2, 2)
 

@@ -73,19 +73,26 @@ class Parked:
         where it is. `core` is the same tenant's scope of the core database.
 
         The entry in the audit trail is stored first: where it cannot be, nothing is given up.
-        Raises NotFound.
+        Raises NotFound, also where what waited behind such an event was not replayed yet.
         """
         async with self.scope.transaction() as tx:
             row = await tx.one(sql.discard_parked, {"name": self.name, "stream": stream_id})
             if row is None:
-                raise NotFound(
-                    f"the subscription {self.name!r} has parked nothing of stream {stream_id}"
-                )
+                raise await self._nothing(stream_id)
             given_up = ParkedEvent(*row)
             async with core.transaction() as trail:
                 append(trail, self._entry(given_up))
             crash_point("events.in_discard")
         return given_up
+
+    async def _nothing(self, stream_id: UUID) -> NotFound:
+        """Why there is no event to be given up."""
+        if await self.list(stream_id=stream_id, limit=1):
+            return NotFound(
+                f"stream {stream_id} stands at nothing in {self.name!r}: its events only wait",
+                hint=f"neolayer events replay {self.name}",
+            )
+        return NotFound(f"the subscription {self.name!r} has parked nothing of stream {stream_id}")
 
     def _entry(self, given_up: ParkedEvent) -> Entry:
         changes = {

@@ -199,7 +199,7 @@ WHERE
 RETURNING event_version;
 
 -- discard_parked --
--- The event that a stream stands still at is given up.
+-- The event that a stream stands still at is given up; what only waits is not.
 DELETE FROM public.parked_events AS k
 WHERE
     k.tenant_id = (SELECT core.current_tenant()) AND k.subscription = %(name)s::text
@@ -209,6 +209,7 @@ WHERE
             o.tenant_id = (SELECT core.current_tenant()) AND o.subscription = %(name)s::text
             AND o.aggregate_id = %(stream)s::uuid
     )
+    AND k.cause IS NOT NULL
 RETURNING k.aggregate_id, k.event_version, k.cause, k.attempts, k.parked_at;
 
 -- progress --

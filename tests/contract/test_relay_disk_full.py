@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.contract.test_relay_faults import HUNDRED, until
+from tests.contract.test_relay_faults import HUNDRED, own_clickhouse, until
 from tests.fixtures.cached_accounts import cache_all, cached
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_disk import disk_of, fill
@@ -16,6 +16,7 @@ from tests.fixtures.fix_relay import RelayScene
 
 from neolayer.engines.embedded.privileges import account_for
 from neolayer.freshness import Store
+from neolayer.relay.sinks.null import NullSink
 
 BIG = (
     "INSERT INTO accounts (id, owner, note) SELECT g, 'big', (SELECT string_agg(md5(g::text || n),"
@@ -27,6 +28,26 @@ BIG = (
 def disk() -> Iterator[Path]:
     with disk_of(128) as mounted:
         yield mounted
+
+
+async def test_C4_a_clickhouse_whose_disk_is_full(relay_scene: RelayScene, disk: Path) -> None:
+    """Its lane says so and tries again, the others have everything meanwhile; with room again the
+    rows are the same, without a copy anew."""
+    counting = NullSink()
+    async with own_clickhouse(relay_scene, disk):
+        at_clickhouse, at_redis = relay_scene.clickhouse_sink(), relay_scene.redis_sink()
+        async with relay_scene.relaying(at_clickhouse, at_redis, counting):
+            await until(relay_scene.is_streaming)
+            await relay_scene.arrives(relay_scene.sql(HUNDRED))
+            filler = fill(disk)
+            position = relay_scene.sql("UPDATE accounts SET note = repeat('x', 100)")
+            assert "not enough space" in await relay_scene.error_of("clickhouse")
+            await relay_scene.arrives(position, Store.REDIS)
+            await relay_scene.arrives_at(counting, position)
+            filler.unlink()
+            await relay_scene.arrives(position)
+            await relay_scene.same()
+    assert (counting.rows, counting.copies) == (200, 0)
 
 
 async def test_C4_a_redis_that_has_no_room(relay_scene: RelayScene) -> None:

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from neolayer.engines.embedded.clickhouse_server.faults import ClickHouseFault
 from neolayer.engines.embedded.clickhouse_server.folder import OwnFolder
+from neolayer.engines.embedded.clickhouse_server.room import require_room
 from neolayer.errors import EngineUnavailable
 
 READER_ROLE = "neolayer_reader"
@@ -184,6 +185,7 @@ class Engine:
     """The engine on one folder. Keeps a first link open, for the engine stops with the last."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._folder = OwnFolder(path)
         self._target = f"{path}?config-file={quote(str(self._folder.configuration))}"
         self._chdb = _import_chdb()
@@ -197,6 +199,10 @@ class Engine:
         link = Link(self._chdb.connect(self._target))
         link.run(f"SET log_comment = '{link.token}'".encode())
         return link
+
+    def require_room(self, taken: int) -> None:
+        """Raises ClickHouseFault where the disk has no room for so many bytes of an INSERT."""
+        require_room(self._path, taken)
 
     def kill(self, token: str, *, mark: str = "") -> None:
         """Ask what the link with this token runs to stop, or what has `mark` in its text.

@@ -189,11 +189,15 @@ class Runner:
             lease.spent = True
             named = {f"param_{name}": value for name, value in wanted.params.items()}
             await self._threads.call(lease.link.run, set_statement(named))
+        taken = len(early := prefix[head.data_at :])
+        self._engine.require_room(taken)
         insert = await self._threads.call(lease.link.insert, head.text, data_format=head.format)
         try:
-            if early := prefix[head.data_at :]:
+            if early:
                 await self._threads.call(insert.append, early)
             async for piece in body.pieces(max(0, head.data_at - len(prefix))):
+                taken += len(piece)
+                self._engine.require_room(taken)
                 await self._threads.call(insert.append, piece)
             return await self._threads.call(insert.finish)
         except BaseException:  # a caller who hangs up too: half an insert is none
@@ -210,6 +214,8 @@ class Runner:
             lease.spent = True
             if lease.overlay is not None and statement.first_word(sql) in {"SET", "USE"}:
                 await self._threads.call(lease.overlay.lift)
+        if statement.first_word(sql) == "INSERT":
+            self._engine.require_room(len(sql))
         outcome = await self._threads.call(
             lease.link.run, sql, output=wanted.default_format, params=wanted.params
         )

@@ -26,6 +26,7 @@ from neolayer.relay.changes import (
     UNCHANGED,
     UPDATE,
     UPDATE_WITH_OLD,
+    Batch,
     Incomplete,
     Relation,
     Truncation,
@@ -155,6 +156,28 @@ def test_C14_two_changes_never_share_an_identity() -> None:
         ]
     )
     assert len({one.id for one in outgoing(made)}) == len(made) == 5
+
+
+def test_C1_a_log_that_is_cut_otherwise_hides_nothing_from_a_stream() -> None:
+    """The log of a process that died may lack a large commit's first part, which came with earlier
+    commits: read again they come by themselves, and whatever the stream lacks of them is told."""
+    other = dataclasses.replace(CLASSES[-1], name="stamps", table="public.stamps")
+    stamps = Relation(3, "public", "stamps", COINS.columns, COINS.types)
+
+    def of(*numbers: int) -> Batch:
+        rows = [(at(number), INSERT, ["1", "ann", "1", None]) for number in numbers]
+        return batch(changes(COINS, *rows), changes(stamps, *rows), position=at(numbers[-1]))
+
+    whole = outgoing(Envelopes((*CLASSES, other), "neolayer").of([of(1, 2)]))
+    for count in range(1, len(whole) + 1):
+        told = {one.id for one in whole[:count]}
+        last: Reached | None = Reached(whole[count - 1].id, str(whole[count - 1].version))
+        again = Envelopes((*CLASSES, other), "neolayer")
+        for part in (of(1), of(2)):
+            left, last = unpublished(outgoing(again.of([part])), last)
+            told |= {one.id for one in left}
+            again.accept()
+        assert told == {one.id for one in whole}
 
 
 def test_C8_a_row_that_makes_no_envelope_is_set_aside() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 
 from neolayer.catalogue import DataClass, OutgoingCopy
 from neolayer.relay.changes import Batch, Relation, Truncation
@@ -15,6 +16,7 @@ from neolayer.relay.sinks.sink import Snapshot
 from neolayer.relay.values import copied_rows
 
 _TEXT = 25  # pg_type.oid
+_version = attrgetter("version")
 
 
 class Envelopes:
@@ -50,12 +52,15 @@ class Envelopes:
         self._counted = {}
 
     def of(self, batches: Sequence[Batch]) -> list[Made]:
-        """Every envelope of the batches, each table's in commit order; asked again, the same ones.
+        """Every envelope of the batches in commit order; asked again, the same ones.
 
         Call `accept` when they are written: a commit may go on in the next batch.
         """
         counter = Counter(dict(self._counted))
-        made = [one for batch in batches for one in self._batch(batch, counter)]
+        made: list[Made] = []
+        for batch in batches:
+            # As `unpublished` needs them: up to the last one that a stream has, it has all.
+            made += sorted(self._batch(batch, counter), key=_version)
         self._next = counter.counts
         return made
 

@@ -13,6 +13,8 @@ import pytest
 from tests.fixtures.copies import copy_whole
 from tests.fixtures.fix_mongodb import address_of, forget_sockets, running_ferretdb
 from tests.fixtures.sink_suite import (
+    SPELLED,
+    TABLE,
     THINGS,
     Log,
     SinkCase,
@@ -27,7 +29,8 @@ from tests.fixtures.sink_suite import (
 from neolayer.engines.endpoints import MongoEndpoint
 from neolayer.engines.mongodb.dsn import parse_dsn
 from neolayer.errors import EngineUnavailable
-from neolayer.relay.digests import row_digest
+from neolayer.relay.comparing.mongodb import MongoRows
+from neolayer.relay.digests import row_digest, summarise
 from neolayer.relay.sinks.mongodb import MongoSink
 
 pytestmark = pytest.mark.engines
@@ -205,3 +208,23 @@ async def test_C14_a_server_that_is_away_is_one_sentence(tmp_path: Path) -> None
         await sink.write([log.commit(put(Thing(1)))])
     await sink.close()
     await forget_sockets()
+
+
+async def test_values_that_look_alike_are_no_difference(mongo_case: MongoCase) -> None:
+    """Written in a document's own way, each has the digest of PostgreSQL's text, and the looking
+    into documents finds nothing altered."""
+    log = Log()
+    sink, rows = await opened(mongo_case, log), MongoRows(mongo_case.endpoint, [THINGS])
+    try:
+        assert list(await sink.write([log.commit(*map(put, SPELLED))])) == []
+        digests = [
+            row_digest(v if isinstance(v, bytes) else None for v in one.texts()) for one in SPELLED
+        ]
+        assert await rows.summaries(TABLE, [None, None]) == [summarise(digests)]
+        assert await rows.altered(TABLE, StillTables(log.position + 1, SPELLED)) == []
+        for thing, digest in zip(SPELLED, digests, strict=True):
+            stored = await rows.entry(TABLE, (str(thing.owner), str(thing.id)))
+            assert stored is not None and stored.digest == digest
+    finally:
+        await rows.close()
+        await sink.close()

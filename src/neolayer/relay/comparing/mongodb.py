@@ -196,14 +196,24 @@ class MongoRows:
             await client.close()
 
     async def _summary(self, table: str, low: Bound, high: Bound, like: Id) -> Summary:
-        asked = [{"$match": self._range(table, low, high, like)}, {"$group": _SUMS}]
+        where = self._range(table, low, high, like)
+        found = await self._sums(table, where, _SUMS)
+        if found.get("rows") and not (found["high"] or found["low"]):
+            # FerretDB adds up the first of several sums alone.
+            for name in ("high", "low"):
+                found |= await self._sums(table, where, {"_id": None, name: _SUMS[name]})
+        if not found:
+            return NOTHING
+        return Summary(int(found["rows"]), int(found["high"]), int(found["low"]))
+
+    async def _sums(self, table: str, where: dict[str, Any], sums: Any) -> dict[str, Any]:
+        """The sums over documents; empty where there are none."""
+        asked = [{"$match": where}, {"$group": sums}]
         try:
             found = await (await self._collection(table).aggregate(asked)).to_list()
         except PyMongoError as exc:
             raise explain(exc, self._endpoint) from exc
-        for one in found:
-            return Summary(int(one["rows"]), int(one["high"]), int(one["low"]))
-        return NOTHING
+        return found[0] if found else {}
 
     async def _any_id(self, table: str) -> Id | None:
         """Some stored key: of which kinds its parts are, the column's type decided."""

@@ -58,7 +58,7 @@ def notation(*, decimals: bool) -> Notation:
     return Notation(
         whole=lambda number: Int64(number) if -_LARGEST <= number < _LARGEST else str(number),
         decimal=str,
-        real=lambda x: x if math.isfinite(x) else JSON.real(x),
+        real=lambda x: x + 0.0 if math.isfinite(x) else JSON.real(x),  # it keeps no -0.0
         instant=lambda at: at,
     )
 

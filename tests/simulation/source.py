@@ -187,7 +187,6 @@ class Source:
         }
         self.rows = self._replayed()
         self.epoch += 1
-        self.older_until = 0.0  # that one would be the server just left, which nobody can tell
         self.older_until = 0.0  # the server that died is gone for good
         slot = None if self.slot is None or not slot_stays else min(self.slot, self.lsn)
         self.drop_slot()

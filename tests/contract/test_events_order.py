@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.queries import load_queries
@@ -45,6 +47,16 @@ class Store:
 
     def enter(self, session: Session) -> None:
         session.execute("SELECT set_config('neolayer.context', %s, true)", (self.sign(),))
+
+    def settle(self) -> None:
+        """Wait until no transaction runs that began to write before now: none of the server's."""
+        query = "SELECT pg_current_xact_id()::text::bigint"
+        ((now,),) = self.admin.execute(query).fetchall()
+        query = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > %s"
+        deadline = time.monotonic() + PATIENCE_S
+        while self.admin.execute(query, (now,)).fetchone() != (True,):
+            assert time.monotonic() < deadline, "an older transaction goes on"
+            time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +172,7 @@ def schedule(store: Store, reader: Reader, seed: int, steps: int) -> tuple[list[
         for number, ids in open_.items():
             writers[number].commit()
             committed += ids
+    store.settle()
     reader.poll()
     return committed, streams
 
@@ -240,6 +253,7 @@ def test_what_an_appender_could_see_stands_before_it(store: Store) -> None:
         assert early.execute("SELECT count(*) FROM public.stream_heads").fetchone() != (0,)
         _append(store, early, two)
         early.commit()
+        store.settle()
         store.enter(early)
         order = [row[2] for row in in_order(early, None) if row[2] in (one, two)]
     assert order == [one, two]

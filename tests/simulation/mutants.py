@@ -220,13 +220,6 @@ MUTANTS = (
         "version = max(version, self._log.position); await self._copied(version)",
     ),
     Mutant(
-        "what came since a copy began is not kept for one that goes on",
-        lane,
-        "Lane._copy_whole",
-        "self.needs = copy.version",
-        "self.needs = self._log.position",
-    ),
-    Mutant(
         "a range counts as copied before it is",
         tables,
         "_Rows._copy_ranges",
@@ -239,27 +232,6 @@ MUTANTS = (
         "WholeCopy.run",
         "await self._sink.reflect(self.version)",
         "self.version = tables.version; await self._sink.reflect(self.version)",
-    ),
-    Mutant(
-        "a copy goes on although the log does not reach back to its beginning",
-        whole,
-        "WholeCopy.resume",
-        "version < reaches_back_to or ",
-        "",
-    ),
-    Mutant(
-        "a copy goes on in a store that was emptied",
-        whole,
-        "WholeCopy.resume",
-        "await self._sink.copy_began() != version",
-        "False",
-    ),
-    Mutant(
-        "a store that is emptied while it is copied counts as copied",
-        whole,
-        "WholeCopy.run",
-        "await self._sink.copy_began() != self.version",
-        "False",
     ),
     Mutant(
         "a batch that ends inside a transaction is joined with the next",

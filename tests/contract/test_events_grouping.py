@@ -367,3 +367,20 @@ async def test_C_nobody_is_sent_apart_in_vain(
     monkeypatch.setattr(grouping, "_send", failing)
     await asyncio.gather(*(put(events, uuid4()) for _ in range(count)))
     assert len(sent) == 1 + count
+
+
+async def test_what_nobody_foresaw_is_told_to_whom_it_concerns(
+    new_events: NewEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours in a group: each goes alone, and whoever caused it would get it as it is."""
+    events, send, sent = new_events(), grouping._send, list[int]()
+
+    async def broken(database: TenantDatabase, turns: Any) -> Any:
+        sent.append(1)
+        if len(sent) == 2:  # the first of them has gone ahead
+            raise ValueError("a fault of ours")
+        return await send(database, turns)
+
+    monkeypatch.setattr(grouping, "_send", broken)
+    await asyncio.gather(*(put(events, uuid4()) for _ in range(12)))
+    assert len(await events.read_all()) == 12

@@ -105,6 +105,27 @@ async def test_a_secret_that_changes_meanwhile_is_not_overwritten(
     assert {key[-2:] for _, key in people.stored().values()} == {"/2"}
 
 
+async def test_no_transaction_waits_for_the_provider(
+    people: SealedPeople, new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """A provider elsewhere may take longer than the server lets a transaction stand idle."""
+    await people.settle(await new_tenant(), keyring, users=3, wallets=0)
+    await keyring.provider.rotate()
+    seen = list[object]()
+    query = (
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database()"
+        " AND starts_with(state, 'idle in transaction')"
+    )
+
+    class Watching(Keyring):
+        async def rewrap(self, sealed: str, *, bound_to: Mapping[str, str]) -> str:
+            seen.append(people.as_admin(query))
+            return await super().rewrap(sealed, bound_to=bound_to)
+
+    assert (await people.rewrap(Watching(keyring.provider))).rows == 3
+    assert seen == [[]] * 3
+
+
 async def test_E16_a_row_that_was_moved_or_lost_its_key_is_left_and_named(
     people: SealedPeople, new_tenant: NewTenant, keyring: Keyring, tmp_path: Path
 ) -> None:

@@ -192,15 +192,15 @@ class Grouper:
 
     async def _commit(self, group: Sequence[_Member]) -> None:
         """One transaction of all, and the answers; None to whoever has to go alone."""
-        by_context = self._by_context(group)
         try:
+            by_context = self._by_context(group)
             try:
                 await self._together(by_context)
             except (psycopg.Error, NeolayerError, orjson.JSONEncodeError) as exc:
                 if len(group) == 1 or isinstance(exc, EngineUnavailable):
                     raise
                 await self._apart(by_context)
-        except (psycopg.Error, NeolayerError, orjson.JSONEncodeError):
+        except Exception:  # whoever it is about meets it again, alone
             for member in group:
                 _give(member, None)
 

@@ -66,7 +66,11 @@ class _Walk:
     batch_rows: int
 
     async def batch(self, scope: TenantScope, tenant: UUID, after: UUID | None) -> UUID | None:
-        """One batch in one transaction; the id of its last row, or None where none was left."""
+        """One batch; the id of its last row, or None where none was left.
+
+        The keys' provider is asked between two transactions, since it may take its time. A row that
+        was sealed anew meanwhile stays as it is.
+        """
         params = {
             "tenant": tenant,
             "current": str(self.current),
@@ -75,8 +79,11 @@ class _Walk:
         }
         async with scope.transaction() as tx:
             found = await tx.fetch(batch_query(self.column), params)
-            rows = [row_of(self.column, values) for values in found]
-            fresh, refused = await self._rewrapped(rows)
+        rows = [row_of(self.column, values) for values in found]
+        fresh, refused = await self._rewrapped(rows)
+        if not rows:
+            return None
+        async with scope.transaction() as tx:
             swapped = 0
             if fresh:
                 values = {
@@ -90,7 +97,7 @@ class _Walk:
         self.done.rows += swapped
         self.done.changed_meanwhile += len(fresh) - swapped
         self.done.refused.update(refused)
-        return rows[-1].id if rows else None
+        return rows[-1].id
 
     async def _rewrapped(
         self, rows: Iterable[SealedRow]

@@ -25,7 +25,8 @@ A large transaction is told in parts, and a key may change in several of them. T
 commit is 40 bytes or longer, and no position lies inside it; so each part takes the next number of
 those as its version. Where a part ends depends on the transaction's bytes alone, so a transaction
 that is read again is cut alike, and a key under one version has one value: a part that comes twice,
-late or behind a later one changes nothing.
+late or behind a later one changes nothing. Only the parts beyond the fortieth (640 MiB) share a
+version: of those the last told wins.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Every change becomes a row of a ReplacingMergeTree: the key, the columns, the version (commit
 position) and a deletion mark. The newest version of a key wins whenever it arrives, so a batch may
-come twice. Two rows of one key under one version, which only a table that is altered inside a
-transaction has, are inserts of their own: only their order tells them apart.
+come twice. Two rows of one key under one version, as of a table that is altered inside a
+transaction or beyond its fortieth part, are inserts of their own: their order tells them apart.
 
 A row that the server cannot read (a number below zero for an unsigned column) fails its whole
 insert: then halves are tried, down to the row itself, which is given back as rejected.

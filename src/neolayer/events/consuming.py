@@ -14,7 +14,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import Protocol
 from uuid import UUID
 
 import psycopg
@@ -22,15 +23,12 @@ import psycopg
 from neolayer.crash_points import crash_point
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import Conflict, EngineUnavailable, NotFound
-from neolayer.events.archive import Page, Wanted, merged
+from neolayer.events.archive import Archive, Page, Wanted, merged
 from neolayer.events.errors import storable
 from neolayer.events.model import Place, Poison, RecordedEvent
 from neolayer.events.reading import after_place, events_asked, page_of
 from neolayer.telemetry import log_warning
-from neolayer.tenancy import Transaction
-
-if TYPE_CHECKING:
-    from neolayer.events.subscriptions import Subscription
+from neolayer.tenancy import Scope, Transaction
 
 sql = load_queries(__name__, "subscriptions.sql")
 Handler = Callable[[Transaction, RecordedEvent], Awaitable[None]]
@@ -73,11 +71,30 @@ class _HandlerFailed(Exception):
     """What the handler raised is the `__cause__`."""
 
 
+class Subscribed(Protocol):
+    """What is consumed: see `subscriptions.Subscription`."""
+
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def partitions(self) -> int: ...
+    @property
+    def types(self) -> Sequence[str] | None: ...
+    @property
+    def poison(self) -> Poison: ...
+    @property
+    def lease(self) -> timedelta: ...
+    @property
+    def archive(self) -> Archive: ...
+
+
 @dataclass(slots=True)
 class Consumer:
     """One consumer of a subscription, while it works."""
 
-    of: Subscription
+    of: Subscribed
     name: str
     handle: Handler
     handled: int = 0

@@ -11,9 +11,11 @@ import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from psycopg import sql
+from psycopg.abc import Params, QueryNoTemplate
+from psycopg.rows import TupleRow
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import RelayError
@@ -29,9 +31,6 @@ from neolayer.relay.changes import (
 )
 from neolayer.relay.comparable import AGE, Bound, Key, Shape
 from neolayer.relay.digests import NOTHING, Summary
-
-if TYPE_CHECKING:
-    from neolayer.relay.snapshot import ExportedSnapshot
 
 _sql = load_queries("neolayer.relay", "reconcile.sql")
 # Types whose cast to text says what the commit log says; boolean and char(n) are not among them.
@@ -86,12 +85,28 @@ class Column:
         return sql.SQL("{}::" + self.cast).format(value)  # pyright: ignore[reportArgumentType]
 
 
+class Readable(Protocol):
+    """The database as it was at one version: see `relay.snapshot.ExportedSnapshot`."""
+
+    version: int
+
+    async def describe(self, table: str, columns: Sequence[str]) -> Relation: ...
+
+    async def query(self, statement: QueryNoTemplate, values: Params = ()) -> list[TupleRow]: ...
+
+    async def named_rows(
+        self, statement: QueryNoTemplate, values: Params = ()
+    ) -> list[dict[str, Any]]: ...
+
+    def rows_where(
+        self, table: str, columns: Sequence[str], where: sql.Composable, values: Params = ()
+    ) -> AsyncIterator[bytes]: ...
+
+
 class TablePart:
     """A range of one table at a snapshot: see `sinks.sink.Snapshot`."""
 
-    def __init__(
-        self, snapshot: ExportedSnapshot, where: sql.Composable, values: Sequence[Any]
-    ) -> None:
+    def __init__(self, snapshot: Readable, where: sql.Composable, values: Sequence[Any]) -> None:
         self._snapshot = snapshot
         self._where = where
         self._values = values
@@ -109,7 +124,7 @@ class SourceTable:
 
     def __init__(
         self,
-        snapshot: ExportedSnapshot,
+        snapshot: Readable,
         table: str,
         key: Sequence[Column],
         all_: Sequence[Column],
@@ -324,7 +339,7 @@ class SourceTable:
         return sql.SQL("ARRAY[{}]").format(_list(column.text for column in self._key))
 
 
-async def open_source(snapshot: ExportedSnapshot, table: str, shape: Shape) -> SourceTable:
+async def open_source(snapshot: Readable, table: str, shape: Shape) -> SourceTable:
     """The table at the snapshot. Raises RelayError where it is not as the copy needs it."""
     rows = await snapshot.query(_sql.columns, {"table": table})
     found = {row[0]: Column(*row) for row in rows}

@@ -85,7 +85,7 @@ async def feed_things(sink: Any) -> None:
     commits = things_of(log)
     checkpoint = await sink.open(start)
     if checkpoint is None:
-        await sink.copy(StillTables(start, []))
+        await copy_whole(sink, StillTables(start, []))
         checkpoint = start
     for commit in commits:
         if commit.position > checkpoint:

@@ -409,9 +409,9 @@ _ALL = (
         "The same against that recorder with its database functions.",
         bar=1.6,
         note="the ratio was 1.27 and 1.35 in two quiet runs before migration 0076; of eight "
-        "appends at once each costs the server 0.60 to 0.67 of before (9 and 7 rounds in turn). The "
-        "client's turn and the server's follow each other: what one process's writers share is "
-        "Python's one thread.",
+        "appends at once each costs the server 0.60 to 0.67 of before (9 and 7 rounds in turn). "
+        "The client's turn and the server's follow each other: what one process's writers share "
+        "is Python's one thread.",
     ),
     Claim(
         "events-read-all",

@@ -153,7 +153,8 @@ async def busy(tx: Transaction) -> None:
 
 
 async def idle(tx: Transaction) -> None:
-    await asyncio.sleep(60)
+    """Holds it without a word, for as long as it may."""
+    await asyncio.Event().wait()
 
 
 @pytest.mark.usefixtures("short_limits")

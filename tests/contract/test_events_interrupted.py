@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from tests.fixtures.fix_events import NewEvents
 from tests.fixtures.fix_tenancy import NewTenant
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.audit import NotAuditable
 from neolayer.engines.endpoints import Database, Endpoints, ObjectsEndpoint, Role
@@ -198,8 +199,20 @@ async def test_a_slow_page_is_several_transactions(
     assert not failures and await subscription.parked() == []
 
 
+async def gone(endpoints: Endpoints, pid: int) -> None:
+    """When the server has ended that connection of its own accord."""
+    dsn = endpoints.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    query = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as admin,
+    ):
+        while await (await admin.execute(query, (pid,))).fetchone():
+            await asyncio.sleep(0.01)
+
+
 async def test_a_handler_beyond_the_limit_is_parked(
-    new_events: NewEvents, monkeypatch: pytest.MonkeyPatch
+    new_events: NewEvents, module_databases: Endpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that keeps its transaction idle for longer than the server allows fails by that, each
     time, and its neighbours flow."""
@@ -212,8 +225,9 @@ async def test_a_handler_beyond_the_limit_is_parked(
     async def handle(tx: Transaction, event: RecordedEvent) -> None:
         await note(tx, event)
         if event.stream_id == slow:
+            ((pid,),) = await tx.fetch("SELECT pg_backend_pid()")
             await tx.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
-            await asyncio.sleep(0.3)
+            await gone(module_databases, pid)
 
     assert await subscription.catch_up(handle) == 2
     (parked,) = await subscription.parked()

@@ -367,6 +367,10 @@ ORDER BY p.projection_name;
 -- Whether a table is there.
 SELECT to_regclass(%(table)s) IS NOT NULL;
 
+-- bound --
+-- Let no row of a read model's table be larger than what can be carried.
+SELECT public.bound_read_model(%(table)s::text::regclass);
+
 -- hold_appends --
 -- No append comes in between; those under way end first.
 LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE;

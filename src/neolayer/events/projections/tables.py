@@ -1,8 +1,8 @@
 """The tables of read models: made, moved and dropped as the owner, never by hand.
 
 Every one has the tenant in front of its key, forced row-level security with the one policy that all
-tenant tables have, and rights by role: the application reads, and writes where the projection is
-inline; the projector writes where it is asynchronous.
+tenant tables have, a bound on what a row may hold, and rights by role: the application reads, and
+writes where the projection is inline; the projector writes where it is asynchronous.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ async def create(connection: Connection, projection: AnyProjection, slot: Slot) 
     await connection.execute("SET LOCAL ROLE neolayer_owner")
     await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(at))
     await connection.execute(_definition(at, shape))
+    await connection.execute(QUERIES.bound, {"table": f"{slot.value}.{projection.name}"})
     for columns in shape.indexes:
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         await connection.execute(sql.SQL("CREATE INDEX ON {} (tenant_id, {})").format(at, names))

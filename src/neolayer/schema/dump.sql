@@ -4025,6 +4025,28 @@ END
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION public.bound_read_model(at regclass)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    bytes text;
+BEGIN
+    SELECT string_agg(format('coalesce(octet_length(%I::text), 0)::bigint', a.attname), ' + '
+        ORDER BY a.attnum)
+    INTO bytes
+    FROM pg_attribute a
+    WHERE a.attrelid = at AND a.attnum > 0 AND NOT a.attisdropped
+        AND a.atttypid IN ('text'::regtype, 'jsonb'::regtype);
+    IF bytes IS NOT NULL THEN
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%s <= 8388608) NOT VALID', at,
+            (SELECT c.relname || '_row_size_check' FROM pg_class c WHERE c.oid = at), bytes);
+    END IF;
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION public.claim_partitions(named text, by_consumer text, lease interval)
  RETURNS TABLE(claimed integer, fence bigint, transaction_id xid8, "position" bigint)
  LANGUAGE plpgsql

@@ -180,6 +180,27 @@ def test_C1_a_log_that_is_cut_otherwise_hides_nothing_from_a_stream() -> None:
         assert told == {one.id for one in whole}
 
 
+def test_C1_tables_of_one_commit_are_told_in_one_order_however_the_log_is_cut() -> None:
+    """A batch names its tables as it meets them, and the next process may cut it otherwise: a
+    stream that ends with one table's changes never hides those of another."""
+    other = dataclasses.replace(CLASSES[-1], name="stamps", table="public.stamps")
+    stamps = Relation(3, "public", "stamps", COINS.columns, COINS.types)
+    row = ["1", "ann", "1", None]
+    early, late = (at(1), INSERT, row), (at(2), UPDATE, row)
+    cuts = (
+        [batch(changes(stamps, early, late), changes(COINS, late), position=at(2))],
+        [
+            batch(changes(stamps, early), position=at(1)),
+            batch(changes(COINS, late), changes(stamps, late), position=at(2)),
+        ],
+    )
+    first, again = (
+        [one.id for one in outgoing(Envelopes((*CLASSES, other), "neolayer").of(cut))]
+        for cut in cuts
+    )
+    assert first == again and len(set(first)) == 3
+
+
 def test_C8_a_row_that_makes_no_envelope_is_set_aside() -> None:
     """With its cause and what is known of it; its neighbours go out."""
     rows = [

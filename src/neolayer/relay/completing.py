@@ -7,13 +7,18 @@ is still to come and wins; a row that is no longer there is told as deleted, as 
 `REPLICA IDENTITY FULL` spares the look-up.
 
 A few bytes of the log may stand for megabytes: so what is looked up is measured first, and given to
-the sink in pieces that memory has room for, each as if the log had been cut there.
+the sink in pieces that memory has room for, each as if the log had been cut there. A batch has one
+table's changes after another's; its pieces follow the commits, because a stream tells by its last
+message how far it has come, and takes all that is older as told. Tried again, values may have other
+sizes and pieces other ends: what an earlier try told is a beginning all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -71,78 +76,111 @@ class Completing:
         return self._rejected
 
     async def _pieces(self, exported: ExportedSnapshot) -> AsyncIterator[list[Batch]]:
-        """The batches with whole rows in the sink's tables; the last piece ends where they do."""
+        """The sink's tables' changes with whole rows; the last piece ends where the batches do."""
         self._passed = held = 0
         piece: list[Batch] = []
         reached = self._position
         for batch in self._batches:
-            parts: list[TableChanges | Truncation] = []
-            for changes in batch.changes:
-                async for part, count, size in self._parts(changes, exported):
-                    if held and held + size > PIECE_BYTES:
-                        yield [*piece, *_begun(batch, parts, reached)]
-                        piece, parts, held = [], [], 0
-                    parts.append(part)
-                    held += size
-                    self._passed += count
-            piece.append(replace(batch, changes=tuple(parts)))
+            steps: list[_Step] = []
+            for step in _in_commit_order(await self._parts(batch, exported)):
+                if self._passed >= self._given:
+                    if held and held + step.size > PIECE_BYTES:
+                        yield [*piece, *await _begun(batch, steps, reached)]
+                        piece, steps, held = [], [], 0
+                    steps.append(step)
+                    held += step.size
+                self._passed += 1
+            piece.append(replace(batch, changes=await _whole(steps)))
             reached = batch.position
         yield piece
 
-    async def _parts(
-        self, changes: TableChanges | Truncation, exported: ExportedSnapshot
-    ) -> AsyncIterator[tuple[TableChanges | Truncation, int, int]]:
-        """What has not been given of them, made whole: (part, changes in it, bytes looked up)."""
-        count = len(changes.kinds) if isinstance(changes, TableChanges) else 1
-        given = min(count, max(0, self._given - self._passed))
-        self._passed += given
-        if given == count:
-            return
-        if isinstance(changes, Truncation) or not self._may_lack(changes):
-            yield changes, count, 0
-            return
-        relation = changes.relation
-        lacking = _Lacking(relation, self._shape(relation.table))
-        told = list(changes.changes())[given:]
-        if not any(map(lacking.is_lacking, told)):
-            yield pack_changes(relation, told), len(told), 0
-            return
-        wanted = Shape(lacking.shape.key, lacking.columns(told))
-        source = await open_source(exported, relation.table, wanted)
-        async for some, size in _measured(told, lacking, source):
-            yield pack_changes(relation, await lacking.filled_in(some, source)), len(some), size
+    async def _parts(self, batch: Batch, exported: ExportedSnapshot) -> list[_Part]:
+        """What the sink copies of a batch, and what is to be looked up for it."""
+        return [
+            await self._part(told, exported)
+            for told in batch.changes
+            if told.relation.table in self._sink.tables
+        ]
 
-    def _may_lack(self, changes: TableChanges) -> bool:
-        return changes.relation.table in self._sink.tables and bool(
-            _LEAVING_OUT.intersection(changes.kinds)
-        )
+    async def _part(self, told: TableChanges | Truncation, exported: ExportedSnapshot) -> _Part:
+        if isinstance(told, Truncation) or _LEAVING_OUT.isdisjoint(told.kinds):
+            return _Part(told)
+        lacking = _Lacking(told.relation, self._shape(told.relation.table))
+        keys, columns = lacking.wanted(told.changes())
+        if not keys:
+            return _Part(told)
+        wanted = Shape(lacking.shape.key, columns)
+        source = await open_source(exported, told.relation.table, wanted)
+        return _Part(told, lacking, source, await source.sizes(keys))
 
 
-def _begun(
-    batch: Batch, parts: Sequence[TableChanges | Truncation], reached: int
-) -> Iterator[Batch]:
+@dataclass(eq=False, frozen=True, slots=True)
+class _Part:
+    """One table's changes in a batch, or that it was emptied; where rows lack something, the source
+    of it and how many bytes it has."""
+
+    told: TableChanges | Truncation
+    lacking: _Lacking | None = None
+    source: SourceTable | None = None
+    sizes: Mapping[Key, int] = field(default_factory=dict[Key, int])
+
+    def steps(self) -> Iterator[_Step]:
+        table = self.told.relation.id
+        if isinstance(self.told, Truncation):
+            yield _Step(self.told.version, table, self, None, 0)
+            return
+        for one in self.told.changes():
+            yield _Step(one.version, table, self, one, self._size(one))
+
+    def _size(self, one: Change) -> int:
+        if self.lacking is None or not self.lacking.is_lacking(one):
+            return 0
+        return self.sizes.get(self.lacking.key(one.row), 0)
+
+    async def whole(self, some: Sequence[Change]) -> TableChanges:
+        """Some of the changes, with whole rows."""
+        if self.lacking is not None and self.source is not None:
+            some = await self.lacking.filled_in(some, self.source)
+        return pack_changes(self.told.relation, some)
+
+
+class _Step(NamedTuple):
+    """One change on the way through a batch; None: the table was emptied."""
+
+    version: int
+    table: int
+    part: _Part
+    change: Change | None
+    size: int
+
+
+def _in_commit_order(parts: Sequence[_Part]) -> Iterator[_Step]:
+    """Within one version, table by table, in the order in which `Envelopes` tells them."""
+    return merge(*(part.steps() for part in parts), key=lambda step: step[:2])
+
+
+async def _whole(steps: Iterable[_Step]) -> tuple[TableChanges | Truncation, ...]:
+    """These changes with whole rows, table by table as a batch has them."""
+    some: dict[_Part, list[Change]] = {}
+    for step in steps:
+        changes = some.setdefault(step.part, [])
+        if step.change is not None:
+            changes.append(step.change)
+    return tuple(
+        [
+            part.told if isinstance(part.told, Truncation) else await part.whole(changes)
+            for part, changes in some.items()
+        ]
+    )
+
+
+async def _begun(batch: Batch, steps: Sequence[_Step], reached: int) -> list[Batch]:
     """The beginning of a batch, as a batch that stops there."""
-    if parts:
-        last = parts[-1]
-        version = last.version if isinstance(last, Truncation) else last.versions[-1]
-        yield replace(batch, changes=tuple(parts), position=reached, unfinished=version)
-
-
-async def _measured(
-    told: Sequence[Change], lacking: _Lacking, source: SourceTable
-) -> AsyncIterator[tuple[list[Change], int]]:
-    """The changes in runs whose values fit into a piece, and the bytes of those."""
-    sizes = await source.sizes(lacking.keys(told))
-    some: list[Change] = []
-    held = 0
-    for one in told:
-        size = sizes.get(lacking.key(one.row), 0) if lacking.is_lacking(one) else 0
-        if held and held + size > PIECE_BYTES:
-            yield some, held
-            some, held = [], 0
-        some.append(one)
-        held += size
-    yield some, held
+    if not steps:
+        return []
+    version = steps[-1].version
+    changes = await _whole(steps)
+    return [replace(batch, changes=changes, position=reached, unfinished=version)]
 
 
 class _Lacking:
@@ -167,14 +205,14 @@ class _Lacking:
         """Of the rows that lack something, each once."""
         return list(dict.fromkeys(self.key(one.row) for one in told if self.is_lacking(one)))
 
-    def columns(self, told: Iterable[Change]) -> tuple[str, ...]:
-        """Those of which some row lacks the value."""
-        lacking = [one.row for one in told if self.is_lacking(one)]
-        return tuple(
-            name
-            for place, name in enumerate(self._relation.columns)
-            if place in self._copied and any(row[place] == UNCHANGED for row in lacking)
-        )
+    def wanted(self, told: Iterable[Change]) -> tuple[list[Key], tuple[str, ...]]:
+        """The keys of rows that lack something, each once, and the columns that some lack."""
+        keys: dict[Key, None] = {}
+        places: set[int] = set()
+        for one in filter(self.is_lacking, told):
+            keys[self.key(one.row)] = None
+            places.update(place for place in self._copied if one.row[place] == UNCHANGED)
+        return list(keys), tuple(self._relation.columns[place] for place in sorted(places))
 
     async def filled_in(self, told: Sequence[Change], source: SourceTable) -> list[Change]:
         """The same changes with whole rows."""
@@ -191,13 +229,22 @@ class _Lacking:
     ) -> Iterator[Change]:
         values = found.get(self.key(one.row))
         if values is None:
-            gone = [row for row in (one.old, one.row) if row is not None]
-            yield from (Change(one.version, DELETE, self._only_key(row), None) for row in gone)
+            for row in self._gone(one):
+                yield Change(one.version, DELETE, self._only_key(row), None)
             return
         row = list(one.row)
         for place, value in zip(places, values, strict=True):
             row[place] = value if row[place] == UNCHANGED else row[place]
         yield one._replace(row=row)
+
+    def _gone(self, one: Change) -> Iterator[Row]:
+        """As many rows as an update of one that is still there tells of, or a stream would count
+        otherwise when it is tried again: the old one where it was under another key."""
+        if one.old is not None:
+            before = [one.old[place] for place in self._key]
+            if NULL not in before and before != [one.row[place] for place in self._key]:
+                yield one.old
+        yield one.row
 
     def _only_key(self, row: Row) -> list[Value]:
         return [value if place in self._key else NULL for place, value in enumerate(row)]

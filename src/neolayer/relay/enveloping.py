@@ -17,6 +17,7 @@ from neolayer.relay.values import copied_rows
 
 _TEXT = 25  # pg_type.oid
 _version = attrgetter("version")
+_table = attrgetter("relation.id")
 
 
 class Envelopes:
@@ -59,7 +60,8 @@ class Envelopes:
         counter = Counter(dict(self._counted))
         made: list[Made] = []
         for batch in batches:
-            # As `unpublished` needs them: up to the last one that a stream has, it has all.
+            # As `unpublished` needs them: up to the last one that a stream has, it has all, in
+            # whatever order a batch that was cut otherwise has its tables.
             made += sorted(self._batch(batch, counter), key=_version)
         self._next = counter.counts
         return made
@@ -73,7 +75,7 @@ class Envelopes:
         if batch.committed_at is not None:
             moment = datetime.fromtimestamp(batch.committed_at, UTC)
             time = moment.isoformat().replace("+00:00", "Z")
-        for changes in batch.changes:
+        for changes in sorted(batch.changes, key=_table):
             if changes.relation.table not in self._copies:
                 continue
             maker = self._maker(changes.relation)

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from tests.fixtures.batches import (
     CLASSES,
     COINS,
@@ -32,6 +33,7 @@ from neolayer.engines.kafka.engine import KafkaEngine
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import INSERT
 from neolayer.relay.sinks.kafka import KafkaSink
+from neolayer.relay.sinks.sink import CopyLost
 
 pytestmark = pytest.mark.engines
 TENANT = UUID(int=5)
@@ -218,6 +220,42 @@ async def test_C8_what_the_broker_will_never_take_is_set_aside(endpoint: KafkaEn
     assert by_key(read(endpoint))["k1"][-1] == last[1][1]
     await sink.close()
     await other.close()
+
+
+def empty(endpoint: KafkaEndpoint) -> None:
+    """Somebody deletes all topics of the prefix, and makes them anew."""
+    admin = AdminClient({"bootstrap.servers": endpoint.servers})
+    there = admin.list_topics(timeout=10).topics
+    topics = [topic for topic in there if topic.startswith(f"{endpoint.prefix}.")]
+    assert len(topics) == 3
+    for deleted in admin.delete_topics(topics, operation_timeout=30).values():
+        deleted.result(30)
+    made = [NewTopic(topic, len(there[topic].partitions)) for topic in topics]
+    for created in admin.create_topics(made, operation_timeout=30).values():
+        created.result(30)
+
+
+async def test_a_broker_that_was_emptied_is_copied_to_anew(endpoint: KafkaEndpoint) -> None:
+    """Its checkpoint is gone with its messages: the sink says so, and only until it is opened."""
+    sink = await opened(endpoint)
+    await sink.write([events(at(2), *keys(3))])
+    await asyncio.to_thread(empty, endpoint)
+    await sink._drop()  # its connections went with the broker
+    for _ in range(2):
+        with pytest.raises(CopyLost):
+            await sink.write([events(at(3), *keys(3))])
+    row, coin = event_row(TENANT), ["1", "ann", "1", None]
+    snapshot = PlainSnapshot(
+        at(3), {"core.outbox": (OUTBOX, [row]), "public.coins": (COINS, [coin])}
+    )
+    assert await sink.open(at(3)) is None
+    await copy_whole(sink, snapshot)
+    last = event_row(TENANT)
+    await sink.write([events(at(4), last)])
+    assert by_key(read(endpoint)) == expected(row, last)
+    kinds = {dict(one.headers())["type"] for one in read(endpoint, "coins")}
+    assert kinds == {b"coins.truncated", b"coins.copied"}
+    await sink.close()
 
 
 async def test_two_databases_have_a_checkpoint_each(endpoint: KafkaEndpoint) -> None:

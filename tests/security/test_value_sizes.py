@@ -81,7 +81,7 @@ def larger(kind: str, table: str = "") -> list[sql.Composable]:
     return [sql.SQL(value) for value in made]  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(params=DATABASES)
 def opened(request: pytest.FixtureRequest, module_databases: Endpoints) -> Iterator[Session]:
     database: Database = request.param
     dsn = module_databases.cluster(database).dsn(Role.ADMIN, database)

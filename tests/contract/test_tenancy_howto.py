@@ -30,7 +30,10 @@ async def test_the_tiers_of_the_page_are_the_tables(core: CoreDatabase) -> None:
     rows = await core.platform(by=Principal.system("tests")).fetch(
         "SELECT tier, limits FROM core.tiers"
     )
-    names = ("users", "wallets", "documents", "requests_per_minute")
+    names = (
+        *("users", "wallets", "documents", "webhooks", "announcements"),
+        "requests_per_minute",
+    )
     for tier, limits in rows:
         cells = [f"{limits[n]:,}" if limits[n] is not None else "no limit" for n in names]
         assert f"| {' | '.join([tier, *cells])} |" in PAGE

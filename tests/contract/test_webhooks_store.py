@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -13,7 +15,9 @@ from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.keys import Keyring
 from neolayer.outbox import Announcement, announce
 from neolayer.outbox.tasks import OutboxSweeper
-from neolayer.tenancy import Scope
+from neolayer.schema.lines import Line
+from neolayer.schema.runner import migrate_down, migrate_up
+from neolayer.tenancy import CoreDatabase, Principal, Scope, TenantLimitExceeded, Tenants
 from neolayer.webhooks import WebhookNotFound, Webhooks
 from neolayer.webhooks.model import WebhookExists
 
@@ -43,6 +47,76 @@ async def test_an_announcement_is_stored_if_and_only_if_the_change_is(
     with pytest.raises(psycopg.errors.UniqueViolation):
         async with acme.transaction() as tx:
             announce(tx, told)
+
+
+async def test_webhooks_end_at_the_tiers_limit(new_tenant: NewTenant, keyring: Keyring) -> None:
+    """By the verb and by a member's SQL, also at once; one that is deleted makes room."""
+    acme = await new_tenant(tier="free")
+    webhooks = Webhooks(acme, keyring)
+    first = await webhooks.create("first", URL, ["*"])
+    add = (
+        "INSERT INTO core.webhooks (tenant_id, name, url, event_types)"
+        " SELECT core.current_tenant(), %s || n, 'https://x.example', '{*}'"
+        " FROM generate_series(1, %s) AS n RETURNING 1"
+    )
+    with pytest.raises(TenantLimitExceeded, match="may have 3 webhooks and no more"):
+        await acme.fetch(add, ("many", 3))
+    at_once = (acme.fetch(add, (f"one-{place}-", 1)) for place in range(5))
+    results = await asyncio.gather(*at_once, return_exceptions=True)
+    assert sum(isinstance(one, TenantLimitExceeded) for one in results) == 3
+    with pytest.raises(TenantLimitExceeded):
+        await webhooks.create("second", URL, ["*"])
+    await webhooks.delete(first.id)
+    await webhooks.create("second", URL, ["*"])
+
+
+async def test_announcements_end_at_the_tiers_limit_until_they_are_swept(
+    new_tenant: NewTenant, core: CoreDatabase, layer_databases: Endpoints
+) -> None:
+    """What would be one too many is stored neither by SQL nor with the change it stands beside; the
+    error says the way out, and what is swept makes room. Other tenants are not concerned."""
+    acme, other = await new_tenant(tier="free"), await new_tenant(tier="free")
+    assert acme.tenant is not None
+    tenants = Tenants(core.platform(by=Principal.operator("tests")))
+    await tenants.set_limits(acme.tenant, {"announcements": 500})
+    add = (
+        "INSERT INTO core.outbox (tenant_id, subject, key, event_type, event_data)"
+        " SELECT core.current_tenant(), 's', 'k', 't', '{}' FROM generate_series(1, %s) RETURNING 1"
+    )
+    await acme.fetch(add, (499,))
+    with pytest.raises(TenantLimitExceeded, match="may have 500 announcements") as refused:
+        await acme.fetch(add, (2,))
+    assert "go after 3 days" in str(refused.value.hint)
+    assert "neolayer tenants limits TENANT announcements=NUMBER" in str(refused.value.hint)
+    told = Announcement("wallets", key="k", type="t", data={})
+    async with acme.transaction() as tx:
+        announce(tx, told)
+    with pytest.raises(TenantLimitExceeded):
+        async with acme.transaction() as tx:
+            announce(tx, replace(told, event_id=uuid4()))
+    assert await announced(acme) == 500
+    assert len(await other.fetch(add, (501,))) == 501
+    assert await OutboxSweeper(layer_databases, timedelta(0)).sweep() >= 1001
+    assert len(await acme.fetch(add, (500,))) == 500
+
+
+async def test_what_was_there_before_the_limits_is_counted_and_stays(
+    new_tenant: NewTenant, layer_databases: Endpoints
+) -> None:
+    """An upgrade refuses no tenant that has more than its limit; it has no room, that is all."""
+    acme, other = await new_tenant(tier="free"), await new_tenant(tier="free")
+    await migrate_down(layer_databases, to="0082", lines=[Line.CORE])
+    add = (
+        "INSERT INTO core.webhooks (tenant_id, name, url, event_types)"
+        " SELECT core.current_tenant(), n, 'https://x.example', '{*}'"
+        " FROM generate_series(1, %s) AS n RETURNING 1"
+    )
+    await acme.fetch(add, (5,))
+    await migrate_up(layer_databases, lines=[Line.CORE])
+    with pytest.raises(TenantLimitExceeded):
+        await acme.fetch(add.replace(", n,", ", 'x' || n,"), (1,))
+    assert len(await acme.fetch("DELETE FROM core.webhooks RETURNING 1")) == 5
+    assert len(await acme.fetch(add, (3,))) == len(await other.fetch(add, (3,))) == 3
 
 
 async def test_old_announcements_go(new_tenant: NewTenant, layer_databases: Endpoints) -> None:

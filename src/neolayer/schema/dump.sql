@@ -1140,7 +1140,7 @@ CREATE OR REPLACE FUNCTION core.is_limits(limits jsonb)
  RETURNS boolean
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
-RETURN ((jsonb_typeof(limits) = 'object'::text) AND (NOT (EXISTS (SELECT FROM jsonb_each(CASE WHEN (jsonb_typeof(is_limits.limits) = 'object'::text) THEN is_limits.limits ELSE '{}'::jsonb END) l(key, value) WHERE ((l.key <> ALL (ARRAY['users'::text, 'wallets'::text, 'documents'::text, 'requests_per_minute'::text])) OR (NOT ((l.value = 'null'::jsonb) OR ((l.value)::text ~ '^[0-9]{1,12}$'::text))))))))
+RETURN ((jsonb_typeof(limits) = 'object'::text) AND (NOT (EXISTS (SELECT FROM jsonb_each(CASE WHEN (jsonb_typeof(is_limits.limits) = 'object'::text) THEN is_limits.limits ELSE '{}'::jsonb END) l(key, value) WHERE ((l.key <> ALL (ARRAY['users'::text, 'wallets'::text, 'documents'::text, 'webhooks'::text, 'announcements'::text, 'requests_per_minute'::text])) OR (NOT ((l.value = 'null'::jsonb) OR ((l.value)::text ~ '^[0-9]{1,12}$'::text))))))))
     OWNER neolayer_owner
     GRANT =X
 
@@ -2389,6 +2389,8 @@ TABLE core.outbox
     CONSTRAINT outbox_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CREATE INDEX idx_outbox_created_at ON core.outbox USING brin (created_at)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER count_added AFTER INSERT ON core.outbox REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('announcements')
+    CREATE TRIGGER count_removed AFTER DELETE ON core.outbox REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('announcements')
     CREATE TRIGGER keep_rows BEFORE UPDATE ON core.outbox FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('what was announced is not changed')
     OWNER neolayer_owner
     GRANT neolayer_app=ar
@@ -2732,6 +2734,8 @@ TABLE core.webhooks
     CONSTRAINT webhooks_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT webhooks_url_check CHECK (((url)::text ~ '^https?://'::text))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER count_added AFTER INSERT ON core.webhooks REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('webhooks')
+    CREATE TRIGGER count_removed AFTER DELETE ON core.webhooks REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('webhooks')
     CREATE TRIGGER touch BEFORE UPDATE ON core.webhooks FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd

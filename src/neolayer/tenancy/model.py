@@ -34,6 +34,8 @@ class Limit(StrEnum):
     USERS = "users"
     WALLETS = "wallets"
     DOCUMENTS = "documents"
+    WEBHOOKS = "webhooks"
+    ANNOUNCEMENTS = "announcements"
     REQUESTS_PER_MINUTE = "requests_per_minute"
 
 
@@ -45,13 +47,17 @@ class IdentifierTaken(Conflict):
     """Another tenant bears this identifier, or bore it before it was deleted."""
 
 
+# How a tenant makes room by itself where it cannot delete.
+_ROOM: Mapping[str, str] = {Limit.ANNOUNCEMENTS: "the oldest go after 3 days"}
+
+
 class TenantLimitExceeded(LimitExceeded):
     """A tenant has all of a resource that its tier allows. `limit` and `allowed` say which."""
 
     def __init__(self, limit: str, allowed: int) -> None:
         super().__init__(
             f"this tenant may have {allowed} {limit} and no more",
-            hint="delete some, or have an operator run: "
+            hint=f"{_ROOM.get(limit, 'delete some')}, or have an operator run: "
             f"neolayer tenants limits TENANT {limit}=NUMBER (or tenants tier TENANT TIER)",
         )
         self.limit = limit

@@ -1,5 +1,18 @@
-"""`python -m neolayer`: the command line."""
+"""The command `neolayer`, also as `python -m neolayer`.
 
-from neolayer.cli import main
+What a command loads lives as long as it does, so the garbage collector begins with the work.
+"""
 
-main()
+import gc
+
+
+def main() -> None:
+    """Run one command and exit with its code."""
+    gc.disable()
+    from neolayer.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ loaded where an engine is made, not with this file.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -315,16 +315,17 @@ async def tasks(settings: Settings, at: Endpoints) -> AsyncGenerator[tuple[Bound
 
 
 @asynccontextmanager
-async def webhook_sinks(settings: Settings, at: Endpoints) -> AsyncGenerator[list[Sink]]:
+async def webhook_sinks(
+    settings: Settings, at: Endpoints, classes: Collection[DataClass]
+) -> AsyncGenerator[list[Sink]]:
     """What tells the tenants' endpoints, with the keyring that opens their secrets.
 
     Raises SettingsError, KeyringError.
     """
     from neolayer.relay.envelope import outgoing_databases
     from neolayer.relay.sinks.webhooks import WebhookSink
-    from neolayer.webhooks import Deliverer, policy_of
+    from neolayer.webhooks.deliverer import Deliverer, policy_of
 
-    classes = data_classes()
     async with keyring(settings) as opened:
         deliverer = Deliverer(at, opened, policy_of(settings.webhooks))
         yield [

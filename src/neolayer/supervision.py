@@ -41,6 +41,7 @@ from neolayer.platform import (
 from neolayer.settings import Settings
 
 _LOADED, _MIGRATED = "programs", "migrations"
+_EARLY = ("relay", "serve")  # the workers that load while the engines start
 # Secrets that are not for every worker; the DSNs are.
 _ENTITLED: Mapping[str, tuple[str, ...]] = {
     "NEOLAYER_SERVE__OPERATOR_TOKEN": ("serve",),
@@ -113,15 +114,18 @@ def services(
         yield _postgres_service(cluster, at.postgres, ports["postgres"])
     if settings.redis.dsn is None:
         yield _redis_service(embedded_valkey(directory, secrets), ports["redis"])
+    slowest: tuple[str, ...] = ()
     if settings.clickhouse.dsn is None:
         chdb = embedded_clickhouse(directory, secrets)
+        slowest = ("clickhouse",)
         yield _clickhouse_service(chdb, ports["clickhouse"])
     others = engines_not_started(settings)
-    yield from (Step(name=engine.name, run=_look_at(engine)) for engine in others)
-    yield Step(name=_LOADED, run=_load)
+    for engine in others:
+        yield Step(name=engine.name, run=_look_at(engine), yields_to=_EARLY)
+    yield Step(name=_LOADED, run=_load, yields_to=_EARLY)
     needed = ["postgres", "redis", "clickhouse", *(engine.name for engine in others), _LOADED]
     yield Step(name=_MIGRATED, run=lambda: _migrate(at), depends_on=tuple(dict.fromkeys(needed)))
-    yield from _workers(settings, at, ports)
+    yield from _workers(settings, at, ports, slowest)
 
 
 async def _load() -> None:
@@ -184,15 +188,15 @@ def _clickhouse_service(chdb: EmbeddedClickHouse, port: int) -> Service:
     )
 
 
-def _workers(settings: Settings, at: Endpoints, ports: Mapping[str, int]) -> Iterator[Service]:
-    answers = http_answers(settings.serve.host, ports["serve"], "/health/live")
-    after = (_MIGRATED,)
+def _workers(
+    settings: Settings, at: Endpoints, ports: Mapping[str, int], slowest: tuple[str, ...]
+) -> Iterator[Service]:
     port = ports["serve"]
-    yield _worker(settings, port, "relay", _relay_reads(at), after)
-    yield _worker(settings, port, "serve", answers, after)
+    answers = http_answers(settings.serve.host, port, "/health/live")
+    yield _worker(settings, port, "relay", _relay_reads(at), yields_to=slowest)
+    yield _worker(settings, port, "serve", answers, yields_to=slowest)
     # What is done again and again can begin a moment later: a start is not to wait for it.
-    run, others = _tasks_run(settings), ("relay", "serve")
-    yield _worker(settings, port, "tasks", run, others, in_background=True)
+    yield _worker(settings, port, "tasks", _tasks_run(settings), in_background=True)
 
 
 def _worker(
@@ -200,8 +204,8 @@ def _worker(
     port: int,
     name: str,
     ready: Callable[[], Awaitable[bool]],
-    after: tuple[str, ...],
     *,
+    yields_to: tuple[str, ...] = (),
     in_background: bool = False,
 ) -> Service:
     module = f"neolayer.workers.{name}"
@@ -209,6 +213,7 @@ def _worker(
     return Service(
         name=name,
         argv=argv if in_background else (*argv, "--wait"),
+        yields_to=yields_to,
         loads_early=not in_background,
         in_background=in_background,
         ready=ready,
@@ -218,7 +223,7 @@ def _worker(
             "NEOLAYER_SERVE__PORT": str(port),
         },
         cwd=settings.data_dir,
-        depends_on=after,
+        depends_on=(_MIGRATED,),
     )
 
 

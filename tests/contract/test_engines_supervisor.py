@@ -122,6 +122,52 @@ async def test_a_part_that_loads_early_waits_to_be_told(
         assert told.read_text() == "go\n"
 
 
+async def test_what_yields_starts_after_the_others_have(directory: DataDirectory) -> None:
+    """A part that yields to others starts when their processes run, ready or not."""
+    loader = Service(name="loader", argv=("sleep", "1000"), ready=at_once, yields_to=("slow",))
+    both_run = asyncio.Event()
+
+    async def answers_late() -> bool:
+        if state_of(directory, "loader").process is None:
+            return False
+        both_run.set()
+        return True
+
+    prepared: list[bool] = []
+    slow = Service(
+        name="slow",
+        argv=("sleep", "1000"),
+        ready=answers_late,
+        prepare=lambda: prepared.append(state_of(directory, "loader").process is None),
+    )
+    async with running(directory, [loader, slow], []):
+        assert both_run.is_set()
+        assert prepared == [True]
+
+
+async def test_what_runs_in_the_background_begins_when_all_is_healthy(
+    directory: DataDirectory,
+) -> None:
+    """It takes no processor from the start, and the layer is healthy without it."""
+    seen: list[Progress] = []
+    started: list[str] = []
+
+    def prepare() -> None:
+        state = directory.read_state()
+        assert state is not None
+        started.append(state.phase)
+
+    async def never() -> bool:
+        return False
+
+    background = Service(
+        name="tasks", argv=("sleep", "1000"), ready=never, prepare=prepare, in_background=True
+    )
+    async with running(directory, [background, service("engine")], seen):
+        await until(lambda: bool(started))
+        assert started == ["healthy"]
+
+
 async def test_a_dead_child_is_started_again_and_counted(directory: DataDirectory) -> None:
     """A child that dies comes back after a pause, and the state says how often and why."""
     async with running(directory, [service("engine")], []):

@@ -40,7 +40,8 @@ from neolayer.position import Position
 from neolayer.relay.sinks.sink import Sink
 from neolayer.relay.sinks.webhooks import WebhookSink
 from neolayer.tenancy import CoreDatabase, Scope, open_core
-from neolayer.webhooks import Deliverer, Webhooks
+from neolayer.webhooks import Webhooks
+from neolayer.webhooks.deliverer import Deliverer
 
 URL = "https://acme.example/"
 

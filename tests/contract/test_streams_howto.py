@@ -18,7 +18,8 @@ from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.keys import Keyring
 from neolayer.relay.sinks.webhooks import WebhookSink
 from neolayer.tenancy import Scope
-from neolayer.webhooks import BadSignature, Deliverer, Webhooks
+from neolayer.webhooks import BadSignature, Webhooks
+from neolayer.webhooks.deliverer import Deliverer
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "outgoing-streams.md"
 

@@ -22,7 +22,8 @@ from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import Conflict, EngineError
 from neolayer.keys import Keyring
 from neolayer.tenancy import CoreDatabase, Principal, Scope, Tenants, open_core
-from neolayer.webhooks import Deliverer, Policy, Webhooks, verify
+from neolayer.webhooks import Webhooks, verify
+from neolayer.webhooks.deliverer import Deliverer, Policy
 from neolayer.webhooks.tasks import webhook_status
 
 

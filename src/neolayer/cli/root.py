@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import re
 import signal
@@ -207,3 +208,6 @@ def _register(arguments: list[str]) -> None:
     called = [COMMANDS[word] for word in arguments if word in COMMANDS]
     for module in dict.fromkeys(called[:1] or COMMANDS.values()):
         import_module(f"neolayer.cli.{module}")
+    if not gc.isenabled():  # all is loaded (`__main__`)
+        gc.freeze()
+        gc.enable()

@@ -14,12 +14,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-import aiohttp
-from clickhouse_connect.driver.exceptions import ClickHouseError
 from redis.exceptions import RedisError
 
-from neolayer.engines.clickhouse import client as clickhouse
-from neolayer.engines.elasticsearch import checkpoint as elasticsearch
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
 from neolayer.errors import NeolayerError, NotSupported
@@ -31,7 +27,6 @@ T = TypeVar("T")
 Reader = Callable[[], Awaitable[Position | None]]
 
 _POLL_S = 0.05
-_CLICKHOUSE_CHECKPOINT = "SELECT max(version) FROM relay_checkpoints WHERE sink = {sink:String}"
 _CORE = "neolayer"
 
 
@@ -153,6 +148,14 @@ async def _wait_until(
             delay = min(delay * 1.5, 1.0)
 
 
+def _positions_of(read_version: Callable[[], Awaitable[int | None]], database: str) -> Reader:
+    async def read() -> Position | None:
+        version = await read_version()
+        return Position.from_version(version, database) if version else None
+
+    return read
+
+
 @asynccontextmanager
 async def _redis_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[Reader]:
     client = redis.connect(endpoints.redis)
@@ -174,22 +177,11 @@ async def _redis_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[R
 
 @asynccontextmanager
 async def _clickhouse_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[Reader]:
-    client = await clickhouse.connect(endpoints.clickhouse)
-    sink = {"sink": checkpoint_of(Store.CLICKHOUSE, database)}
+    from neolayer.engines.clickhouse import checkpoint  # its driver is slow to load
 
-    async def read() -> Position | None:
-        try:
-            stored = await client.command(  # pyright: ignore[reportUnknownMemberType]
-                _CLICKHOUSE_CHECKPOINT, sink
-            )
-        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
-            raise clickhouse.explain(exc, endpoints.clickhouse) from exc
-        return Position.from_version(int(str(stored)), database) if int(str(stored)) else None
-
-    try:
-        yield read
-    finally:
-        await client.close()
+    sink = checkpoint_of(Store.CLICKHOUSE, database)
+    async with checkpoint.reading(endpoints.clickhouse, sink) as read_version:
+        yield _positions_of(read_version, database)
 
 
 @asynccontextmanager
@@ -201,12 +193,7 @@ async def _mongodb_reader(endpoints: Endpoints, database: str) -> AsyncGenerator
 
     sink = checkpoint_of(Store.MONGODB, database)
     async with checkpoint.reading(at, sink) as read_version:
-
-        async def read() -> Position | None:
-            version = await read_version()
-            return Position.from_version(version, database) if version else None
-
-        yield read
+        yield _positions_of(read_version, database)
 
 
 @asynccontextmanager
@@ -214,14 +201,11 @@ async def _elasticsearch_reader(endpoints: Endpoints, database: str) -> AsyncGen
     at = endpoints.elasticsearch
     if at is None:
         raise NotSupported("elasticsearch", "is not configured", hint="set elasticsearch.dsn")
+    from neolayer.engines.elasticsearch import checkpoint  # its client is slow to load
+
     sink = checkpoint_of(Store.ELASTICSEARCH, database)
-    async with elasticsearch.reading(at, sink) as read_version:
-
-        async def read() -> Position | None:
-            version = await read_version()
-            return Position.from_version(version, database) if version else None
-
-        yield read
+    async with checkpoint.reading(at, sink) as read_version:
+        yield _positions_of(read_version, database)
 
 
 @asynccontextmanager
@@ -233,12 +217,7 @@ async def _reading(
             yield read
         return
     async with version_reader(store, endpoints, checkpoint_of(store, database)) as read_version:
-
-        async def read_position() -> Position | None:
-            version = await read_version()
-            return Position.from_version(version, database) if version else None
-
-        yield read_position
+        yield _positions_of(read_version, database)
 
 
 _READERS = {

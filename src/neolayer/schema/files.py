@@ -41,8 +41,13 @@ class Direction(StrEnum):
 class Script:
     """One direction of a migration."""
 
-    statements: tuple[str, ...]
+    text: str
     transactional: bool = True
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """In order. Taken apart when asked for: most files were applied long ago."""
+        return split_statements(self.text)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -126,7 +131,7 @@ def _sections(text: str, *, origin: str) -> dict[Direction, tuple[str, str]]:
 
 
 def _script(options: str, body: str) -> Script:
-    return Script(split_statements(body), transactional="transaction:false" not in options)
+    return Script(body, transactional="transaction:false" not in options)
 
 
 def _down(options: str, body: str) -> tuple[Script | None, str]:

@@ -96,7 +96,8 @@ async def _provision_cluster(cluster: PostgresEndpoint, databases: list[Database
         # Two provisioners of one cluster would trip over each other's catalogue rows.
         await admin.execute("SELECT pg_advisory_lock(hashtextextended('neolayer provision', 0))")
         try:
-            await make_roles(admin, cluster)
+            async with admin.transaction():
+                await make_roles(admin, cluster)
             for database in databases:
                 await make_database(admin, database)
                 await _make_extensions(cluster, database)
@@ -187,12 +188,13 @@ async def make_database(admin: Connection, database: str) -> None:
 async def grant_database(admin: Connection, database: str) -> None:
     """Who may connect, and who may make temporary tables."""
     name = sql.Identifier(database)
-    await admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-    for role, rule in RULES.items():
-        rights = sql.SQL("CONNECT, TEMPORARY" if rule.temporary else "CONNECT")
-        await admin.execute(
-            sql.SQL("GRANT {} ON DATABASE {} TO {}").format(rights, name, sql.Identifier(role))
-        )
+    async with admin.transaction():
+        await admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
+        for role, rule in RULES.items():
+            rights = sql.SQL("CONNECT, TEMPORARY" if rule.temporary else "CONNECT")
+            await admin.execute(
+                sql.SQL("GRANT {} ON DATABASE {} TO {}").format(rights, name, sql.Identifier(role))
+            )
 
 
 async def _make_extensions(cluster: PostgresEndpoint, database: Database) -> None:
@@ -216,9 +218,10 @@ async def _keep_locks_to_writers(cluster: PostgresEndpoint, database: Database) 
         functions = sql.SQL(", ").join(sql.SQL(signature) for (signature,) in rows)
         writers = sql.SQL(", ").join(map(sql.Identifier, LOCKERS))
         with suppress(psycopg.errors.InsufficientPrivilege):
-            await admin.execute(
-                sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(functions)
-            )
-            await admin.execute(
-                sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(functions, writers)
-            )
+            async with admin.transaction():
+                await admin.execute(
+                    sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(functions)
+                )
+                await admin.execute(
+                    sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(functions, writers)
+                )

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-import httpx
-
 from neolayer.errors import Conflict, InvalidInput, NotFound
 
 MOST_TYPES = 100
@@ -100,6 +98,8 @@ def checked_url(text: str) -> str:
     """
     if not text.isascii() or not text.isprintable() or len(text) > 2048:
         raise InvalidInput("a webhook's URL is printable ASCII, up to 2048 characters")
+    import httpx  # slow to load, and needed only where an address is given
+
     try:
         url = httpx.URL(text)
         host = url.host

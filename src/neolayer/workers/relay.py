@@ -8,22 +8,26 @@ from neolayer.platform import data_classes, endpoints, webhook_sinks
 from neolayer.relay.run import run
 from neolayer.relay.status import relay_folder
 from neolayer.settings import Settings
-from neolayer.workers.process import run_worker
+from neolayer.workers.process import Work, run_worker
 
 
-async def relay(settings: Settings, stop: asyncio.Event) -> None:
-    """Carry the commit log into every store the catalogue names, until told to stop."""
-    at = endpoints(settings)
-    async with webhook_sinks(settings, at) as more:
-        await run(
-            at,
-            settings.relay,
-            stop,
-            classes=data_classes(),
-            more=more,
-            folder=relay_folder(settings.data_dir),
-        )
+def prepare(settings: Settings) -> Work:
+    """Carries the commit log into every store the catalogue names."""
+    at, classes = endpoints(settings), data_classes()
+
+    async def relay(stop: asyncio.Event) -> None:
+        async with webhook_sinks(settings, at, classes) as more:
+            await run(
+                at,
+                settings.relay,
+                stop,
+                classes=classes,
+                more=more,
+                folder=relay_folder(settings.data_dir),
+            )
+
+    return relay
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_worker(relay, __doc__ or ""))
+    raise SystemExit(run_worker(prepare, __doc__ or ""))

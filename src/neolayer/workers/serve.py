@@ -17,31 +17,36 @@ from neolayer.insight.tasks import tasks_path
 from neolayer.platform import endpoints
 from neolayer.relay.status import state_path
 from neolayer.settings import Settings
-from neolayer.workers.process import run_worker
+from neolayer.workers.process import Work, run_worker
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Answer HTTP on the settings' address until told to stop, then end what is under way."""
+def prepare(settings: Settings) -> Work:
+    """Every route, ready to answer on the settings' address; ends what is under way when told."""
     logging.getLogger("_granian").setLevel(logging.WARNING)
-    server = Server(
-        make_app(
-            settings,
-            endpoints(settings),
-            relay_state=state_path(settings.data_dir),
-            tasks_state=tasks_path(settings.data_dir),
-        ),
-        address=settings.serve.host,
-        port=settings.serve.port,
-        interface=Interfaces.ASGI,
-        log_enabled=False,
+    app = make_app(
+        settings,
+        endpoints(settings),
+        relay_state=state_path(settings.data_dir),
+        tasks_state=tasks_path(settings.data_dir),
     )
-    serving = asyncio.create_task(server.serve())
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    server.stop()
-    await serving
+
+    async def serve(stop: asyncio.Event) -> None:
+        server = Server(
+            app,
+            address=settings.serve.host,
+            port=settings.serve.port,
+            interface=Interfaces.ASGI,
+            log_enabled=False,
+        )
+        serving = asyncio.create_task(server.serve())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        server.stop()
+        await serving
+
+    return serve
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_worker(serve, __doc__ or ""))
+    raise SystemExit(run_worker(prepare, __doc__ or ""))

@@ -30,8 +30,9 @@ class Service:
     `prepare` runs before every start, in a thread. `ready` answers whether the process does its
     work; it is asked again and again until it does, and NeolayerError counts as "not yet".
     `loads_early`: the process is started at once, loads its programs, and goes on when it is told
-    so by a line on its stdin, once what it depends on is done. `in_background`: nobody waits for
-    its work, so the layer counts as healthy without it.
+    so by a line on its stdin, once what it depends on is done. `yields_to`: what is to have the
+    processors first; it starts when those have been. `in_background`: nobody waits for its work,
+    so it begins when the layer is healthy.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Service:
     user: Account | None = None
     cwd: Path | None = None
     depends_on: tuple[str, ...] = ()
+    yields_to: tuple[str, ...] = ()
     loads_early: bool = False
     in_background: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
@@ -56,6 +58,7 @@ class Step:
     name: str
     run: Callable[[], Awaitable[object]]
     depends_on: tuple[str, ...] = ()
+    yields_to: tuple[str, ...] = ()
 
 
 class ChildProcess:

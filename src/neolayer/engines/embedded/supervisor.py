@@ -52,6 +52,8 @@ class Supervisor:
         self._version = version
         self._on_progress = on_progress
         self._done = {name: asyncio.Event() for name in self._parts}
+        self._begun = {name: asyncio.Event() for name in self._parts}
+        self._healthy = asyncio.Event()
         self._states = {
             part.name: ServiceState(part.name, "waiting")
             for part in parts
@@ -74,6 +76,7 @@ class Supervisor:
             if await self._start(stopped, tasks):
                 self._enter("healthy")
                 on_healthy()
+                self._healthy.set()
                 await self._until(stopped, tasks)
         except NeolayerError:
             self._phase = "failed"
@@ -114,8 +117,12 @@ class Supervisor:
             pending -= done
 
     async def _live(self, part: Service | Step) -> None:
+        for name in part.yields_to:
+            await self._begun[name].wait()
         if not (isinstance(part, Service) and part.loads_early):
             await self._await_needs(part)
+        if isinstance(part, Service) and part.in_background:
+            await self._healthy.wait()
         if isinstance(part, Step):
             self._on_progress(Progress(part.name, "running"))
             await part.run()
@@ -144,6 +151,7 @@ class Supervisor:
         self._show(service.name, "starting")
         try:
             await child.start({LAYER_VARIABLE: str(self._directory.resolved)})
+            self._begun[service.name].set()
             self._show(service.name, "starting", child.identity)
             await self._await_needs(service)
             child.release()

@@ -206,7 +206,8 @@ def _cut(text: str) -> str:
 def _register(arguments: list[str]) -> None:
     """Import the module of the command that is called, or all where that is not plain to see."""
     called = [COMMANDS[word] for word in arguments if word in COMMANDS]
-    for module in dict.fromkeys(called[:1] or COMMANDS.values()):
+    everything = () if "--version" in arguments else COMMANDS.values()
+    for module in dict.fromkeys(called[:1] or everything):
         import_module(f"neolayer.cli.{module}")
     if not gc.isenabled():  # all is loaded (`__main__`)
         gc.freeze()

@@ -1,4 +1,4 @@
-"""What a worker has loaded and made before it is told to begin, and what it does without."""
+"""What our processes have loaded when their work begins, and what they do without."""
 
 from __future__ import annotations
 
@@ -37,3 +37,10 @@ def test_what_does_not_call_others_loads_no_client_of_http() -> None:
     """Webhooks are sent by the relay: the server and the tables of the rest do without."""
     assert "httpx" not in loaded_by("neolayer.workers.serve")
     assert not {"aiohttp", "clickhouse_connect"} & loaded_by("neolayer.freshness")
+
+
+def test_the_version_is_told_without_loading_a_command() -> None:
+    """Who asks for the version waits for none of the rooms."""
+    ask = "from neolayer.cli.root import run; run(['--version'])"
+    loaded = loaded_by("neolayer.cli.root", ask)
+    assert not {name for name in loaded if name.startswith(("neolayer.face", "neolayer.cli.layer"))}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +25,7 @@ from tests.fixtures.batches import (
     event_row,
     events,
 )
-from tests.fixtures.copies import copy_whole
+from tests.fixtures.copies import Undivided, copy_whole, way_to
 from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.patience import PATIENCE_S
 
@@ -32,8 +34,10 @@ from neolayer.engines.engine import Level
 from neolayer.engines.kafka.engine import KafkaEngine
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import INSERT
+from neolayer.relay.copying.progress import OwnProgress
+from neolayer.relay.copying.whole import WholeCopy
 from neolayer.relay.sinks.kafka import KafkaSink
-from neolayer.relay.sinks.sink import CopyLost
+from neolayer.relay.sinks.sink import CopyLost, Rejected
 
 pytestmark = pytest.mark.engines
 TENANT = UUID(int=5)
@@ -55,30 +59,44 @@ async def opened(endpoint: KafkaEndpoint) -> KafkaSink:
 
 
 def read(endpoint: KafkaEndpoint, topic: str = "outbox") -> list[Any]:
-    """Every message that a reader of committed ones sees, partition by partition."""
+    """Every message that a reader of committed ones sees, partition by partition.
+
+    The answer to a commit comes before its mark is in the partitions: what is there is waited for.
+    """
+    name = f"{endpoint.prefix}.{topic}"
+    with reader(endpoint, "read_uncommitted") as watching, reader(endpoint) as consumer:
+        partitions = watching.list_topics(name, timeout=10).topics[name].partitions
+        places = [TopicPartition(name, number, 0) for number in partitions]
+        ends = {one.partition: watching.get_watermark_offsets(one, timeout=10)[1] for one in places}
+        consumer.assign(places)
+        found = []
+        while ends:
+            message = consumer.poll(10)
+            assert message is not None
+            if message.error() is None:
+                found.append(message)
+                continue
+            assert message.error().name() == "_PARTITION_EOF", message.error()
+            if message.offset() >= ends.get(message.partition(), 0):
+                ends.pop(message.partition(), None)
+        return found
+
+
+@contextlib.contextmanager
+def reader(endpoint: KafkaEndpoint, isolation: str = "read_committed") -> Iterator[Any]:
     consumer = Consumer(
         {
             "bootstrap.servers": endpoint.servers,
             "group.id": secrets.token_hex(4),
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "enable.partition.eof": True,
             "enable.auto.commit": False,
         }
     )
-    name = f"{endpoint.prefix}.{topic}"
-    partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
-    consumer.assign([TopicPartition(name, number, 0) for number in partitions])
-    found, ended = [], 0
-    while ended < len(partitions):
-        message = consumer.poll(10)
-        assert message is not None
-        if message.error() is None:
-            found.append(message)
-        else:
-            assert message.error().name() == "_PARTITION_EOF", message.error()
-            ended += 1
-    consumer.close()
-    return found
+    try:
+        yield consumer
+    finally:
+        consumer.close()
 
 
 def by_key(messages: list[Any]) -> dict[str, list[str]]:
@@ -255,6 +273,35 @@ async def test_a_broker_that_was_emptied_is_copied_to_anew(endpoint: KafkaEndpoi
     assert by_key(read(endpoint)) == expected(row, last)
     kinds = {dict(one.headers())["type"] for one in read(endpoint, "coins")}
     assert kinds == {b"coins.truncated", b"coins.copied"}
+    await sink.close()
+
+
+async def test_topics_that_are_emptied_in_mid_copy_are_noticed_at_its_end(
+    endpoint: KafkaEndpoint,
+) -> None:
+    """Also by a producer that is connected all the while: the ranges it told before are gone, so
+    the copy does not count and the next one goes on with nothing of it."""
+    sink = KafkaSink(endpoint, CLASSES)
+    assert await sink.open(at(1)) is None
+    refused: list[Rejected] = []
+    progress = OwnProgress()
+    copy = WholeCopy(way_to(sink, progress, refused))
+    await copy.begin()
+    snapshot = PlainSnapshot(at(2), {t: (r, []) for t, r in TABLES.items()})
+    producer = await sink._connected()
+    copied = sink.copy_part
+
+    async def copy_part(part: Any, table: str, *rest: Any, **options: Any) -> None:
+        await copied(part, table, *rest, **options)
+        if table == max(TABLES):
+            await asyncio.to_thread(empty, endpoint)
+
+    sink.copy_part = copy_part  # type: ignore[method-assign]
+    with pytest.raises(CopyLost):
+        await copy.run(Undivided(snapshot))
+    assert await sink._connected() is producer
+    again = WholeCopy(way_to(sink, progress, refused))
+    assert not await again.resume(reaches_back_to=at(1))
     await sink.close()
 
 

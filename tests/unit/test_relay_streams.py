@@ -63,7 +63,6 @@ class Producer:
         self._name = name
         self._life = broker.lives
         self.last = self.written = None
-        self.noted = 0
 
     async def open(self, topics: Collection[str]) -> None:
         await asyncio.sleep(0)
@@ -81,7 +80,9 @@ class Producer:
     async def note(self, version: int) -> None:
         await self._trip()
         self._broker.store(note_of(self._name), version)
-        self.noted = version
+
+    async def noted(self) -> int:
+        return self._broker.numbers.get(note_of(self._name), 0)
 
     async def _trip(self) -> None:
         await asyncio.sleep(0)

@@ -14,6 +14,7 @@ it. Headers say id and type, so that a reader need not look inside.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
@@ -90,7 +91,13 @@ class KafkaSink:
             raise explain(exc, self._endpoint) from exc
 
     async def copy_began(self) -> int:
-        return (await self._connected()).noted
+        """As the broker has it now: topics may be emptied while the producer is connected."""
+        producer = await self._connected()
+        try:
+            return await producer.noted()
+        except library().KafkaException as exc:
+            await self._drop()
+            raise explain(exc, self._endpoint) from exc
 
     async def begin_again(self, version: int, table: str) -> None:
         (await self._connected()).last = None
@@ -171,7 +178,6 @@ class _Producer:
 
     def __init__(self, endpoint: KafkaEndpoint, name: str, checkpoints: str) -> None:
         self.found = _Checkpoint()
-        self.noted = 0
         self.last: Reached | None = None
         self.written: Reached | None = None
         self._endpoint = endpoint
@@ -205,7 +211,7 @@ class _Producer:
             }
         )
         self._producer.init_transactions(3 * _PATIENCE_S)
-        self.found, self.noted = self._checkpoint()
+        self.found = self._newest(self._name)
         self.last = self.written = self.found.last
 
     def _make_topics(self, topics: Collection[str]) -> None:
@@ -261,13 +267,21 @@ class _Producer:
     async def note(self, version: int) -> None:
         """That a copy began. Raises KafkaException."""
         await self._thread.run(lambda: self._note(version))
-        self.noted = version
+
+    async def noted(self) -> int:
+        """With which version one began last; 0 for none. Raises KafkaException."""
+        return (await self._thread.run(lambda: self._newest(note_of(self._name)))).position
 
     def _note(self, version: int) -> None:
         self._producer.begin_transaction()
         record = msgspec.json.encode(_Checkpoint(version))
         self._producer.produce(self._checkpoints, key=note_of(self._name), value=record)
         self._producer.commit_transaction(_PATIENCE_S)
+        # The answer to a commit comes a moment before readers see what it brought.
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._newest(note_of(self._name)).position != version:
+            if time.monotonic() > deadline:
+                raise self._timed_out()
 
     def _send(self, place: int, one: Outgoing, refused: dict[int, str]) -> None:
         def answered(error: Any, _: Any) -> None:
@@ -311,8 +325,8 @@ class _Producer:
                 refused[place] = exc.args[0].str()
                 return
 
-    def _checkpoint(self) -> tuple[_Checkpoint, int]:
-        """The newest committed one, and the note of a copy."""
+    def _newest(self, name: str) -> _Checkpoint:
+        """The newest committed record of this name."""
         consumer = self._kafka.Consumer(
             {
                 **options(self._endpoint),
@@ -322,20 +336,18 @@ class _Producer:
                 "enable.partition.eof": True,
             }
         )
-        found, noted = _Checkpoint(), 0
+        found = _Checkpoint()
         try:
             beginning = self._kafka.OFFSET_BEGINNING
             consumer.assign([self._kafka.TopicPartition(self._checkpoints, 0, beginning)])
             while (message := consumer.poll(TIMEOUT_S)) is not None:
                 error = message.error()
                 if error is not None and error.name() == "_PARTITION_EOF":
-                    return found, noted
+                    return found
                 if error is not None:
                     raise self._kafka.KafkaException(error)
-                if message.key() == self._name.encode():
+                if message.key() == name.encode():
                     found = msgspec.json.decode(message.value(), type=_Checkpoint)
-                elif message.key() == note_of(self._name).encode():
-                    noted = msgspec.json.decode(message.value(), type=_Checkpoint).position
             raise self._timed_out()
         finally:
             consumer.close()

@@ -536,6 +536,24 @@ async def test_C8_a_tenants_poison_rows_do_not_hide_those_of_others(scene: Relay
         assert "9 changes (3 of tenant" in refused and "For 26 more" in lacking
 
 
+async def test_C8_a_full_room_is_counted_once_a_batch(scene: RelayScene) -> None:
+    """What a flood of letters reads of those that are there grows with the batch, and not with the
+    batch times the room."""
+    room, flood = 200, 400
+    reads = (
+        "SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'relay_dead_letters')"
+        " + sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'relay_dead_letters'"
+    )
+    async with desk_at(scene, classes=(TENANTS,), room=room) as desk:
+        await desk.park("clickhouse", "neolayer", [poison("flood", n) for n in range(room)])
+        many = [poison(f"tenant {n % 7}", 1000 + n) for n in range(flood)]
+        await desk.park("clickhouse", "neolayer", many)
+        (standing,) = await desk.standings()
+        assert (standing.letters, standing.most, standing.unparked) == (room, room // 8, flood)
+    await eventually(lambda: scene.rows(reads)[0][0])  # the desk's session tells of it as it ends
+    assert scene.rows(reads)[0][0] < 20 * (room + flood)
+
+
 async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> None:
     """Each role may do its part on the migrated database, and the application nothing."""
     one = Rejected(TABLE, ("1",), 7, False, "no", {"id": "1"})

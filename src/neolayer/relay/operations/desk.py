@@ -27,6 +27,7 @@ from neolayer.errors import NeolayerError, RelayError
 from neolayer.relay.comparable import Bound, Key
 from neolayer.relay.copying.progress import Range, Wanted
 from neolayer.relay.operations.masks import Masks
+from neolayer.relay.operations.shares import Shares
 from neolayer.relay.sinks.sink import Rejected
 
 LETTERS: Final = 10_000
@@ -166,16 +167,39 @@ class Desk:
             return
         async with self._transaction() as connection:
             await connection.execute(_sql.lock_letters)
-            missing = 0
-            for one in rejected:
-                missing += await self._park(connection, sink, database, one)
-            if missing:
-                await connection.execute(_sql.count_unparked, {"sink": sink, "count": missing})
+            kept, shares = await self._kept(connection, sink, rejected)
+            async with connection.cursor() as cursor:
+                await cursor.executemany(
+                    _sql.park, [self._values(sink, database, one) for one in kept]
+                )
+            for tenant, letters in shares.evicted.items():
+                values = {"sink": sink, "tenant": tenant, "letters": letters}
+                await connection.execute(_sql.take_away_newest, values)
+            if shares.missing:
+                unparked = {"sink": sink, "count": shares.missing}
+                await connection.execute(_sql.count_unparked, unparked)
 
-    async def _park(self, connection: Connection, sink: str, database: str, one: Rejected) -> int:
-        """How many letters there was no room for: this one, or another that gave way to it."""
+    async def _kept(
+        self, connection: Connection, sink: str, rejected: Sequence[Rejected]
+    ) -> tuple[list[Rejected], Shares]:
+        """Those that are kept, and what that means for others; one over an older one of its key
+        needs no room."""
+        held = await (await connection.execute(_sql.held_letters, {"sink": sink})).fetchall()
+        asked = [{"table_name": one.table, "key": one.key} for one in rejected]
+        values = {"sink": sink, "asked": Json(asked)}
+        found = await (await connection.execute(_sql.known_letters, values)).fetchall()
+        shares, known = Shares(self._room, dict(held)), {(table, *key) for table, key in found}
+        kept = list[Rejected]()
+        for one in rejected:
+            at = (one.table, *one.key)
+            if at in known or shares.let_in(self._masks.tenant_of(one)):
+                known.add(at)
+                kept.append(one)
+        return kept, shares
+
+    def _values(self, sink: str, database: str, one: Rejected) -> dict[str, Any]:
         masked = self._masks.of(one)
-        values = {
+        return {
             "sink": sink,
             "table": one.table,
             "key": list(one.key),
@@ -185,13 +209,7 @@ class Desk:
             "cause": _storable(masked.cause)[:1000],
             "row": Json({name: _storable(text) for name, text in masked.row.items()}),
             "tenant": self._masks.tenant_of(one),
-            "room": self._room,
         }
-        if await (await connection.execute(_sql.park, values)).fetchone() is not None:
-            return 0
-        if await (await connection.execute(_sql.make_room, values)).fetchone() is not None:
-            await connection.execute(_sql.park, values)
-        return 1
 
     async def letters(self, sink: str, *, limit: int = 1_000) -> list[Letter]:
         """What a sink refused, oldest first."""

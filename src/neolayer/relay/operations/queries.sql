@@ -16,49 +16,42 @@ WHERE sink = %(sink)s AND paused_at IS NOT NULL RETURNING sink;
 -- One at a time, so that the number of letters is what was counted.
 SELECT pg_advisory_xact_lock(hashtextextended('core.relay_dead_letters', 0));
 
+-- held_letters --
+-- How many letters of a sink each tenant has.
+SELECT h.tenant, count(*) FROM core.relay_dead_letters AS h
+WHERE h.sink = %(sink)s GROUP BY h.tenant;
+
+-- known_letters --
+-- Which of these keys have a letter.
+SELECT l.table_name, l.key
+FROM jsonb_to_recordset(%(asked)s::jsonb) AS a (table_name text, key text [])
+INNER JOIN core.relay_dead_letters AS l
+    ON l.sink = %(sink)s AND l.table_name = a.table_name AND l.key = a.key;
+
 -- park --
--- Keep a refused change while there is room, over an older one of its key; no row where there is
--- none.
+-- Keep a refused change, over an older one of its key.
 INSERT INTO core.relay_dead_letters AS l
 (sink, table_name, key, database, version, deleted, cause, row_data, tenant)
-SELECT
+VALUES (
     %(sink)s::text, %(table)s::text, %(key)s::text [], %(database)s::text, %(version)s::bigint,
     %(deleted)s::boolean, %(cause)s::text, %(row)s::jsonb, %(tenant)s::text
-WHERE EXISTS (
-    SELECT 1 FROM core.relay_dead_letters AS o
-    WHERE o.sink = %(sink)s::text AND o.table_name = %(table)s::text AND o.key = %(key)s::text []
-) OR (SELECT count(*) FROM core.relay_dead_letters AS c WHERE c.sink = %(sink)s::text) < %(room)s::bigint
+)
 ON CONFLICT (sink, table_name, key) DO UPDATE SET
     version = greatest(l.version, excluded.version),
     deleted = CASE WHEN excluded.version >= l.version THEN excluded.deleted ELSE l.deleted END,
     cause = CASE WHEN excluded.version >= l.version THEN excluded.cause ELSE l.cause END,
     row_data = CASE WHEN excluded.version >= l.version THEN excluded.row_data ELSE l.row_data END,
     tries = l.tries + CASE WHEN excluded.version > l.version THEN 1 ELSE 0 END,
-    replay_requested_at = NULL
-RETURNING sink;
+    replay_requested_at = NULL;
 
--- make_room --
--- Take away the newest letter of the tenant that has the most, if that leaves it no fewer than the
--- one has who needs the room; no row where all have their share.
-WITH held AS (
-    SELECT h.tenant, count(*) AS letters FROM core.relay_dead_letters AS h
-    WHERE h.sink = %(sink)s GROUP BY h.tenant
-),
-
-most AS (SELECT m.tenant, m.letters FROM held AS m ORDER BY m.letters DESC, m.tenant LIMIT 1),
-
-newest AS (
-    SELECT l.table_name, l.key FROM core.relay_dead_letters AS l INNER JOIN most
-        ON l.tenant IS NOT DISTINCT FROM most.tenant
-    WHERE l.sink = %(sink)s AND most.letters > 1 + coalesce((
-        SELECT o.letters FROM held AS o WHERE o.tenant IS NOT DISTINCT FROM %(tenant)s::text
-    ), 0)
-    ORDER BY l.parked_at DESC, l.table_name DESC, l.key DESC LIMIT 1
-)
-
-DELETE FROM core.relay_dead_letters AS d USING newest AS n
-WHERE d.sink = %(sink)s AND d.table_name = n.table_name AND d.key = n.key
-RETURNING d.sink;
+-- take_away_newest --
+-- So many letters of a tenant give way to those of others.
+DELETE FROM core.relay_dead_letters AS d USING (
+    SELECT l.table_name, l.key FROM core.relay_dead_letters AS l
+    WHERE l.sink = %(sink)s AND l.tenant IS NOT DISTINCT FROM %(tenant)s::text
+    ORDER BY l.parked_at DESC, l.table_name DESC, l.key DESC LIMIT %(letters)s::bigint
+) AS n
+WHERE d.sink = %(sink)s AND d.table_name = n.table_name AND d.key = n.key;
 
 -- count_unparked --
 -- Remember that there was no room for so many.

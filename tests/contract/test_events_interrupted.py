@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tests.fixtures.patience import PATIENCE_S
 from neolayer.audit import NotAuditable
 from neolayer.engines.endpoints import Database, Endpoints, ObjectsEndpoint, Role
 from neolayer.engines.engine import Level
-from neolayer.errors import NotFound
+from neolayer.errors import Conflict, NotFound
 from neolayer.events import (
     Events,
     NewEvent,
@@ -32,7 +33,7 @@ from neolayer.events import (
 )
 from neolayer.events.archive import Archive, SegmentStore
 from neolayer.events.consuming import Handler
-from neolayer.tenancy import Transaction
+from neolayer.tenancy import Scope, Transaction
 
 NOTE = "INSERT INTO public.effects VALUES (%s, %s, %s)"
 
@@ -434,6 +435,44 @@ async def test_C8_what_is_discarded_stands_in_the_audit_trail(
     with pytest.raises(NotFound, match="has parked nothing of stream"):
         await subscription.discard(stream, core=core)
     assert len(await events.read_all()) == 3
+
+
+@dataclass
+class SlowTrail:
+    """A core database whose audit trail takes its time."""
+
+    core: Scope
+    meanwhile: Callable[[], Awaitable[None]]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction]:
+        await self.meanwhile()
+        async with self.core.transaction() as tx:
+            yield tx
+
+
+async def test_C8_two_who_discard_at_once_give_up_one_event(
+    new_events: NewEvents, new_tenant: NewTenant
+) -> None:
+    """The slower one is told that another was faster, and not about what it had not asked."""
+    core = await new_tenant()
+    assert core.tenant is not None
+    events, stream = new_events(core.tenant), uuid4()
+    subscription = await _parked(events, stream, 2)
+    others: list[asyncio.Task[Any]] = []
+
+    async def another_asks() -> None:
+        others.append(asyncio.create_task(subscription.discard(stream, core=core)))
+        async with asyncio.timeout(PATIENCE_S):
+            while not await _waits(events):
+                await asyncio.sleep(0.01)
+
+    slow: Any = SlowTrail(core, another_asks)
+    assert (await subscription.discard(stream, core=slow)).version == 1
+    with pytest.raises(Conflict, match="somebody else has just given it up") as told:
+        await others[0]
+    assert "events parked parking" in str(told.value.hint)
+    assert [one.version for one in await subscription.parked()] == [2]
 
 
 # How late it may be

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,11 +21,12 @@ from tests.fixtures.bank import (
     Withdrawn,
 )
 from tests.fixtures.fix_projections import Bank
+from tests.fixtures.patience import PATIENCE_S
 
-from neolayer.errors import NotFound
+from neolayer.errors import Conflict, NotFound
 from neolayer.events.errors import ProjectionFailed, ProjectionNotReady
 from neolayer.events.model import NewEvent
-from neolayer.events.projections import Mode, Occurrence, Projection
+from neolayer.events.projections import Mode, Occurrence, Projection, parking
 from neolayer.events.projections.model import AnyProjection
 from neolayer.events.projections.parking import Replayed, discard, parked, replay
 from neolayer.events.projections.rebuild import compare, rebuild, switch, switch_back
@@ -164,6 +166,46 @@ async def test_C8_discarded_in_the_live_table_and_in_every_replay(the_bank: Bank
     await acme.events.append(account, [Deposited(1)])
     await the_bank.project()
     assert await acme.read_models.get(BALANCES, account) == Balance(account, 8, 3)
+
+
+async def test_C8_two_who_discard_at_once_give_up_one_event(
+    the_bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower one does not give up the next event, which nobody has looked at."""
+    acme, account = await the_bank.tenant(), uuid4()
+    tenant = acme.subjects.scope.tenant
+    assert tenant is not None
+    await append_bad(acme, account)
+    await append_bad(acme, account)
+    await the_bank.project()
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    note, others = parking._Discarding.note, list[asyncio.Task[Replayed]]()
+
+    def give_up() -> Coroutine[Any, Any, Replayed]:
+        return discard(
+            the_bank.endpoints,
+            the_bank.domain,
+            "balances",
+            tenant=tenant,
+            stream_id=account,
+            by=ANN,
+        )
+
+    async def while_another_asks(self: Any, *which: Any) -> None:
+        if not others:
+            others.append(asyncio.create_task(give_up()))
+            async with asyncio.timeout(PATIENCE_S):
+                while await the_bank.rows(waits) == [(0,)]:
+                    await asyncio.sleep(0.01)
+        await note(self, *which)
+
+    monkeypatch.setattr(parking._Discarding, "note", while_another_asks)
+    assert await give_up() == Replayed(0, 1)
+    with pytest.raises(Conflict, match="no longer stands at version 1"):
+        await others[0]
+    (left,) = await parked(the_bank.endpoints, "balances", tenant=tenant)
+    assert left.version == 2
+    await clear(the_bank, "balances")
 
 
 @pytest.mark.parametrize("mode", list(Mode))

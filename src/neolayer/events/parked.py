@@ -17,7 +17,7 @@ import psycopg
 from neolayer.audit import Entry, append
 from neolayer.crash_points import crash_point
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import EngineUnavailable, NotFound
+from neolayer.errors import Conflict, EngineUnavailable, NotFound
 from neolayer.events.archive import Archive
 from neolayer.events.consuming import PAGE, Handler, cause_of
 from neolayer.events.model import RecordedEvent
@@ -73,26 +73,38 @@ class Parked:
         where it is. `core` is the same tenant's scope of the core database.
 
         The entry in the audit trail is stored first: where it cannot be, nothing is given up.
-        Raises NotFound, also where what waited behind such an event was not replayed yet.
+        Raises NotFound, also where what waited behind such an event was not replayed yet, and
+        Conflict where somebody else gives up or handles the event meanwhile.
         """
+        version = await self._standing_at(stream_id)
+        at = {"name": self.name, "stream": stream_id, "version": version}
         async with self.scope.transaction() as tx:
-            row = await tx.one(sql.discard_parked, {"name": self.name, "stream": stream_id})
+            row = await tx.one(sql.discard_parked, at)
             if row is None:
-                raise await self._nothing(stream_id)
+                raise Conflict(
+                    f"version {version} of stream {stream_id} is no longer parked in"
+                    f" {self.name!r}: somebody else has just given it up or handled it",
+                    hint=f"see what is left: neolayer events parked {self.name}",
+                )
             given_up = ParkedEvent(*row)
             async with core.transaction() as trail:
                 append(trail, self._entry(given_up))
             crash_point("events.in_discard")
         return given_up
 
-    async def _nothing(self, stream_id: UUID) -> NotFound:
-        """Why there is no event to be given up."""
-        if await self.list(stream_id=stream_id, limit=1):
-            return NotFound(
+    async def _standing_at(self, stream_id: UUID) -> int:
+        """The version that a stream stands still at. Raises NotFound where there is none."""
+        found = await self.list(stream_id=stream_id, limit=1)
+        if not found:
+            raise NotFound(
+                f"the subscription {self.name!r} has parked nothing of stream {stream_id}"
+            )
+        if found[0].cause is None:
+            raise NotFound(
                 f"stream {stream_id} stands at nothing in {self.name!r}: its events only wait",
                 hint=f"neolayer events replay {self.name}",
             )
-        return NotFound(f"the subscription {self.name!r} has parked nothing of stream {stream_id}")
+        return found[0].version
 
     def _entry(self, given_up: ParkedEvent) -> Entry:
         changes = {

@@ -199,16 +199,11 @@ WHERE
 RETURNING event_version;
 
 -- discard_parked --
--- The event that a stream stands still at is given up; what only waits is not.
+-- The event that a stream stands still at is given up, if it is still there.
 DELETE FROM public.parked_events AS k
 WHERE
     k.tenant_id = (SELECT core.current_tenant()) AND k.subscription = %(name)s::text
-    AND k.aggregate_id = %(stream)s::uuid AND k.event_version = (
-        SELECT min(o.event_version) FROM public.parked_events AS o
-        WHERE
-            o.tenant_id = (SELECT core.current_tenant()) AND o.subscription = %(name)s::text
-            AND o.aggregate_id = %(stream)s::uuid
-    )
+    AND k.aggregate_id = %(stream)s::uuid AND k.event_version = %(version)s::int
     AND k.cause IS NOT NULL
 RETURNING k.aggregate_id, k.event_version, k.cause, k.attempts, k.parked_at;
 

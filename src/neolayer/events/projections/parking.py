@@ -20,7 +20,7 @@ from neolayer.audit import Entry, append
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import NotFound
+from neolayer.errors import Conflict, NotFound
 from neolayer.events.model import Place
 from neolayer.events.projections import tables
 from neolayer.events.projections.domain import Domain
@@ -124,18 +124,27 @@ async def discard(
 ) -> Replayed:
     """Give up the event that a stream stands still at, and fold what waits behind it.
 
-    Raises NotFound where the stream does not stand still, and as `replay`.
+    Raises NotFound where the stream does not stand still, Conflict where somebody else gives up or
+    replays that event meanwhile, and as `replay`.
     """
     async with (
         tables.owner_connection(at) as owner,
         open_core(at, size=1, application_name="projections") as core,
     ):
-        stream, discarding = (tenant, stream_id), _Discarding(core.scope(tenant, by=by))
+        values = {"name": name, "tenant": tenant, "stream": stream_id}
+        row = await (await owner.execute(QUERIES.standing_at, values)).fetchone()
+        if row is None:
+            raise NotFound(
+                f"stream {stream_id} does not stand still in {name}",
+                hint=f"neolayer projections parked {name}",
+            )
+        stream, discarding = (tenant, stream_id), _Discarding(core.scope(tenant, by=by), row[0])
         flows = await _go_on(owner, _target(domain, name), stream, discarding)
     if flows is None:
-        raise NotFound(
-            f"stream {stream_id} does not stand still in {name}",
-            hint=f"neolayer projections parked {name}",
+        raise Conflict(
+            f"stream {stream_id} no longer stands at version {row[0]} in {name}: somebody else has"
+            " just given it up or replayed it",
+            hint=f"see what is left: neolayer projections parked {name}",
         )
     return Replayed(int(flows), int(not flows))
 
@@ -167,9 +176,11 @@ async def _standing(
 
 @dataclass(frozen=True, slots=True)
 class _Discarding:
-    """Who gives an event up, in their tenant's core database."""
+    """Who gives an event up, in their tenant's core database; and which, so that nobody gives up
+    the next one because another was faster."""
 
     scope: Scope
+    version: int
 
     async def note(self, name: str, stream_id: UUID, version: int, attempts: int) -> None:
         changes = {"stream_id": stream_id, "version": version, "attempts": attempts}
@@ -192,8 +203,8 @@ async def _go_on(
         if discarding is None:
             cursor = await owner.execute(QUERIES.take_standing, at)
         else:
-            by = {"by": str(discarding.scope.by)}
-            cursor = await owner.execute(QUERIES.discard, at | by)
+            which = {"by": str(discarding.scope.by), "version": discarding.version}
+            cursor = await owner.execute(QUERIES.discard, at | which)
         row = await cursor.fetchone()
         if row is None:
             return None

@@ -127,6 +127,13 @@ WHERE
 ORDER BY k.tenant_id, k.aggregate_id
 LIMIT 1000;
 
+-- standing_at --
+-- The version that a stream stands still at.
+SELECT k.event_version FROM public.projection_parked_events AS k
+WHERE
+    k.projection_name = %(name)s AND k.tenant_id = %(tenant)s::uuid
+    AND k.aggregate_id = %(stream)s::uuid AND k.discarded_at IS NULL;
+
 -- take_standing --
 -- The event that a stream stands still at, for whoever folds on from there.
 DELETE FROM public.projection_parked_events AS k
@@ -141,7 +148,8 @@ UPDATE public.projection_parked_events AS k
 SET discarded_at = clock_timestamp(), discarded_by = %(by)s::text
 WHERE
     k.projection_name = %(name)s AND k.tenant_id = %(tenant)s::uuid
-    AND k.aggregate_id = %(stream)s::uuid AND k.discarded_at IS NULL
+    AND k.aggregate_id = %(stream)s::uuid AND k.event_version = %(version)s::int
+    AND k.discarded_at IS NULL
 RETURNING k.event_version, k.attempts, k.parked_at;
 
 -- note_attempts --

@@ -322,6 +322,36 @@ async def test_C_a_group_that_fails_is_one_commit_still_but_for_the_culprits(
     assert len(await tenants[0].read_all()) == 8
 
 
+async def test_C_a_large_group_that_fails_overflows_no_server_process(
+    new_events: NewEvents,
+    event_store: EventStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server's process remembers 64 subtransactions; with more, every snapshot of all pays.
+    200 appends at once beside one that fails take a few transactions more, none of so many."""
+    events, other = new_events(), new_events()
+    taken = deposit()
+    await put(events, uuid4(), taken)
+    send, apart = grouping._send, list[int]()
+
+    async def counted(database: TenantDatabase, turns: Any) -> Any:
+        statements = [one for _, part in turns for one, _ in part]
+        apart.append(statements.count(grouping.sql.append_apart))
+        return await send(database, turns)
+
+    monkeypatch.setattr(grouping, "_send", counted)
+    before = event_store.grouper.commits
+    results = await asyncio.gather(
+        *(put(whose, uuid4()) for whose in (events, other) for _ in range(100)),
+        events.append(uuid4(), [deposit(), taken], category="account"),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in results if one is not None] == [EventIdTaken]
+    assert sum(apart) == 200 and max(apart) <= 64
+    assert event_store.grouper.commits - before <= 6
+    assert len(await events.read_all()) + len(await other.read_all()) == 201
+
+
 async def test_C_a_lost_connection_of_a_group_is_one_more_try(
     new_events: NewEvents, event_store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,9 +7,10 @@ their own, with the signed context that the database asks for before it stores a
 
 What one append meets is its own affair. Conflicts are statuses, not errors; who gives up waiting
 is left out, or forgotten where it is on its way; a stream at which another process writes is not
-waited for (`busy`). A group that fails as a whole is sent once more, each unit in a subtransaction:
-so all but the culprits share a commit still, and groups that do not fail pay for none. Whatever is
-left goes alone: by itself, in a transaction of its own, and meets its error there.
+waited for (`busy`). A group that fails as a whole is sent once more, each unit in a subtransaction,
+and no more of them at once than a server's process remembers: so all but the culprits share commits
+still, and groups that do not fail pay for none. Whatever is left goes alone: by itself, in a
+transaction of its own, and meets its error there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import LiteralString
 from uuid import UUID
 
@@ -50,6 +53,7 @@ _BEGIN: _Sent = (sql.begin, None)
 _END: tuple[_Sent, _Sent] = ((sql.commit, None), (sql.committed_at, RawTexts()))
 _EVENT, _GROUP = sql.append_event, sql.append_group
 MOST_UNITS = 256
+MOST_APART = 60  # beyond 64 subtransactions of one transaction every snapshot of the server pays
 MOST_BYTES = 1 << 20
 _TRIES = 5
 _PAUSE_S = 0.05
@@ -225,23 +229,24 @@ class Grouper:
 
     async def _apart(self, by_context: Mapping[str, list[_Member]]) -> None:
         """A statement a unit: what one of them meets leaves the others alone."""
-        turns: list[tuple[str, list[_Sent]]] = []
-        sent: list[_Member] = []
+        sent: list[tuple[str, _Member, _Sent]] = []
         for context, members in by_context.items():
-            turn: list[_Sent] = []
             for member in members:
                 try:
-                    turn.append(_by_itself(member.unit, sql.append_apart))
+                    sent.append((context, member, _by_itself(member.unit, sql.append_apart)))
                 except orjson.JSONEncodeError:
                     _give(member, None)
-                else:
-                    sent.append(member)
-            turns.append((context, turn))
-        answers, position = await _send(self.lane, turns)
-        self._note_commit()
-        for answer, member in zip(answers, sent, strict=True):
-            (outcome,) = outcomes_of(answer, [member.unit])
-            _give(member, None if outcome.is_about("failed") else (outcome, position))
+        for first in range(0, len(sent), MOST_APART):
+            part = sent[first : first + MOST_APART]
+            turns = [
+                (context, [statement for _, _, statement in turn])
+                for context, turn in groupby(part, key=itemgetter(0))
+            ]
+            answers, position = await _send(self.lane, turns)
+            self._note_commit()
+            for answer, (_, member, _) in zip(answers, part, strict=True):
+                (outcome,) = outcomes_of(answer, [member.unit])
+                _give(member, None if outcome.is_about("failed") else (outcome, position))
 
     def _by_context(self, group: Sequence[_Member]) -> dict[str, list[_Member]]:
         turns: dict[str, list[_Member]] = {}

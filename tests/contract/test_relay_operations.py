@@ -557,6 +557,7 @@ async def test_C8_a_full_room_is_counted_once_a_batch(scene: RelayScene) -> None
 async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> None:
     """Each role may do its part on the migrated database, and the application nothing."""
     one = Rejected(TABLE, ("1",), 7, False, "no", {"id": "1"})
+    shape = Shape(("id",), ("id",))
     async with (
         desk_of(layer_databases, Role.OPERATOR) as operator,
         desk_of(layer_databases, Role.RELAY) as relay,
@@ -572,7 +573,10 @@ async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> N
         await relay.remove_letters("clickhouse", TABLE, [("1",)], version=7)
         assert await operator.request_rebuild("clickhouse", TABLE)
         (wanted,) = await relay.wanted_rebuilds(["clickhouse"])
-        await relay.begin_table(wanted, 9, [(None, ("5",)), (("5",), None)])
+        await relay.begin_table(wanted.under(shape), 9, [(None, ("5",)), (("5",), None)])
+        (begun,) = await relay.wanted_rebuilds(["clickhouse"])
+        assert begun.version == 9 and begun.under(shape) == begun
+        assert begun.under(Shape(("id",), ("id", "owner"))).version is None
         for part in await relay.ranges_left(wanted):
             await relay.range_done(wanted, part.number, rows=3)
         await relay.end_rebuild(wanted)
@@ -581,6 +585,18 @@ async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> N
         assert await operator.request_rebuild("clickhouse", TABLE)
         with pytest.raises(RelayError, match="permission denied"):
             await app.letters("clickhouse")
+
+
+async def test_a_copy_ends_as_a_whole(layer_databases: Endpoints) -> None:
+    """Also where one of its tables was begun anew, under a later version; a copy that began since
+    is another one."""
+    async with desk_of(layer_databases, Role.RELAY) as relay:
+        await relay.begin_copy("mongodb", ["public.a", "public.b"])
+        for version, wanted in enumerate(await relay.copy_of("mongodb"), 8):
+            await relay.begin_table(wanted, version, [(None, None)])
+        for version, left in ((7, 2), (9, 2), (8, 0)):
+            await relay.end_copy("mongodb", version)
+            assert len(await relay.copy_of("mongodb")) == left
 
 
 def test_replay_and_rebuild_name_what_they_are_about(

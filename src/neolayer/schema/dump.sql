@@ -2459,6 +2459,7 @@ TABLE core.relay_rebuilds
     COLUMN requested_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     COLUMN finished_at timestamp with time zone
     COLUMN whole boolean NOT NULL DEFAULT false
+    COLUMN shape character varying(32)
     CONSTRAINT relay_rebuilds_pkey PRIMARY KEY (sink, whole, table_name)
     CONSTRAINT relay_rebuilds_state_check CHECK (((state)::text = ANY ((ARRAY['requested'::character varying, 'copying'::character varying, 'done'::character varying, 'failed'::character varying])::text[])))
     CONSTRAINT relay_rebuilds_version_check CHECK ((version >= 0))

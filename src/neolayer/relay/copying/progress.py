@@ -1,29 +1,38 @@
 """How far copies are, kept so that a process that dies goes on where it was.
 
 A table that somebody wants made anew stands by itself; the tables of a sink that is copied as a
-whole belong together, and all bear the version of the first snapshot they were read under.
+whole belong together. What is noted of a table holds for the columns and the key it was begun with:
+a program that copies others starts it over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Protocol
 
-from neolayer.relay.comparable import Bound
+from neolayer.relay.comparable import Bound, Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A table to be copied or gone on with: `version` is None until its parts are known.
 
-    `whole`: the relay copies all tables of the sink, which missed changes; nobody asked.
+    `whole`: the relay copies all tables of the sink, which missed changes; nobody asked. `shape` is
+    the mark of what is copied of it.
     """
 
     sink: str
     table: str
     version: int | None
     whole: bool = False
+    shape: str | None = None
+
+    def under(self, shape: Shape) -> Wanted:
+        """The same where it was begun for this shape; else it has not begun."""
+        mark = _mark(shape)
+        return self if self.shape == mark else replace(self, version=None, shape=mark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class Progress(Protocol):
     async def begin_table(
         self, wanted: Wanted, version: int, bounds: Iterable[tuple[Bound, Bound]]
     ) -> None:
-        """Its version and its parts, at once."""
+        """Its shape, its version and its parts, at once."""
         ...
 
     async def ranges_left(self, wanted: Wanted) -> list[Range]:
@@ -99,3 +108,8 @@ class OwnProgress:
         for place in [place for place in self._wanted if place[0] == sink]:
             del self._wanted[place]
             self._left.pop(place, None)
+
+
+def _mark(shape: Shape) -> str:
+    """The same for the same key and columns; how old its rows may be changes every moment."""
+    return blake2b(repr((shape.key, shape.columns)).encode(), digest_size=16).hexdigest()

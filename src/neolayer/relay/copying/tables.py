@@ -4,7 +4,8 @@ An exported snapshot is read range by range, and each row goes in with the snaps
 loses against what the stream has brought since, or will bring, and wins over what was there before.
 Which ranges are in is stored as they come, so whoever dies goes on with the others, under a later
 snapshot. When all are in, what the sink holds from before the first snapshot is no longer in
-PostgreSQL, and goes.
+PostgreSQL, and goes. A table that is begun anew, because other columns or another key are copied
+now, is begun under the snapshot of that moment: what was copied of it before goes too.
 
 A stream takes nothing back, so there a table is told again: `truncated` first, then the ranges one
 after another, each between two writes. All of it bears the first snapshot's version, whatever
@@ -78,13 +79,14 @@ async def copy_tables(
 ) -> bool:
     """Copy what is not in the sink yet; whether all of it is. It is not where the way was closed.
 
-    `version` is that of tables that have not begun: the snapshot's where none is given. Raises
-    what engines say; then the parts that are in the sink stay there.
+    `version` is what a stream is told under; the snapshot's where none is given. Raises what
+    engines say; then the parts that are in the sink stay there.
     """
-    version = tables.version if version is None else version
+    wanted = [one.under(way.sink.shape(one.table)) for one in wanted]
     try:
         if isinstance(way.sink, Rebuildable):
-            return await _Rows(way, way.sink, tables, version).run(wanted)
+            return await _Rows(way, way.sink, tables, tables.version).run(wanted)
+        version = tables.version if version is None else version
         return await _Stream(way, way.sink, tables, version).run(wanted)
     except BaseExceptionGroup as group:
         raise _first(group) from group

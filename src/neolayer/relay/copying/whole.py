@@ -5,14 +5,16 @@ is copied: what a later snapshot had already comes once more and changes nothing
 because it was deleted is deleted. Only then is the checkpoint stored, at that version.
 
 A copy that did not end is gone on with while all of this is so: the log still reaches back to its
-version, the tables are the same, and the store still has the note that it left there.
+version, the tables are the same, and the store still has the note that it left there. A table of
+which other columns or another key are copied by now is begun anew. A stream is told all of them
+anew: what it was told bears the one version that says how far it has come.
 """
 
 from __future__ import annotations
 
 from neolayer.relay.copying.progress import Wanted
 from neolayer.relay.copying.tables import Tables, Way, copy_tables
-from neolayer.relay.sinks.sink import CopyLost
+from neolayer.relay.sinks.sink import CopyLost, Resendable
 
 
 class WholeCopy:
@@ -29,6 +31,10 @@ class WholeCopy:
         found = await self._way.progress.copy_of(self._sink.name)
         begun = [one.version for one in found if one.version is not None]
         if not begun or frozenset(one.table for one in found) != self._sink.tables:
+            return False
+        of_use = [one.under(self._sink.shape(one.table)).version for one in found]
+        kept = [version for version in of_use if version is not None]
+        if not kept or (isinstance(self._sink, Resendable) and len(kept) < len(begun)):
             return False
         version = min(begun)
         if version < reaches_back_to or await self._sink.copy_began() != version:

@@ -266,14 +266,15 @@ class Desk:
     async def begin_table(
         self, wanted: Wanted, version: int, bounds: Iterable[tuple[Bound, Bound]]
     ) -> None:
-        """Its version and its parts, at once."""
+        """Its shape, its version and its parts, at once."""
         named = _named(wanted)
         async with self._transaction() as connection:
             await connection.execute(_sql.forget_ranges, named)
             for number, (low, high) in enumerate(bounds):
                 ends = {"low": _listed(low), "high": _listed(high)}
                 await connection.execute(_sql.add_range, {**named, "number": number, **ends})
-            await connection.execute(_sql.begin_table, {**named, "version": version})
+            begun = {"version": version, "shape": wanted.shape}
+            await connection.execute(_sql.begin_table, {**named, **begun})
 
     async def ranges_left(self, wanted: Wanted) -> list[Range]:
         """The parts that are not in the sink yet."""
@@ -313,7 +314,7 @@ class Desk:
         return _wanted(await self._rows(_sql.copy_of, {"sink": sink}))
 
     async def end_copy(self, sink: str, version: int) -> None:
-        """The one of that version is complete."""
+        """The one that began with that version is complete."""
         await self._rows(_sql.forget_copy, {"sink": sink, "version": version})
 
     # The connection
@@ -371,7 +372,10 @@ def _named(wanted: Wanted) -> dict[str, Any]:
 
 
 def _wanted(rows: Iterable[dict[str, Any]]) -> list[Wanted]:
-    return [Wanted(row["sink"], row["table_name"], row["version"], row["whole"]) for row in rows]
+    return [
+        Wanted(row["sink"], row["table_name"], row["version"], row["whole"], row["shape"])
+        for row in rows
+    ]
 
 
 def _listed(bound: Bound) -> list[str] | None:

@@ -107,7 +107,7 @@ WHERE sink = %(sink)s AND whole = %(whole)s AND table_name = %(table)s;
 
 -- wanted_rebuilds --
 -- What these sinks have to make anew, or to go on with.
-SELECT sink, table_name, version, whole FROM core.relay_rebuilds
+SELECT sink, table_name, version, whole, shape FROM core.relay_rebuilds
 WHERE sink = any(%(sinks)s) AND state IN ('requested', 'copying') ORDER BY requested_at;
 
 -- begin_copy --
@@ -117,17 +117,27 @@ SELECT %(sink)s::text, true, t.name FROM unnest(%(tables)s::text []) AS t (name)
 
 -- copy_of --
 -- The tables of such a copy.
-SELECT sink, table_name, version, whole FROM core.relay_rebuilds
+SELECT sink, table_name, version, whole, shape FROM core.relay_rebuilds
 WHERE sink = %(sink)s AND whole ORDER BY table_name;
 
 -- forget_copy --
--- It is complete, or will not be gone on with; without a version, whichever it is.
+-- It is complete, or will not be gone on with; without a version, whichever it is. Tables that were
+-- begun anew bear a later version than the copy.
 DELETE FROM core.relay_rebuilds
-WHERE sink = %(sink)s AND whole AND (%(version)s::bigint IS NULL OR version = %(version)s);
+WHERE
+    sink = %(sink)s AND whole
+    AND (
+        %(version)s::bigint IS NULL
+        OR %(version)s = (
+            SELECT min(r.version) FROM core.relay_rebuilds AS r
+            WHERE r.sink = %(sink)s AND r.whole
+        )
+    );
 
 -- begin_table --
 -- The snapshot is there, and the parts are known.
-UPDATE core.relay_rebuilds SET state = 'copying', version = %(version)s
+UPDATE core.relay_rebuilds SET
+    state = 'copying', version = %(version)s, shape = %(shape)s
 WHERE sink = %(sink)s AND whole = %(whole)s AND table_name = %(table)s;
 
 -- add_range --

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -126,6 +127,75 @@ async def test_a_refused_statement_leaves_nothing_behind(
         await up(no_databases, migrations)
     fixed = history(traversable_tmp, m0001_things=THINGS, m0002_wider=WIDER)
     assert await up(no_databases, fixed) == [2]
+
+
+OUTBOX_ROW = """
+INSERT INTO core.outbox (tenant_id, subject, key, event_type, event_data)
+SELECT id, 's', 'k', 't', jsonb_build_object('a', repeat('x', 2000000)) FROM core.tenants
+"""
+
+
+async def test_C16_rows_against_a_new_check_are_named_with_the_way_out(
+    layer_databases: Endpoints,
+) -> None:
+    """An upgrade of a database that has such rows: the error says table and column, its hint is the
+    query that finds them; once they are gone the way is free."""
+    await migrate_down(layer_databases, to="0068", lines=[Line.CORE])
+    dsn = layer_databases.postgres.dsn(Role.ADMIN, Database.CORE)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(
+            "INSERT INTO core.tenants (name, identifier, subscription_tier)"
+            " VALUES ('t', 't', 'pro')"
+        )
+        admin.execute(OUTBOX_ROW)
+        with pytest.raises(MigrationError) as refused:
+            await migrate_up(layer_databases, lines=[Line.CORE])
+        assert refused.value.message == (
+            'core/0069_sizes_and_counters.sql: "core"."outbox" has rows whose event_data may be so'
+            " no longer: octet_length(event_data::text) <= 1048576"
+        )
+        (find,) = re.findall(r"superuser: (SELECT .*?);", refused.value.hint or "")
+        ((_, event),) = admin.execute(find).fetchall()
+        admin.execute("DELETE FROM core.outbox WHERE event_id = %s", (event,))
+    await migrate_up(layer_databases, lines=[Line.CORE])
+
+
+NOT_NULL = "ALTER TABLE toy.things ALTER COLUMN a SET NOT NULL"
+FEW = "ALTER TABLE toy.things ADD CONSTRAINT few CHECK ("
+
+
+@pytest.mark.parametrize(
+    ("earlier", "statement", "said", "find"),
+    [
+        ("", f"{FEW}')' <> '('\n AND (id) > 2)", "id .*: '[)]' <> '[(]' AND", "SELECT id FROM"),
+        ("", "ALTER TABLE toy.things ADD a int CHECK (a > 2) DEFAULT 1", "things_a_check", "mend"),
+        ("", "ALTER TABLE toy.things ADD a int NOT NULL", "a IS NOT NULL", "mend"),
+        ("ALTER TABLE toy.things ADD a int", NOT_NULL, "whose a may", "(a IS NOT NULL)"),
+        (f"{FEW}id > 0)", "UPDATE toy.things SET id = -id", "whose id .*id > 0", "WHERE NOT"),
+    ],
+)
+async def test_C16_whatever_a_migration_demands_of_rows_is_said(
+    no_databases: Endpoints,
+    traversable_tmp: Path,
+    earlier: str,
+    statement: str,
+    said: str,
+    find: str,
+) -> None:
+    """A check, one of a new column, NOT NULL, or an old check that it would break."""
+    things = THINGS.replace("-- migrate:down", f"{earlier};\n-- migrate:down")
+    await up(no_databases, history(traversable_tmp, m0001_things=things))
+    dsn = no_databases.postgres.dsn(Role.ADMIN, Database.CORE)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute("INSERT INTO toy.things VALUES (1)")
+    demanding = f"-- migrate:up\n{statement};\n-- migrate:down none: a test\n"
+    migrations = history(traversable_tmp, m0001_things=things, m0002_wider=demanding)
+    with pytest.raises(
+        MigrationError, match=f'core/0002_wider.sql: "toy"."things".*{said}'
+    ) as told:
+        await up(no_databases, migrations)
+    assert find in str(told.value.hint)
+    assert "migrate again" in str(told.value.hint)
 
 
 async def test_an_edited_file_is_drift(no_databases: Endpoints, traversable_tmp: Path) -> None:

@@ -27,6 +27,7 @@ from neolayer.schema.history import Mark, mark_of
 from neolayer.schema.lines import Line
 from neolayer.schema.statements import headline, without_comments
 from neolayer.schema.target import OnStatement
+from neolayer.schema.violations import VIOLATIONS, RowsInTheWay, explained
 
 QUERIES = load_queries("neolayer.schema")
 _RETRIED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
@@ -79,6 +80,10 @@ class PostgresTarget:
                 f"{await self._who_is_in_the_way()}",
                 hint="end that transaction, or migrate at a quieter time",
             ) from exc
+        except RowsInTheWay as exc:
+            raise await explained(
+                self.connection, migration, script.text, exc.refused
+            ) from exc.refused
 
     async def _in_transaction(
         self,
@@ -121,6 +126,8 @@ class PostgresTarget:
             await self.connection.execute(without_comments(statement).encode())
         except _RETRIED:
             raise
+        except VIOLATIONS as exc:
+            raise RowsInTheWay(exc) from exc
         except psycopg.Error as exc:
             raise MigrationError(
                 f"{migration.path}: {str(exc).splitlines()[0]} [in: {headline(statement)}]"

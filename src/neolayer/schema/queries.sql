@@ -208,3 +208,23 @@ WHERE
     AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
     AND c.relkind IN ('r', 'p', 'v', 'm')
 ORDER BY 1, 2;
+
+-- columns --
+-- A table's columns in order, and whether each is part of its key.
+SELECT a.attname::text, coalesce(a.attnum = ANY(i.indkey), false)
+FROM pg_catalog.pg_attribute AS a
+INNER JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisprimary
+WHERE
+    c.relnamespace::regnamespace::text = %(schema)s AND c.relname = %(table)s
+    AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum;
+
+-- check_expression --
+-- What a check of a table demands.
+SELECT pg_catalog.pg_get_expr(k.conbin, k.conrelid)
+FROM pg_catalog.pg_constraint AS k
+INNER JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
+WHERE
+    c.relnamespace::regnamespace::text = %(schema)s AND c.relname = %(table)s
+    AND k.conname = %(constraint)s;

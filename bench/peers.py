@@ -17,10 +17,10 @@ DEFAULT_FOLDER = Path(__file__).with_name(".venv")
 def peer_python(requirements: Path = PEERS) -> Path:
     """The interpreter with these peers installed; installs them where they are not yet.
 
-    `NEOLAYER_BENCH_VENV` names another folder, in which each file of requirements has its own. The
+    `BENCH_VENV` names another folder, in which each file of requirements has its own. The
     stamp holds a digest of the requirements, so a changed pin makes the environment anew.
     """
-    chosen = Path(os.environ.get("NEOLAYER_BENCH_VENV", DEFAULT_FOLDER))
+    chosen = Path(os.environ.get("BENCH_VENV", DEFAULT_FOLDER))
     folder = chosen / requirements.stem
     python, stamp = folder / "bin" / "python", folder / "requirements.digest"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
@@ -37,7 +37,7 @@ def peer_python(requirements: Path = PEERS) -> Path:
 def _clear(folder: Path, stamp: Path) -> None:
     """Empty the folder, but only one that we made: it bears our stamp from the first moment."""
     if folder.exists() and not stamp.exists():
-        raise SystemExit(f"{folder} is not ours to replace; name another in NEOLAYER_BENCH_VENV")
+        raise SystemExit(f"{folder} is not ours to replace; name another in BENCH_VENV")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     stamp.write_text("unfinished", encoding="ascii")

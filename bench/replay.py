@@ -46,13 +46,13 @@ _LAYOUT: dict[int, tuple[str, ...]] = {
 
 
 def data_folder() -> Path:
-    """The real blocks beside the repository; `NEOLAYER_BENCH_DATA` names another place."""
-    named = os.environ.get("NEOLAYER_BENCH_DATA")
+    """The real blocks beside the repository; `BENCH_DATA` names another place."""
+    named = os.environ.get("BENCH_DATA")
     candidates = [Path(named)] if named else _beside_repository()
     for folder in candidates:
         if folder.is_dir():
             return folder
-    raise SystemExit(f"no real blocks at {candidates[0]}; set NEOLAYER_BENCH_DATA")
+    raise SystemExit(f"no real blocks at {candidates[0]}; set BENCH_DATA")
 
 
 def _beside_repository() -> list[Path]:

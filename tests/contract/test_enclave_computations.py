@@ -46,7 +46,7 @@ INPUT = hashlib.sha256(b"input").hexdigest()
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 S = timedelta(seconds=1)
 ENCLAVE = "vault"
-SEED = int(os.environ.get("NEOLAYER_SEED", "20261127"))
+SEED = int(os.environ.get("TEST_SEED", "20261127"))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.redis import RedisSink
 
-SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "20261127"))
+SEED = int(os.environ.get("TEST_SEED", "20261127"))
 SOON_S = 2.0  # instead of a minute, or five
 
 

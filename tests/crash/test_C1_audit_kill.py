@@ -18,7 +18,7 @@ from neolayer.audit.verify import verify
 pytestmark = pytest.mark.faults
 
 KILLS = 10
-SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "20261127"))
+SEED = int(os.environ.get("TEST_SEED", "20261127"))
 
 
 def start_sealer(trail: Trail) -> subprocess.Popen[bytes]:

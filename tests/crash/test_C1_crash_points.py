@@ -36,7 +36,7 @@ from neolayer.events.rooms import TenantRooms
 
 ROOT = Path(__file__).parents[2]
 SEEDS = Path(__file__).with_name("seeds.toml")
-FIRST_SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "20261128"))
+FIRST_SEED = int(os.environ.get("TEST_SEED", "20261128"))
 
 # A point, and at how many of its passes a run may choose to die.
 RELAY_POINTS = {
@@ -369,7 +369,7 @@ async def test_C1_the_projector_killed_in_hundreds_of_seeded_runs(
     the_bank: Bank, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
     """At every point of projector, rebuild and switch: each event counts once."""
-    runs = int(os.environ.get("NEOLAYER_CRASH_RUNS", "500"))
+    runs = int(os.environ.get("CRASH_RUNS", "500"))
     tally = await projector_runs(the_bank, pytestconfig, runs, tmp_path)
     assert wrong_in(tally) == [] and tally["kills"] == tally["seeds"] >= runs
     assert set(tally.points) == {*PROJECTOR_POINTS, *SWITCH_POINTS}
@@ -381,7 +381,7 @@ async def test_C1_the_relay_killed_in_hundreds_of_seeded_runs(
     relay_scene: RelayScene, pytestconfig: pytest.Config
 ) -> None:
     """At every point of relay and ClickHouse sink: zero lost, zero doubled, rows equal."""
-    runs = int(os.environ.get("NEOLAYER_CRASH_RUNS", "150"))
+    runs = int(os.environ.get("CRASH_RUNS", "150"))
     tally = await relay_runs(relay_scene, pytestconfig, runs, every=6)
     assert wrong_in(tally) == [] and tally["kills"] == tally["seeds"] >= runs
     assert set(tally.points) == {*RELAY_POINTS, *CLICKHOUSE_POINTS}

@@ -23,7 +23,7 @@ from neolayer.chain.synthetic import make_chain, write_blocks
 
 pytestmark = pytest.mark.faults
 KILLS = 20
-SEED = int(os.environ.get("NEOLAYER_SEED", "20261124"))
+SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
 
 @pytest.fixture(scope="module")

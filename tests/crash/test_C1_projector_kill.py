@@ -29,7 +29,7 @@ from tests.fixtures.fix_projections import Bank
 from neolayer.events.projections.rebuild import rebuild
 from neolayer.events.rooms import TenantRooms
 
-SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "20261127"))
+SEED = int(os.environ.get("TEST_SEED", "20261127"))
 PROJECTOR_POINTS = (
     "projector.before_write",
     "projector.after_write",

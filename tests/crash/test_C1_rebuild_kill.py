@@ -24,7 +24,7 @@ TABLE = "public.accounts"
 DONE_RANGES = (
     "SELECT number, done_at FROM core.relay_rebuild_ranges WHERE whole AND done_at IS NOT NULL"
 )
-SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "20261127"))
+SEED = int(os.environ.get("TEST_SEED", "20261127"))
 POINTS = (
     "relay.after_rebuild_begin",
     "relay.after_rebuild_copy",

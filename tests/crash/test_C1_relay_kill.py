@@ -30,7 +30,7 @@ from neolayer.engines.endpoints import PostgresEndpoint
 pytestmark = pytest.mark.faults
 
 KILLS = 20
-SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "20261124"))
+SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
 
 def start_relay(scene: RelayScene) -> subprocess.Popen[bytes]:

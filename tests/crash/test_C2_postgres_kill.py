@@ -39,7 +39,7 @@ from neolayer.schema.runner import migrate_up
 
 pytestmark = pytest.mark.faults
 ROUNDS, KILLS_PER_ROUND = 4, 5
-SEED = int(os.environ.get("NEOLAYER_SEED", "20261124"))
+SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
 
 class Server:

@@ -23,7 +23,7 @@ from neolayer.events.projections import projector as module
 from neolayer.events.projections.domain import Domain
 from neolayer.events.projections.projector import Projector
 
-FIRST_SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "1"))
+FIRST_SEED = int(os.environ.get("TEST_SEED", "1"))
 DOMAIN = Domain.of([bank.accounts], [bank.BALANCES, bank.TOTALS])
 CONVERGES_S = 600.0
 HUGE = LARGEST + 1

@@ -11,7 +11,7 @@ import pytest
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.world import Broken, simulate
 
-FIRST_SEED = int(os.environ.get("NEOLAYER_TEST_SEED", "1"))
+FIRST_SEED = int(os.environ.get("TEST_SEED", "1"))
 # Most mutants are noticed in the first; what only shows while all else is well takes luck.
 SEEDS = 32
 

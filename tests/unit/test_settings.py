@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from tests.fixtures.shared_data import REPOSITORY
 
 from neolayer.errors import SettingsError
-from neolayer.settings import load_settings
+from neolayer.settings import _NOT_SETTINGS, Settings, load_settings, variables
 from neolayer.supervision import variables_of
 from neolayer.telemetry import mask
 
@@ -80,6 +82,17 @@ def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("NEOLAYER_POSTGRES__DNS", "postgresql://x")
     with pytest.raises(SettingsError, match="NEOLAYER_POSTGRES__DNS"):
         load_settings()
+
+
+def test_what_is_read_beside_the_settings_bears_another_name() -> None:
+    """Whoever names a folder for the bench or a seed for a test sets it for our commands too, which
+    would refuse a variable of their own prefix that is no setting."""
+    known = {*variables(Settings), *_NOT_SETTINGS}
+    read = re.compile(r"""environ(?:\.get\(|\[|\.setdefault\()\s*["'](NEOLAYER_\w+)""")
+    for folder in ("bench", "tests", "tools"):
+        for file in (REPOSITORY / folder).rglob("*.py"):
+            if ".venv" not in file.parts:
+                assert set(read.findall(file.read_text(encoding="utf-8"))) <= known, file
 
 
 def test_a_named_file_that_is_absent_is_refused() -> None:

@@ -104,6 +104,21 @@ class ServeSettings(_Section):
     refreshes_per_minute: int = Field(
         default=600, ge=1, description="refresh tokens that one address may send in a minute"
     )
+    header_seconds: float = Field(
+        default=15,
+        gt=0,
+        le=600,
+        description="seconds that a request's head may take to come, and a connection may rest",
+    )
+    body_seconds: float = Field(
+        default=15, gt=0, le=600, description="seconds that a request's body may take to come"
+    )
+    connections: int = Field(default=2000, ge=16, description="connections open at once, in all")
+    connections_per_address: int = Field(
+        default=250,
+        ge=1,
+        description="of these from one address (an IPv6 line's /64); without proxies only",
+    )
     https: bool = Field(
         default=False,
         description="clients come by HTTPS only: cookies are Secure whatever a proxy says",

@@ -8,6 +8,7 @@ the framework takes "5" for 5 and 0 for 1970, which is meant for query strings.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Collection
@@ -16,8 +17,9 @@ from typing import Any
 
 import msgspec
 from litestar import Request
-from litestar.exceptions import InternalServerException, ValidationException
+from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.openapi.spec import Parameter
+from litestar.status_codes import HTTP_408_REQUEST_TIMEOUT
 
 DEEPEST = 64
 # A string without an end is taken to the end, so that no byte is looked at twice.
@@ -30,6 +32,15 @@ class BadBody(ValidationException):
 
     def __init__(self, message: str) -> None:
         super().__init__(extra=[{"key": "body", "message": message}])
+
+
+class SlowBody(HTTPException):
+    """A body that did not come in time; its connection ends with the answer."""
+
+    status_code = HTTP_408_REQUEST_TIMEOUT
+
+    def __init__(self) -> None:
+        super().__init__(headers={"connection": "close"})
 
 
 class UnknownParameter(ValidationException):
@@ -59,12 +70,15 @@ def _parameters(request: Request[Any, Any, Any]) -> Collection[str]:
 
 
 async def check_body(request: Request[Any, Any, Any]) -> None:
-    """Before each handler. Raises BadBody; an absent one is the handler's to miss."""
+    """Before each handler. Raises BadBody, SlowBody; an absent one is the handler's to miss."""
     expected = request.route_handler.parsed_data_field
     if expected is None:
         return
     try:
-        body = await request.body()
+        async with asyncio.timeout(request.app.state["layer"].body_seconds):
+            body = await request.body()
+    except TimeoutError:
+        raise SlowBody from None
     except InternalServerException:  # the framework's word for a caller who went away
         raise BadBody("it ended early") from None
     if not body:

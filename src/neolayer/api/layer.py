@@ -50,6 +50,7 @@ class Layer:
     ) -> None:
         self.proxy_depth = settings.proxy_depth
         self.https = settings.https
+        self.body_seconds = settings.body_seconds
         self._operator_token = settings.operator_token
         self._opening = opening
         self._stack = AsyncExitStack()

@@ -124,6 +124,16 @@ def test_real_blocks_come_in_once_and_are_equal_in_both_stores(folder: Path) -> 
     assert int(ours[0]["gas"]) == int(copy[0]["gas"])
 
 
+@pytest.mark.parametrize("verb", ("reconcile", "relay status", "query core 'SELECT 1'"))
+def test_a_reader_who_goes_ends_a_command_quietly(folder: Path, verb: str) -> None:
+    """As `neolayer reconcile | head -1` does: nothing is left open behind a broken pipe."""
+    command = f"{shlex.quote(sys.executable)} -m neolayer {verb} --data-dir layer | true"
+    run = subprocess.run(
+        command, shell=True, cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert run.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("target", "statement", "reason"),
     [

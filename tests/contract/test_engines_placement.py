@@ -16,6 +16,7 @@ from neolayer.engines.embedded.data_directory import DataDirectory, unusable
 from neolayer.engines.embedded.placement import place_data, reachable_programs
 from neolayer.engines.embedded.postgres import EmbeddedPostgres
 from neolayer.engines.embedded.privileges import Account, account_for, blocking_folder
+from neolayer.engines.embedded.valkey import EmbeddedValkey
 from neolayer.errors import DataDirectoryError, SettingsError
 
 STRANGER = Account("stranger", 54321, 54321)
@@ -166,6 +167,21 @@ def test_a_folder_that_is_another_s(traversable_tmp: Path) -> None:
     DataDirectory(home).secrets()
     (home / "objects").mkdir()
     DataDirectory(home).prepare(None)
+
+
+@pytest.mark.parametrize("name", ("back\\slash", "two\nlines"))
+def test_a_path_that_an_engine_would_read_otherwise(traversable_tmp: Path, name: str) -> None:
+    """It is refused before anything is made."""
+    with pytest.raises(DataDirectoryError, match="holds a backslash or a control character"):
+        DataDirectory(traversable_tmp / name).prepare(None)
+    assert list(traversable_tmp.iterdir()) == []
+
+
+def test_a_quote_in_the_path_is_no_end_of_it(traversable_tmp: Path) -> None:
+    """Valkey's configuration file names the folder in quotes."""
+    engine = EmbeddedValkey(traversable_tmp / 'q"uote', password="p4ssword-of-tests")
+    engine.initialise()
+    assert f'dir "{traversable_tmp}/q\\"uote"' in engine.configuration.read_text().splitlines()
 
 
 def test_a_disk_without_room(small_disk: Path) -> None:

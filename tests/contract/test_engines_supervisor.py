@@ -21,7 +21,7 @@ from neolayer.engines.embedded.postgres import server_environment
 from neolayer.engines.embedded.processes import LAYER_VARIABLE, ProcessIdentity, strays
 from neolayer.engines.embedded.services import Service, Step
 from neolayer.engines.embedded.supervisor import Progress, Supervisor
-from neolayer.errors import AlreadyRunning, EngineError, MigrationError
+from neolayer.errors import AlreadyRunning, DataDirectoryError, EngineError, MigrationError
 
 Parts = list[Service | Step]
 
@@ -166,6 +166,23 @@ async def test_what_runs_in_the_background_begins_when_all_is_healthy(
     async with running(directory, [background, service("engine")], seen):
         await until(lambda: bool(started))
         assert started == ["healthy"]
+
+
+async def test_a_layer_whose_folder_was_removed_stops(
+    directory: DataDirectory, traversable_tmp: Path
+) -> None:
+    """Nobody could find it any more to stop it: it leaves nothing running, and says why."""
+    stop, healthy = asyncio.Event(), asyncio.Event()
+    with directory.lock():
+        supervisor = Supervisor([service("engine")], directory, ports={})
+        task = asyncio.create_task(supervisor.run(stop, on_healthy=healthy.set))
+        await asyncio.wait_for(healthy.wait(), PATIENCE_S)
+        process = state_of(directory, "engine").process
+        assert process is not None
+        directory.path.rename(traversable_tmp / "elsewhere")
+        with pytest.raises(DataDirectoryError, match="was removed under the layer"):
+            await asyncio.wait_for(task, PATIENCE_S)
+    assert not process.alive
 
 
 async def test_a_dead_child_is_started_again_and_counted(directory: DataDirectory) -> None:

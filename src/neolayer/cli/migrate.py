@@ -91,7 +91,7 @@ def _say_step(step: AppliedStep) -> None:
 def _say_step_down(step: AppliedStep) -> None:
     _say_step(step)
     if step.line.database is None:
-        say("     dropped copies of what PostgreSQL has; migrate up and the relay make them again")
+        say("     these are copies of what PostgreSQL has: migrate up and the relay make them")
 
 
 def _answer(steps: list[AppliedStep], *, as_json: bool, nothing: str) -> None:

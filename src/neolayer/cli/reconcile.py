@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -51,7 +52,7 @@ async def reconcile(
         def show(report: TableReport) -> None:
             counting.show(before + report.rows)
 
-        async for report in compare(
+        compared = compare(
             at,
             _chosen(table),
             stores=None if sink is None else [sink],
@@ -59,11 +60,13 @@ async def reconcile(
             deep=deep,
             patience=timedelta(seconds=wait),
             on_progress=show,
-        ):
-            before += report.rows
-            reports.append(report)
-            if not json:
-                _show(report)
+        )
+        async with aclosing(compared):  # also where whoever reads us goes
+            async for report in compared:
+                before += report.rows
+                reports.append(report)
+                if not json:
+                    _show(report)
     if json:
         write_json([_facts(report) for report in reports])
     return 0 if all(report.agrees for report in reports) else DIFFERENT

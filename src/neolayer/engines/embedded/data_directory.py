@@ -28,7 +28,7 @@ import msgspec
 from neolayer.engines.embedded.privileges import Account, let_through
 from neolayer.engines.embedded.processes import ProcessIdentity
 from neolayer.engines.endpoints import NEVER_LOG_IN, Role
-from neolayer.errors import AlreadyRunning, DataDirectoryError
+from neolayer.errors import AlreadyRunning, DataDirectoryError, visible
 
 LEAST_FREE_BYTES = 200 * 2**20
 _LOCK_PATIENCE_S = 1.0
@@ -91,6 +91,7 @@ class DataDirectory:
         """Make the folder, closed to all others. Raises DataDirectoryError in one sentence, also
         where it holds what is not ours: closing a home folder, or /tmp, would break what uses it.
         """
+        self._require_plain()
         try:
             self._require_ours()
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,6 +102,15 @@ class DataDirectory:
             (self.path / "layer.probe").unlink()
         except OSError as exc:
             raise unusable(self.path, exc) from exc
+
+    def _require_plain(self) -> None:
+        """The embedded ClickHouse takes a backslash and a line's end in a path for others."""
+        path = str(self.resolved)
+        if "\\" in path or not path.isprintable():
+            raise DataDirectoryError(
+                f"data directory {visible(path)} holds a backslash or a control character",
+                hint="choose another --data-dir",
+            )
 
     def _require_ours(self) -> None:
         if not self.path.exists() or any((self.path / name).exists() for name in _MARKS):

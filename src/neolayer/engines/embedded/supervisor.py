@@ -23,6 +23,7 @@ _FIRST_ATTEMPTS = 3
 _PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 _FORGET_AFTER_S = 60.0
+_LOOK_FOR_FOLDER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +72,20 @@ class Supervisor:
         await asyncio.to_thread(stop_strays, self._directory.resolved)
         self._write()
         stopped = asyncio.create_task(stop.wait())
+        gone = asyncio.create_task(self._watch_folder())
         tasks = [asyncio.create_task(self._live(part)) for part in self._parts.values()]
         try:
             if await self._start(stopped, tasks):
                 self._enter("healthy")
                 on_healthy()
                 self._healthy.set()
-                await self._until(stopped, tasks)
+                await self._until(stopped, [*tasks, gone])
         except NeolayerError:
             self._phase = "failed"
             raise
         finally:
             stopped.cancel()
+            gone.cancel()
             await self._stop(tasks)
 
     async def _start(self, stopped: asyncio.Task[bool], tasks: list[asyncio.Task[None]]) -> bool:
@@ -115,6 +118,13 @@ class Supervisor:
             if done & wanted:
                 return
             pending -= done
+
+    async def _watch_folder(self) -> None:
+        """Raises DataDirectoryError when the folder has gone: nobody could find the layer again."""
+        folder = self._directory.path
+        while folder.exists():  # noqa: ASYNC110  the file system tells nobody
+            await asyncio.sleep(_LOOK_FOR_FOLDER_S)
+        raise DataDirectoryError(f"data directory {folder} was removed under the layer")
 
     async def _live(self, part: Service | Step) -> None:
         for name in part.yields_to:

@@ -22,7 +22,7 @@ bind 127.0.0.1
 protected-mode yes
 requirepass {password}
 daemonize no
-dir "{directory}"
+dir {directory}
 save ""
 appendonly yes
 appendfsync everysec
@@ -47,6 +47,12 @@ def wheel_binary() -> Path:
     )
 
 
+def _quoted(text: str) -> str:
+    """A value as the server's configuration file writes it."""
+    inner = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{inner}"'
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedValkey:
     """One server that keeps its data under `directory`."""
@@ -61,7 +67,7 @@ class EmbeddedValkey:
     def initialise(self) -> None:
         """Make the directory and write the configuration."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        text = _CONFIGURATION.format(password=self.password, directory=self.directory)
+        text = _CONFIGURATION.format(password=self.password, directory=_quoted(str(self.directory)))
         descriptor = os.open(self.configuration, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

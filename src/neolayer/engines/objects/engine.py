@@ -24,7 +24,8 @@ def open_store(endpoint: ObjectsEndpoint) -> Store:
     try:
         if endpoint.folder is not None:
             return LocalStore(endpoint.folder, mkdir=True)
-        if not endpoint.url.startswith("s3://"):
+        bucket = endpoint.url.removeprefix("s3://").partition("/")[0]
+        if not endpoint.url.startswith("s3://") or not bucket:
             raise EngineUnavailable(
                 "objects", "the URL cannot be read", hint="write objects.url as s3://bucket/prefix"
             )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
@@ -120,7 +119,7 @@ async def reconcile(
     deep: bool = False,
     patience: timedelta,
     on_progress: Progress = lambda _: None,
-) -> AsyncIterator[TableReport]:
+) -> AsyncGenerator[TableReport]:
     """Compare the copies of these classes, table by table, each as of a position of its own.
 
     Raises NotFresh where a store does not get there within `patience`, and what engines say.

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -16,7 +17,10 @@ from tests.security.attacks import attempts, catalogue, members, seeds
 from tests.security.attacks.attempts import Tally
 from tests.security.attacks.catalogue import Session, Table
 from tests.security.attacks.members import Guard, Stage
+from tests.security.attacks.midst import Midst
 from tests.security.test_tenant_attacks import _read_secret
+
+REFUSED = psycopg.errors.InsufficientPrivilege
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,18 @@ class Inside:
     tables: list[Table]
     guards: list[Guard]
     stage: Stage
+    all_tables: list[Table]
+
+    def context(self, tenant: UUID, person: UUID, *, minutes: int = 10) -> str:
+        return sign_context(
+            self.secret,
+            tenant=tenant,
+            principal=f"user:{person}",
+            expires_at=datetime.now(UTC) + timedelta(minutes=minutes),
+        )
+
+    def session(self) -> Session:
+        return psycopg.connect(self.endpoints.cluster(Database.CORE).dsn(Role.APP, Database.CORE))
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +58,40 @@ def inside(module_databases: Endpoints) -> Iterator[Inside]:
         guarded = {guard.table for guard in guards}
         secret = asyncio.run(_read_secret(module_databases, Database.CORE))
         attacked = [table for table in tables if table.name in guarded]
-        yield Inside(module_databases, admin, secret, attacked, guards, stage)
+        yield Inside(module_databases, admin, secret, attacked, guards, stage, tables)
 
 
 def attack(inside: Inside, tables: list[Table]) -> Tally:
     """Both attackers on the victim's row of each table."""
     tally, stage = Tally(), inside.stage
-    dsn = inside.endpoints.cluster(Database.CORE).dsn(Role.APP, Database.CORE)
     for attacker in (stage.weak, stage.idle):
-        context = sign_context(
-            inside.secret,
-            tenant=stage.tenant,
-            principal=f"user:{attacker}",
-            expires_at=datetime.now(UTC) + timedelta(minutes=10),
-        )
-        with psycopg.connect(dsn) as session:
+        context = inside.context(stage.tenant, attacker)
+        with inside.session() as session:
             session.execute("SELECT set_config('neolayer.context', %s, true)", (context,))
             for table in tables:
                 attempts.run(session, members.attacks_on(table, stage, attacker), tally)
+    return tally
+
+
+def attack_in_midst(inside: Inside, tables: list[Table], *, columns: int | None = 1) -> Tally:
+    """The same with statements that clear the context, let it run out, or put there one of a tenant
+    in which the attacker may do everything; and on a tenant in which they are nobody."""
+    tally, stage = Tally(), inside.stage
+    for attacker in (stage.weak, stage.idle):
+        present = inside.context(stage.tenant, attacker)
+        over = inside.context(stage.tenant, attacker, minutes=-10)
+        gone = {"cleared": ""} if attacker == stage.weak else {"run out": over}
+        midst = Midst(present, gone | {"exchanged": inside.context(stage.rival, attacker)})
+        with inside.session() as session:
+            session.execute("SET enable_hashjoin = off; SET enable_mergejoin = off")
+            session.execute("SELECT set_config('neolayer.context', %s, true)", (midst.present,))
+            for table in tables:
+                inner = members.attacks_in_midst(table, stage, attacker, midst, columns=columns)
+                attempts.run(session, inner, tally)
+            for table in inside.all_tables:
+                if attacker == stage.weak and not table.is_partition:
+                    outer = members.attacks_on_strangers(table, stage, attacker, midst)
+                    attempts.run(session, outer, tally)
     return tally
 
 
@@ -81,6 +113,57 @@ def test_E10_no_member_changes_what_others_hold(inside: Inside) -> None:
     assert tally.cases >= len(inside.tables) * 10
 
 
+def test_E10_no_statement_changes_its_context_in_its_midst(inside: Inside) -> None:
+    """Whoever clears or exchanges the context within a statement is refused what they may not do
+    without: whatever asks for each row, asks in a context of the row's own tenant."""
+    tally = attack_in_midst(inside, inside.tables)
+    assert tally.leaks == []
+    assert tally.faults == [], "\n".join(tally.faults)
+    assert tally.cases >= len(inside.tables) * 50
+
+
+@pytest.mark.parametrize("place", ["WHERE", "RETURNING"])
+@pytest.mark.parametrize("switch", ["cleared", "exchanged"])
+def test_E10_the_last_owner_stays_whatever_the_context_is_at_the_end(
+    inside: Inside, place: str, switch: str
+) -> None:
+    """Whether an owner is left is asked when the statement is over, in a context that may no longer
+    see the tenant; an owner who may take the grant away is refused then, too."""
+    stage = inside.stage
+    present = inside.context(stage.rival, stage.weak)
+    other = "" if switch == "cleared" else inside.context(stage.tenant, stage.weak)
+    switching = "set_config('neolayer.context', %s, true) IS NOT NULL"
+    with inside.session() as session:
+        session.execute("SELECT set_config('neolayer.context', %s, true)", (present,))
+        session.execute("DELETE FROM auth.user_roles WHERE user_id = %s", (stage.idle,))
+        ends = f"AND {switching}" if place == "WHERE" else f"RETURNING {switching}"
+        with pytest.raises(
+            (psycopg.errors.InsufficientPrivilege, psycopg.errors.RestrictViolation)
+        ):
+            session.execute(
+                f"DELETE FROM auth.user_roles WHERE user_id = %s {ends}", (stage.weak, other)
+            )
+
+
+@pytest.mark.parametrize("switch", ["cleared", "exchanged"])
+def test_E14_no_computation_changes_past_its_guard(inside: Inside, switch: str) -> None:
+    """Its states are guarded for who has the tenant's context; who has none is refused."""
+    stage = inside.stage
+    row = stage.rows["enclave.computations"]
+    other = "" if switch == "cleared" else inside.context(stage.rival, stage.weak)
+    with inside.session() as session:
+        session.execute(
+            "SELECT set_config('neolayer.context', %s, true)",
+            (inside.context(stage.tenant, stage.weak),),
+        )
+        with pytest.raises(REFUSED):
+            session.execute(
+                "UPDATE enclave.computations SET input_hash = %s WHERE id = %s"
+                " AND set_config('neolayer.context', %s, true) IS NOT NULL",
+                ("ab" * 32, row["id"], other),
+            )
+
+
 @pytest.mark.security
 @pytest.mark.timeout(1200)
 def test_E10_every_admission_is_needed(inside: Inside, pytestconfig: pytest.Config) -> None:
@@ -100,13 +183,14 @@ def test_E10_every_admission_is_needed(inside: Inside, pytestconfig: pytest.Conf
         if not tally.leaks:
             survivors.append(f"{mutant.what} {tally.faults[:1]}")
     healthy = attack(inside, inside.tables)
+    midst = attack_in_midst(inside, inside.tables, columns=None)
     figures = {
-        "cases": cases + healthy.cases,
-        "leaks": len(healthy.leaks),
+        "cases": cases + healthy.cases + midst.cases,
+        "leaks": len(healthy.leaks + midst.leaks),
         "mutants": len(found),
         "kills": len(found) - len(survivors),
     }
     assert pytestconfig.cache is not None
     pytestconfig.cache.set("security/members", figures)
-    assert healthy.leaks == []
+    assert healthy.leaks + midst.leaks == []
     assert survivors == [], "\n".join(survivors)

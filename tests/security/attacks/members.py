@@ -20,6 +20,8 @@ from psycopg import sql
 from tests.security.attacks import seeds
 from tests.security.attacks.attempts import Act, Attempt
 from tests.security.attacks.catalogue import Column, Session, Table
+from tests.security.attacks.midst import Midst
+from tests.security.attacks.midst import attempts_on as midst_attempts
 from tests.security.attacks.mutants import Mutant
 
 EVENTS = ("INSERT", "UPDATE", "DELETE")
@@ -57,7 +59,9 @@ class Stage:
 
     `weak` may do all that changes access, but lacks one thing that the victim holds; `idle` holds
     all that the victim holds, but may not change access. `bare` is a person of whom there is
-    nothing but their row: whose deletion no other guard would notice.
+    nothing but their row: whose deletion no other guard would notice. In the tenant `rival` both
+    attackers may do everything, and of the tenant `stranger` they know nothing. `own` are the
+    attackers' own rows.
     """
 
     tenant: UUID
@@ -65,6 +69,9 @@ class Stage:
     idle: UUID
     bare: UUID
     rows: dict[str, dict[str, Any]]
+    rival: UUID
+    strange_rows: dict[str, dict[str, Any]]
+    own: dict[UUID, dict[str, dict[str, Any]]]
 
 
 _GUARDS = """
@@ -88,9 +95,11 @@ def guards(admin: Session) -> list[Guard]:
 def plant(admin: Session, tables: list[Table]) -> Stage:
     """A tenant with a row of the victim in each table, and two attackers."""
     tenant, weak, idle, bare = uuid4(), uuid4(), uuid4(), uuid4()
-    planted = seeds.plant(admin, tables, [tenant])
+    rival, stranger = uuid4(), uuid4()
+    planted = seeds.plant(admin, tables, [tenant, stranger])
     rows = {name: both[tenant] for name, both in planted.items()}
-    users, roles = (next(t for t in tables if t.name == n) for n in ("auth.users", "auth.roles"))
+    by_name = {table.name: table for table in tables}
+    users, roles = by_name["auth.users"], by_name["auth.roles"]
     changer = uuid4()
     with admin.transaction():
         admin.execute("SET LOCAL session_replication_role = replica")
@@ -119,7 +128,83 @@ def plant(admin: Session, tables: list[Table]) -> Stage:
                 " VALUES (%s, %s, %s, %s)",
                 (tenant, person, role, tenant),
             )
-    return Stage(tenant, weak, idle, bare, rows)
+        _plant_rival(admin, by_name, rival, (weak, idle))
+        own = {person: _plant_own(admin, by_name, tenant, person) for person in (weak, idle)}
+        for person, role in held:
+            own[person]["auth.user_roles"] = {"tenant_id": tenant, "user_id": person}
+            own[person]["auth.user_roles"] |= {"role_id": role, "role_scope_id": tenant}
+    strange_rows = {name: both[stranger] for name, both in planted.items()}
+    return Stage(tenant, weak, idle, bare, rows, rival, strange_rows, own)
+
+
+def _plant_rival(
+    admin: Session, tables: dict[str, Table], rival: UUID, people: tuple[UUID, ...]
+) -> None:
+    tenants, users = tables["core.tenants"], tables["auth.users"]
+    seeds.insert(admin, tenants, seeds.row(tenants, rival))
+    for person in people:
+        values = seeds.row(users, rival, own=person) | {"id": person, "status": "active"}
+        seeds.insert(admin, users, values)
+        admin.execute(
+            "INSERT INTO auth.user_roles (tenant_id, user_id, role_id, role_scope_id)"
+            " SELECT %s, %s, id, scope_id FROM auth.roles WHERE tenant_id IS NULL"
+            " AND name = 'owner'",
+            (rival, person),
+        )
+
+
+def _plant_own(
+    admin: Session, tables: dict[str, Table], tenant: UUID, person: UUID
+) -> dict[str, dict[str, Any]]:
+    own = {name: proof(tables[name], tenant, person) for name in _PROOFS}
+    for name, values in own.items():
+        seeds.insert(admin, tables[name], values)
+    own["auth.users"] = {"tenant_id": tenant, "id": person}
+    return own
+
+
+# What proves who somebody is: everybody may make and change their own.
+_PROOFS = ("auth.sessions", "auth.known_devices", "auth.one_time_tokens", "auth.recovery_codes")
+
+
+def proof(table: Table, tenant: UUID, person: UUID) -> dict[str, Any]:
+    """A row of somebody's own."""
+    return seeds.row(table, tenant, own=uuid4()) | {"user_id": person}
+
+
+def attacks_in_midst(
+    table: Table, stage: Stage, attacker: UUID, midst: Midst, *, columns: int | None
+) -> Iterator[Attempt]:
+    """What no member may do to the victim's row, with another context put into the statement; the
+    first so many columns of it changed, or all."""
+    row = stage.rows[table.name]
+    tried = _tried(table)[:columns]
+    changes = {column.name: _changed(table, column, row, attacker) for column in tried}
+    fresh = None
+    if attacker != stage.weak or table.name not in _MADE:
+        fresh = _another(table, stage)
+    yield from midst_attempts(
+        table,
+        midst,
+        row,
+        changes=changes,
+        fresh=fresh,
+        own=stage.own[attacker].get(table.name),
+        mine=proof(table, stage.tenant, attacker) if table.name in _PROOFS else None,
+        tells=_LET_PAST,
+    )
+
+
+def attacks_on_strangers(
+    table: Table, stage: Stage, attacker: UUID, midst: Midst
+) -> Iterator[Attempt]:
+    """The same on the row of a tenant in which the attacker is nobody."""
+    row = stage.strange_rows[table.name]
+    column = next(c for c in table.columns if c.name in row and not c.generated)
+    fresh = seeds.row(table, row[table.tenant], own=uuid4())
+    yield from midst_attempts(
+        table, midst, row, changes={column.name: row[column.name]}, fresh=fresh
+    )
 
 
 def attacks_on(table: Table, stage: Stage, attacker: UUID) -> Iterator[Attempt]:
@@ -133,10 +218,8 @@ def attacks_on(table: Table, stage: Stage, attacker: UUID) -> Iterator[Attempt]:
     def act(statement: sql.Composed, params: list[Any]) -> Act:
         return lambda session: session.execute(statement, params).rowcount
 
-    for column in table.columns:
+    for column in _tried(table):
         full = f"{table.name}.{column.name}"
-        if column.generated or full in _UNTRIED or column.name == table.tenant:
-            continue
         changed = _changed(table, column, row, attacker)
         statement = sql.SQL("UPDATE {} SET {} = %s WHERE {}").format(
             name, sql.Identifier(column.name), where
@@ -149,6 +232,16 @@ def attacks_on(table: Table, stage: Stage, attacker: UUID) -> Iterator[Attempt]:
         yield Attempt("delete bare", table.name, act(statement, gone), tells=_LET_PAST)
     if attacker != stage.weak or table.name not in _MADE:
         yield Attempt("insert", table.name, _insert(table, stage), tells=_LET_PAST)
+
+
+def _tried(table: Table) -> list[Column]:
+    return [
+        column
+        for column in table.columns
+        if not column.generated
+        and f"{table.name}.{column.name}" not in _UNTRIED
+        and column.name != table.tenant
+    ]
 
 
 def _changed(table: Table, column: Column, row: dict[str, Any], attacker: UUID) -> Any:
@@ -181,6 +274,11 @@ def _changed(table: Table, column: Column, row: dict[str, Any], attacker: UUID) 
 
 
 def _insert(table: Table, stage: Stage) -> Act:
+    values = _another(table, stage)
+    return lambda session: seeds.insert(session, table, values)
+
+
+def _another(table: Table, stage: Stage) -> dict[str, Any]:
     """Another row for the victim; where there can be one only, the same one after it was taken."""
     row = stage.rows[table.name]
     fresh = seeds.row(table, stage.tenant, own=uuid4())
@@ -189,8 +287,8 @@ def _insert(table: Table, stage: Stage) -> Act:
     }
     values = fresh | {key: value for key, value in kept.items() if key in fresh}
     if set(table.primary_key) <= set(kept) | {"tenant_id", "scope_id", "permission_id"}:
-        return lambda session: seeds.insert(session, table, row)
-    return lambda session: seeds.insert(session, table, values)
+        return row
+    return values
 
 
 _FUNCTIONS = """

@@ -110,7 +110,7 @@ DECLARE
     actor text[] := string_to_array(core.current_principal(), ':');
 BEGIN
     IF actor IS NULL OR actor[1] IN ('operator', 'system') THEN
-        RETURN false;
+        RETURN NOT auth.acts_for_platform();
     END IF;
     IF actor[1] NOT IN ('user', 'service') THEN
         RETURN true;
@@ -151,7 +151,7 @@ CREATE OR REPLACE FUNCTION auth.acts_for_platform()
  LANGUAGE sql
  STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
-RETURN COALESCE((split_part(core.current_principal(), ':'::text, 1) = ANY (ARRAY['operator'::text, 'system'::text])), true)
+RETURN COALESCE((split_part(core.current_principal(), ':'::text, 1) = ANY (ARRAY['operator'::text, 'system'::text])), (NOT row_security_active('core.tenants'::text)))
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
@@ -595,6 +595,7 @@ CREATE OR REPLACE FUNCTION auth.require_an_owner(tenant uuid)
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
+    PERFORM core.require_context(tenant);
     IF current_setting('transaction_isolation') = 'repeatable read' THEN
         RAISE EXCEPTION 'owners are removed under READ COMMITTED or SERIALIZABLE only'
             USING ERRCODE = 'invalid_transaction_state';
@@ -1182,6 +1183,21 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION core.keep_to_context()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM core.require_context(coalesce(NEW.tenant_id, OLD.tenant_id));
+    IF NEW.tenant_id <> OLD.tenant_id THEN
+        PERFORM core.require_context(OLD.tenant_id);
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION core.limit_of(of_tenant uuid, of_resource text)
  RETURNS bigint
  LANGUAGE sql
@@ -1270,6 +1286,24 @@ AS $function$
 BEGIN
     RAISE EXCEPTION 'the session is not as it was when it was made'
         USING ERRCODE = 'insufficient_privilege', DETAIL = state;
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.require_context(of_tenant uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF (of_tenant = core.current_tenant()) IS TRUE OR NOT row_security_active('core.tenants') THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION 'the row is not one of the present context''s tenant'
+        USING ERRCODE = 'insufficient_privilege',
+        HINT = 'the context was changed, or ran out, within the statement';
 END
 $function$
     OWNER neolayer_owner
@@ -1656,6 +1690,7 @@ TABLE auth.api_keys
     CREATE INDEX idx_api_keys_service ON auth.api_keys USING btree (tenant_id, service_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_key BEFORE INSERT OR DELETE OR UPDATE ON auth.api_keys FOR EACH ROW EXECUTE FUNCTION auth.admit_key()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.api_keys FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1678,6 +1713,7 @@ TABLE auth.known_devices
     CREATE INDEX idx_known_devices_user ON auth.known_devices USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_proof BEFORE INSERT OR DELETE OR UPDATE ON auth.known_devices FOR EACH ROW EXECUTE FUNCTION auth.admit_proof()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.known_devices FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1697,6 +1733,7 @@ TABLE auth.login_failures
     CREATE INDEX idx_login_failures_old ON auth.login_failures USING btree (tenant_id, last_failed_at) WHERE ((kind)::text <> 'account'::text)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_failure BEFORE INSERT OR DELETE OR UPDATE ON auth.login_failures FOR EACH ROW EXECUTE FUNCTION auth.admit_failure()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.login_failures FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1723,6 +1760,7 @@ TABLE auth.one_time_tokens
     CREATE INDEX idx_one_time_tokens_user ON auth.one_time_tokens USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_proof BEFORE INSERT OR DELETE OR UPDATE ON auth.one_time_tokens FOR EACH ROW EXECUTE FUNCTION auth.admit_proof()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.one_time_tokens FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1756,6 +1794,7 @@ TABLE auth.recovery_codes
     CONSTRAINT recovery_codes_user_fkey FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users(tenant_id, id) ON DELETE CASCADE
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_proof BEFORE INSERT OR DELETE OR UPDATE ON auth.recovery_codes FOR EACH ROW EXECUTE FUNCTION auth.admit_proof()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.recovery_codes FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1782,6 +1821,7 @@ TABLE auth.refresh_tokens
     CREATE INDEX idx_refresh_tokens_session ON auth.refresh_tokens USING btree (tenant_id, session_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_refresh_token BEFORE INSERT OR DELETE OR UPDATE ON auth.refresh_tokens FOR EACH ROW EXECUTE FUNCTION auth.admit_refresh_token()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.refresh_tokens FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1802,6 +1842,7 @@ TABLE auth.role_permissions
     POLICY platform_roles PERMISSIVE r TO neolayer_app, neolayer_owner USING ((tenant_id IS NULL) AND (( SELECT core.current_tenant() AS current_tenant) IS NOT NULL)) CHECK -
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_permission BEFORE INSERT OR DELETE OR UPDATE ON auth.role_permissions FOR EACH ROW EXECUTE FUNCTION auth.admit_permission()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.role_permissions FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1828,6 +1869,7 @@ TABLE auth.roles
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_role BEFORE INSERT OR DELETE OR UPDATE ON auth.roles FOR EACH ROW EXECUTE FUNCTION auth.admit_role()
     CREATE TRIGGER keep_names_apart BEFORE INSERT OR UPDATE OF name, tenant_id ON auth.roles FOR EACH ROW EXECUTE FUNCTION auth.keep_names_apart()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.roles FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     CREATE TRIGGER touch BEFORE UPDATE ON auth.roles FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
@@ -1852,6 +1894,7 @@ TABLE auth.service_principals
     CONSTRAINT service_principals_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_service BEFORE INSERT OR DELETE OR UPDATE ON auth.service_principals FOR EACH ROW EXECUTE FUNCTION auth.admit_service()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.service_principals FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     CREATE TRIGGER touch BEFORE UPDATE ON auth.service_principals FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
@@ -1877,6 +1920,7 @@ TABLE auth.service_roles
     CREATE INDEX idx_service_roles_role ON auth.service_roles USING btree (role_scope_id, role_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_grant BEFORE INSERT OR DELETE OR UPDATE ON auth.service_roles FOR EACH ROW EXECUTE FUNCTION auth.admit_grant('service')
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.service_roles FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1910,6 +1954,7 @@ TABLE auth.sessions
     CREATE INDEX idx_sessions_user ON auth.sessions USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_session BEFORE INSERT OR DELETE OR UPDATE ON auth.sessions FOR EACH ROW EXECUTE FUNCTION auth.admit_session()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.sessions FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1934,6 +1979,7 @@ TABLE auth.user_roles
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER admit_grant BEFORE INSERT OR DELETE OR UPDATE ON auth.user_roles FOR EACH ROW EXECUTE FUNCTION auth.admit_grant('user')
     CREATE TRIGGER keep_an_owner AFTER DELETE OR UPDATE ON auth.user_roles FOR EACH ROW WHEN (((old.role_id = '00000000-0000-4000-8000-000000000001'::uuid) AND (old.expires_at IS NULL))) EXECUTE FUNCTION auth.keep_an_owner()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.user_roles FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r
@@ -1978,6 +2024,7 @@ TABLE auth.users
     CREATE TRIGGER count_removed AFTER DELETE ON auth.users REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_living('users')
     CREATE TRIGGER count_returned AFTER UPDATE OF deleted_at ON auth.users FOR EACH ROW WHEN (((old.deleted_at IS NULL) <> (new.deleted_at IS NULL))) EXECUTE FUNCTION core.count_return('users')
     CREATE TRIGGER keep_an_active_owner AFTER UPDATE OF status, deleted_at ON auth.users FOR EACH ROW WHEN ((((old.status)::text = 'active'::text) AND (old.deleted_at IS NULL) AND (((new.status)::text <> 'active'::text) OR (new.deleted_at IS NOT NULL)))) EXECUTE FUNCTION auth.keep_an_active_owner()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON auth.users FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     CREATE TRIGGER touch BEFORE UPDATE ON auth.users FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
@@ -2926,6 +2973,7 @@ TABLE enclave.computations
     CREATE INDEX idx_computations_user ON enclave.computations USING btree (tenant_id, user_id, created_at DESC)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     CREATE TRIGGER guard_computation BEFORE INSERT OR UPDATE ON enclave.computations FOR EACH ROW EXECUTE FUNCTION enclave.guard_computation()
+    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON enclave.computations FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=r
     GRANT neolayer_backup=r

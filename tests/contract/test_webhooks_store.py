@@ -12,6 +12,7 @@ import pytest
 from tests.fixtures.fix_tenancy import NewTenant
 
 from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.errors import InvalidInput
 from neolayer.keys import Keyring
 from neolayer.outbox import Announcement, announce
 from neolayer.outbox.tasks import OutboxSweeper
@@ -19,7 +20,8 @@ from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_down, migrate_up
 from neolayer.tenancy import CoreDatabase, Principal, Scope, TenantLimitExceeded, Tenants
 from neolayer.webhooks import WebhookNotFound, Webhooks
-from neolayer.webhooks.model import WebhookExists
+from neolayer.webhooks.model import TooManyWaiting, WebhookExists
+from neolayer.webhooks.signing import TooManySecrets
 
 URL = "https://acme.example/hooks"
 
@@ -98,6 +100,42 @@ async def test_announcements_end_at_the_tiers_limit_until_they_are_swept(
     assert len(await other.fetch(add, (501,))) == 501
     assert await OutboxSweeper(layer_databases, timedelta(0)).sweep() >= 1001
     assert len(await acme.fetch(add, (500,))) == 500
+
+
+async def test_E1_a_member_makes_no_deliveries_past_the_limits(
+    new_tenant: NewTenant, keyring: Keyring
+) -> None:
+    """By SQL: what waits is bounded and small, what is told again is what it was, and no webhook
+    has secrets without end. The verbs say so in their own words."""
+    acme = await new_tenant()
+    webhooks = Webhooks(acme, keyring)
+    made = await webhooks.create("first", URL, ["*"])
+    add = (
+        "INSERT INTO core.webhook_deliveries"
+        " (tenant_id, webhook_id, event_id, event_type, version, envelope)"
+        " SELECT core.current_tenant(), %s, gen_random_uuid(), 't', 0, repeat('x', %s)"
+        " FROM generate_series(1, %s) RETURNING 1"
+    )
+    with pytest.raises(InvalidInput, match=r"envelope of core\.webhook_deliveries is too large"):
+        await acme.fetch(add, (made.id, 10_000, 1))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await acme.fetch(add, (made.id, 1, 1001))
+    assert len(await acme.fetch(add, (made.id, 1, 1000))) == 1000
+    with pytest.raises(TooManyWaiting):
+        await webhooks.send_trial(made.id)
+    for change in ("status = 'delivered'", "envelope = 'y'", "version = 7"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await acme.fetch(f"UPDATE core.webhook_deliveries SET {change} RETURNING 1")
+    secret = (
+        "INSERT INTO core.webhook_secrets (tenant_id, webhook_id, sealed_secret, key_id)"
+        " SELECT core.current_tenant(), %s, 's', 'k' FROM generate_series(1, 4) RETURNING 1"
+    )
+    at_once = (acme.fetch(secret, (made.id,)) for _ in range(3))
+    results = await asyncio.gather(*at_once, return_exceptions=True)
+    assert sum(isinstance(one, psycopg.errors.CheckViolation) for one in results) == 2
+    assert len(await acme.fetch(secret.replace("1, 4", "1, 3"), (made.id,))) == 3
+    with pytest.raises(TooManySecrets):
+        await webhooks.rotate(made.id)
 
 
 async def test_what_was_there_before_the_limits_is_counted_and_stays(

@@ -24,6 +24,16 @@ class WebhookExists(Conflict):
     """A webhook of this name is there already."""
 
 
+class TooManyWaiting(Conflict):
+    """So many deliveries wait for a webhook that a trial would say nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "1000 deliveries wait for this webhook, and a trial would wait behind them",
+            hint="neolayer webhooks show --tenant TENANT says why they wait",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Webhook:
     """An endpoint of a tenant. `failing_since` is None while deliveries succeed."""

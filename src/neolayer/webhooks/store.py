@@ -20,13 +20,14 @@ import psycopg
 
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import InvalidInput
+from neolayer.errors import InvalidInput, NeolayerError
 from neolayer.keys import Keyring, key_id_of
 from neolayer.tenancy import Scope, Transaction
 from neolayer.webhooks import signing
 from neolayer.webhooks.model import (
     Delivery,
     NewWebhook,
+    TooManyWaiting,
     Webhook,
     WebhookExists,
     WebhookNotFound,
@@ -128,7 +129,10 @@ class Webhooks:
             _audit(tx, "DELETE", webhook_id, {})
 
     async def send_trial(self, webhook_id: UUID) -> str:
-        """Put one event of type webhook.trial behind what waits; its id. Raises WebhookNotFound."""
+        """Put one event of type webhook.trial behind what waits; its id.
+
+        Raises WebhookNotFound, TooManyWaiting.
+        """
         event_id = str(uuid4())
         body: dict[str, object] = {
             "id": event_id,
@@ -144,7 +148,8 @@ class Webhooks:
             "version": 0,
             "envelope": orjson.dumps(body).decode(),
         }
-        _require(await self.scope.one(QUERIES.enqueue_one, asked))
+        with _number_at_the_door("webhook_deliveries_waiting_check", TooManyWaiting()):
+            _require(await self.scope.one(QUERIES.enqueue_one, asked))
         return event_id
 
     async def deliveries(
@@ -171,7 +176,8 @@ class Webhooks:
             "sealed_secret": sealed,
             "key_id": key_id_of(sealed),
         }
-        row = await tx.one(QUERIES.add_secret, asked)
+        with _number_at_the_door("webhook_secrets_number_check", signing.TooManySecrets()):
+            row = await tx.one(QUERIES.add_secret, asked)
         assert row is not None
         return row[0]
 
@@ -211,6 +217,17 @@ def _name_at_the_door() -> Generator[None]:
         if exc.diag.constraint_name != "webhooks_name_unique":
             raise
         raise WebhookExists from None
+
+
+@contextmanager
+def _number_at_the_door(constraint: str, ours: NeolayerError) -> Generator[None]:
+    """The database's word for one too many, in ours."""
+    try:
+        yield
+    except psycopg.errors.CheckViolation as exc:
+        if exc.diag.constraint_name != constraint:
+            raise
+        raise ours from None
 
 
 @contextmanager

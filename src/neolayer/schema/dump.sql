@@ -928,6 +928,73 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION core.admit_delivery()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    waiting bigint;
+BEGIN
+    IF NOT row_security_active('core.webhook_deliveries') THEN
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        IF NEW.status = 'pending' AND (
+            NEW.tenant_id, NEW.webhook_id, NEW.number, NEW.event_id, NEW.event_type, NEW.version,
+            NEW.envelope, NEW.created_at
+        ) = (
+            OLD.tenant_id, OLD.webhook_id, OLD.number, OLD.event_id, OLD.event_type, OLD.version,
+            OLD.envelope, OLD.created_at
+        ) THEN
+            RETURN NEW;
+        END IF;
+        RAISE EXCEPTION 'a delivery is told again as it is, and not changed'
+            USING ERRCODE = 'insufficient_privilege', HINT = 'neolayer webhooks replay';
+    END IF;
+    IF octet_length(NEW.envelope) > 8192 THEN
+        RAISE EXCEPTION 'a trial is no larger than 8 KiB' USING ERRCODE = 'check_violation',
+            SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME,
+            CONSTRAINT = 'webhook_deliveries_envelope_size_check';
+    END IF;
+    SELECT count(*) INTO waiting FROM (
+        SELECT FROM core.webhook_deliveries d
+        WHERE d.tenant_id = NEW.tenant_id AND d.webhook_id = NEW.webhook_id
+            AND d.status = 'pending'
+        LIMIT 1000
+    ) AS w;
+    IF waiting >= 1000 THEN
+        RAISE EXCEPTION '1000 deliveries wait for this webhook, and a trial would wait behind them'
+            USING ERRCODE = 'check_violation', SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME,
+            CONSTRAINT = 'webhook_deliveries_waiting_check';
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
+CREATE OR REPLACE FUNCTION core.admit_webhook_secret()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM FROM core.webhooks w
+    WHERE w.tenant_id = NEW.tenant_id AND w.id = NEW.webhook_id FOR NO KEY UPDATE;
+    IF (
+        SELECT count(*) FROM core.webhook_secrets s
+        WHERE s.tenant_id = NEW.tenant_id AND s.webhook_id = NEW.webhook_id
+    ) >= 8 THEN
+        RAISE EXCEPTION 'a webhook has 8 secrets and no more' USING ERRCODE = 'check_violation',
+            SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME,
+            CONSTRAINT = 'webhook_secrets_number_check',
+            HINT = 'those that ended go with the next rotation, others by DELETE';
+    END IF;
+    RETURN NEW;
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION core.below_tenant(tenant uuid, document jsonb)
  RETURNS jsonb
  LANGUAGE sql
@@ -2732,6 +2799,7 @@ TABLE core.webhook_deliveries
     CREATE INDEX idx_webhook_deliveries_created_at ON core.webhook_deliveries USING brin (created_at)
     CREATE INDEX idx_webhook_deliveries_pending ON core.webhook_deliveries USING btree (webhook_id, number) WHERE ((status)::text = 'pending'::text)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_delivery BEFORE INSERT OR UPDATE ON core.webhook_deliveries FOR EACH ROW EXECUTE FUNCTION core.admit_delivery()
     OWNER neolayer_owner
     GRANT neolayer_app=arw
     GRANT neolayer_backup=r
@@ -2752,6 +2820,7 @@ TABLE core.webhook_secrets
     CONSTRAINT webhook_secrets_webhook_fkey FOREIGN KEY (tenant_id, webhook_id) REFERENCES core.webhooks(tenant_id, id) ON DELETE CASCADE
     CREATE INDEX idx_webhook_secrets_webhook ON core.webhook_secrets USING btree (tenant_id, webhook_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER admit_secret BEFORE INSERT ON core.webhook_secrets FOR EACH ROW EXECUTE FUNCTION core.admit_webhook_secret()
     OWNER neolayer_owner
     GRANT neolayer_app=arwd
     GRANT neolayer_backup=r

@@ -25,6 +25,7 @@ from neolayer.chain.hexadecimal import (
     canonical_data,
     encoded_word,
     hash32,
+    height,
     optional_quantity,
     quantity,
     quantity64,
@@ -109,7 +110,7 @@ def _rows(
     senders: bool,
     origin: str,
 ) -> BlockRows:
-    number, seconds = quantity64(block.number), quantity64(block.timestamp)
+    number, seconds = height(block.number), quantity64(block.timestamp)
     if seconds not in _TIMES:
         raise ValueError(f"timestamp {seconds} is beyond the year 2261")
     checks.belongs(block, network)

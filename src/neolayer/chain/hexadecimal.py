@@ -13,6 +13,9 @@ from functools import lru_cache
 from neolayer.chain import rlp
 
 INT64_MAX = (1 << 63) - 1
+# No chain is higher: at a block each millisecond it would take 34 years. Without a bound one absurd
+# block would be the head, and everything below it would count as missing.
+HIGHEST = (1 << 40) - 1
 _REMEMBERED = 1 << 14
 
 
@@ -40,6 +43,14 @@ def quantity64(text: str) -> int:
     number = quantity(text)
     if number > INT64_MAX:
         raise ValueError(f"{_shown(text)} is above 2^63-1")
+    return number
+
+
+def height(text: str) -> int:
+    """The height of a block: 0 to 2^40-1."""
+    number = quantity(text)
+    if number > HIGHEST:
+        raise ValueError(f"its height is above {HIGHEST} (2^40-1), where no chain is")
     return number
 
 

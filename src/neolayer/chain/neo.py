@@ -142,9 +142,9 @@ def _run_of(item: Transaction, runs: dict[str, Execution]) -> Execution:
 
 def _block_row(block: Block, place: _Place, level: str) -> Row:
     header = {
-        "version": block.version,
+        "version": _uint32(block.version, "version"),
         "nonce": block.nonce,
-        "primary": block.primary,
+        "primary": _uint32(block.primary, "primary"),
         "nextconsensus": block.nextconsensus,
         "witnesses": _given(block.witnesses),
     }
@@ -157,10 +157,10 @@ def _block_row(block: Block, place: _Place, level: str) -> Row:
         block.nextconsensus,
         len(block.tx),
         None,
-        sum(payloads.fee(item.sysfee) for item in block.tx),
+        payloads.fee(sum(payloads.fee(item.sysfee) for item in block.tx)),
         None,
         None,
-        block.size,
+        _size(block.size),
         None,
         hash32(block.merkleroot),
         None,
@@ -194,10 +194,10 @@ def _transaction_row(item: Transaction, run: Execution | None, place: _Place, in
 def _envelope(item: Transaction, run: Execution | None) -> dict[str, Any]:
     """What has no column of its own; with an application log, how the run went."""
     envelope: dict[str, Any] = {
-        "version": item.version,
-        "size": item.size,
+        "version": _uint32(item.version, "version"),
+        "size": _size(item.size),
         "netfee": str(payloads.fee(item.netfee)),
-        "validuntilblock": item.validuntilblock,
+        "validuntilblock": _uint32(item.validuntilblock, "validuntilblock"),
         "signers": _given(item.signers),
         "attributes": _given(item.attributes),
         "witnesses": _given(item.witnesses),
@@ -257,6 +257,10 @@ def _uint32(value: int, name: str) -> int:
     if not 0 <= value < 1 << 32:
         raise ValueError(f"{name} {value} is not in 0 to 2^32-1")
     return value
+
+
+def _size(value: int | None) -> int | None:
+    return None if value is None else _uint32(value, "size")
 
 
 def _given(raw: msgspec.Raw) -> Any:

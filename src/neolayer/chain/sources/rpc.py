@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol, TypeVar
@@ -20,7 +20,7 @@ import stamina
 
 from neolayer.chain import evm
 from neolayer.chain.decoding import Decoder
-from neolayer.chain.hexadecimal import quantity64
+from neolayer.chain.hexadecimal import height, quantity64
 from neolayer.chain.model import BlockRows, Network
 from neolayer.chain.sources.jsonrpc import (
     INVALID_PARAMS,
@@ -147,23 +147,23 @@ class EvmNode:
         return self._rpc
 
     async def check(self) -> None:
-        found = await self._quantity("eth_chainId")
+        found = await self._number("eth_chainId", quantity64)
         if found != self._network.chain_id:
             raise other_network(self.address, found, self._network)
 
     async def head(self) -> int:
-        return await self._quantity("eth_blockNumber")
+        return await self._number("eth_blockNumber", height)
 
     async def final(self) -> int | None:
         (answer,) = await self._rpc.ask_many([Call(_BLOCK, ("finalized", False))])
         if answer is None or isinstance(answer, Refusal):
             return None
         where = f"{self.address}: {_BLOCK} of the finalized block"
-        return _as_quantity(typed(_numbered, answer, where).number, where)
+        return _read(height, typed(_numbered, answer, where).number, where)
 
-    async def _quantity(self, method: str) -> int:
+    async def _number(self, method: str, read: Callable[[str], int]) -> int:
         where = f"{self.address}: {method}"
-        return _as_quantity(typed(_text, await self._rpc.ask(method), where), where)
+        return _read(read, typed(_text, await self._rpc.ask(method), where), where)
 
     async def hashes(self, numbers: Sequence[int]) -> dict[int, str]:
         calls = [Call(_BLOCK, (hex(number), False)) for number in numbers]
@@ -357,9 +357,9 @@ def typed(decoder: Decoder[T], answer: bytes | Unreadable | None, where: str) ->
         raise SourceError(f"{where}: the node's answer cannot be used: {exc}") from exc
 
 
-def _as_quantity(text: str, where: str) -> int:
+def _read(read: Callable[[str], int], text: str, where: str) -> int:
     try:
-        return quantity64(text)
+        return read(text)
     except ValueError as exc:
         raise SourceError(f"{where}: {exc}") from exc
 

@@ -19,7 +19,7 @@ from neolayer import audit
 from neolayer.audit import entries
 from neolayer.audit.sealer import Sealer
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.engines.postgres.round_trip import Texts
+from neolayer.engines.postgres.round_trip import Encoded
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_up
 from neolayer.tenancy import Principal, Scope, Transaction, open_core
@@ -179,7 +179,7 @@ class _Elsewhere:
     def __init__(self, tx: Transaction) -> None:
         self.tenant, self.by, self._tx = tx.tenant, tx.by, tx
 
-    def defer(self, query: LiteralString, params: Texts) -> None:
+    def defer(self, query: LiteralString, params: Encoded) -> None:
         del query
         self._tx.defer(_BARE_ROW, params)
 

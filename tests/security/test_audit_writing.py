@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from time import time
 from typing import LiteralString
 from uuid import UUID, uuid4
 
@@ -56,6 +57,9 @@ async def test_E14_an_entry_bears_the_tenant_and_principal_of_its_transaction(tr
     for wrong in (
         {"principal": "operator:somebody"},
         {"principal": f"user:{uuid4()}"},
+        {"principal": f"{trail.scope.by}.{int(time())}"},
+        {"principal": f"{trail.scope.by}."},
+        {"principal": str(trail.scope.by)[:-1]},
         {"tenant": other},
         {"tenant": None},
         {"tenant": None, "principal": "anonymous:-"},

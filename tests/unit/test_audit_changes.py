@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -13,7 +14,7 @@ import pytest
 
 from neolayer import audit
 from neolayer.audit.changes import MOST_BYTES, checked, looks_secret
-from neolayer.engines.postgres.round_trip import Texts
+from neolayer.engines.postgres.round_trip import Encoded
 from neolayer.tenancy import Principal
 
 CANARY = "canary-9f31"
@@ -28,8 +29,10 @@ class Recorder:
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
 
-    def defer(self, query: LiteralString, params: Texts) -> None:
-        self.values = dict(params)
+    def defer(self, query: LiteralString, params: Encoded) -> None:
+        names = re.findall(r"%\((\w+)\)s", query)
+        texts = (None if value is None else value.decode() for value in params)
+        self.values = dict(zip(names, texts, strict=True))
 
 
 def append(**entry: Any) -> dict[str, Any]:
@@ -158,4 +161,14 @@ def test_who_acts_comes_from_the_transaction() -> None:
         str(Recorder.by),
         str(Recorder.by.user_id),
     )
-    assert (values["changes"], values["success"]) == (b'{"name":"x"}', "t")
+    assert (values["changes"], values["success"]) == ('{"name":"x"}', "t")
+
+
+def test_no_value_ends_early() -> None:
+    """What is sent is text without NUL, where a room's own words or a principal's name bear one
+    too: the driver takes what is encoded as it is, and libpq would cut it there."""
+    values = append(
+        action="UPDATE\0", resource="user\0x", resource_id="7\0", changes={"a\0": "b\0"}
+    )
+    assert not any("\0" in value for value in values.values() if value is not None)
+    assert (values["action"], values["resource"]) == ("UPDATE\\x00", "user\\x00x")

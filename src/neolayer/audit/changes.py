@@ -125,8 +125,11 @@ def _value(value: Any, path: tuple[str, ...], *, secret: bool) -> Any:
         )
     if len(path) > _MOST_DEPTH:
         raise NotAuditable("an entry's changes are nested too deep")
-    if type(value) is str:  # nearly all are: an Enum may be one too
+    kind = type(value)
+    if kind is str:  # nearly all are, alone or in a list: an Enum may be one too
         return _string(value, path)
+    if kind is list:
+        return [_value(item, path, secret=False) for item in value]
     match value:
         case Enum():
             return _value(value.value, path, secret=False)

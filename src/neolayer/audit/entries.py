@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, LiteralString, Protocol
 from uuid import UUID
 
-from neolayer.audit.changes import address, as_json, text
+from neolayer.audit.changes import address, as_json
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import Texts
+from neolayer.engines.postgres.round_trip import Encoded
+from neolayer.errors import visible
 from neolayer.telemetry import mask
 
 QUERIES = load_queries(__name__)
@@ -29,7 +31,7 @@ class Writer(Protocol):
     def tenant(self) -> UUID | None: ...
     @property
     def by(self) -> _Principal: ...
-    def defer(self, query: LiteralString, params: Texts) -> None: ...
+    def defer(self, query: LiteralString, params: Encoded) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +56,48 @@ def append(tx: Writer, entry: Entry) -> None:
 
     It costs no round trip. Raises NotAuditable where it would put a secret into the trail.
     """
-    error = text(entry.error_message, longest=_ERROR_MESSAGE)
-    user_id = tx.by.user_id
+    error = entry.error_message
     tx.defer(
         QUERIES.append_entry,
-        Texts(
-            tenant_id=None if tx.tenant is None else str(tx.tenant),
-            principal=str(tx.by),
-            user_id=None if user_id is None else str(user_id),
-            action=entry.action,
-            resource=entry.resource,
-            resource_id=text(entry.resource_id, longest=_RESOURCE_ID),
-            changes=None if entry.changes is None else as_json(entry.changes),
-            ip_address=address(entry.ip_address),
-            user_agent=text(entry.user_agent, longest=_USER_AGENT),
-            success="t" if entry.success else "f",
-            error_message=None if error is None else mask(error),
+        Encoded(
+            (
+                *_actor(tx.tenant, tx.by),
+                _word(entry.action),
+                _word(entry.resource),
+                _text(entry.resource_id, _RESOURCE_ID),
+                None if entry.changes is None else as_json(entry.changes),
+                _address(entry.ip_address),
+                _text(entry.user_agent, _USER_AGENT),
+                b"t" if entry.success else b"f",
+                None if error is None else mask(visible(error)[:_ERROR_MESSAGE]).encode(),
+            )
         ),
     )
+
+
+@lru_cache(maxsize=4096)
+def _actor(tenant: UUID | None, by: _Principal) -> tuple[bytes | None, bytes, bytes | None]:
+    """Tenant, principal and user, which are the same in many entries."""
+    user_id = by.user_id
+    return (
+        None if tenant is None else str(tenant).encode(),
+        str(by).encode(),
+        None if user_id is None else str(user_id).encode(),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _word(name: str) -> bytes:
+    """One of our own few names."""
+    return visible(name).encode()
+
+
+@lru_cache(maxsize=4096)
+def _address(value: str | None) -> bytes | None:
+    plain = address(value)
+    return None if plain is None else plain.encode()
+
+
+def _text(value: str | None, longest: int) -> bytes | None:
+    """What a stranger may have written, cut and printable."""
+    return None if value is None else visible(value)[:longest].encode()

@@ -63,6 +63,13 @@ class Texts(dict[str, str | bytes | None]):
         return sent
 
 
+class Encoded(tuple[bytes | None, ...]):
+    """Such texts in the order in which the statement first names them, encoded and without NUL: for
+    a statement that goes with so many others that looking names up is felt."""
+
+    __slots__ = ()
+
+
 class RawTexts(Texts):
     """Such values for a statement whose answer is read as it came: cells are bytes."""
 
@@ -202,7 +209,9 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         else:
             converted = _convert(text)
             command = converted.command
-            if isinstance(params, Texts):
+            if isinstance(params, Encoded):
+                values = params
+            elif isinstance(params, Texts):
                 values = params.ordered(converted.names or ())
             else:
                 transformer = Transformer(self)

@@ -9,8 +9,8 @@
 CREATE OR REPLACE VIEW audit.signed_context WITH (security_barrier) AS
 SELECT CASE
     WHEN
-        split_part(current_setting('neolayer.context', true), '.', 3)::float8
-        > date_part('epoch', clock_timestamp())
+        to_timestamp(split_part(current_setting('neolayer.context', true), '.', 3)::float8)
+        > clock_timestamp()
         THEN left(current_setting('neolayer.context', true), -76)
 END AS writer
 FROM core.context_secrets AS s

@@ -1706,7 +1706,7 @@ TABLE audit.entries
     CREATE INDEX idx_entries_unsealed ON audit.entries USING btree (transaction_id) WHERE (chain_number IS NULL)
     CREATE UNIQUE INDEX entries_chain_unique ON audit.entries USING btree (tenant_id, chain_number) NULLS NOT DISTINCT WHERE (chain_number IS NOT NULL)
     POLICY tenant_isolation PERMISSIVE r TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK -
-    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND (tenant_id IS DISTINCT FROM '00000000-0000-0000-0000-000000000000'::uuid) AND ((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])) AND ((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))) AND COALESCE((octet_length((changes)::text) <= 262144), true) AND COALESCE((octet_length(user_agent) <= 2048), true) AND COALESCE((octet_length(error_message) <= 16384), true) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT asking.writer
+    POLICY write_own PERMISSIVE a TO neolayer_app, neolayer_owner USING - CHECK ((chain_number IS NULL) AND (tenant_id IS DISTINCT FROM '00000000-0000-0000-0000-000000000000'::uuid) AND ((action)::text = ANY ((ARRAY['CREATE'::character varying, 'READ'::character varying, 'UPDATE'::character varying, 'DELETE'::character varying, 'EXECUTE'::character varying, 'LOGIN'::character varying, 'LOGOUT'::character varying])::text[])) AND ((user_id IS NULL) OR ((principal)::text = ('user:'::text || (user_id)::text))) AND (((octet_length((changes)::text) > 262144) OR (octet_length(user_agent) > 2048) OR (octet_length(error_message) > 16384)) IS NOT TRUE) AND ((((COALESCE(tenant_id, '00000000-0000-0000-0000-000000000000'::uuid))::text || '.'::text) || (principal)::text) = ( SELECT asking.writer
     FROM audit.signed_context asking)))
     CREATE TRIGGER admit_only_sealing BEFORE UPDATE ON audit.entries FOR EACH ROW EXECUTE FUNCTION audit.admit_only_sealing()
     CREATE TRIGGER keep_entries BEFORE DELETE OR TRUNCATE ON audit.entries FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('entries are only added')
@@ -3167,11 +3167,11 @@ VIEW audit.signed_context
     COLUMN writer text
     AS  SELECT
     CASE
-    WHEN ((split_part(current_setting('neolayer.context'::text, true), '.'::text, 3))::double precision > date_part('epoch'::text, clock_timestamp())) THEN ((split_part(current_setting('neolayer.context'::text, true), '.'::text, 1) || '.'::text) || split_part(current_setting('neolayer.context'::text, true), '.'::text, 2))
+    WHEN (to_timestamp((split_part(current_setting('neolayer.context'::text, true), '.'::text, 3))::double precision) > clock_timestamp()) THEN "left"(current_setting('neolayer.context'::text, true), '-76'::integer)
     ELSE NULL::text
     END AS writer
     FROM core.context_secrets s
-    WHERE ("right"(current_setting('neolayer.context'::text, true), 65) = ('.'::text || encode(sha256((outer_pad || sha256((inner_pad || convert_to("left"(current_setting('neolayer.context'::text, true), '-65'::integer), 'UTF8'::name))))), 'hex'::text)));
+    WHERE (split_part(current_setting('neolayer.context'::text, true), '.'::text, 4) = encode(sha256((outer_pad || sha256((inner_pad || convert_to("left"(current_setting('neolayer.context'::text, true), '-65'::integer), 'UTF8'::name))))), 'hex'::text));
     OWNER neolayer_owner
     GRANT neolayer_app=r
 

@@ -126,14 +126,10 @@ def _value(value: Any, path: tuple[str, ...], *, secret: bool) -> Any:
         )
     if len(path) > _MOST_DEPTH:
         raise NotAuditable("an entry's changes are nested too deep")
-    kind = type(value)
-    if kind is str:  # nearly all are, alone or in a list: an Enum may be one too
+    if type(value) is str:  # nearly all are, alone or in a list: an Enum may be one too
         return _string(value, path)
-    if kind is list:
-        return [
-            _string(item, path) if type(item) is str else _value(item, path, secret=False)
-            for item in value
-        ]
+    if type(value) is list:
+        return [_value(item, path, secret=False) for item in value]  # pyright: ignore[reportUnknownVariableType]
     match value:
         case Enum():
             return _value(value.value, path, secret=False)

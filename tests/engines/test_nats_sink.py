@@ -20,7 +20,7 @@ from tests.fixtures.batches import (
     event_row,
     events,
 )
-from tests.fixtures.copies import copy_whole
+from tests.fixtures.copies import Undivided, copy_whole, way_to
 from tests.fixtures.fix_nats import NatsServer
 from tests.fixtures.patience import PATIENCE_S
 
@@ -31,6 +31,8 @@ from neolayer.engines.nats.dsn import address_of_urls
 from neolayer.engines.nats.engine import NatsEngine
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import DELETE, INSERT, UPDATE
+from neolayer.relay.copying.progress import OwnProgress
+from neolayer.relay.copying.whole import WholeCopy
 from neolayer.relay.sinks.nats import NatsSink
 from neolayer.relay.sinks.sink import CopyLost
 
@@ -274,6 +276,45 @@ async def test_a_server_that_was_emptied_is_copied_to_anew(nats_server: NatsServ
     assert [kind for kind, _ in told] == types
     assert (told[0][1], told[3][1]) == (row[1], last[1])
     await sink.close()
+
+
+@pytest.mark.parametrize("made_anew", [True, False])
+async def test_streams_that_are_emptied_in_mid_copy_are_noticed_at_its_end(
+    nats_server: NatsServer, made_anew: bool
+) -> None:
+    """Also over a connection that lasts: what was told before is gone, so the copy does not count,
+    and the next one goes on with nothing of it."""
+    sink = NatsSink(nats_server.endpoint(), CLASSES)
+    assert await sink.open(at(1)) is None
+    progress = OwnProgress()
+    copy = WholeCopy(way_to(sink, progress, []))
+    await copy.begin()
+    copied = sink.copy_part
+
+    async def copy_part(part: Any, table: str, *rest: Any, **options: Any) -> None:
+        await copied(part, table, *rest, **options)
+        if table == max(TABLES):
+            await empty(nats_server, made_anew=made_anew)
+
+    sink.copy_part = copy_part  # type: ignore[method-assign]
+    with pytest.raises(CopyLost):
+        await copy.run(Undivided(PlainSnapshot(at(2), {t: (r, []) for t, r in TABLES.items()})))
+    again = WholeCopy(way_to(sink, progress, []))
+    assert not await again.resume(reaches_back_to=at(1))
+    assert await sink.open(at(1)) is None
+    await sink.close()
+
+
+async def empty(server: NatsServer, *, made_anew: bool) -> None:
+    """Somebody deletes both streams, and makes them anew."""
+    client = await nats.connect(f"nats://127.0.0.1:{server.port}")
+    jetstream = client.jetstream()
+    for stream in ("neolayer", "KV_neolayer_checkpoints"):
+        config = (await jetstream.stream_info(stream)).config
+        await jetstream.delete_stream(stream)
+        if made_anew:
+            await jetstream.add_stream(config)
+    await client.close()
 
 
 async def test_two_databases_write_streams_of_their_own(nats_server: NatsServer) -> None:

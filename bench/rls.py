@@ -174,7 +174,8 @@ async def _opened(databases: Databases) -> AsyncGenerator[Contenders]:
             name="bench", identifier="bench", tier="enterprise"
         )
         scope = core.scope(tenant.id, by=Principal.user(uuid4()))
-        users = [row[0] for row in await scope.fetch(_ADD, (tenant.id, _USERS))]
+        added = await core.scope(tenant.id, by=operator).fetch(_ADD, (tenant.id, _USERS))
+        users = [row[0] for row in added]
         for statement in _TWIN.split(";"):
             if statement.strip():
                 await superuser.execute(statement)  # type: ignore[arg-type]

@@ -157,7 +157,7 @@ async def test_E4_it_is_the_assertion_that_keeps_the_session_clean(
             " LANGUAGE sql RETURN set_config('neolayer.context', context, true)"
         )
         clean = await state_of(borrower)
-        await borrower.fetch("SET TIME ZONE 'Asia/Tokyo'")
+        await borrower.fetch("CREATE TEMPORARY TABLE users AS SELECT * FROM core.tenant_data")
         assert await state_of(borrower) != clean
     finally:
         as_admin.execute(source[0])

@@ -48,7 +48,6 @@ from neolayer.tenancy import Principal, TenantDatabase
 
 _Sent = tuple[Statement, Params | None]
 sql = load_queries(__name__)
-_BEGIN: _Sent = (sql.begin, None)
 # After COMMIT, but in the same round trip; two Syncs would be two packets.
 _END: tuple[_Sent, _Sent] = ((sql.commit, None), (sql.committed_at, RawTexts()))
 _EVENT, _GROUP = sql.append_event, sql.append_group
@@ -325,10 +324,8 @@ async def _send(
         statements += appending
     context = turns[0][0]
     async with database.connection() as connection:
-        if context is None:
-            rows = (await connection.round_trip([_BEGIN, *statements, *_END]))[1:]
-        else:
-            rows = (await connection.enter_and(context, *statements, *_END, begin=True))[2:]
+        sent = connection.enter_and(context, *statements, *_END, begin=True, leaving=True)
+        rows = (await sent)[1 if context is None else 2 :]
     answers = [
         _cell(answer)
         for (statement, _), answer in zip(statements, rows, strict=False)

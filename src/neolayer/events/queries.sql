@@ -27,10 +27,6 @@ SELECT public.append_within(%(streams)s::uuid [], %(batch)s::jsonb)::text;
 -- The next tenant of a group of appends, in the transaction that core.enter() has opened.
 SELECT set_config('neolayer.context', %(context)s, true);
 
--- begin --
--- The beginning of a group.
-BEGIN;
-
 -- commit --
 -- The end of a group.
 COMMIT;

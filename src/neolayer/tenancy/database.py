@@ -27,7 +27,7 @@ from psycopg.rows import TupleRow
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.copy import copy_rows
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import Rows, Statement
+from neolayer.engines.postgres.round_trip import Rows, Sent, Statement
 from neolayer.errors import InvalidInput
 from neolayer.position import Position
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
@@ -39,8 +39,8 @@ QUERIES = load_queries(__name__)
 T = TypeVar("T")
 _LIMIT_REACHED = "NL402"  # raised by core.count_usage()
 _TOO_LARGE = "_size_check"  # how the constraints end that bound a value: TABLE_COLUMN_size_check
-_COMMIT: tuple[Statement, Params | None] = (QUERIES.commit, None)
-_REACHED: tuple[Statement, Params | None] = (QUERIES.reached, None)
+_COMMIT: Sent = (QUERIES.commit, None)
+_REACHED: Sent = (QUERIES.reached, None)
 
 
 @dataclass(slots=True)
@@ -74,9 +74,7 @@ class Transaction:
     _signer: ContextSigner
     _written: Written
     _begun: bool = False
-    _deferred: list[tuple[Statement, Params | None]] = field(
-        default_factory=list[tuple[Statement, Params | None]]
-    )
+    _deferred: list[Sent] = field(default_factory=list[Sent])
 
     async def execute(self, query: Statement, params: Params | None = None) -> Rows:
         """Run one statement. Psycopg's errors pass through."""
@@ -84,13 +82,16 @@ class Transaction:
 
     async def _send(
         self,
-        *statements: tuple[Statement, Params | None],
-        after: Sequence[tuple[Statement, Params | None]] = (),
+        *statements: Sent,
+        after: Sequence[Sent] = (),
+        leaving: bool = False,
     ) -> list[Rows]:
         if self._begun:
-            return await self._connection.round_trip(statements, after=after)
+            return await self._connection.round_trip(statements, after=after, leaving=leaving)
         self._begun = True
-        return await self._connection.enter_and(self._context, *statements, begin=True, after=after)
+        return await self._connection.enter_and(
+            self._context, *statements, begin=True, after=after, leaving=leaving
+        )
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
         """All rows of one statement."""
@@ -146,7 +147,7 @@ class Transaction:
         if not self._begun and not self._deferred:
             return
         asked = (_REACHED,) if self._written.is_wanted else ()
-        results = await self._send(*self._deferred, _COMMIT, after=asked)
+        results = await self._send(*self._deferred, _COMMIT, after=asked, leaving=True)
         if results[-1 - len(asked)].statusmessage != "COMMIT":
             raise psycopg.errors.InFailedSqlTransaction("a statement had failed: nothing is stored")
         self._written.note(results[-1].rows[0][0] if asked else None)
@@ -214,7 +215,9 @@ class Scope:
         # Statements sent together without BEGIN are one transaction.
         asked = (_REACHED,) if self.written.is_wanted else ()
         async with self.core.connection() as connection:
-            results = await connection.enter_and(context, (query, params), begin=False, after=asked)
+            results = await connection.enter_and(
+                context, (query, params), begin=False, after=asked, leaving=True
+            )
         self.written.note(results[-1].rows[0][0] if asked else None)
         return results[-1 - len(asked)]
 

@@ -3,7 +3,9 @@
 `core.enter()`, which sets the context, first compares the session (role, search_path, time zone,
 time limits, any context) with what it was when the connection was made, and looks for temporary
 objects and cursors left open; so it is the server that says no, in the round trip of the first
-statement, before anything else is done. Such a session is wiped and asked again.
+statement, before anything else is done. Such a session is wiped and asked again. That comes second:
+a borrower's last round trip resets all settings, and a connection whose statements may have changed
+more (PREPARE, LISTEN, DO) is closed when it comes back; see `round_trip.py`.
 
 psycopg's own pool awaits a lock when a connection comes back: a borrower who is cancelled just
 there takes it along, and a storm of cancelled calls leaves a pool with nothing to lend. Here
@@ -18,17 +20,16 @@ from contextlib import asynccontextmanager
 
 import psycopg
 from psycopg import pq
-from psycopg.abc import Params
 
 from neolayer.engines.postgres.connections import connect_as
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import RawTexts, RoundTripConnection, Rows, Statement
+from neolayer.engines.postgres.round_trip import RawTexts, RoundTripConnection, Rows, Sent
 from neolayer.errors import EngineUnavailable
 from neolayer.telemetry import log_warning
 
 QUERIES = load_queries(__name__)
 _ENTER = QUERIES.enter
-_BEGIN: tuple[Statement, Params | None] = (QUERIES.begin, None)
+_BEGIN: Sent = (QUERIES.begin, None)
 _CLEANING_TIMEOUT_S = 2
 _PATIENCE_S = 10.0
 
@@ -37,30 +38,42 @@ class CoreConnection(RoundTripConnection):
     """A connection that knows what its session was like when it was made."""
 
     clean_state = ""
+    can_look = False
 
     async def enter_and(
         self,
-        context: str,
-        *statements: tuple[Statement, Params | None],
+        context: str | None,
+        *statements: Sent,
         begin: bool,
-        after: Sequence[tuple[Statement, Params | None]] = (),
+        after: Sequence[Sent] = (),
+        leaving: bool = False,
     ) -> list[Rows]:
-        """Say who is asking, and run the statements in the same round trip; see `round_trip`."""
+        """Say who is asking, and run the statements in the same round trip; see `round_trip`.
+
+        Without a context they bring their own.
+        """
         before = self._entering(context, begin)
         try:
-            return await self.round_trip([*before, *statements], after=after)
+            return await self.round_trip([*before, *statements], after=after, leaving=leaving)
         except psycopg.Error as exc:
-            if self.closed or self.failed_at >= len(before):
+            if self.closed or not (self.failed_at < len(before) or self._is_for_lack_of_name(exc)):
                 raise
             # Nothing was done but to notice: core.enter() says so, or is out of reach (SET ROLE).
             found = exc.diag.message_detail or exc.diag.message_primary
             log_warning("a session was left changed and is wiped", found=found)
         await self.wipe()
-        return await self.round_trip([*self._entering(context, begin), *statements], after=after)
+        before = self._entering(context, begin)
+        return await self.round_trip([*before, *statements], after=after, leaving=leaving)
 
-    def _entering(self, context: str, begin: bool) -> list[tuple[Statement, Params | None]]:
-        enter = (_ENTER, RawTexts(context=context, state=self.clean_state))
-        return [*([_BEGIN] if begin else []), enter]
+    def _entering(self, context: str | None, begin: bool) -> list[Sent]:
+        entering = [_BEGIN] if begin else []
+        if context is not None:
+            entering.append((_ENTER, RawTexts(context=context, state=self.clean_state)))
+        return entering
+
+    def _is_for_lack_of_name(self, exc: psycopg.Error) -> bool:
+        """Somebody took a prepared statement away, and nothing that was sent stays."""
+        return self.is_undone and isinstance(exc, psycopg.errors.InvalidSqlStatementName)
 
     async def wipe(self) -> None:
         """Make the session what it was at the beginning.
@@ -77,7 +90,24 @@ class CoreConnection(RoundTripConnection):
         """Note what the session is like, while nobody has told it anything."""
         (state,) = await self.round_trip([(QUERIES.session_state, None)])
         assert state.first is not None
-        self.clean_state = state.first[0]
+        self.clean_state, self.can_look = state.first
+        self.is_reset = True
+
+    async def clear(self) -> bool:
+        """End what is open and reset the session; whether it is as it was when it was new."""
+        is_idle = self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if is_idle and self.is_as_it_was:
+            return True
+        looking = self.is_in_doubt and self.can_look
+        seen = await self.round_trip(
+            [] if is_idle else [(QUERIES.rollback, None)],
+            after=[(QUERIES.look, {"prepared": self.prepared})] if looking else (),
+            leaving=True,
+        )
+        if looking and seen[-1].first != (True,):
+            self.is_altered = True
+        self.is_in_doubt = False
+        return self.is_as_it_was
 
 
 class Loan:
@@ -215,17 +245,24 @@ async def _settle(connection: CoreConnection) -> None:
     except psycopg.OperationalError:
         await _clear(connection)
         raise
+    if not connection.is_as_it_was:
+        await _clear(connection)
 
 
 async def _clear(connection: CoreConnection) -> None:
     """End what is open and forget what the session was told, or close the connection."""
-    if connection.closed or connection.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+    if (
+        connection.closed
+        or connection.is_altered
+        or connection.pgconn.pipeline_status != pq.PipelineStatus.OFF
+    ):
         await connection.close()
         return
     try:
         async with asyncio.timeout(_CLEANING_TIMEOUT_S):
-            await connection.rollback()
-            await connection.execute(QUERIES.reset)
+            if not await connection.clear():
+                log_warning("a session was left changed and is closed")
+                await connection.close()
     except BaseException as exc:
         await connection.close()
         if not isinstance(exc, Exception):

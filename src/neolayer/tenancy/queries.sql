@@ -17,16 +17,27 @@ SELECT
 SELECT set_config('neolayer.context', %(context)s, true);
 
 -- session_state --
--- What a session is like when it is new.
-SELECT core.session_state();
+-- What a session is like when it is new, and whether it may look at its prepared statements; if it
+-- may not, nobody can learn their names in it either.
+SELECT
+    core.session_state(),
+    pg_catalog.has_function_privilege('pg_catalog.pg_prepared_statement()', 'EXECUTE');
 
 -- commit --
 -- The last statement of a transaction.
 COMMIT;
 
--- reset --
--- Forget whatever a session was told, after something went wrong in it.
-RESET ALL;
+-- rollback --
+-- End a transaction of which nothing shall stay.
+ROLLBACK;
+
+-- look --
+-- Whether a session holds our own prepared statements and no others, and listens to nothing.
+SELECT
+    pg_catalog.count(*) OPERATOR(pg_catalog.=) %(prepared)s::pg_catalog.int8
+    AND pg_catalog.bool_or(p.from_sql) IS NOT TRUE
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
+FROM pg_catalog.pg_prepared_statement() AS p;
 
 -- discard --
 -- Make a session what it was when it was new.

@@ -5,19 +5,19 @@
 Statements are sent in libpq's pipeline mode up to one Sync, so without BEGIN they are one implicit
 transaction. psycopg's own pipeline makes a cursor a statement and waits several times, each wait a
 task and a timer; for a point read that costs more than the read. Values are adapted by psycopg all
-the same, and its errors pass through. A statement is prepared when it comes back.
+the same, and its errors pass through. A statement that comes back is prepared.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from secrets import token_hex
 from typing import Any, ClassVar, LiteralString, TypeVar, cast
 
 import psycopg
@@ -28,8 +28,10 @@ from psycopg.rows import TupleRow
 from psycopg.sql import Composable
 
 from neolayer.engines.postgres.instants import Bounded
+from neolayer.errors import InvalidInput
 
 Statement = LiteralString | Composable
+Sent = tuple[Statement, Params | None]
 _PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\))?(?P<format>[sbt%])")
 _FORMATS = {"s": PyFormat.AUTO, "b": PyFormat.BINARY, "t": PyFormat.TEXT}
 _PREPARE_AT = 3  # when a statement comes for the third time
@@ -39,8 +41,19 @@ _CANCEL_TIMEOUT_S = 2.0
 _FAILED = pq.ExecStatus.FATAL_ERROR
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
 _READY = pq.ExecStatus.COMMAND_OK
+_RESET = b"RESET ALL"
+_COMMITTED = b"COMMIT"
+_NEVER = -(1 << 62)
+# The server's words for what changes nothing of a session but what is looked at elsewhere: settings
+# are reset, and a role, temporary tables and cursors are seen by core.enter().
+_PLAIN = frozenset(
+    b"SELECT INSERT UPDATE DELETE MERGE COPY BEGIN START COMMIT ROLLBACK SAVEPOINT RELEASE"
+    b" SET RESET SHOW LOCK NOTIFY DECLARE FETCH MOVE CLOSE EXPLAIN".split()
+)
+_PLAIN_WHOLE = frozenset((b"", b"CREATE TABLE", b"CREATE TABLE AS", b"DROP TABLE"))
 
 Key = tuple[bytes, tuple[int, ...]]
+_Adapted = tuple[Key, Sequence[Buffer | None], Sequence[pq.Format] | None, Params | None]
 T = TypeVar("T")
 
 
@@ -51,14 +64,14 @@ class Texts(dict[str, str | bytes | None]):
     """
 
     def ordered(self, names: Iterable[str]) -> list[bytes | None]:
-        """As they are sent. Raises DataError on what would end such a text early."""
+        """As they are sent. Raises InvalidInput on what would end such a text early."""
         sent = list[bytes | None]()
         for name in names:
             value = self[name]
             if isinstance(value, str):
-                value = value.encode()
+                value = _encoded(name, value)
             if value is not None and b"\0" in value:
-                raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+                raise _not_a_text(name)
             sent.append(value)
         return sent
 
@@ -128,125 +141,201 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
     """A connection that can send several statements at once.
 
     Connect with `prepare_threshold=None`: psycopg's own preparing says DEALLOCATE ALL after a DROP
-    or a ROLLBACK, which would take the statements prepared here along. `failed_at` is the place of
-    the statement whose error was raised last.
+    or a ROLLBACK, which would take the statements prepared here along. After an error `failed_at`
+    is the place of its statement, and `is_undone` says that nothing of the round trip stays.
+
+    Whoever borrows the connection may run SQL that prepares under the name of one of our
+    statements, and the next borrower would run it. So names cannot be guessed; a statement gets
+    its name when the session has just been reset, so that no setting changes what it means; and
+    names are used only while every statement has said what it was. One that failed has not
+    (`is_in_doubt`: a DO block prepares and then fails), and one that may change more of a session
+    than RESET ALL mends makes it `is_altered`.
     """
 
     failed_at = -1
+    is_undone = False
+    is_reset = True
+    is_in_doubt = False
+    is_altered = False
 
     def __init__(self, pgconn: pq.abc.PGconn, *args: Any, **options: Any) -> None:
         super().__init__(pgconn, *args, **options)
         self._times = _Recent[int]()
         self._names = _Recent[bytes]()
+        self._wanted: list[Key] = []
         self._forgotten: list[bytes] = []
         self._number = 0
+        self._secret = token_hex(8).encode()
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Nothing that was done since the session was reset can have changed it."""
+        return self.is_reset and not self.is_in_doubt and not self.is_altered
+
+    @property
+    def prepared(self) -> int:
+        """How many prepared statements the server should hold."""
+        return len(self._names) + len(self._forgotten)
 
     async def round_trip(
         self,
-        statements: Sequence[tuple[Statement, Params | None]],
+        statements: Sequence[Sent],
         *,
-        after: Sequence[tuple[Statement, Params | None]] = (),
+        after: Sequence[Sent] = (),
+        leaving: bool = False,
     ) -> list[Rows]:
         """The answers in order. The first error is raised; nothing after it was done.
 
         `after` is sent along and run once the statements' transaction has ended, however it did.
-        Cancelled, it asks the server to stop; the connection must then be closed.
+        `leaving` tells that they are the borrower's last: the session's settings are reset in the
+        same round trip. Raises InvalidInput on a text that PostgreSQL has no place for; nothing was
+        sent then. Cancelled, it asks the server to stop; the connection must then be closed.
         """
         async with self.lock:
-            pgconn = self.pgconn
-            pgconn.enter_pipeline_mode()
-            prepared: dict[int, tuple[Key, bytes]] = {}  # place among the results -> statement
-            asked: list[int] = []
-            forms: list[Params | None] = []
-            sent = self._forget()
-            for part in (statements, after):
-                for query, params in part:
-                    if (preparing := self._send(query, params)) is not None:
-                        prepared[sent] = preparing
-                        sent += 1
-                    asked.append(sent)
-                    forms.append(params)
-                    sent += 1
-                if part or part is statements:
-                    pgconn.pipeline_sync()
+            first = [self._adapted(*each) for each in statements]
+            second = [self._adapted(*each) for each in after]
+            self.is_reset = False
+            self.pgconn.enter_pipeline_mode()
+            syncs, preparing = self._send_all(first, second, leaving=leaving)
             try:
-                results, failed = await self._receive(2 if after else 1)
+                results = await self._receive(syncs)
             except asyncio.CancelledError:
                 with suppress(psycopg.Error, TimeoutError):
                     await self.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
                 raise
-            pgconn.exit_pipeline_mode()
-            for place, (key, name) in prepared.items():
-                if results[place].status == _READY:
-                    self._forgotten += self._names.put(key, name)
-            if failed is not None:
-                self.failed_at = bisect_left(asked, failed)  # preparing a statement comes before it
-                raise psycopg.errors.error_from_result(results[failed], self.info.encoding)
-            return [
-                self._rows(results[place], params)
-                for place, params in zip(asked, forms, strict=True)
-            ]
-
-    def _forget(self) -> int:
-        """Have the server drop what was prepared long ago; for how many results to wait."""
-        forgotten, self._forgotten = self._forgotten, []
-        for name in forgotten:
-            self.pgconn.send_query_params(b"DEALLOCATE " + name, None)
-        return len(forgotten)
+            self.pgconn.exit_pipeline_mode()
+            count = len(first) + leaving
+            answers, tidied = results[: count + len(second)], results[count + len(second) :]
+            self._note(answers, len(first), leaving=leaving)
+            self._note_prepared(preparing, tidied)
+            self._raise_first_error(answers, len(first), leaving=leaving)
+            if leaving:
+                del answers[len(first)]
+            forms = [each[-1] for each in (*first, *second)]
+            return list(map(self._rows, answers, forms))
 
     def forget_prepared(self) -> None:
         """To be called when the server was told to forget (DISCARD ALL)."""
         self._names.clear()
         self._forgotten.clear()
+        self._wanted.clear()
+        self.is_in_doubt = self.is_altered = False
 
-    def _send(self, query: Statement, params: Params | None) -> tuple[Key, bytes] | None:
-        """Put one statement on its way; what is prepared with it, if it is."""
+    def _adapted(self, query: Statement, params: Params | None) -> _Adapted:
+        """A statement and its values as they are sent. Raises InvalidInput."""
         text = query if isinstance(query, str) else query.as_string(self)
-        values: Sequence[Buffer | None] = ()
-        types, formats = (), None
         if params is None:
-            command = text.encode()
-        else:
-            converted = _convert(text)
-            command = converted.command
-            if isinstance(params, Encoded):
-                values = params
-            elif isinstance(params, Texts):
-                values = params.ordered(converted.names or ())
-            else:
-                transformer = Transformer(self)
-                values = transformer.dump_sequence(converted.ordered(params), converted.formats)
-                types, formats = transformer.types or (), transformer.formats
-        key, form = (command, types), _form_of(params)
-        name = self._names.find(key)
+            return (text.encode(), ()), (), None, params
+        converted = _convert(text)
+        if isinstance(params, Encoded):
+            return (converted.command, ()), params, None, params
+        if isinstance(params, Texts):
+            return (converted.command, ()), params.ordered(converted.names or ()), None, params
+        transformer = Transformer(self)
+        ordered = converted.ordered(params)
+        try:
+            values = transformer.dump_sequence(ordered, converted.formats)
+        except (psycopg.DataError, UnicodeEncodeError):
+            _require_texts(ordered, converted.names)
+            raise
+        return (converted.command, transformer.types or ()), values, transformer.formats, params
+
+    def _send_all(
+        self, first: Sequence[_Adapted], second: Sequence[_Adapted], *, leaving: bool
+    ) -> tuple[int, list[tuple[Key, bytes]]]:
+        """Put everything on its way; how many Syncs to wait for, and what is being prepared."""
+        for each in first:
+            self._send(*each)
+        if leaving:
+            self.pgconn.send_query_params(_RESET, None)
+        self.pgconn.pipeline_sync()
+        if second:
+            for each in second:
+                self._send(*each)
+            self.pgconn.pipeline_sync()
+        syncs = 2 if second else 1
+        if not leaving or not (self._wanted or self._forgotten):
+            return syncs, []
+        return syncs + 1, self._send_tidying()
+
+    def _send(
+        self,
+        key: Key,
+        values: Sequence[Buffer | None],
+        formats: Sequence[pq.Format] | None,
+        params: Params | None,
+    ) -> None:
+        """Put one statement on its way: by its name where it has one, which is to be trusted."""
+        name = None if self.is_in_doubt or self.is_altered else self._names.find(key)
+        form = _form_of(params)
         if name is not None:
             self.pgconn.send_query_prepared(name, values, param_formats=formats, result_format=form)
-            return None
+            return
+        command, types = key
+        self.pgconn.send_query_params(
+            command,
+            values,
+            param_types=types or None,
+            param_formats=formats,
+            result_format=form,
+        )
         times = (self._times.find(key) or 0) + 1
         self._times.put(key, times)
-        if times < _PREPARE_AT or len(command) > _LONGEST_PREPARED:
-            self.pgconn.send_query_params(
-                command,
-                values,
-                param_types=types or None,
-                param_formats=formats,
-                result_format=form,
-            )
-            return None
-        self._number += 1
-        name = b"neolayer_%d" % self._number
-        self.pgconn.send_prepare(name, command, param_types=types or None)
-        self.pgconn.send_query_prepared(name, values, param_formats=formats, result_format=form)
-        return key, name
+        if times >= _PREPARE_AT and len(command) <= _LONGEST_PREPARED and key not in self._names:
+            self._wanted.append(key)
 
-    async def _receive(self, syncs: int) -> tuple[list[pq.abc.PGresult], int | None]:
-        """All results up to the last Sync, and which of them is the first error."""
+    def _send_tidying(self) -> list[tuple[Key, bytes]]:
+        """Prepare what came often, drop what was prepared long ago; it may fail by itself."""
+        preparing: list[tuple[Key, bytes]] = []
+        for key in dict.fromkeys(self._wanted):
+            self._number += 1
+            name = b"neolayer_%s_%d" % (self._secret, self._number)
+            self.pgconn.send_prepare(name, key[0], param_types=key[1] or None)
+            preparing.append((key, name))
+        for name in self._forgotten:
+            self.pgconn.send_query_params(b"DEALLOCATE " + name, None)
+        self._wanted, self._forgotten = [], []
+        self.pgconn.pipeline_sync()
+        return preparing
+
+    def _note(self, answers: Sequence[pq.abc.PGresult], count: int, *, leaving: bool) -> None:
+        """What the session is like now, as far as the server's answers tell."""
+        for answer in answers:
+            if answer.status == _FAILED:
+                self.is_in_doubt = True
+            elif not _is_plain(answer.command_status or b""):
+                self.is_altered = True
+        self.is_reset = leaving and answers[count].status == _READY
+
+    def _note_prepared(
+        self, preparing: Sequence[tuple[Key, bytes]], results: Sequence[pq.abc.PGresult]
+    ) -> None:
+        for (key, name), result in zip(preparing, results, strict=False):
+            if result.status == _READY:
+                self._forgotten += self._names.put(key, name) if self.is_reset else [name]
+            elif result.status == _FAILED and self.is_reset:
+                self._times.put(key, _NEVER)  # such as one about a temporary table
+
+    def _raise_first_error(
+        self, answers: Sequence[pq.abc.PGresult], count: int, *, leaving: bool
+    ) -> None:
+        failed = next((n for n, answer in enumerate(answers) if answer.status == _FAILED), None)
+        if failed is None:
+            return
+        has_committed = _COMMITTED in [answer.command_status for answer in answers[:failed]]
+        if leaving and failed == count and has_committed:
+            return  # it is only the session that could not be reset
+        self.failed_at = failed
+        self.is_undone = failed < count + leaving and not has_committed
+        raise psycopg.errors.error_from_result(answers[failed], self.info.encoding)
+
+    async def _receive(self, syncs: int) -> list[pq.abc.PGresult]:
+        """All results up to the last Sync."""
         pgconn = self.pgconn
         while pgconn.flush():  # a large parameter: the server may want to speak meanwhile
             await self._ready(writing=True)
             pgconn.consume_input()
         results: list[pq.abc.PGresult] = []
-        failed: int | None = None
         while True:
             while pgconn.is_busy():
                 await self._ready(writing=False)
@@ -258,15 +347,12 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
             result = pgconn.get_result()
             if result is None:
                 continue  # the end of one statement's answer
-            status = result.status
-            if status == _SYNC:
-                syncs -= 1
-                if not syncs:
-                    return results, failed
+            if result.status != _SYNC:
+                results.append(result)
                 continue
-            if status == _FAILED and failed is None:
-                failed = len(results)
-            results.append(result)
+            syncs -= 1
+            if not syncs:
+                return results
 
     def _raise_last_words(self, results: Sequence[pq.abc.PGresult]) -> None:
         """Why the server closed the connection, if it said so before it did."""
@@ -361,6 +447,31 @@ def _convert(text: str) -> _Converted:
 
     command = _PLACEHOLDER.sub(number, text).encode()
     return _Converted(command, tuple(formats), tuple(numbers) if named else None)
+
+
+def _is_plain(status: bytes) -> bool:
+    return status.partition(b" ")[0] in _PLAIN or status in _PLAIN_WHOLE
+
+
+def _require_texts(values: Sequence[Any], names: Sequence[str] | None) -> None:
+    """Raise InvalidInput for the first text that PostgreSQL has no place for."""
+    for place, value in enumerate(values):
+        name = names[place] if names else f"parameter {place + 1}"
+        texts: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
+        for text in texts:
+            if isinstance(text, str) and b"\0" in _encoded(name, text):
+                raise _not_a_text(name)
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise _not_a_text(name) from None
+
+
+def _not_a_text(name: str) -> InvalidInput:
+    return InvalidInput(f"{name} holds a character that no stored text can hold, such as NUL")
 
 
 def _form_of(params: Params | None) -> pq.Format:

@@ -457,8 +457,8 @@ def _require_texts(values: Sequence[Any], names: Sequence[str] | None) -> None:
     """Raise InvalidInput for the first text that PostgreSQL has no place for."""
     for place, value in enumerate(values):
         name = names[place] if names else f"parameter {place + 1}"
-        texts: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
-        for text in texts:
+        several = isinstance(value, list | tuple)
+        for text in cast("Sequence[Any]", value) if several else [value]:
             if isinstance(text, str) and b"\0" in _encoded(name, text):
                 raise _not_a_text(name)
 

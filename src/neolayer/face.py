@@ -334,6 +334,7 @@ async def open_at(
             Rates(redis),
             settings.serve.tries_per_minute,
             refreshes_per_minute=settings.serve.refreshes_per_minute,
+            unknown_tokens_per_minute=settings.serve.unknown_tokens_per_minute,
         )
         stack.push_async_callback(strangers.close)
         connection = await stack.enter_async_context(pool.connection())

@@ -104,6 +104,11 @@ class ServeSettings(_Section):
     refreshes_per_minute: int = Field(
         default=600, ge=1, description="refresh tokens that one address may send in a minute"
     )
+    unknown_tokens_per_minute: int = Field(
+        default=300,
+        ge=1,
+        description="bearer tokens that nobody has which one address may send in a minute",
+    )
     header_seconds: float = Field(
         default=15,
         gt=0,

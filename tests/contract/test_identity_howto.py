@@ -53,7 +53,7 @@ def test_the_commands_of_the_pages_are_commands(
 def test_the_settings_of_the_page_are_the_configurations() -> None:
     """Name, default and meaning of each."""
     rows = re.findall(r"^\| `(\w+)\.(\w+)` \| (\S+) \| (.*) \|$", PAGE, re.M)
-    assert len(rows) == 8
+    assert len(rows) == 9
     for section, name, default, meaning in rows:
         field = type(getattr(Settings(), section)).model_fields[name]
         assert (str(field.default).removesuffix(".0"), field.description) == (default, meaning)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -210,7 +211,9 @@ def test_D_pages_have_a_size(owner: Owner, path: str, limit: str) -> None:
 def test_D_forged_cursors_are_refused(owner: Owner, path: str, cursor: str) -> None:
     """Whatever was not handed out as a place is none."""
     headers = {"authorization": f"Bearer {OPERATOR_TOKEN}"} if path == "/v1/tenants" else {}
-    require_refused(owner.ask("GET", path, params={"after": cursor}, headers=headers))
+    # "%00" as it stands here: httpx would escape the % again.
+    written = cursor if cursor.startswith("%") else quote(cursor)
+    require_refused(owner.ask("GET", f"{path}?after={written}", headers=headers))
 
 
 def test_D_a_parameter_that_a_route_has_not_is_refused(owner: Owner) -> None:

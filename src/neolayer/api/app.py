@@ -19,11 +19,11 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from neolayer.api import problems
-from neolayer.api.bodies import check_request
 from neolayer.api.document import DocumentPlugin
 from neolayer.api.health import live, ready
 from neolayer.api.layer import Authentication, Layer, tell_position
 from neolayer.api.metrics import metrics
+from neolayer.api.requests import check_request
 from neolayer.api.routes import (
     attestations,
     audit,

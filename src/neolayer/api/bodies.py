@@ -1,5 +1,4 @@
-"""What a request may not be, before a handler reads it: its query with what the route has not, its
-JSON body ambiguous, deep, or of other types.
+"""What a body may not be, before a handler reads it: late, ambiguous, deep, or of other types.
 
 Two readers of `{"role": "member", "role": "owner"}` see two different bodies, so the one that
 checks and the one that acts can be made to disagree; ours is refused by whoever comes first. And
@@ -11,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
-from litestar.openapi.spec import Parameter
 from litestar.status_codes import HTTP_408_REQUEST_TIMEOUT
+
+from neolayer.errors import InvalidInput
 
 DEEPEST = 64
 # A string without an end is taken to the end, so that no byte is looked at twice.
@@ -34,6 +34,13 @@ class BadBody(ValidationException):
         super().__init__(extra=[{"key": "body", "message": message}])
 
 
+class HoldsNul(InvalidInput):
+    """No text in a database, and none in a C library, can hold the character NUL."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"{where}: the character NUL is in no text")
+
+
 class SlowBody(HTTPException):
     """A body that did not come in time; its connection ends with the answer."""
 
@@ -43,34 +50,8 @@ class SlowBody(HTTPException):
         super().__init__(headers={"connection": "close"})
 
 
-class UnknownParameter(ValidationException):
-    """A query parameter that the route does not have: a filter that would silently not filter."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(extra=[{"key": name[:100], "message": "unknown", "source": "query"}])
-
-
-async def check_request(request: Request[Any, Any, Any]) -> None:
-    """Before each handler. Raises UnknownParameter, BadBody."""
-    if request.query_params and request.url.path.startswith("/v1/"):
-        known = _parameters(request)
-        for name in request.query_params:
-            if name not in known:
-                raise UnknownParameter(name)
-    await check_body(request)
-
-
-def _parameters(request: Request[Any, Any, Any]) -> Collection[str]:
-    """What may stand in the query of this route, as the OpenAPI document has it."""
-    paths = request.app.openapi_schema.paths or {}
-    item = paths.get(request.scope["path_template"])
-    operation = getattr(item, request.method.lower(), None)
-    described = (operation.parameters if operation else None) or ()
-    return {p.name for p in described if isinstance(p, Parameter) and p.param_in == "query"}
-
-
 async def check_body(request: Request[Any, Any, Any]) -> None:
-    """Before each handler. Raises BadBody, SlowBody; an absent one is the handler's to miss."""
+    """Before each handler. Raises BadBody, SlowBody, HoldsNul."""
     expected = request.route_handler.parsed_data_field
     if expected is None:
         return
@@ -81,17 +62,38 @@ async def check_body(request: Request[Any, Any, Any]) -> None:
         raise SlowBody from None
     except InternalServerException:  # the framework's word for a caller who went away
         raise BadBody("it ended early") from None
-    if not body:
-        return
+    if body:
+        _require_sound(body, expected.annotation)
+    elif not expected.is_optional:
+        raise BadBody("it is missing")
+
+
+def _require_sound(body: bytes, expected: Any) -> None:
     if depth(body) > DEEPEST:
         raise BadBody(f"nested deeper than {DEEPEST}")
     try:
-        msgspec.json.decode(body, type=expected.annotation)
+        if rb"\u0000" in body and (path := next(_nuls(json.loads(body), "body"), None)):
+            raise HoldsNul(path)
+        msgspec.json.decode(body, type=expected)
         json.loads(body, object_pairs_hook=_distinct, parse_int=str, parse_float=str)
     except BadBody:
         raise
     except (msgspec.DecodeError, ValueError) as exc:
         raise BadBody(str(exc)) from None
+
+
+def _nuls(value: Any, path: str) -> Iterator[str]:
+    """Where text holds a NUL, as a path from the body's root."""
+    if isinstance(value, str):
+        if "\0" in value:
+            yield path
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            yield from _nuls(item, f"{path}[...]")
+    elif isinstance(value, dict):
+        for key, item in cast("dict[str, Any]", value).items():
+            yield from _nuls(key, path)
+            yield from _nuls(item, f"{path}.{key}")
 
 
 def depth(body: bytes) -> int:

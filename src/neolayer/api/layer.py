@@ -24,6 +24,7 @@ from litestar.params import SkipValidation
 from litestar.types import Message, Scope
 
 from neolayer.api.callers import bearer_token, is_by_https, source_address, user_agent
+from neolayer.api.requests import check_headers
 from neolayer.errors import AccessDenied, LimitExceeded
 from neolayer.face import Platform, TenantView
 from neolayer.identity import Access, Client, UnknownToken
@@ -116,12 +117,20 @@ class Authentication(AbstractAuthenticationMiddleware):
     async def authenticate_request(
         self, connection: ASGIConnection[Any, Any, Any, Any]
     ) -> AuthenticationResult:
+        check_headers(connection)
         token = bearer_token(connection.headers)
         layer = layer_of(connection)
         if layer.is_operators(token):
             return AuthenticationResult(user=Principal.operator("api"), auth=None)
         platform = await layer.platform()
-        access = await platform.access.check(token, ip_address=client_of(connection).ip)
+        ip = client_of(connection).ip
+        if not platform.access.is_familiar(token):
+            platform.strangers.require_patience(ip)
+        try:
+            access = await platform.access.check(token, ip_address=ip)
+        except UnknownToken:
+            await platform.strangers.count_unknown(ip)
+            raise
         await _count(platform, access.tenant)
         return AuthenticationResult(user=access.principal, auth=access)
 

@@ -8,6 +8,7 @@ What went wrong inside is logged and answered without a word about it.
 from __future__ import annotations
 
 import math
+import re
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, cast
@@ -47,6 +48,8 @@ STATUS: tuple[tuple[type[NeolayerError], HTTPStatus], ...] = (
     (EngineUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (KeysUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
+# Of msgspec's messages: our regular expressions tell nobody what to write.
+_PATTERN = re.compile(r"matching regex '.*?'(?= - at |; |$)|matching regex \".*?\"(?= - at |; |$)")
 _SOON = timedelta(seconds=1)
 
 _Request = Request[Any, Any, Any]
@@ -101,7 +104,8 @@ def _told(error: ValidationException) -> str:
     """Which field is wrong and why, without the value that was sent."""
     entries = cast("list[dict[str, Any]]", error.extra if isinstance(error.extra, list) else [])
     parts = [f"{entry.get('key') or 'body'}: {entry.get('message')}" for entry in entries]
-    return visible("; ".join(parts)) or "the request cannot be read"
+    told = _PATTERN.sub("of permitted characters", "; ".join(parts))
+    return visible(told) or "the request cannot be read"
 
 
 def from_anything(request: _Request, error: Exception) -> Response[dict[str, Any]]:

@@ -63,6 +63,7 @@ class AccessCache:
         self._clock = clock
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._flights: dict[bytes, _Flight] = {}
+        self._familiar: OrderedDict[bytes, None] = OrderedDict()
         self._changed_at: dict[UUID | Principal, float] = {}  # tenants and principals
         self.statements = 0  # sent so far, for whoever counts
 
@@ -86,6 +87,10 @@ class AccessCache:
             token = parse_token(bearer, Kind.ACCESS, Kind.API_KEY)
             flight = self._depart(key, token, ip_address, now)
         return (await asyncio.shield(flight.task)).access
+
+    def is_familiar(self, bearer: str) -> bool:
+        """Whether this token was good when it was last looked for here; it proves nothing now."""
+        return sha256(bearer.encode()).digest() in self._familiar
 
     def forget(self, tenant: UUID, principal: Principal) -> None:
         """Let go of what is known of a principal: a change made here is seen here at once."""
@@ -118,8 +123,12 @@ class AccessCache:
             return  # a later statement for the same token is on its way
         del self._flights[key]
         self._answers.pop(key, None)
+        self._familiar.pop(key, None)
         if not failed:
             self._answers[key] = flight.task.result()
+            self._familiar[key] = None
+            if len(self._familiar) > self._capacity:
+                self._familiar.popitem(last=False)
         self._let_go()
 
     def _let_go(self) -> None:

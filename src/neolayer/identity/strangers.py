@@ -8,6 +8,9 @@ that, by its source alone: who is somewhere else notices nothing, and the refusa
 what was tried. The limit holds over all processes through Redis, and for each process alone where
 Redis does not answer.
 
+A bearer token that nobody has costs a look in the database, so those are counted too; who bears one
+that was good here a moment ago is let through whatever others send from the same place.
+
 The trail gets one entry for all that a source was refused within a minute, not one for each.
 """
 
@@ -17,6 +20,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
+from time import monotonic
 
 from neolayer import audit
 from neolayer.errors import LimitExceeded
@@ -28,7 +32,9 @@ from neolayer.tenancy.rates import Rates
 
 KEY = "strangers:{source}"
 REFRESH_KEY = "refreshes:{source}"
+BEARER_KEY = "bearers:{source}"
 WINDOW = timedelta(minutes=1)
+_MOST_SHUT = 50_000
 _MOST_SOURCES = 100  # with an entry of their own; others are counted together
 
 
@@ -57,8 +63,10 @@ class Strangers:
     rates: Rates
     per_minute: int
     refreshes_per_minute: int = 600
+    unknown_tokens_per_minute: int = 300
     window: timedelta = WINDOW
     _refused: dict[str, _Refused] = field(default_factory=dict[str, _Refused], init=False)
+    _shut_until: dict[str, float] = field(default_factory=dict[str, float], init=False)
     _writing: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def admit(self, client: Client) -> None:
@@ -69,6 +77,26 @@ class Strangers:
         """The same for a refresh token, of which everybody behind one address sends some in an
         hour: a count of their own, so that neither uses up the other's. Raises as `admit`."""
         await self._admit(REFRESH_KEY, client, self.refreshes_per_minute)
+
+    def require_patience(self, ip: str) -> None:
+        """Before a token is looked for that nobody has borne here: not from where so many came that
+        were unknown. Raises TooManyTries."""
+        source = source_of(ip)
+        wait = self._shut_until.get(source, 0) - monotonic()
+        if wait > 0:
+            self._count(source, ip)
+            raise TooManyTries(timedelta(seconds=wait))
+
+    async def count_unknown(self, ip: str) -> None:
+        """A bearer token was unknown. Raises TooManyTries where it was one too many."""
+        source = source_of(ip)
+        try:
+            await self._admit(BEARER_KEY, Client(ip), self.unknown_tokens_per_minute)
+        except TooManyTries as refused:
+            if len(self._shut_until) >= _MOST_SHUT:
+                self._shut_until.clear()
+            self._shut_until[source] = monotonic() + refused.retry_after.total_seconds()
+            raise
 
     async def _admit(self, key: str, client: Client, per_minute: int) -> None:
         source = source_of(client.ip)

@@ -30,6 +30,7 @@ test-faults: $(VENV)/.dev
 
 # Every attack on every row, and every guard taken away in turn; ends with a line of JSON.
 test-security: $(VENV)/.dev
+	@rm -rf .pytest_cache/v/security
 	$(PYTEST) -m security
 	@$(BIN)/python tools/security_figures.py
 

@@ -187,6 +187,7 @@ def test_D_ids_are_ids(owner: Owner) -> None:
     assert (nil.status_code, nil.text) == (absent.status_code, absent.text)
     assert nil.status_code == 404
     known = owner.ask("GET", f"/v1/users/{owner.id}")
+    assert known.status_code == 200
     assert owner.ask("GET", f"/v1/users/{str(owner.id).upper()}").text == known.text
     for text in ("1", "null", "%00", "..%2f..", "%27%3bselect", "a" * 5000, "%ff", "%ed%a0%80"):
         for path in ("/v1/users/", "/v1/wallets/", "/v1/sessions/", "/v1/attestations/"):

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+PASSWORD = "correct horse battery staple, thrice"
+# Of a key of 43s, for the password above, derived by one round so that it opens at once.
+KEYSTORE: dict[str, Any] = {
+    "version": 3,
+    "crypto": {
+        "cipher": "aes-128-ctr",
+        "cipherparams": {"iv": "00" * 16},
+        "ciphertext": "f7acbe5ffc88f81941742b4dbf443dca3387e899c7fe7bbb16a137338549941d",
+        "kdf": "pbkdf2",
+        "kdfparams": {"c": 1, "dklen": 32, "prf": "hmac-sha256", "salt": "73616c74"},
+        "mac": "b606ea97b8360725953914ff89a32a1ff0b2d145c254f0c421297d8ae82cc2af",
+    },
+}
 # Values that get as far as the room; whatever else is required is made up from its type.
 VALUES: dict[str, Any] = {
     "address": "0x" + "11" * 20,
     "because": "attack",
     "email": "attack@example.com",
     "enclaves": [],
+    "keystore": json.dumps(KEYSTORE),
     "message": "attack",
     "name": "attack",
     "network": "ethereum",
-    "password": "correct horse battery staple, thrice",
+    "password": PASSWORD,
     "permissions": ["users:read"],
     "private_key": "0x" + "42" * 32,
     "public_key": "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798",

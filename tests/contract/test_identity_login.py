@@ -8,6 +8,7 @@ from typing import LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
+import pyotp
 import pytest
 from tests.fixtures.fix_identity import HERE, PASSWORD, People
 
@@ -96,6 +97,28 @@ async def test_E3_every_refusal_is_the_same_answer(people: People) -> None:
     ]
     answers = [await refusal(people, name, offered) for name, offered in tries]
     assert len(set(answers)) == 1
+
+
+@pytest.mark.parametrize("status", [Status.SUSPENDED, Status.INACTIVE, Status.LOCKED])
+async def test_E3_who_is_kept_out_is_not_told_that_the_password_was_right(
+    people: People, status: Status
+) -> None:
+    """By either name and as a proof, before any code is asked for, and before anything is changed:
+    the trail says why, whoever asks hears what an absent person does."""
+    user = await people.add()
+    enrolment = await people.users.mfa.begin(user.id)
+    await people.users.mfa.confirm(user.id, code=pyotp.TOTP(enrolment.secret).now())
+    await people.users.set_status(user.id, status=status)
+    absent = await refusal(people, "nobody", RIGHT)
+    assert await refusal(people, "ann", RIGHT) == absent
+    assert await refusal(people, "ann@example.com", RIGHT) == absent
+    with pytest.raises(BadCredentials):
+        await people.login.prove(user.id, RIGHT, HERE)
+    noted = await people.scope.fetch(
+        "SELECT error_message FROM audit.entries WHERE action = 'LOGIN' AND resource_id = %s",
+        (str(user.id),),
+    )
+    assert noted == [("not active",)] * 3
 
 
 async def test_E12_a_failed_login_is_audited_without_what_was_typed(people: People) -> None:

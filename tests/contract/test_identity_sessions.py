@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -34,6 +34,21 @@ async def test_nobody_without_standing_gets_a_session(company: Company) -> None:
             await company.sessions.start(user_id, ip_address=HERE)
     with pytest.raises(InvalidInput):
         await company.sessions.start(ann, ip_address="nowhere")
+
+
+@pytest.mark.parametrize("status", ["suspended", "inactive", "locked", "deleted"])
+async def test_E5_nobody_without_standing_refreshes(company: Company, status: str) -> None:
+    """Also where the session itself was left alone; it goes on once the person is back."""
+    ann = await company.user()
+    tokens = await company.sessions.start(ann, ip_address=HERE)
+    change = "UPDATE auth.users SET status = %s, deleted_at = %s WHERE id = %s RETURNING id"
+    out = (status, None) if status != "deleted" else ("active", datetime.now(UTC))
+    assert await company.scope.one(change, (*out, ann))
+    assert await company.scope.one("SELECT revoked_at FROM auth.sessions") == (None,)
+    with pytest.raises(Unauthenticated):
+        await company.sessions.refresh(tokens.refresh_token, ip_address=HERE)
+    assert await company.scope.one(change, ("active", None, ann))
+    await company.sessions.refresh(tokens.refresh_token, ip_address=HERE)
 
 
 async def test_only_hashes_are_stored(company: Company) -> None:

@@ -184,6 +184,10 @@ HOSTILE: list[tuple[tuple[str, ...], Any]] = [
     (("crypto", "kdfparams", "salt"), "zz"),
     (("crypto", "kdfparams", "salt"), None),
     (("crypto", "kdfparams"), None),
+    # 512 MiB for work that is within its bound.
+    (("crypto", "kdfparams"), {"dklen": 32, "n": 1 << 20, "r": 4, "p": 1, "salt": "ab"}),
+    # Twice the work in memory that is within its bound.
+    (("crypto", "kdfparams"), {"dklen": 32, "n": 1 << 18, "r": 8, "p": 4, "salt": "ab"}),
     (("crypto", "kdf"), "argon2id"),
     (("crypto", "kdf"), "pbkdf2"),
     (("crypto", "kdf"), ["scrypt"]),

@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 
+import idna
 import pytest
 
 from neolayer.identity import InvalidName, PasswordHasher, WeakPassword
@@ -24,8 +25,16 @@ from neolayer.identity.passwords import acceptable
         *("аnn@x.example", "ann\u200b@x.example", "\u202eann@x.example", "ann@\ud800.example"),
         *("a" * 65 + "@x.example", "a@" + "b." * 130 + "example", "x" * 10_000_000),
         *("ann@[127.0.0.1]", "ann@x.example.", "'; DROP TABLE auth.users; --@x.example"),
+        *("\u212aate@x.example", "KATE@\u212a.example", "ann@\uff58.example", "\uff21nn@x.example"),
+        *("ann@ba\u017feline.example", "ann@\u2121.example", "ann@of\ufb01ce.example"),
+        *(
+            "ann@ex\u00adample.example",
+            "ann@x\u3002example",
+            "ann@\u00aa.example",
+            "ann@x\u2024b.c",
+        ),
     ],
-    ids=range(20),
+    ids=range(31),
 )
 def test_D_an_address_that_is_none_is_refused(email: str) -> None:
     """Before any SQL, with an error that does not repeat it."""
@@ -36,13 +45,44 @@ def test_D_an_address_that_is_none_is_refused(email: str) -> None:
 
 @pytest.mark.parametrize(
     "username",
-    ["", "a b", "ann@x", "аnn", "ann\u200d", "-ann", "ann..b", "x" * 65, "a\nb", "ann\x00", "é"],
-    ids=range(11),
+    [
+        *(
+            "",
+            "a b",
+            "ann@x",
+            "аnn",
+            "ann\u200d",
+            "-ann",
+            "ann..b",
+            "x" * 65,
+            "a\nb",
+            "ann\x00",
+            "é",
+        ),
+        *("\u212aate", "\uff41nn", "ann\uff0eb", "an\u207f"),
+    ],
+    ids=range(15),
 )
 def test_D_a_user_name_that_is_none_is_refused(username: str) -> None:
     """Look-alikes, controls and what could be read as an address among them."""
     with pytest.raises(InvalidName):
         canonical_username(username)
+
+
+def test_D_domains_of_every_script_keep_their_one_form() -> None:
+    """Composed or not, in capitals or not; letters that mean something are kept."""
+    for typed, form in {
+        "BU\u0308CHER.example": "b\u00fccher.example",
+        "XN--BCHER-KVA.example": "b\u00fccher.example",
+        "stra\u00dfe.example": "stra\u00dfe.example",
+        "\u0928\u0939\u0940\u0902.example": "\u0928\u0939\u0940\u0902.example",
+        "\u0958\u0930.example": "\u0915\u093c\u0930.example",
+        "\u4f8b\u3048.example": "\u4f8b\u3048.example",
+        "\u1100\u1161.example": "\uac00.example",
+    }.items():
+        email = canonical_email(f"Ann@{typed}")
+        assert email.isascii() and email.startswith("ann@xn--")
+        assert idna.decode(email.partition("@")[2]) == form
 
 
 @pytest.mark.parametrize(

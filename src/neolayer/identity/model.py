@@ -4,7 +4,8 @@ Two spellings of one name must not be two users, and no name may pass for anothe
 
 - An e-mail address is composed (NFC) and lower-case; its domain is in the ASCII form of IDNA, so
   that a look-alike shows as `xn--...`. The part before the @ is ASCII: nothing tells a foreign
-  letter there from its look-alike. Tags (`ann+news@`) are kept, they are addresses of their own.
+  letter there from its look-alike. What only stands in for another character (a Kelvin sign, a
+  full-width letter, a soft hyphen) is refused: folded, it would be somebody else's address. Tags (`ann+news@`) are kept, they are addresses of their own.
 - A user name is lower-case ASCII: letters and digits, with single `.`, `_` or `-` between them.
   So no name looks like another, and none looks like an address.
 """
@@ -109,7 +110,17 @@ def canonical_username(text: str) -> str:
 def _composed(text: str, what: str) -> str:
     if len(text) > MAX_NAME_BYTES:
         raise InvalidName(f"not {what}: it is too long")
+    if any(map(_stands_in, text)):
+        raise InvalidName(f"not {what}: it has a character that only stands in for another one")
     return unicodedata.normalize("NFC", text).lower()
+
+
+def _stands_in(character: str) -> bool:
+    """Whether Unicode keeps it only for old character sets: K (U+212A), ａ, ﬁ, ℡."""
+    folded = unicodedata.normalize("NFKC", character)
+    # Some scripts have letters that are always written apart; those are no other character.
+    apart = len(folded) > 1 and folded == unicodedata.normalize("NFC", character)
+    return folded != character and not apart
 
 
 def _ascii_domain(domain: str) -> str:
@@ -122,8 +133,11 @@ def _ascii_domain(domain: str) -> str:
 
 
 def _idna(domain: str) -> str | None:
-    """None instead of an error, which would carry what was typed along."""
+    """None instead of an error, which would carry what was typed along; also for what IDNA's
+    mapping would leave out or take for something else, such as a soft hyphen."""
     try:
+        if idna.uts46_remap(domain, std3_rules=True) != domain:
+            return None
         return idna.encode(domain, uts46=True, std3_rules=True).decode()
     except (idna.IDNAError, UnicodeError):
         return None

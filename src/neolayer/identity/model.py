@@ -4,10 +4,11 @@ Two spellings of one name must not be two users, and no name may pass for anothe
 
 - An e-mail address is composed (NFC) and lower-case; its domain is in the ASCII form of IDNA, so
   that a look-alike shows as `xn--...`. The part before the @ is ASCII: nothing tells a foreign
-  letter there from its look-alike. What only stands in for another character (a Kelvin sign, a
-  full-width letter, a soft hyphen) is refused: folded, it would be somebody else's address. Tags (`ann+news@`) are kept, they are addresses of their own.
+  letter there from its look-alike. Tags (`ann+news@`) are kept, they are addresses of their own.
 - A user name is lower-case ASCII: letters and digits, with single `.`, `_` or `-` between them.
   So no name looks like another, and none looks like an address.
+- What only stands in for another character (a Kelvin sign, a full-width letter, a soft hyphen) is
+  refused in both: folded, it would be somebody else's name.
 """
 
 from __future__ import annotations

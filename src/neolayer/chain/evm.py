@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
-from itertools import repeat
-from typing import Any
 
 import msgspec
 
-from neolayer.chain import payloads
 from neolayer.chain import senders as recovered
 from neolayer.chain import verify as checks
 from neolayer.chain.decoding import TooDeep
+from neolayer.chain.evm_transactions import created_at, has_failed, transaction_rows
 from neolayer.chain.hexadecimal import (
     address,
     canonical_data,
-    encoded_word,
     hash32,
     height,
     optional_quantity,
@@ -31,13 +27,12 @@ from neolayer.chain.hexadecimal import (
     quantity64,
 )
 from neolayer.chain.model import BlockRows, Network, Row
-from neolayer.chain.wire import Block, Receipt, Transaction, block_decoder, receipts_decoder
+from neolayer.chain.wire import Block, Receipt, block_decoder, receipts_decoder
 from neolayer.errors import BadBlock, ForeignBlock
 
 # From the epoch to where int64 nanoseconds end: what the database's checks allow.
 _TIMES = range(0, 9_214_646_400)
 Json = bytes | msgspec.Raw
-_CONFIRMED, _FAILED = "confirmed", "failed"
 
 
 def decode_block(
@@ -128,7 +123,7 @@ def _rows(
         parent_hash=hash32(block.parentHash),
         timestamp=seconds,
         block=_block_row(block, number, time, level),
-        transactions=_transaction_rows(block, receipts, number, time, verified=verify),
+        transactions=transaction_rows(block, receipts, number, time, verified=verify),
         logs=None
         if receipts is None
         else _log_rows(block, receipts, number, time, verified=verify),
@@ -177,114 +172,6 @@ def _header(block: Block) -> dict[str, str]:
     }
 
 
-def _transaction_rows(
-    block: Block,
-    receipts: Sequence[Receipt] | None,
-    number: int,
-    time: datetime,
-    *,
-    verified: bool,
-) -> list[Row]:
-    # What hashed to the right value was read as hex already: only its case is open.
-    to_hash, to_data = (str.lower, str.lower) if verified else (hash32, canonical_data)
-    to_word = _read_word if verified else _word
-    outcomes = repeat(_UNKNOWN) if receipts is None else map(_outcome, receipts)
-    rows: list[Row] = []
-    for index, (item, outcome) in enumerate(zip(block.transactions, outcomes, strict=False)):
-        status, gas_used, effective_price, cumulative, contract = outcome
-        try:
-            row = (
-                to_hash(item.hash),
-                address(item.sender),
-                None if item.to is None else address(item.to),
-                quantity(item.value),
-                optional_quantity(item.gasPrice),
-                quantity64(item.gas),
-                gas_used,
-                quantity64(item.nonce),
-                to_data(item.input),
-                status,
-                number,
-                time,
-                index,
-                _kind(item.kind),
-                optional_quantity(item.maxFeePerGas),
-                optional_quantity(item.maxPriorityFeePerGas),
-                optional_quantity(item.maxFeePerBlobGas),
-                effective_price,
-                cumulative,
-                contract,
-                optional_quantity(_signed_v(item)),
-                to_word(item.r),
-                to_word(item.s),
-                _envelope(item, verified=verified),
-            )
-        except ValueError as exc:
-            raise ValueError(f"transaction {index}: {exc}") from None
-        rows.append(row)
-    return rows
-
-
-# What a receipt adds to a transaction: status, gas_used, effective_gas_price, cumulative_gas_used,
-# contract_address.
-_Outcome = tuple[str, int | None, int | None, int | None, str | None]
-_UNKNOWN: _Outcome = (_CONFIRMED, None, None, None, None)
-
-
-def _outcome(item: Receipt) -> _Outcome:
-    return (
-        _FAILED if item.status is not None and quantity(item.status) == 0 else _CONFIRMED,
-        quantity64(item.gasUsed),
-        optional_quantity(item.effectiveGasPrice),
-        quantity64(item.cumulativeGasUsed),
-        None if item.contractAddress is None else address(item.contractAddress),
-    )
-
-
-@lru_cache(128)
-def _kind(text: str) -> int:
-    kind = quantity(text)
-    if kind > 0x7F:
-        raise ValueError(f"type {text} is above 0x7f")
-    return kind
-
-
-def _signed_v(item: Transaction) -> str | None:
-    """What stands in the signature, as `payloads.py` takes it: v, or a typed one's parity."""
-    return item.v if item.yParity is None or item.kind == "0x0" else item.yParity
-
-
-def _word(text: str | None) -> str | None:
-    """Half a signature, as the node wrote it; absent in what is taken on trust."""
-    if text is None:
-        return None
-    encoded_word(text)
-    return text.lower()
-
-
-def _read_word(text: str | None) -> str | None:
-    return text and text.lower()
-
-
-def _envelope(item: Transaction, *, verified: bool) -> dict[str, Any] | None:
-    """What a typed transaction signs beyond the columns; None where there is nothing.
-
-    The chain id is the network's, the parity of the signature is signature_v.
-    """
-    if not (item.accessList or item.blobVersionedHashes or item.authorizationList):
-        return None
-    if not verified:  # encoding is what reads the hex
-        payloads.access_list(item.accessList)
-        payloads.blob_hashes(item.blobVersionedHashes)
-        payloads.authorizations(item.authorizationList)
-    fields = {
-        "accessList": item.accessList,
-        "blobVersionedHashes": item.blobVersionedHashes,
-        "authorizationList": item.authorizationList,
-    }
-    return {name: msgspec.to_builtins(value) for name, value in fields.items() if value}
-
-
 def _log_rows(
     block: Block, receipts: Sequence[Receipt], number: int, time: datetime, *, verified: bool
 ) -> list[Row]:
@@ -310,10 +197,9 @@ def _contract_rows(
     """Contracts that a transaction created by itself and that stand."""
     created: dict[str, Row] = {}
     for item, receipt in zip(block.transactions, receipts, strict=True):
-        if receipt.contractAddress is None or _outcome(receipt)[0] == _FAILED:
-            continue
-        at = address(receipt.contractAddress)
-        created[at] = (at, address(item.sender), time, hash32(item.hash), number)
+        if item.to is None and not has_failed(receipt):
+            at = created_at(item)
+            created[at] = (at, address(item.sender), time, hash32(item.hash), number)
     return list(created.values())
 
 

@@ -25,6 +25,8 @@ def quantity(text: str) -> int:
     digits = text[2:]
     if text[:2] != "0x" or len(text) > 66 or not (digits.isalnum() and text.isascii()):
         raise ValueError(f"{_shown(text)} is not a quantity up to 2^256-1")
+    if digits[1:2] in ("x", "X"):  # int would pass over a second 0x
+        raise ValueError(f"{_shown(text)} is not a quantity")
     try:
         return int(digits, 16)
     except ValueError:
@@ -72,6 +74,33 @@ def encoded_word(text: str | None) -> bytes:
         # A first byte below 16 has a leading zero digit and so went the other way.
         return b"\xa0" + word
     return encoded_quantity(text)
+
+
+def canonical_quantity(text: str | None) -> str:
+    """A quantity that must be there, as canonical text: lower-case, no leading zeros."""
+    if text is None:
+        raise ValueError("a number is absent")
+    return hex(quantity(text))
+
+
+def canonical_word(text: str) -> str:
+    """The same of half a signature, which is seldom seen twice."""
+    encoded_word(text)
+    return respelled_word(text)
+
+
+def respelled_word(text: str) -> str:
+    """`canonical_word` of a text that was encoded before."""
+    return text.lower() if text[2] != "0" else hex(quantity(text))
+
+
+@lru_cache(128)
+def transaction_type(text: str) -> int:
+    """An EIP-2718 type: 0 to 0x7f."""
+    kind = quantity(text)
+    if kind > 0x7F:
+        raise ValueError(f"type {_shown(text)} is above 0x7f")
+    return kind
 
 
 @lru_cache(_REMEMBERED)

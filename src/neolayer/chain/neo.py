@@ -10,7 +10,8 @@ those of the block itself (fees burnt and minted around its transactions): no tr
 
 With `verify` these are recomputed: each transaction's hash, the Merkle root over them, the block's
 hash. Not checked: witnesses, and with them the network, which only witnesses commit to; that the
-size is right; application logs, which no hash of the block commits to.
+size is right; what stands in signers and attributes beside what is hashed of them; application
+logs, which no hash of the block commits to.
 """
 
 from __future__ import annotations

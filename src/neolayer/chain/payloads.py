@@ -7,7 +7,7 @@ EIP-155, 2718, 2930, 1559, 4844, 7702 (transactions), 658 and 2718 (receipts), 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from neolayer.chain import rlp
 from neolayer.chain.hexadecimal import (
@@ -247,7 +247,8 @@ def contract_address(sender: str, nonce: int) -> str:
 def header(block: Block) -> bytes:
     """The encoded header, whose keccak is the block's hash.
 
-    Fields that a fork added stand in the order of the forks and end where the block's fork ends.
+    Fields that a fork added stand in the order of the forks and end where the block's fork ends; a
+    gap among them would let one field stand for another.
     """
     hashes = (block.parentHash, block.sha3Uncles, block.miner, block.stateRoot)
     roots = (block.transactionsRoot, block.receiptsRoot, block.logsBloom)
@@ -266,9 +267,19 @@ def header(block: Block) -> bytes:
             *(_required(text) for text in (*hashes, *roots)),
             *(encoded_quantity(text) for text in numbers),
             *(_required(text) for text in seal),
-            *(field for field in later if field is not None),
+            *_without_gaps(later),
         )
     )
+
+
+def _without_gaps(fields: Sequence[bytes | None]) -> Iterator[bytes]:
+    absent = False
+    for field in fields:
+        absent = absent or field is None
+        if field is not None:
+            if absent:
+                raise ValueError("a header field is there, but not one that came before it")
+            yield field
 
 
 def _required(text: str | None) -> bytes:

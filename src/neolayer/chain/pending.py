@@ -20,10 +20,11 @@ from neolayer.chain.decoding import Decoder
 from neolayer.chain.hexadecimal import (
     address,
     canonical_data,
-    encoded_word,
+    canonical_word,
     hash32,
     quantity,
     quantity64,
+    transaction_type,
 )
 from neolayer.chain.model import TRANSACTION_COLUMNS, Row
 from neolayer.chain.sources.jsonrpc import METHOD_NOT_FOUND, Answer, Call, JsonRpc, Refusal
@@ -126,28 +127,14 @@ def _values(entry: Transaction) -> dict[str, Any]:
         "gas_limit": quantity64(entry.gas),
         "nonce": quantity64(entry.nonce),
         "input_data": canonical_data(entry.input),
-        "transaction_type": _kind(entry.kind),
+        "transaction_type": transaction_type(entry.kind),
         "max_fee_per_gas": _number(entry.maxFeePerGas),
         "max_priority_fee_per_gas": _number(entry.maxPriorityFeePerGas),
         "max_fee_per_blob_gas": _number(entry.maxFeePerBlobGas),
         "signature_v": _number(entry.v),
-        "signature_r": _word(entry.r),
-        "signature_s": _word(entry.s),
+        "signature_r": None if entry.r is None else canonical_word(entry.r),
+        "signature_s": None if entry.s is None else canonical_word(entry.s),
     }
-
-
-def _kind(text: str) -> int:
-    kind = quantity(text)
-    if kind > 0x7F:
-        raise ValueError(f"type {text} is above 0x7f")
-    return kind
-
-
-def _word(text: str | None) -> str | None:
-    if text is None:
-        return None
-    encoded_word(text)
-    return text.lower()
 
 
 def _number(text: str | None) -> int | None:

@@ -3,10 +3,19 @@
 What is compared, in this order: the place and the chain id that each transaction names, the
 receipts' fit, each transaction's hash, transactionsRoot, receiptsRoot, the block's own hash. The
 block's hash covers the two roots and the roots cover the bodies, so nothing that the chain agreed
-on can be changed unseen. What nodes add on their own stays their word: `from` (it follows from the
-signature, at more than the cost of all the rest: `senders.py`; only a creation's is bound, by the
-address of its contract), the gasPrice of a type with a fee cap, `size`, and a receipt's
-effectiveGasPrice.
+on can be changed unseen. What the columns of a verified block rest on:
+
+- The block's hash: every column of a block but `size_bytes`, and `transaction_count`, which is
+  counted. Where a network seals headers in a form of its own (`standard_header`) the header is the
+  block's word, and the transactions and receipts are those that its roots name.
+- A transaction's hash: what its type signs, signature and envelope included; nothing else that is
+  said of it is stored. Its place and time are the block's.
+- receiptsRoot: status, `cumulative_gas_used` and the logs, whose places are counted; `gas_used` is
+  a difference. Without receipts a transaction is `confirmed`.
+- A node's word: the sender (it follows from the signature, at more than the cost of all the rest:
+  `senders.py`; that of a creation which did not fail is bound by the address its receipt names),
+  and with it `contract_address`, which is computed from it; the `gas_price` of a type with a fee
+  cap, `effective_gas_price` and `size_bytes`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +13,8 @@ from pydantic import SecretStr
 from tests.fixtures.fix_api import OPERATOR_TOKEN, PASSWORD, Api
 
 from neolayer.engines.endpoints import Endpoints, Role
+from neolayer.identity import Client
+from neolayer.identity.strangers import TooManyTries
 from neolayer.settings import ServeSettings, Settings
 
 LIMIT = 6
@@ -33,8 +36,8 @@ def api_settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def source() -> str:
     """An address that no other test comes from: they share one Redis."""
-    number = uuid4().int
-    return f"2001:db8:{number & 0xFFFF:x}:{(number >> 16) & 0xFFFF:x}::1"
+    groups = (f"{uuid4().int & 0xFFFF:x}" for _ in range(3))
+    return f"fd{uuid4().int & 0xFF:02x}:{':'.join(groups)}::1"
 
 
 async def stray(api: Api, source: str, path: str = "/v1/sessions", **body: str) -> httpx.Response:
@@ -81,6 +84,39 @@ async def test_E8_a_source_that_floods_waits_and_no_other(
         {"tries": 14, "within_seconds": 60},
         neighbour,
     )
+
+
+async def test_E8_a_site_floods_as_four_lines_and_no_more(api: Api, source: str) -> None:
+    """Whoever has a /48 has 65,536 lines; a site beside it is not held up."""
+    provider = source.split(":")[:2]
+    site, beside = (":".join([*provider, group]) for group in ("1", "2"))
+    admitted = 0
+    for line in range(20 * LIMIT):
+        with suppress(TooManyTries):
+            await api.platform.strangers.admit(Client(f"{site}:{line:x}::1"))
+            admitted += 1
+    assert 4 * LIMIT <= admitted < 10 * LIMIT
+    await api.platform.strangers.admit(Client(f"{beside}::1"))
+
+
+async def test_E8_a_proxy_that_we_do_not_know_of_is_told(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With proxy_depth 0 its header proves nothing, and everybody comes from it: the log says so,
+    once an hour; without the header, or behind a proxy we know of, there is nothing to say."""
+    told: list[str] = []
+    monkeypatch.setattr(
+        "neolayer.api.layer.log_warning", lambda _, **values: told.append(values["setting"])
+    )
+    layer = api.app.state["layer"]
+    assert (await stray(api, "203.0.113.9")).status_code == 401
+    assert told == []
+    layer.proxy_depth = 0
+    assert (await api.client.get("/v1/users/me")).status_code == 401
+    assert told == []
+    for _ in range(3):
+        await stray(api, "203.0.113.9")
+    assert told == ["serve.proxy_depth"]
 
 
 @pytest.mark.parametrize(

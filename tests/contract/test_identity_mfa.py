@@ -22,6 +22,7 @@ from neolayer.identity import (
     WeakPassword,
     WrongCode,
 )
+from neolayer.identity.backoff import account_subject, code_subject
 from neolayer.identity.totp import RECOVERY_CODES, STEP_SECONDS, matching_step, new_seed
 from neolayer.keys import KeyringError
 from neolayer.tenancy import Principal
@@ -141,6 +142,61 @@ async def test_E8_codes_cannot_be_guessed(people: People) -> None:
     with pytest.raises(BadCredentials) as caught:
         await enter(people, code="000000")
     assert caught.value.retry_after is not None
+
+
+async def test_E8_an_account_under_attack_takes_its_owners_code(people: People) -> None:
+    """The password, then the code: two steps from one new address, after a hundred strangers."""
+    user_id, secret, _ = await enrolled(people)
+    await people.scope.fetch(
+        "INSERT INTO auth.login_failures (tenant_id, subject, kind, failures)"
+        " VALUES (%s, %s, 'account', 100) RETURNING kind",
+        (people.scope.tenant, account_subject(user_id)),
+    )
+    with pytest.raises(CodeRequired):
+        await enter(people)
+    assert await enter(people, code=code(secret))
+
+
+async def test_E8_codes_are_guessed_twenty_times_wherever_from(people: People) -> None:
+    """Whoever has the password cannot guess codes from many addresses: after twenty wrong ones the
+    right one is refused to unknown devices. A known device and a recovery code get in, and those
+    without the password cannot bring it about."""
+    user_id, secret, codes = await enrolled(people)
+    known = await enter(people, code=code(secret))
+    for n in range(1, 25):
+        offered = Credentials("not the password at all", code="000000")
+        with pytest.raises(BadCredentials):
+            await people.login.check("ann", offered, Client(f"198.51.100.{n}"))
+    assert (await codes_tried(people, user_id)) == 0
+    await people.scope.fetch(
+        "INSERT INTO auth.login_failures (tenant_id, subject, kind, failures, last_failed_at)"
+        " VALUES (%s, %s, 'proof', 19, clock_timestamp() - interval '1 hour') RETURNING kind",
+        (people.scope.tenant, code_subject(user_id)),
+    )
+    for n, offered in enumerate(("000000", code(secret, step=1)), start=50):
+        with pytest.raises(BadCredentials):
+            client = Client(f"198.51.100.{n}")
+            await people.login.check("ann", Credentials(PASSWORD, code=offered), client)
+        await people.scope.fetch(
+            "UPDATE auth.login_failures SET last_failed_at = last_failed_at - interval '1 hour'"
+            " RETURNING kind"
+        )
+    assert await codes_tried(people, user_id) == 20
+    at_home = Client("198.51.100.90", device=known.device)
+    await people.login.check("ann", Credentials(PASSWORD, code=code(secret, step=1)), at_home)
+    assert await codes_tried(people, user_id) == 0
+    elsewhere = Client("198.51.100.91")
+    offered = Credentials(PASSWORD, recovery_code=codes[0])
+    assert await people.login.check("ann", offered, elsewhere)
+
+
+async def codes_tried(people: People, user_id: UUID) -> int:
+    row = await people.scope.one(
+        "SELECT coalesce(sum(failures), 0) FROM auth.login_failures WHERE subject = %s",
+        (code_subject(user_id),),
+    )
+    assert row is not None
+    return int(row[0])
 
 
 async def test_E7_a_seed_opens_in_its_own_row_only(people: People) -> None:

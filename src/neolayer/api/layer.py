@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from hmac import compare_digest
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from neolayer.errors import AccessDenied, LimitExceeded
 from neolayer.face import Platform, TenantView
 from neolayer.identity import Access, Client, UnknownToken
 from neolayer.settings import ServeSettings
+from neolayer.telemetry import log_warning
 from neolayer.tenancy import Principal, TenantNotFound
 from neolayer.tenancy.database import Written
 
@@ -38,6 +40,7 @@ PERMISSION = "permission"
 POSITION_HEADER = "Neolayer-Position"
 _READING = ("GET", "HEAD", "OPTIONS")
 _WRITTEN = "written"
+_TELL_AGAIN_S = 3600.0
 Asking = Request[Principal, Access, State]
 
 
@@ -57,6 +60,7 @@ class Layer:
         self._stack = AsyncExitStack()
         self._platform: Platform | None = None
         self._lock = asyncio.Lock()
+        self._tell_again_at = 0.0
 
     async def platform(self) -> Platform:
         """The platform. Raises EngineUnavailable or MigrationError; the next request asks again."""
@@ -71,6 +75,17 @@ class Layer:
         if known is None:
             return False
         return compare_digest(token.encode(), known.get_secret_value().encode())
+
+    def tell_of_proxies(self) -> None:
+        """Log, once an hour, that somebody's proxy may stand in front of us unknown."""
+        now = monotonic()
+        if now >= self._tell_again_at:
+            self._tell_again_at = now + _TELL_AGAIN_S
+            log_warning(
+                "X-Forwarded-For arrives while serve.proxy_depth is 0: behind a proxy everybody"
+                " counts as one address, and a stranger's flood stops all logins",
+                setting="serve.proxy_depth",
+            )
 
     async def close(self) -> None:
         """Release everything, in reverse order."""
@@ -87,6 +102,8 @@ def client_of(connection: ASGIConnection[Any, Any, Any, Any], device: str | None
     peer = connection.client.host if connection.client else None
     depth = layer_of(connection).proxy_depth
     forwarded = connection.headers.getall("x-forwarded-for", [])
+    if forwarded and not depth:
+        layer_of(connection).tell_of_proxies()
     return Client(
         ip=source_address(forwarded, peer, proxy_depth=depth),
         user_agent=user_agent(connection.headers),

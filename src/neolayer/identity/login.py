@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, LiteralString, NoReturn
@@ -22,7 +22,7 @@ from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import Unauthenticated
 from neolayer.identity import backoff
-from neolayer.identity.backoff import Counter, Kind
+from neolayer.identity.backoff import Counter, Kind, Source
 from neolayer.identity.model import InvalidName, User, canonical_email, canonical_username
 from neolayer.identity.passwords import PasswordHasher
 from neolayer.identity.tokens import new_token, token_hash
@@ -113,12 +113,18 @@ class _Try:
         return known or tuple(c for c in self.counters if c.kind is not Kind.DEVICE)
 
     @property
+    def is_by_known_device(self) -> bool:
+        return all(counter.kind is Kind.DEVICE for counter in self.counted)
+
+    @property
     def wait(self) -> timedelta:
         return max(counter.wait for counter in self.counted)
 
     @property
     def is_barred(self) -> bool:
         """Whether it cannot succeed; the answer is that of a wrong password."""
+        if any(counter.is_under_attack for counter in self.counted):
+            return any(counter.has_tried for counter in self.counted)
         return any(counter.is_used_up for counter in self.counted)
 
     @property
@@ -157,14 +163,17 @@ class Login:
         Raises BadCredentials, CodeRequired (the password is right and nothing else was offered),
         InvalidInput where the client's address is none, TooManyLogins.
         """
-        source = backoff.source_of(client.ip)
+        sources = backoff.sources_of(client.ip)
         query, name = _lookup(name)
         values = {"name": name, "device": client.device and token_hash(client.device)}
         async with self.scope.transaction() as tx:
             account = _Account.of_row(await tx.one(query, values))
             if self.stray is not None:
-                name, source = self.stray.counted_as(name), self.stray.counted_as(source)
-            counters = await _open(tx, _subjects(account, name, source))
+                name = self.stray.counted_as(name)
+                sources = tuple(
+                    replace(source, text=self.stray.counted_as(source.text)) for source in sources
+                )
+            counters = await _open(tx, _subjects(account, name, sources))
             begun = _begin(tx, account, counters)
         new_hash = await self._compare(begun, offered, client)
         return await self._enter(begun, offered, client, new_hash)
@@ -178,7 +187,7 @@ class Login:
         async with nobody.transaction() as tx:
             row = await tx.one(QUERIES.credentials_by_id, {"user_id": user_id})
             account = _Account.of_row(row)
-            counters = await _open(tx, {backoff.proof_subject(user_id): Kind.PROOF})
+            counters = await _open(tx, {backoff.proof_subject(user_id): (Kind.PROOF, 1)})
             begun = _begin(tx, account, counters)
         await self._compare(begun, offered, client)
         seed = await self._seed(account, offered)
@@ -211,6 +220,8 @@ class Login:
         """Let them in. Raises BadCredentials: wrong code, or something changed meanwhile."""
         account = begun.account
         assert account.id is not None
+        if account.mfa_enabled and offered.code is not None and not begun.is_by_known_device:
+            await self._count_code(account, account.id, client)
         seed = await self._seed(account, offered)
         scope = self.scope.acting_as(Principal.user(account.id))
         async with self._refusing(account, client), scope.transaction() as tx:
@@ -229,7 +240,7 @@ class Login:
                 raise _Refused("changed meanwhile")
             device = _remember(tx, account, client)
             subjects = [counter.subject for counter in begun.counters]
-            subjects.append(backoff.proof_subject(account.id))
+            subjects += backoff.proof_subject(account.id), backoff.code_subject(account.id)
             _settle(tx, subjects)
             _note(tx, account, client)
         return Authenticated(
@@ -239,6 +250,19 @@ class Login:
             failed_before=begun.failed_before,
             second_factor=account.mfa_enabled,
         )
+
+    async def _count_code(self, account: _Account, user_id: UUID, client: Client) -> None:
+        """Codes are a million: whoever has the password has few tries, wherever they come from.
+
+        Raises BadCredentials.
+        """
+        async with self.scope.transaction() as tx:
+            counters = await _open(tx, {backoff.code_subject(user_id): (Kind.PROOF, 1)})
+            begun = _begin(tx, account, counters)
+        if begun.wait:
+            await self._refuse(account, client, "has to wait", retry_after=begun.wait)
+        if begun.is_barred:
+            await self._refuse(account, client, "too many wrong codes")
 
     async def _seed(self, account: _Account, offered: Credentials) -> bytes | None:
         if not account.mfa_enabled or account.mfa_secret is None or offered.code is None:
@@ -293,30 +317,34 @@ def _lookup(name: str) -> tuple[LiteralString, str]:
         return query, f"nobody {sha256(name.encode(errors='surrogatepass')).hexdigest()}"
 
 
-def _subjects(account: _Account, name: str, source: str) -> dict[bytes, Kind]:
-    subjects = {
-        backoff.pair_subject(name, source): Kind.PAIR,
-        backoff.source_subject(source): Kind.SOURCE,
-    }
+def _subjects(
+    account: _Account, name: str, sources: Sequence[Source]
+) -> dict[bytes, tuple[Kind, int]]:
+    subjects: dict[bytes, tuple[Kind, int]] = {}
+    for source in sources:
+        subjects[backoff.pair_subject(name, source.text)] = Kind.PAIR, source.scale
+        subjects[backoff.source_subject(source.text)] = Kind.SOURCE, source.scale
     if account.id is None:
-        subjects[backoff.nobody_subject(name)] = Kind.NOBODY
+        subjects[backoff.nobody_subject(name)] = Kind.NOBODY, 1
     else:
-        subjects[backoff.account_subject(account.id)] = Kind.ACCOUNT
+        subjects[backoff.account_subject(account.id)] = Kind.ACCOUNT, 1
     if account.device_id is not None:
-        subjects[backoff.device_subject(account.device_id)] = Kind.DEVICE
+        subjects[backoff.device_subject(account.device_id)] = Kind.DEVICE, 1
     return subjects
 
 
-async def _open(tx: Transaction, subjects: Mapping[bytes, Kind]) -> tuple[Counter, ...]:
+async def _open(tx: Transaction, subjects: Mapping[bytes, tuple[Kind, int]]) -> tuple[Counter, ...]:
+    """Lock and read the counters of these subjects: their kind, and how much they may do."""
     rows = await tx.fetch(
         QUERIES.open_counters,
         {
             "tenant_id": tx.tenant,
             "subjects": list(subjects),
-            "kinds": [str(kind) for kind in subjects.values()],
+            "kinds": [str(kind) for kind, _ in subjects.values()],
         },
     )
-    return tuple(map(Counter.of_row, rows))
+    scales = {subject: scale for subject, (_, scale) in subjects.items()}
+    return tuple(Counter.of_row(row, scales) for row in rows)
 
 
 def _begin(tx: Transaction, account: _Account, counters: tuple[Counter, ...]) -> _Try:
@@ -341,7 +369,7 @@ def _settle(tx: Transaction, subjects: Sequence[bytes]) -> None:
 def forgive(tx: Transaction, user_id: UUID) -> None:
     """Start counting the failures of somebody's account anew: for whoever may change them."""
     tx.defer(QUERIES.require_over, {"user_id": user_id})
-    subjects = [backoff.account_subject(user_id)]
+    subjects = [backoff.account_subject(user_id), backoff.code_subject(user_id)]
     tx.defer_as(Principal.anonymous(), QUERIES.forget_failures, {"subjects": subjects})
 
 

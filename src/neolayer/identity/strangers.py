@@ -24,7 +24,7 @@ from time import monotonic
 
 from neolayer import audit
 from neolayer.errors import LimitExceeded
-from neolayer.identity.backoff import source_of
+from neolayer.identity.backoff import sources_of
 from neolayer.identity.login import Client
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import CoreDatabase, Principal
@@ -81,31 +81,38 @@ class Strangers:
     def require_patience(self, ip: str) -> None:
         """Before a token is looked for that nobody has borne here: not from where so many came that
         were unknown. Raises TooManyTries."""
-        source = source_of(ip)
-        wait = self._shut_until.get(source, 0) - monotonic()
-        if wait > 0:
-            self._count(source, ip)
-            raise TooManyTries(timedelta(seconds=wait))
+        for source in sources_of(ip):
+            wait = self._shut_until.get(source.text, 0) - monotonic()
+            if wait > 0:
+                self._count(source.text, ip)
+                raise TooManyTries(timedelta(seconds=wait))
 
     async def count_unknown(self, ip: str) -> None:
         """A bearer token was unknown. Raises TooManyTries where it was one too many."""
-        source = source_of(ip)
-        try:
-            await self._admit(BEARER_KEY, Client(ip), self.unknown_tokens_per_minute)
-        except TooManyTries as refused:
-            if len(self._shut_until) >= _MOST_SHUT:
-                self._shut_until.clear()
-            self._shut_until[source] = monotonic() + refused.retry_after.total_seconds()
-            raise
+        if (refused := await self._take(BEARER_KEY, ip, self.unknown_tokens_per_minute)) is None:
+            return
+        source, wait = refused
+        if len(self._shut_until) >= _MOST_SHUT:
+            self._shut_until.clear()
+        self._shut_until[source] = monotonic() + wait.total_seconds()
+        raise TooManyTries(wait)
 
     async def _admit(self, key: str, client: Client, per_minute: int) -> None:
-        source = source_of(client.ip)
-        # A digest, so that Redis names no addresses.
-        key = key.format(source=sha256(source.encode()).hexdigest()[:32])
-        taken = await self.rates.take(key, per_minute=per_minute)
-        if not taken.allowed:
-            self._count(source, client.ip)
-            raise TooManyTries(taken.retry_after)
+        if refused := await self._take(key, client.ip, per_minute):
+            raise TooManyTries(refused[1])
+
+    async def _take(self, key: str, ip: str, per_minute: int) -> tuple[str, timedelta] | None:
+        """The source that has had enough, and for how long; None where all have some left."""
+        for source in sources_of(ip):
+            # A digest, so that Redis names no addresses.
+            digest = sha256(source.text.encode()).hexdigest()[:32]
+            taken = await self.rates.take(
+                key.format(source=digest), per_minute=per_minute * source.scale
+            )
+            if not taken.allowed:
+                self._count(source.text, ip)
+                return source.text, taken.retry_after
+        return None
 
     def _count(self, source: str, ip: str) -> None:
         if source not in self._refused and len(self._refused) >= _MOST_SOURCES:

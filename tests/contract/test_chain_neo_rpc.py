@@ -83,7 +83,7 @@ async def test_without_application_logs(node: NeoNode, played_node: PlayedNode) 
             raise Refused(-100, "Unknown transaction/blockhash")
 
         played_node.overrides["getapplicationlog"] = unknown
-        with pytest.raises(MissingBlock, match="application log of block 7"):
+        with pytest.raises(MissingBlock, match="application log of block 7 is refused: Unknown"):
             await node.fetch([7])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +12,7 @@ from tests.fixtures.fix_rpc import (
     Fault,
     PlayedNode,
     Refused,
+    Reply,
     cut_short,
     first_left_out,
     http_status,
@@ -75,6 +77,50 @@ async def test_what_was_not_answered_is_asked_again(
     assert await node.head() == LAST
 
 
+@pytest.mark.parametrize("code", [-32005, -32002, 429])
+@pytest.mark.parametrize("at", [FIRST, LAST])
+async def test_a_node_that_never_has_time_is_told_in_its_own_words(
+    played_node: PlayedNode, node: EvmNode, monkeypatch: pytest.MonkeyPatch, code: int, at: int
+) -> None:
+    """Where "not now" is all that a node says of one question of a batch, the error has its words,
+    the method and the block, and not those of a question that was answered."""
+    monkeypatch.setattr(jsonrpc, "ATTEMPTS", 2)
+
+    def busy(key: str) -> object:
+        if key == played_node.blocks[at]["hash"]:
+            raise Refused(code, "daily quota reached")
+        return played_node.receipts[key]
+
+    played_node.overrides["eth_getBlockReceipts"] = busy
+    with pytest.raises(SourceError) as caught:
+        await node.fetch([FIRST, LAST])
+    said = rf"http://\S+: eth_getBlockReceipts of block {at}: daily quota reached \({code}\)"
+    assert re.fullmatch(said, caught.value.message)
+
+
+def ids_as_text(reply: Reply) -> None:
+    for answer in reply.answers:
+        answer["id"] = str(answer["id"])
+
+
+def ids_of_others(reply: Reply) -> None:
+    for answer in reply.answers:
+        answer["id"] += 1_000_000
+
+
+@pytest.mark.parametrize("fault", [ids_as_text, ids_of_others])
+async def test_answers_to_other_questions_are_none(
+    played_node: PlayedNode, node: EvmNode, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """A node that does not give our ids back is not believed, and told why."""
+    monkeypatch.setattr(jsonrpc, "ATTEMPTS", 2)
+    played_node.every_reply = fault
+    with pytest.raises(SourceError) as caught:
+        await node.fetch([FIRST, LAST])
+    said = f"eth_getBlockByNumber of block {FIRST}: the node answers with ids that are not ours"
+    assert caught.value.message == f"{node.address}: {said}"
+
+
 async def test_answers_in_any_order(played_node: PlayedNode, node: EvmNode) -> None:
     """A batch's answers are matched by id, so their order means nothing."""
     played_node.every_reply = reversed_order
@@ -137,7 +183,7 @@ async def test_empty_receipts_for_good_are_a_bad_block(
 async def test_null_receipts_for_good_end_the_run(played_node: PlayedNode, node: EvmNode) -> None:
     """Receipts that never come end the run with the block's number."""
     played_node.receipts[played_node.blocks[LAST]["hash"]] = None  # type: ignore[assignment]
-    with pytest.raises(SourceError, match=f"receipts of block {LAST} is missing"):
+    with pytest.raises(SourceError, match=f"receipts of block {LAST} are missing"):
         await node.fetch([FIRST, LAST])
 
 

@@ -13,7 +13,8 @@ on can be changed unseen. What the columns of a verified block rest on:
 - receiptsRoot: status, `cumulative_gas_used` and the logs, whose places are counted; `gas_used` is
   a difference. Without receipts a transaction is `confirmed`.
 - A node's word: the sender (it follows from the signature, at more than the cost of all the rest:
-  `senders.py`; that of a creation which did not fail is bound by the address its receipt names),
+  `senders.py`; that of a creation is bound by the address that its receipt names, which it must
+  where it says that it did not fail),
   and with it `contract_address`, which is computed from it; the `gas_price` of a type with a fee
   cap, `effective_gas_price` and `size_bytes`.
 """

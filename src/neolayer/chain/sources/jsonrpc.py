@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import httpx
@@ -47,10 +47,14 @@ _BUSY = frozenset({408, 425, 429, *range(500, 600)})
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One question."""
+    """One question. `block` is the height it is about, for errors."""
 
     method: str
     params: tuple[Any, ...] = ()
+    block: int | None = None
+
+    def __str__(self) -> str:
+        return self.method if self.block is None else f"{self.method} of block {self.block}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,11 @@ _decode_many = Decoder(list[_Envelope]).decode
 
 
 class NotAnswered(Exception):
-    """Nothing that counts as an answer came; worth asking again."""
+    """Nothing that counts as an answer came; worth asking again. `asked` is the first open call."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, asked: Call | None = None) -> None:
         super().__init__(visible(reason[:LONGEST_WORDS]))
+        self.asked = asked
 
 
 class _Spoilt(Exception):
@@ -136,8 +141,8 @@ class JsonRpc:
                 with attempt:
                     await self._round(calls, answers)
         except NotAnswered as exc:
-            asked = next(call for place, call in enumerate(calls) if place not in answers)
-            raise SourceError(f"{self.address}: {asked.method}: {exc}") from exc
+            asked = exc.asked or _first_open(calls, answers)
+            raise SourceError(f"{self.address}: {asked}: {exc}") from exc
         return [answers[place] for place in range(len(calls))]
 
     async def _round(self, calls: Sequence[Call], answers: dict[int, Answer]) -> None:
@@ -172,16 +177,20 @@ class JsonRpc:
             }
             for number, place in ids.items()
         ]
-        last = "no answer"
+        reasons: dict[int, str] = {}
+        otherwise = "no answer"
         for envelope in await self._send(payload):
             place = ids.get(envelope.id) if isinstance(envelope.id, int) else None
-            if place is None and envelope.error is not None and envelope.id is None:
-                refusal = _refusal(envelope.error)
-                last = f"{refusal.message} ({refusal.code})"
-            elif place is not None and (told := _told(envelope)) is not None:
+            if place is None:
+                otherwise = _astray(envelope)
+            elif _is_not_now(envelope.error):
+                reasons[place] = _words(envelope.error)
+            elif (told := _told(envelope)) is not None:
                 answers[place] = told[0]
-        if any(place not in answers for place in places):
-            raise NotAnswered(last)
+        still = [place for place in places if place not in answers]
+        if still:  # whoever gave a reason is told of rather than whoever is only left out
+            place = next((each for each in still if each in reasons), still[0])
+            raise NotAnswered(reasons.get(place, otherwise), calls[place])
 
     async def _send(self, payload: list[dict[str, Any]]) -> list[_Envelope]:
         body = msgspec.json.encode(payload if len(payload) > 1 else payload[0])
@@ -234,22 +243,35 @@ class JsonRpc:
 
 
 def _told(envelope: _Envelope) -> tuple[Answer] | None:
-    """The answer in an envelope, or None where it is none: neither result nor error, or "not now".
+    """The answer in an envelope, or None where it is none: neither result nor error.
 
     Wrapped, because null is an answer.
     """
     if envelope.error is not None:
-        if envelope.error.code in _NOT_NOW:
-            return None
-        return (_refusal(envelope.error),)
+        return (Refusal(envelope.error.code, envelope.error.message[:LONGEST_WORDS]),)
     if isinstance(envelope.result, msgspec.UnsetType):
         return None
     raw = bytes(envelope.result)
     return (None if raw == b"null" else raw,)
 
 
-def _refusal(error: _Error) -> Refusal:
-    return Refusal(error.code, error.message[:LONGEST_WORDS])
+def _is_not_now(error: _Error | None) -> TypeGuard[_Error]:
+    return error is not None and error.code in _NOT_NOW
+
+
+def _words(error: _Error) -> str:
+    return f"{error.message[:LONGEST_WORDS]} ({error.code})"
+
+
+def _astray(envelope: _Envelope) -> str:
+    """What an answer says that belongs to no question: about all of them, where it names none."""
+    if envelope.id is None:
+        return "no answer" if envelope.error is None else _words(envelope.error)
+    return "the node answers with ids that are not ours"
+
+
+def _first_open(calls: Sequence[Call], answers: Mapping[int, Answer]) -> Call:
+    return next(call for place, call in enumerate(calls) if place not in answers)
 
 
 def _require_http(url: str) -> None:

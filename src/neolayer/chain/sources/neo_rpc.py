@@ -19,7 +19,7 @@ from neolayer.chain.sources.jsonrpc import (
     Refusal,
     Unreadable,
 )
-from neolayer.chain.sources.rpc import EvmNode, MissingBlock, other_network, typed
+from neolayer.chain.sources.rpc import EvmNode, MissingBlock, absent, other_network, typed
 from neolayer.errors import BadBlock, SourceError
 
 
@@ -80,7 +80,7 @@ class NeoNode:
         return await self.head()
 
     async def hashes(self, numbers: Sequence[int]) -> dict[int, str]:
-        answers = await self._rpc.ask_many([Call("getblockhash", (n,)) for n in numbers])
+        answers = await self._rpc.ask_many([Call("getblockhash", (n,), n) for n in numbers])
         pairs = zip(numbers, answers, strict=True)
         return {
             number: typed(_text, raw, f"{self.address}: getblockhash of block {number}")
@@ -89,7 +89,7 @@ class NeoNode:
         }
 
     async def fetch(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock]:
-        answers = await self._rpc.ask_many([Call("getblock", (n, True)) for n in numbers])
+        answers = await self._rpc.ask_many([Call("getblock", (n, True), n) for n in numbers])
         return [
             await self._block(number, answer)
             for number, answer in zip(numbers, answers, strict=True)
@@ -99,7 +99,7 @@ class NeoNode:
         if isinstance(answer, Unreadable):
             return BadBlock(f"getblock: {answer.reason}", origin=self.address, block=number)
         if not isinstance(answer, bytes):
-            raise MissingBlock(f"{self.address}: block {number} is missing at the node")
+            raise MissingBlock(f"{self.address}: block {number} is {absent(answer)}")
         try:
             logs = await self._logs(number, _summary.decode(answer))
             block = await asyncio.to_thread(
@@ -123,7 +123,7 @@ class NeoNode:
         """A log for each transaction; None where the node has no ApplicationLogs plugin."""
         if not block.tx:
             return []
-        calls = [Call("getapplicationlog", (item.hash,)) for item in block.tx]
+        calls = [Call("getapplicationlog", (item.hash,), number) for item in block.tx]
         answers = await self._rpc.ask_many(calls)
         codes = {answer.code for answer in answers if isinstance(answer, Refusal)}
         if METHOD_NOT_FOUND in codes:
@@ -131,10 +131,10 @@ class NeoNode:
         for answer in answers:
             if isinstance(answer, Unreadable):
                 raise BadBlock(f"an application log: {answer.reason}", origin=self.address)
-        logs = [answer for answer in answers if isinstance(answer, bytes)]
-        if len(logs) < len(answers):
-            raise MissingBlock(f"{self.address}: an application log of block {number} is missing")
-        return logs
+            if not isinstance(answer, bytes):
+                what = f"an application log of block {number} is {absent(answer)}"
+                raise MissingBlock(f"{self.address}: {what}")
+        return [answer for answer in answers if isinstance(answer, bytes)]
 
 
 def node_for(

@@ -166,7 +166,7 @@ class EvmNode:
         return _read(read, typed(_text, await self._rpc.ask(method), where), where)
 
     async def hashes(self, numbers: Sequence[int]) -> dict[int, str]:
-        calls = [Call(_BLOCK, (hex(number), False)) for number in numbers]
+        calls = [Call(_BLOCK, (hex(number), False), number) for number in numbers]
         answers = zip(numbers, await self._rpc.ask_many(calls), strict=True)
         return {
             number: typed(_hashed, raw, f"{self.address}: {_BLOCK} of block {number}").hash
@@ -189,7 +189,7 @@ class EvmNode:
 
     async def _told(self, numbers: Sequence[int]) -> list[BlockRows | BadBlock | Lagging]:
         """What the node says of these blocks when it is asked once."""
-        calls = [Call(_BLOCK, (hex(number), True)) for number in numbers]
+        calls = [Call(_BLOCK, (hex(number), True), number) for number in numbers]
         answers = dict(zip(numbers, await self._rpc.ask_many(calls), strict=True))
         asked = [(n, block) for n, raw in answers.items() if (block := _summarised(raw))]
         told = await self._receipts(asked)
@@ -229,13 +229,13 @@ class EvmNode:
             if isinstance(answer, Unreadable):
                 return BadBlock(f"{what}: {answer.reason}", origin=self.address, block=number)
         if not isinstance(raw, bytes):
-            return Lagging(f"block {number} {_absent(raw)}")
+            return Lagging(f"block {number} is {absent(raw)}")
         try:
             parsed = evm.read_block(raw, self.address)
         except BadBlock as exc:
             return BadBlock(f"{_BLOCK}: {exc.reason}", origin=self.address, block=number)
         if not isinstance(receipts, bytes):
-            return Lagging(f"the receipts of block {number} {_absent(receipts)}")
+            return Lagging(f"the receipts of block {number} are {absent(receipts)}")
         try:
             block = evm.decode_block(
                 parsed,
@@ -255,12 +255,12 @@ class EvmNode:
         return block
 
     async def _by_hash(self, blocks: Sequence[_Asked]) -> list[Answer]:
-        calls = [Call("eth_getBlockReceipts", (block.hash,)) for _, block in blocks]
+        calls = [Call("eth_getBlockReceipts", (block.hash,), number) for number, block in blocks]
         answers = await self._rpc.ask_many(calls) if calls else []
         return await self._or_else(blocks, answers, {INVALID_PARAMS}, self._by_number)
 
     async def _by_number(self, blocks: Sequence[_Asked]) -> list[Answer]:
-        calls = [Call("eth_getBlockReceipts", (hex(number),)) for number, _ in blocks]
+        calls = [Call("eth_getBlockReceipts", (hex(number),), number) for number, _ in blocks]
         answers = await self._rpc.ask_many(calls) if calls else []
         return await self._or_else(blocks, answers, set(), self._one_by_one)
 
@@ -279,16 +279,16 @@ class EvmNode:
 
     async def _one_by_one(self, blocks: Sequence[_Asked]) -> list[Answer]:
         """For nodes without eth_getBlockReceipts: every transaction's own."""
-        return [await self._collected(block) for _, block in blocks]
+        return [await self._collected(number, block) for number, block in blocks]
 
-    async def _collected(self, block: _Summary) -> Answer:
+    async def _collected(self, number: int, block: _Summary) -> Answer:
         try:
             hashes = [_hashed.decode(raw).hash for raw in block.transactions]
         except msgspec.DecodeError:
             hashes = []  # the block is bad, and says why when it is read
         if not hashes:
             return b"[]"
-        calls = [Call("eth_getTransactionReceipt", (each,)) for each in hashes]
+        calls = [Call("eth_getTransactionReceipt", (each,), number) for each in hashes]
         answers = await self._rpc.ask_many(calls)
         missing = next((each for each in answers if not isinstance(each, bytes)), b"")
         if missing != b"":
@@ -329,10 +329,11 @@ async def fetch_range(
                 await task
 
 
-def _absent(answer: Answer) -> str:
+def absent(answer: Answer) -> str:
+    """What became of something that the node did not give."""
     if isinstance(answer, Refusal):
-        return f"is refused: {answer.message} ({answer.code})"
-    return "is missing at the node"
+        return f"refused: {answer.message} ({answer.code})"
+    return "missing at the node"
 
 
 def _summarised(answer: Answer) -> _Summary | None:

@@ -24,6 +24,7 @@ from neolayer.insight.waiting import what_waits
 from neolayer.schema.provision import MEMBERS_LIMITS
 from neolayer.settings import Settings
 from neolayer.tenancy import Principal, Transaction
+from neolayer.tenancy.session import SETTINGS
 
 LIMIT_S = 0.5
 EVENT = NewEvent("Deposited", {"amount": 1})
@@ -131,10 +132,12 @@ async def _at_once(at: Endpoints) -> object:
 
 
 @pytest.fixture
-def short_limits(admin: psycopg.Connection) -> Iterator[None]:
-    """The application's limits, in the proportion that they have, in tenths of seconds."""
+def short_limits(admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The application's limits, in the proportion that they have, in tenths of seconds; of its
+    role, and of the sessions that the layer begins."""
     for setting, limit_s in zip(MEMBERS_LIMITS, (LIMIT_S, LIMIT_S / 3), strict=True):
         _limit(admin, setting, f"{limit_s * 1000:.0f}ms")
+        monkeypatch.setitem(SETTINGS, setting, f"{limit_s * 1000:.0f}ms")
     yield
     for setting, value in MEMBERS_LIMITS.items():
         _limit(admin, setting, value)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import LiteralString
 from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.abc import Params
 from psycopg.types.json import Jsonb
 from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.engines.postgres.round_trip import RawTexts, Texts
+from neolayer.errors import InvalidInput
 from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
 
 ADD = "INSERT INTO core.tenant_data (tenant_id, data_id, data) VALUES (%s, %s, '{}')"
@@ -323,3 +327,57 @@ async def test_a_lost_connection_is_an_error_and_then_another(
             await tx.one("SELECT pg_sleep(60)")
     assert await scope.one("SELECT core.current_tenant()") == (tenant,)
     as_admin.close()
+
+
+NOT_TEXTS = ["a\0b", "\0", "\ud800"]
+
+
+@pytest.mark.parametrize("text", NOT_TEXTS, ids=ascii)
+async def test_D_a_text_that_cannot_be_stored_is_an_error_of_that_call_only(
+    lonely: CoreDatabase, new_tenant: NewTenant, text: str
+) -> None:
+    """By its parameter's name, wherever it stands: nothing was sent, so the connection is the same
+    afterwards, and a transaction that goes on is as it was."""
+    scope = lonely.scope((await new_tenant()).tenant, by=Principal.user(uuid4()))
+    with pytest.raises(psycopg.errors.UndefinedTable):  # an error before it, at the first place
+        await scope.one("SELECT FROM core.nowhere")
+    server = await scope.one("SELECT pg_backend_pid()")
+    calls: list[tuple[LiteralString, Params, str]] = [
+        ("SELECT %(free)s, %(name)s::text", {"free": "", "name": text}, "name"),
+        ("SELECT %s, %s::text", ("", text), "parameter 2"),
+        ("SELECT %(names)s::text[]", {"names": ["", text]}, "names"),
+        ("SELECT %(name)s::text", Texts(name=text), "name"),
+        ("SELECT %(name)s::text", RawTexts(name=text), "name"),
+    ]
+    for query, params, name in calls:
+        with pytest.raises(InvalidInput, match=f"^{name} holds a character"):
+            await scope.one(query, params)
+        with pytest.raises(InvalidInput, match=f"^{name} holds a character"):
+            async with scope.transaction() as tx:
+                await tx.execute(ADD, (tx.tenant, uuid4()))
+                await tx.one(query, params)
+        with pytest.raises(InvalidInput, match=f"^{name} holds a character"):
+            async with scope.transaction() as tx:
+                await tx.execute(ADD, (tx.tenant, uuid4()))
+                tx.defer(query, params)
+        async with scope.transaction() as tx:
+            with pytest.raises(InvalidInput):
+                await tx.one(query, params)
+            assert await tx.one("SELECT core.current_tenant()") == (tx.tenant,)
+        assert await scope.one("SELECT pg_backend_pid()") == server
+    assert await scope.one("SELECT count(*) FROM core.tenant_data") == (0,)
+
+
+async def test_what_cannot_be_adapted_costs_no_connection(
+    lonely: CoreDatabase, new_tenant: NewTenant
+) -> None:
+    """Whatever psycopg says of a value before anything is sent."""
+    scope = lonely.scope((await new_tenant()).tenant, by=Principal.user(uuid4()))
+    server = await scope.one("SELECT pg_backend_pid()")
+    for value in (object(), [1, "a"], Jsonb({"n": object()})):
+        with pytest.raises((psycopg.Error, TypeError)):
+            await scope.one("SELECT %(value)s", {"value": value})
+        with pytest.raises((psycopg.Error, TypeError)):
+            async with scope.transaction() as tx:
+                await tx.one("SELECT %(value)s", {"value": value})
+        assert await scope.one("SELECT pg_backend_pid()") == server

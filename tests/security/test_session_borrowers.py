@@ -7,14 +7,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
+from neolayer.engines.postgres import connections
+from neolayer.errors import EngineUnavailable
+from neolayer.schema.provision import MEMBERS_LIMITS
+from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core, session
+from neolayer.tenancy.session import SETTINGS
 from tests.fixtures.fix_tenancy import NewTenant
 
 QUERY = "SELECT data_id, created_at IS NULL FROM core.tenant_data WHERE data_id > %(low)s"
@@ -287,3 +291,103 @@ async def test_E13_no_setting_outlives_its_borrower(pair: Pair) -> None:
             assert await pair.good.fetch(CHANGED) == [], (name, way.__name__)
     assert changed > 300
     assert await pair.good.one("SELECT current_setting('tests.invented', true)") in ((None,), ("",))
+
+
+POISON = {
+    "row_security": "off",
+    "search_path": "pg_temp, blockchain",
+    "TimeZone": "Asia/Tokyo",
+    "DateStyle": "SQL, DMY",
+    "bytea_output": "escape",
+    "standard_conforming_strings": "off",
+    "transform_null_equals": "on",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "serializable",
+    "synchronous_commit": "off",
+    "statement_timeout": "1",
+    "idle_session_timeout": "1",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "local_preload_libraries": "nowhere",
+    "exit_on_error": "on",
+}
+
+
+@pytest.fixture
+def mended(layer_databases: Endpoints) -> Iterator[psycopg.Connection]:
+    """The application's role, as `migrate up` leaves it, afterwards."""
+    dsn = layer_databases.postgres.dsn(Role.ADMIN, Database.CORE)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        try:
+            yield admin
+        finally:
+            _mend(admin, layer_databases)
+
+
+def _mend(admin: psycopg.Connection, endpoints: Endpoints) -> None:
+    admin.execute(f"ALTER ROLE {Role.APP} IN DATABASE {admin.info.dbname} RESET ALL")  # type: ignore[arg-type]
+    admin.execute(f"ALTER ROLE {Role.APP} RESET ALL")  # type: ignore[arg-type]
+    for setting, value in MEMBERS_LIMITS.items():
+        admin.execute(f"ALTER ROLE {Role.APP} SET {setting} = '{value}'")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("where", ["", "IN DATABASE"])
+async def test_E13_what_a_role_is_told_for_later_changes_no_session(
+    layer_databases: Endpoints, pair: Pair, mended: psycopg.Connection, where: str
+) -> None:
+    """The application's role may change what its sessions begin with, for good; those of the layer
+    begin with what the layer says, whichever was changed, and however."""
+    narrower = f'{where} "{mended.info.dbname}"' if where else ""
+    for name, value in POISON.items():
+        await pair.bad.fetch(f"ALTER ROLE neolayer_app {narrower} SET {name} = {value!r}")  # type: ignore[arg-type]
+    told = mended.execute(
+        "SELECT cardinality(setconfig) FROM pg_db_role_setting"
+        " WHERE setrole = 'neolayer_app'::regrole"
+    )
+    assert len(POISON) in {count for (count,) in told}
+    async with open_core(layer_databases, size=1, application_name="tests") as core:
+        good = core.scope(cast("UUID", pair.good.tenant), by=pair.good.by)
+        await Pair(core, pair.bad, good, pair.row).warm()
+        for name, value in SETTINGS.items():
+            assert await good.one("SELECT current_setting(%s)", (name,)) == (value,), name
+
+
+async def test_E13_a_session_that_begins_otherwise_is_refused(
+    layer_databases: Endpoints,
+    pair: Pair,
+    mended: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Through a pooler that passes no settings on, those of the role must be the layer's."""
+    monkeypatch.setattr(connections, "with_settings", lambda dsn, settings: dsn)
+    async with open_core(layer_databases, size=1, application_name="tests") as core:
+        assert await core.scope(cast("UUID", pair.good.tenant), by=pair.good.by).one("SELECT 1")
+    await pair.bad.fetch("ALTER ROLE neolayer_app SET row_security = off")
+    with pytest.raises(EngineUnavailable, match="begin with row_security = 'off', not 'on'"):
+        async with open_core(layer_databases, size=1, application_name="tests"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ('unrecognized configuration parameter "transaction_timeout"', len(SETTINGS) - 1),
+        ("unsupported startup parameter: options", 0),
+    ],
+)
+async def test_older_servers_and_poolers_are_asked_for_less(
+    layer_databases: Endpoints, monkeypatch: pytest.MonkeyPatch, said: str, left: int
+) -> None:
+    """What they refuse is left out; the session is looked at all the same."""
+    asked: list[int] = []
+    connecting = session.connect_as
+
+    async def connect_as(*args: Any, settings: dict[str, str], **more: Any) -> Any:
+        asked.append(len(settings))
+        if len(settings) > left:
+            raise EngineUnavailable("postgres", "no") from psycopg.OperationalError(said)
+        return await connecting(*args, settings=settings, **more)
+
+    monkeypatch.setattr(session, "connect_as", connect_as)
+    async with open_core(layer_databases, size=1, application_name="tests"):
+        assert asked == [len(SETTINGS), left]

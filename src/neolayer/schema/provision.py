@@ -42,7 +42,7 @@ class RoleRule:
 # (decision 29). So none of the application's lasts longer than this, or idles longer; what must may
 # SET LOCAL its own limits. Before PostgreSQL 17 a server knows the second one only.
 TRANSACTION_TIMEOUT = "transaction_timeout"
-MEMBERS_LIMITS = {TRANSACTION_TIMEOUT: "60s", "idle_in_transaction_session_timeout": "20s"}
+MEMBERS_LIMITS = {TRANSACTION_TIMEOUT: "1min", "idle_in_transaction_session_timeout": "20s"}
 WRITERS_LIMITS = {"idle_in_transaction_session_timeout": "60s"}
 
 

@@ -89,9 +89,13 @@ class Transaction:
         if self._begun:
             return await self._connection.round_trip(statements, after=after, leaving=leaving)
         self._begun = True
-        return await self._connection.enter_and(
-            self._context, *statements, begin=True, after=after, leaving=leaving
-        )
+        try:
+            return await self._connection.enter_and(
+                self._context, *statements, begin=True, after=after, leaving=leaving
+            )
+        except Exception:
+            self._begun = not self._connection.is_idle  # a value that could not be sent
+            raise
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
         """All rows of one statement."""

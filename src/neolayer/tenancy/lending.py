@@ -21,11 +21,11 @@ from contextlib import asynccontextmanager
 import psycopg
 from psycopg import pq
 
-from neolayer.engines.postgres.connections import connect_as
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import RawTexts, RoundTripConnection, Rows, Sent
 from neolayer.errors import EngineUnavailable
 from neolayer.telemetry import log_warning
+from neolayer.tenancy.session import SETTINGS, begin_session, require_settings
 
 QUERIES = load_queries(__name__)
 _ENTER = QUERIES.enter
@@ -56,7 +56,7 @@ class CoreConnection(RoundTripConnection):
         try:
             return await self.round_trip([*before, *statements], after=after, leaving=leaving)
         except psycopg.Error as exc:
-            if self.closed or not (self.failed_at < len(before) or self._is_for_lack_of_name(exc)):
+            if self.closed or not (self._is_refused(before) or self._is_for_lack_of_name(exc)):
                 raise
             # Nothing was done but to notice: core.enter() says so, or is out of reach (SET ROLE).
             found = exc.diag.message_detail or exc.diag.message_primary
@@ -70,6 +70,9 @@ class CoreConnection(RoundTripConnection):
         if context is not None:
             entering.append((_ENTER, RawTexts(context=context, state=self.clean_state)))
         return entering
+
+    def _is_refused(self, before: Sequence[Sent]) -> bool:
+        return 0 <= self.failed_at < len(before)
 
     def _is_for_lack_of_name(self, exc: psycopg.Error) -> bool:
         """Somebody took a prepared statement away, and nothing that was sent stays."""
@@ -87,20 +90,24 @@ class CoreConnection(RoundTripConnection):
         await self.learn()
 
     async def learn(self) -> None:
-        """Note what the session is like, while nobody has told it anything."""
-        (state,) = await self.round_trip([(QUERIES.session_state, None)])
+        """Note what the session is like, while nobody has told it anything.
+
+        Raises EngineUnavailable where it is not as `session.py` has it.
+        """
+        asked = (QUERIES.session_state, {"settings": list(SETTINGS)})
+        (state,) = await self.round_trip([asked])
         assert state.first is not None
-        self.clean_state, self.can_look = state.first
+        self.clean_state, self.can_look, found = state.first
+        require_settings(dict(zip(SETTINGS, found, strict=True)))
         self.is_reset = True
 
     async def clear(self) -> bool:
         """End what is open and reset the session; whether it is as it was when it was new."""
-        is_idle = self.pgconn.transaction_status == pq.TransactionStatus.IDLE
-        if is_idle and self.is_as_it_was:
+        if self.is_idle and self.is_as_it_was:
             return True
         looking = self.is_in_doubt and self.can_look
         seen = await self.round_trip(
-            [] if is_idle else [(QUERIES.rollback, None)],
+            [] if self.is_idle else [(QUERIES.rollback, None)],
             after=[(QUERIES.look, {"prepared": self.prepared})] if looking else (),
             leaving=True,
         )
@@ -208,12 +215,8 @@ class Lender:
         return None
 
     async def _connect(self) -> CoreConnection:
-        connection = await connect_as(
-            CoreConnection,
-            self._dsn,
-            autocommit=True,
-            application_name=self._application_name,
-            prepare_threshold=None,
+        connection = await begin_session(
+            CoreConnection, self._dsn, application_name=self._application_name
         )
         try:
             await connection.learn()

@@ -17,11 +17,16 @@ SELECT
 SELECT set_config('neolayer.context', %(context)s, true);
 
 -- session_state --
--- What a session is like when it is new, and whether it may look at its prepared statements; if it
--- may not, nobody can learn their names in it either.
+-- What a session is like when it is new, whether it may look at its prepared statements (if it may
+-- not, nobody can learn their names in it either), and these settings' values.
 SELECT
     core.session_state(),
-    pg_catalog.has_function_privilege('pg_catalog.pg_prepared_statement()', 'EXECUTE');
+    pg_catalog.has_function_privilege('pg_catalog.pg_prepared_statement()', 'EXECUTE'),
+    ARRAY(
+        SELECT pg_catalog.current_setting(s.name, true)
+        FROM ROWS FROM (pg_catalog.unnest(%(settings)s::text [])) WITH ORDINALITY AS s (name, place)
+        ORDER BY s.place
+    );
 
 -- commit --
 -- The last statement of a transaction.

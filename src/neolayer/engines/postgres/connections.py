@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
 import psycopg
@@ -119,11 +119,23 @@ def _conninfo(dsn: str, application_name: str) -> str:
     return make_conninfo(**values)
 
 
+def with_settings(dsn: str, settings: Mapping[str, str]) -> str:
+    """The same DSN for a session that begins with these settings, whatever its role's are."""
+    values = dict(_parse(dsn))
+    options = [values.get("options", "")]
+    options += [f"-c {name}={_escaped(value)}" for name, value in settings.items()]
+    values["options"] = " ".join(options).strip()
+    return make_conninfo(**values)
+
+
+def _escaped(value: str) -> str:
+    """As the server reads `options`: a backslash takes the next character as it is."""
+    return re.sub(r"([\\\s])", r"\\\1", value)
+
+
 def impatient(dsn: str, *, lock_ms: int) -> str:
     """The same DSN for a session that waits no longer than that for a lock."""
-    values = dict(_parse(dsn))
-    values["options"] = f"{values.get('options', '')} -c lock_timeout={lock_ms}".strip()
-    return make_conninfo(**values)
+    return with_settings(dsn, {"lock_timeout": str(lock_ms)})
 
 
 class _ClosedWithItsBlock(Connection):
@@ -161,10 +173,11 @@ async def connect_as(
     autocommit: bool,
     application_name: str,
     prepare_threshold: int | None = 5,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> C:
-    """The same as a connection of that class."""
+    """The same as a connection of that class, whose session begins with these settings."""
     require_c_psycopg()
-    conninfo = _conninfo(dsn, application_name)
+    conninfo = _conninfo(with_settings(dsn, settings) if settings else dsn, application_name)
     try:
         return await kind.connect(
             conninfo, autocommit=autocommit, prepare_threshold=prepare_threshold

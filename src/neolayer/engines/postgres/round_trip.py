@@ -141,8 +141,9 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
     """A connection that can send several statements at once.
 
     Connect with `prepare_threshold=None`: psycopg's own preparing says DEALLOCATE ALL after a DROP
-    or a ROLLBACK, which would take the statements prepared here along. After an error `failed_at`
-    is the place of its statement, and `is_undone` says that nothing of the round trip stays.
+    or a ROLLBACK, which would take the statements prepared here along. After an error that the
+    server told `failed_at` is the place of its statement, and `is_undone` says that nothing of the
+    round trip stays.
 
     Whoever borrows the connection may run SQL that prepares under the name of one of our
     statements, and the next borrower would run it. So names cannot be guessed; a statement gets
@@ -173,6 +174,11 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         return self.is_reset and not self.is_in_doubt and not self.is_altered
 
     @property
+    def is_idle(self) -> bool:
+        """No transaction is open."""
+        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    @property
     def prepared(self) -> int:
         """How many prepared statements the server should hold."""
         return len(self._names) + len(self._forgotten)
@@ -192,6 +198,7 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         sent then. Cancelled, it asks the server to stop; the connection must then be closed.
         """
         async with self.lock:
+            self.failed_at, self.is_undone = -1, False
             first = [self._adapted(*each) for each in statements]
             second = [self._adapted(*each) for each in after]
             self.is_reset = False

@@ -135,7 +135,7 @@ ATTACKS: dict[str, Attack] = {
     "insert at the end": Attack(insert(9), ((Kind.EDITED, 9), (Kind.INSERTED, 9))),
     "cut the tail": Attack(
         "DELETE FROM audit.entries WHERE id IN ('<7>', '<8>')",
-        ((Kind.TRUNCATED, 7), (Kind.REMOVED, 8)),
+        ((Kind.TRUNCATED, 7), (Kind.REMOVED, 7)),
     ),
     "unseal the tail": Attack(
         "UPDATE audit.entries SET chain_number = NULL, previous_hash = NULL, entry_hash = NULL,"
@@ -147,7 +147,7 @@ ATTACKS: dict[str, Attack] = {
         " UPDATE audit.heads SET chain_number = 6, anchored_number = 0,"
         " entry_hash = (SELECT entry_hash FROM audit.entries WHERE id = '<6>')"
         " WHERE tenant_id = '<tenant>'",
-        ((Kind.REMOVED, 8),),
+        ((Kind.REMOVED, 7),),
     ),
     "remove the head": Attack(
         "DELETE FROM audit.heads WHERE tenant_id = '<tenant>'", ((Kind.TRUNCATED, 8),)
@@ -155,7 +155,7 @@ ATTACKS: dict[str, Attack] = {
     "remove the whole chain": Attack(
         "DELETE FROM audit.entries WHERE tenant_id = '<tenant>';"
         " DELETE FROM audit.heads WHERE tenant_id = '<tenant>'",
-        ((Kind.REMOVED, 4),),
+        ((Kind.REMOVED, 1),),
     ),
     "edit and seal the whole chain anew": Attack(FLIP.format(1) + RESEAL, ((Kind.REWRITTEN, 4),)),
     "edit the newest and seal the chain anew": Attack(
@@ -255,6 +255,27 @@ def test_E14_tampering_is_found_and_named(name: str, scene: Scene) -> None:
             found = "SELECT chain_number FROM audit.entries WHERE id = %s"
             rows = scene.superuser.execute(found, (finding.entry,)).fetchall()
             assert rows == [(finding.number,)]
+
+
+async def test_E14_every_row_that_was_cut_is_named(trail: Trail) -> None:
+    """Also where the head and the database's own list of anchors were rewritten to fit: from the
+    last row that is there to the last that an anchor names, over several anchors."""
+    for _ in range(3):
+        await trail.write(2)
+        await trail.sealer.seal_waiting()
+        assert await trail.anchorer.write_anchor() is not None
+    async with trail.tampering() as superuser:
+        await superuser.execute("DELETE FROM audit.entries WHERE chain_number > 3")
+        await superuser.execute(
+            "UPDATE audit.heads h SET chain_number = 3, anchored_number = 3, entry_hash ="
+            " (SELECT e.entry_hash FROM audit.entries e"
+            " WHERE e.tenant_id = h.tenant_id AND e.chain_number = 3)"
+        )
+        await superuser.execute("DELETE FROM audit.anchors WHERE anchor_number > 1")
+    report = await verify(trail.operator_dsn, trail.anchorer.store)
+    ((kind, number, what),) = ((each.kind, each.number, each.what) for each in report.findings)
+    assert (kind, number) == (Kind.REMOVED, 4)
+    assert what.startswith("3 entries, 4 to 6, are missing: anchor 3 of "), what
 
 
 async def test_E14_the_chain_of_no_tenant_is_verified_too(trail: Trail) -> None:

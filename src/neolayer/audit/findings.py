@@ -69,6 +69,13 @@ class Link:
         return seal(self.number, self.previous, self.fields) == self.hash
 
 
+def missing(first: int, last: int) -> str:
+    """Entries that are not there, in words."""
+    count = last - first + 1
+    gone = f"entry {first} is" if count == 1 else f"{count} entries, {first} to {last}, are"
+    return f"{gone} missing"
+
+
 @dataclass(slots=True)
 class ChainCheck:
     """One chain, link by link in the order of their numbers; findings as they come up."""
@@ -161,9 +168,7 @@ class ChainCheck:
         return self._finding(Kind.EDITED, link, "its content is not what was sealed")
 
     def _removed(self, first: int, last: int, where: str, *, kind: Kind = Kind.REMOVED) -> Finding:
-        count = last - first + 1
-        gone = f"entry {first} is" if count == 1 else f"{count} entries, {first} to {last}, are"
-        return Finding(kind, self.tenant, first, None, f"{gone} missing {where}")
+        return Finding(kind, self.tenant, first, None, f"{missing(first, last)} {where}")
 
     def _finding(self, kind: Kind, link: Link, what: str) -> Finding:
         return Finding(kind, self.tenant, link.number, link.id, what)

@@ -19,7 +19,7 @@ import msgspec
 import psycopg
 
 from neolayer.audit.anchors import AnchorStore, StoredAnchor, key_of
-from neolayer.audit.findings import ChainCheck, Finding, Kind, Link
+from neolayer.audit.findings import ChainCheck, Finding, Kind, Link, missing
 from neolayer.audit.sealer import Head
 from neolayer.engines.postgres.connections import Connection, connect, explain
 from neolayer.engines.postgres.queries import load_queries
@@ -112,6 +112,10 @@ class Verification:
     report: Report = field(default_factory=Report)
     # Chains that differ from an anchor: one finding each, the oldest.
     _rewritten: set[UUID | None] = field(default_factory=set[UUID | None])
+    # Chains that end before an anchor says they did: how far they had come, and by which anchor.
+    _cut: dict[UUID | None, tuple[int, str]] = field(
+        default_factory=dict[UUID | None, "tuple[int, str]"]
+    )
 
     async def chain(self, tenant: UUID | None) -> None:
         """One chain and its head, as of one moment."""
@@ -147,6 +151,15 @@ class Verification:
                     await self._compare(anchor)
                 previous = anchor if isinstance(anchor, StoredAnchor) else None
             self.on_progress(self.report)
+        for tenant, (number, anchor_named) in self._cut.items():
+            self.report.add([await self._removed(tenant, number, anchor_named)])
+
+    async def _removed(self, tenant: UUID | None, number: int, named: str) -> Finding:
+        """Everything that is missing up to an entry that an anchor names."""
+        rows = await self.connection.execute(SQL.before, {"tenant": tenant, "number": number})
+        ((last,),) = await rows.fetchall()
+        what = f"{missing(last + 1, number)}: {named} names number {number}"
+        return Finding(Kind.REMOVED, tenant, last + 1, None, what)
 
     async def _noted(self, numbers: range) -> dict[int, bytes]:
         values = {"first": numbers[0], "last": numbers[-1]}
@@ -170,11 +183,16 @@ class Verification:
             values = {"tenants": [t for t, _ in batch], "numbers": [n for _, n in batch]}
             rows = await self.connection.execute(SQL.anchored, values)
             async for tenant, number, entry, digest in rows:
-                if tenant not in self._rewritten and (
-                    entry is None or bytes(digest).hex() != named[tenant, number]
-                ):
+                if entry is None:
+                    if number > self._cut.get(tenant, (0, ""))[0]:
+                        self._cut[tenant] = number, _when(stored)
+                elif tenant not in self._rewritten and bytes(digest).hex() != named[tenant, number]:
                     self._rewritten.add(tenant)
-                    self.report.add([_differs(stored, tenant, number, entry)])
+                    what = (
+                        f"{_when(stored)} names another seal: this entry, or one before it, was"
+                        " changed and sealed anew"
+                    )
+                    self.report.add([Finding(Kind.REWRITTEN, tenant, number, entry, what)])
 
 
 def _faults(
@@ -198,13 +216,8 @@ def _faults(
         yield fault(Kind.ANCHOR_CHANGED, "does not follow from the anchor before it")
 
 
-def _differs(stored: StoredAnchor, tenant: UUID | None, number: int, entry: UUID | None) -> Finding:
-    when = f"anchor {stored.anchor.anchor} of {stored.anchor.anchored_at:%Y-%m-%d %H:%M:%S} UTC"
-    if entry is None:
-        what = f"{when} names it, and the chain has no entry of that number"
-        return Finding(Kind.REMOVED, tenant, number, None, what)
-    what = f"{when} names another seal: this entry, or one before it, was changed and sealed anew"
-    return Finding(Kind.REWRITTEN, tenant, number, entry, what)
+def _when(stored: StoredAnchor) -> str:
+    return f"anchor {stored.anchor.anchor} of {stored.anchor.anchored_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _batches(

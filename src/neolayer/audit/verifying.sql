@@ -68,6 +68,12 @@ LEFT JOIN audit.entries e
     ON e.tenant_id IS NULL AND e.chain_number = a.chain_number
 WHERE a.tenant_id IS NULL;
 
+-- before --
+-- The last entry of a chain before a number; 0 where there is none.
+SELECT coalesce(max(e.chain_number), 0) FROM audit.entries e
+WHERE e.chain_number < %(number)s
+    AND (e.tenant_id = %(tenant)s::uuid OR (%(tenant)s::uuid IS NULL AND e.tenant_id IS NULL));
+
 -- noted_anchors --
 -- The anchors the database knows of, from one number to another.
 SELECT anchor_number, object_hash FROM audit.anchors

@@ -10,18 +10,20 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests.fixtures import quotes
-from tests.fixtures.fix_enclave import Attesting, EnclaveTenant
+from tests.fixtures.fix_enclave import Attesting, EnclaveTenant, stand_in
+from tests.fixtures.owners import new_owner
 from tests.fixtures.quotes import DEBUG, SGX, TDX, TDX_FOREIGN, THEN, TOLERANT, quote
 
 from neolayer.enclave import (
     AllowedEnclave,
     AttestationNotFound,
+    Attestations,
     BadCollateral,
     CollateralStore,
     Reason,
     Status,
 )
-from neolayer.errors import InvalidInput
+from neolayer.errors import AccessDenied, InvalidInput
 from neolayer.tenancy import CoreDatabase, Principal, Scope
 
 
@@ -406,6 +408,30 @@ async def test_E14_evidence_cannot_be_forged_with_sql(attesting: Attesting, forg
     statement, refusal = FORGERIES[forgery]
     with pytest.raises(refusal):
         await attestations.scope.one(statement)
+
+
+async def test_E14_an_owner_makes_no_evidence_with_sql(attesting: Attesting) -> None:
+    """What a verifier did not judge is not on record, whoever writes it: an attestation of nothing
+    would have computations claimed by it. A policy is for who may change it."""
+    attestations = await attesting()
+    owner = await new_owner(attestations.scope)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"INSERT of .* is refused"):
+        await stand_in(owner, enclave_id="forged", at=THEN)
+    await stand_in(attestations.scope, enclave_id="vault", at=THEN)
+    again = "UPDATE enclave.attestations SET expires_at = expires_at + interval '1 year'"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"UPDATE of .* is refused"):
+        await owner.fetch(f"{again} RETURNING id")
+    assert await Attestations(owner).set_policy(TOLERANT) == 2
+    nobody = owner.acting_as(Principal.user(uuid4()))
+    with pytest.raises(AccessDenied, match="permission"):
+        await Attestations(nobody).set_policy(TOLERANT)
+    with pytest.raises(AccessDenied, match="permission"):
+        await Attestations(nobody).verify(quote(SGX), enclave_id="vault", at=THEN)
+    judged = await Attestations(owner).verify(quote(SGX), enclave_id="vault", at=THEN)
+    assert judged.status is Status.VERIFIED
+    assert judged.attestation_id is not None
+    (verification,) = await attestations.verifications(judged.attestation_id)
+    assert verification.verified_by == str(owner.by)
 
 
 async def test_collateral_is_checked_on_entry(enclave_core: CoreDatabase) -> None:

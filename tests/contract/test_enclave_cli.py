@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from tests.fixtures.fix_enclave import Attesting, EnclaveTenant
+from tests.fixtures.owners import new_owner
 from tests.fixtures.quotes import DEBUG, SGX, SGX_ENCLAVE, SGX_SIGNER, THEN, quote
 from tests.fixtures.shared_data import shared_data
 
@@ -26,7 +27,6 @@ from neolayer.enclave import (
     SealingPolicy,
 )
 from neolayer.engines.endpoints import Endpoints
-from neolayer.tenancy import Principal
 
 Run = Callable[..., Awaitable[tuple[int, Any, str]]]
 AT = ("--at", "2025-06-20T10:56:11")
@@ -167,14 +167,9 @@ async def test_a_nonce_and_a_revocation(run: Run, attesting: Attesting) -> None:
 async def test_sealed_data_and_computations(run: Run, attesting: Attesting) -> None:
     """Listed, asked about before an upgrade, and shown."""
     attestations = await attesting()
-    scope, user = attestations.scope, uuid4()
+    scope = attestations.scope
     tenant = ("--tenant", str(scope.tenant))
-    await scope.one(
-        "INSERT INTO auth.users (tenant_id, id, email, username, password_hash)"
-        " VALUES (%s, %s, 'ann@example.com', 'ann', 'x') RETURNING 1",
-        (scope.tenant, user),
-    )
-    store = SealedDataStore(scope.acting_as(Principal.user(user)))
+    store = SealedDataStore(await new_owner(scope))
     await store.put(
         "master-key",
         b"opaque",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from tests.fixtures import quotes
 from tests.fixtures.fix_enclave import Attesting, EnclaveTenant
+from tests.fixtures.owners import new_owner
 from tests.fixtures.quotes import SGX, THEN, quote
 
 from neolayer.enclave import (
@@ -22,7 +22,7 @@ from neolayer.enclave import (
     VersionConflict,
 )
 from neolayer.errors import InvalidInput
-from neolayer.tenancy import Principal, Scope
+from neolayer.tenancy import Scope
 
 MAC = "ab" * 16
 BY_BUILD = SealingPolicy(Sealing.MRENCLAVE, mr_enclave=quotes.SGX_ENCLAVE)
@@ -33,13 +33,7 @@ BY_SIGNER = SealingPolicy(
 
 async def with_user(scope: Scope) -> SealedDataStore:
     """The sealed data of a tenant's user."""
-    user: UUID = uuid4()
-    await scope.one(
-        "INSERT INTO auth.users (tenant_id, id, email, username, password_hash)"
-        " VALUES (%s, %s, 'ann@example.com', 'ann', 'x') RETURNING 1",
-        (scope.tenant, user),
-    )
-    return SealedDataStore(scope.acting_as(Principal.user(user)))
+    return SealedDataStore(await new_owner(scope))
 
 
 @pytest.fixture

@@ -73,7 +73,9 @@ def attack(inside: Inside, tables: list[Table]) -> Tally:
     return tally
 
 
-def attack_in_midst(inside: Inside, tables: list[Table], *, columns: int | None = 1) -> Tally:
+def attack_in_midst(
+    inside: Inside, tables: list[Table], *, columns: int | None = 1, strangers: bool = True
+) -> Tally:
     """The same with statements that clear the context, let it run out, or put there one of a tenant
     in which the attacker may do everything; and on a tenant in which they are nobody."""
     tally, stage = Tally(), inside.stage
@@ -89,7 +91,7 @@ def attack_in_midst(inside: Inside, tables: list[Table], *, columns: int | None 
                 inner = members.attacks_in_midst(table, stage, attacker, midst, columns=columns)
                 attempts.run(session, inner, tally)
             for table in inside.all_tables:
-                if attacker == stage.weak and not table.is_partition:
+                if strangers and attacker == stage.weak and not table.is_partition:
                     outer = members.attacks_on_strangers(table, stage, attacker, midst)
                     attempts.run(session, outer, tally)
     return tally
@@ -120,6 +122,27 @@ def test_E10_no_statement_changes_its_context_in_its_midst(inside: Inside) -> No
     assert tally.leaks == []
     assert tally.faults == [], "\n".join(tally.faults)
     assert tally.cases >= len(inside.tables) * 50
+
+
+# Nobody but logins may change these, whose context no member has.
+SHADOWED = "auth.login_failures"
+
+
+@pytest.mark.security
+def test_E10_every_question_for_the_context_is_needed(inside: Inside) -> None:
+    """Without it on any one table, somebody who may do everything in another tenant gets in."""
+    found = inside.admin.execute(
+        "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'keep_to_context'"
+    ).fetchall()
+    by_name = {table.name: table for table in inside.tables}
+    assert {name for (name,) in found} == {n for n in by_name if n.startswith("auth.")}
+    for (name,) in found:
+        inside.admin.execute(f"ALTER TABLE {name} DISABLE TRIGGER keep_to_context")
+        try:
+            tally = attack_in_midst(inside, [by_name[name]], strangers=False)
+        finally:
+            inside.admin.execute(f"ALTER TABLE {name} ENABLE TRIGGER keep_to_context")
+        assert bool(tally.leaks) is (name != SHADOWED), name
 
 
 @pytest.mark.parametrize("place", ["WHERE", "RETURNING"])

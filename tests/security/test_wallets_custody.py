@@ -18,7 +18,7 @@ import pytest
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.postgres.connections import Connection
-from neolayer.errors import NeolayerError, NotSupported
+from neolayer.errors import AccessDenied, NeolayerError, NotSupported
 from neolayer.keys import Keyring, KeyringError
 from neolayer.keys.rewrapping import rewrap
 from neolayer.keys.sealed_rows import key_usage, sealed_columns
@@ -34,6 +34,7 @@ from neolayer.wallets import (
 from neolayer.wallets.addresses import base58check
 from neolayer.wallets.catalogue import CLASSES
 from tests.fixtures.fix_wallets import NewWallets
+from tests.fixtures.owners import new_owner
 from tests.unit.test_wallets_keystores import keystore_of
 
 # Nobody's key; every spelling of it is looked for.
@@ -235,6 +236,27 @@ async def test_no_signature_without_its_audit_entry(
     finally:
         await chain_admin.execute("GRANT INSERT ON audit.entries TO neolayer_app")
     assert (await wallets.list()).items == (wallet,)
+
+
+async def test_no_key_is_destroyed_without_its_audit_entry(
+    new_wallets: NewWallets, chain_admin: Connection
+) -> None:
+    """By SQL no more than by the verb, whoever may remove wallets; and who may not is refused."""
+    wallets = await new_wallets()
+    held = await wallets.create(network="ethereum")
+    watched = await wallets.watch(network="ethereum", address=TO)
+    owner = await new_owner(wallets.scope)
+    remove = "DELETE FROM blockchain.wallets WHERE id = %s RETURNING id"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="without an audit entry"):
+        await owner.fetch(remove, (held.id,))
+    nobody = owner.acting_as(Principal.user(uuid4()))
+    for wallet in (held, watched):
+        with pytest.raises(AccessDenied, match="permission"):
+            await nobody.fetch(remove, (wallet.id,))
+    assert {one.id for one in (await wallets.list()).items} == {held.id, watched.id}
+    assert await owner.fetch(remove, (watched.id,)) == [(watched.id,)]
+    await Wallets(owner, wallets.keyring).delete(held.id, destroy_key=True)
+    assert (await wallets.list()).items == ()
 
 
 async def test_a_tenants_limit_holds(new_wallets: NewWallets, chain_admin: Connection) -> None:

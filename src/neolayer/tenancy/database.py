@@ -28,7 +28,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.copy import copy_rows
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Rows, Sent, Statement
-from neolayer.errors import InvalidInput
+from neolayer.errors import AccessDenied, InvalidInput
 from neolayer.position import Position
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
 from neolayer.tenancy.lending import CoreConnection, Lender, Loan, open_lender
@@ -38,6 +38,7 @@ from neolayer.tenancy.retrying import done_again
 QUERIES = load_queries(__name__)
 T = TypeVar("T")
 _LIMIT_REACHED = "NL402"  # raised by core.count_usage()
+_NO_PERMISSION = "no_permission"  # raised by auth.admit_verb()
 _TOO_LARGE = "_size_check"  # how the constraints end that bound a value: TABLE_COLUMN_size_check
 _COMMIT: Sent = (QUERIES.commit, None)
 _REACHED: Sent = (QUERIES.reached, None)
@@ -105,12 +106,23 @@ class Transaction:
         """The first row of one statement, or None."""
         return (await self.execute(query, params)).first
 
+    async def execute_as(
+        self, by: Principal, query: Statement, params: Params | None = None
+    ) -> Rows:
+        """The same, done by another principal of the tenant: what `by` may not do for itself."""
+        results = await self._send(
+            (QUERIES.switch, {"context": self._signer.sign(self.tenant, by)}),
+            (query, params),
+            (QUERIES.switch, {"context": self._context}),
+        )
+        return results[-2]
+
     def defer(self, query: Statement, params: Params | None = None) -> None:
         """Send this statement with COMMIT; where it fails, the transaction does."""
         self._deferred.append((query, params))
 
     def defer_as(self, by: Principal, query: Statement, params: Params | None = None) -> None:
-        """The same, done by another principal of the tenant: what `by` may not do for itself."""
+        """The same as `execute_as`."""
         self.defer(QUERIES.switch, {"context": self._signer.sign(self.tenant, by)})
         self.defer(query, params)
         self.defer(QUERIES.switch, {"context": self._context})
@@ -250,13 +262,14 @@ class TenantDatabase:
     def connection(self) -> _Borrowed:
         """A clean, idle connection; for this module only.
 
-        Raises TenantLimitExceeded, and InvalidInput where a value is too large to be stored.
+        Raises TenantLimitExceeded, InvalidInput where a value is too large to be stored, and
+        AccessDenied where a permission is missing.
         """
         return _Borrowed(self._connections.lend())
 
 
 class _Borrowed:
-    """A loan in which what the database refuses for a tenant's limits is our own error."""
+    """A loan in which what the database refuses for limits or permissions is our own error."""
 
     __slots__ = ("_loan",)
 
@@ -276,6 +289,8 @@ class _Borrowed:
             raise _limit_exceeded(error) from error
         if (error.diag.constraint_name or "").endswith(_TOO_LARGE):
             raise _too_large(error) from error
+        if error.diag.constraint_name == _NO_PERMISSION:
+            raise _denied(error.diag.message_detail or "") from error
 
 
 # The core database, by the name that its rooms call it.
@@ -291,6 +306,13 @@ def _too_large(exc: psycopg.Error) -> InvalidInput:
     table, constraint = exc.diag.table_name or "", exc.diag.constraint_name or ""
     column = constraint.removeprefix(f"{table}_").removesuffix(_TOO_LARGE)
     return InvalidInput(f"{column} of {exc.diag.schema_name}.{table} is too large to be stored")
+
+
+def _denied(permission: str) -> AccessDenied:
+    return AccessDenied(
+        f"this needs the permission {permission}",
+        hint="neolayer roles explain says which role would give it",
+    )
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from tests.security.attacks import seeds
 from tests.security.attacks.attempts import Act, Attempt
@@ -267,6 +268,8 @@ def _changed(table: Table, column: Column, row: dict[str, Any], attacker: UUID) 
             return b"\1" * 32
         case "text[]":
             return []
+        case "jsonb":
+            return Jsonb({"users": 1})
         case _ if "hash" in column.name:
             return seeds.digest(uuid4(), column.name)
         case _:

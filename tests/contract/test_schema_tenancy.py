@@ -253,3 +253,32 @@ def test_E1_readers_cannot_make_writers_wait(module_databases: Endpoints, role: 
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
             session.execute(f"SELECT {call}")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("database", list(Database))
+@pytest.mark.parametrize(
+    "call",
+    [
+        "lo_create(0)",
+        "lo_creat(1)",
+        "lo_from_bytea(0, 'x')",
+        "lo_get(1)",
+        "lo_put(1, 0, 'x')",
+        "lo_open(1, 262144)",
+        "loread(0, 1)",
+        "lowrite(0, 'x')",
+        "lo_unlink(1)",
+        "pg_terminate_backend(1)",
+        "pg_cancel_backend(1)",
+        "pg_prepared_statement()",
+        "name FROM pg_prepared_statements",
+    ],
+)
+def test_E17_what_reaches_other_tenants_sessions_is_not_for_the_application(
+    module_databases: Endpoints, database: Database, call: str
+) -> None:
+    """Large objects are no tenant's, sessions of one role may end each other's, and the prepared
+    statements of a connection are its next borrower's: the server's functions for that are kept."""
+    dsn = module_databases.cluster(database).dsn(Role.APP, database)
+    with psycopg.connect(dsn) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute(f"SELECT {call}")  # type: ignore[arg-type]

@@ -77,8 +77,19 @@ RULES: dict[Role, RoleRule] = {
     Role.PROJECTOR: RoleRule("LOGIN BYPASSRLS NOREPLICATION", settings=WRITERS_LIMITS),
 }
 
-# Who may take advisory locks.
-LOCKERS = (Role.OWNER, Role.APPENDER, Role.MIGRATOR, Role.INGEST, Role.RELAY, Role.AUDITOR)
+# What the server lets everybody call and a tenant could use against the others: functions by their
+# names, and who may call them all the same. A reader with an advisory lock makes writers wait for
+# ever; large objects belong to the role and not to a tenant, so that all read what one wrote; a
+# session may end others of its role; and the prepared statements of a connection are what its next
+# borrower sends.
+_WRITERS = (Role.OWNER, Role.APPENDER, Role.MIGRATOR, Role.INGEST, Role.RELAY, Role.AUDITOR)
+_NOT_TENANTS = tuple(role for role in RULES if role not in (Role.APP, Role.SEARCH, Role.APPENDER))
+KEPT_FUNCTIONS: dict[str, tuple[Role, ...]] = {
+    "^pg_(try_)?advisory_": _WRITERS,
+    "^(lo_|loread$|lowrite$)": (Role.MIGRATOR, Role.BACKUP),
+    "^pg_(terminate|cancel)_backend$": _NOT_TENANTS,
+    "^pg_prepared_statement$": _NOT_TENANTS,
+}
 
 
 async def provision(endpoints: Endpoints, *, databases: Iterable[Database] = Database) -> None:
@@ -101,7 +112,7 @@ async def _provision_cluster(cluster: PostgresEndpoint, databases: list[Database
             for database in databases:
                 await make_database(admin, database)
                 await _make_extensions(cluster, database)
-                await _keep_locks_to_writers(cluster, database)
+                await _keep_functions(cluster, database)
         except psycopg.errors.InsufficientPrivilege as exc:
             raise MigrationError(
                 f"{cluster.address}: the DSN's user may not create roles and databases: {exc}",
@@ -208,20 +219,24 @@ async def _make_extensions(cluster: PostgresEndpoint, database: Database) -> Non
                 continue  # a hosted server may keep it to itself; nothing depends on it
 
 
-async def _keep_locks_to_writers(cluster: PostgresEndpoint, database: Database) -> None:
-    """Let only those who write take advisory locks: a reader could make them wait for ever.
+async def _keep_functions(cluster: PostgresEndpoint, database: Database) -> None:
+    """Take from everybody what `KEPT_FUNCTIONS` says, and give it to who needs it.
 
     The functions are the server's own; a hosted one may leave them to everybody.
     """
     async with await _admin(cluster, database) as admin:
-        rows = await (await admin.execute(QUERIES.advisory_functions)).fetchall()
-        functions = sql.SQL(", ").join(sql.SQL(signature) for (signature,) in rows)
-        writers = sql.SQL(", ").join(map(sql.Identifier, LOCKERS))
         with suppress(psycopg.errors.InsufficientPrivilege):
             async with admin.transaction():
-                await admin.execute(
-                    sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(functions)
-                )
-                await admin.execute(
-                    sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(functions, writers)
-                )
+                for names, roles in KEPT_FUNCTIONS.items():
+                    await _keep(admin, names, roles)
+
+
+async def _keep(admin: Connection, names: str, roles: Iterable[Role]) -> None:
+    asked = {"names": names, "roles": list(roles)}
+    rows = await (await admin.execute(QUERIES.server_functions, asked)).fetchall()
+    if not rows:
+        return
+    functions = sql.SQL(", ").join(sql.SQL(signature) for (signature,) in rows)
+    who = sql.SQL(", ").join(map(sql.Identifier, roles))
+    await admin.execute(sql.SQL("REVOKE EXECUTE ON FUNCTION {} FROM PUBLIC").format(functions))
+    await admin.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(functions, who))

@@ -15,11 +15,20 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = %(database)s::
 SELECT name FROM pg_catalog.pg_available_extensions
 WHERE name = ANY (%(extensions)s::text []) AND installed_version IS NULL;
 
--- advisory_functions --
--- The server's functions that take advisory locks, with their arguments.
+-- server_functions --
+-- The server's own functions of such names that everybody may call, or not yet each of these roles.
 SELECT p.oid::regprocedure::text
 FROM pg_catalog.pg_proc AS p
-WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ '^pg_(try_)?advisory_';
+WHERE
+    p.pronamespace = 'pg_catalog'::regnamespace AND p.proname ~ %(names)s
+    AND (
+        has_function_privilege('public', p.oid, 'EXECUTE')
+        OR EXISTS (
+            SELECT FROM unnest(%(roles)s::text []) AS r (name)
+            WHERE NOT has_function_privilege(r.name, p.oid, 'EXECUTE')
+        )
+    )
+ORDER BY 1;
 
 -- marks_exist --
 -- Whether this database was ever migrated.

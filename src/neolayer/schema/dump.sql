@@ -100,6 +100,27 @@ RETURN (SELECT sha256(string_agg(COALESCE((int4send(octet_length(convert_to(f.va
     GRANT neolayer_backup=X
     GRANT neolayer_operator=X
 
+CREATE OR REPLACE FUNCTION audit.require_entry()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF row_security_active('audit.entries') AND NOT EXISTS (
+        SELECT FROM audit.entries e
+        WHERE e.chain_number IS NULL AND e.transaction_id = pg_current_xact_id()
+            AND e.tenant_id = OLD.tenant_id AND e.success
+            AND (e.action, e.resource, e.resource_id) = (TG_OP, TG_ARGV[0], OLD.id::text)
+    ) THEN
+        RAISE EXCEPTION '% of a % without an audit entry is refused', TG_OP, TG_ARGV[0]
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'append the entry in the same transaction';
+    END IF;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION auth.actor_lacks(needed_resource text, needed_action text, needed_until timestamp with time zone)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -405,6 +426,48 @@ END
 $function$
     OWNER neolayer_owner
 
+CREATE OR REPLACE FUNCTION auth.admit_verb()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    of_table text := TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME;
+    needed text[] := auth.needed_for(of_table, TG_OP);
+BEGIN
+    IF NOT row_security_active(TG_RELID) THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    IF of_table = 'core.tenants' THEN
+        PERFORM core.require_context(OLD.id);
+    ELSE
+        PERFORM core.require_context(coalesce(NEW.tenant_id, OLD.tenant_id));
+        IF NEW.tenant_id <> OLD.tenant_id THEN
+            PERFORM core.require_context(OLD.tenant_id);
+        END IF;
+    END IF;
+    IF auth.acts_for_platform() THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    IF needed IS NULL THEN
+        RAISE EXCEPTION '% of % is refused', TG_OP, of_table
+            USING ERRCODE = 'insufficient_privilege', HINT = 'the layer itself writes this';
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM unnest(needed) AS n (permission)
+        WHERE NOT auth.actor_lacks(
+            split_part(n.permission, ':', 1), split_part(n.permission, ':', 2), clock_timestamp()
+        )
+    ) THEN
+        RAISE EXCEPTION 'the permission % is missing', needed[1]
+            USING ERRCODE = 'insufficient_privilege', CONSTRAINT = 'no_permission',
+            DETAIL = needed[1];
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION auth.covers(held text[], needed_resource text, needed_action text)
  RETURNS boolean
  LANGUAGE sql
@@ -509,6 +572,14 @@ RETURN (core.search_keys(tenant, email, true) || core.search_keys(tenant, userna
     GRANT neolayer_app=X
     GRANT neolayer_migrator=X
     GRANT neolayer_search=X
+
+CREATE OR REPLACE FUNCTION auth.needed_for(of_table text, verb text)
+ RETURNS text[]
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (SELECT n.permissions FROM (VALUES ('core.tenants'::text,'UPDATE'::text,'{tenants:update}'::text[]), ('blockchain.wallets'::text,'INSERT'::text,'{wallets:create}'::text[]), ('blockchain.wallets'::text,'UPDATE'::text,'{wallets:update}'::text[]), ('blockchain.wallets'::text,'DELETE'::text,'{wallets:delete}'::text[]), ('enclave.attestation_policies'::text,'INSERT'::text,'{attestations:update}'::text[]), ('enclave.verifications'::text,'INSERT'::text,'{attestations:create,attestations:update}'::text[]), ('enclave.nonces'::text,'INSERT'::text,'{attestations:create}'::text[]), ('enclave.nonces'::text,'UPDATE'::text,'{attestations:create}'::text[]), ('enclave.nonces'::text,'DELETE'::text,'{attestations:update}'::text[]), ('enclave.computations'::text,'INSERT'::text,'{computations:create}'::text[]), ('enclave.computations'::text,'UPDATE'::text,'{computations:update}'::text[]), ('enclave.sealed_data'::text,'INSERT'::text,'{sealed_data:create}'::text[]), ('enclave.sealed_data'::text,'UPDATE'::text,'{sealed_data:update}'::text[]), ('enclave.sealed_data'::text,'DELETE'::text,'{sealed_data:delete}'::text[])) n(name, of_verb, permissions) WHERE ((n.name = needed_for.of_table) AND (n.of_verb = needed_for.verb)))
+    OWNER neolayer_owner
+    GRANT neolayer_app=X
 
 CREATE OR REPLACE FUNCTION auth.refuse_escalation(missing text)
  RETURNS void
@@ -2448,6 +2519,8 @@ TABLE blockchain.wallets
     CREATE INDEX idx_wallets_network ON blockchain.wallets USING btree (network_id)
     CREATE INDEX idx_wallets_user ON blockchain.wallets USING btree (tenant_id, user_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE CONSTRAINT TRIGGER require_entry AFTER DELETE ON blockchain.wallets DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((old.encrypted_private_key IS NOT NULL)) EXECUTE FUNCTION audit.require_entry('wallet')
+    CREATE TRIGGER ask_permission BEFORE INSERT OR DELETE OR UPDATE ON blockchain.wallets FOR EACH ROW EXECUTE FUNCTION auth.admit_verb()
     CREATE TRIGGER count_added AFTER INSERT ON blockchain.wallets REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('wallets')
     CREATE TRIGGER count_removed AFTER DELETE ON blockchain.wallets REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION core.count_rows('wallets')
     CREATE TRIGGER keep_wallet BEFORE INSERT OR UPDATE ON blockchain.wallets FOR EACH ROW EXECUTE FUNCTION blockchain.keep_wallet()
@@ -2743,6 +2816,7 @@ TABLE core.tenants
     CONSTRAINT tenants_tier_check CHECK (((subscription_tier)::text = ANY ((ARRAY['free'::character varying, 'basic'::character varying, 'pro'::character varying, 'enterprise'::character varying])::text[])))
     CREATE INDEX idx_tenants_settings ON core.tenants USING gin (settings)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER ask_permission BEFORE UPDATE ON core.tenants FOR EACH ROW EXECUTE FUNCTION auth.admit_verb()
     CREATE TRIGGER keep_to_operators BEFORE INSERT OR UPDATE ON core.tenants FOR EACH ROW EXECUTE FUNCTION core.keep_tenants_to_operators()
     CREATE TRIGGER note_standing AFTER INSERT OR UPDATE OF identifier, subscription_tier, limits, deleted_at ON core.tenants FOR EACH ROW EXECUTE FUNCTION core.note_standing()
     CREATE TRIGGER touch BEFORE UPDATE ON core.tenants FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
@@ -2888,6 +2962,7 @@ TABLE enclave.attestation_policies
     CONSTRAINT attestation_policies_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES core.tenants(id)
     CONSTRAINT attestation_policies_version_check CHECK ((version > 0))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER ask_permission BEFORE INSERT ON enclave.attestation_policies FOR EACH ROW EXECUTE FUNCTION auth.admit_verb()
     CREATE TRIGGER keep_policies BEFORE DELETE OR UPDATE OR TRUNCATE ON enclave.attestation_policies FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('a policy is replaced by a new version')
     OWNER neolayer_owner
     GRANT neolayer_app=r
@@ -2956,6 +3031,7 @@ TABLE enclave.attestations
     CREATE INDEX idx_attestations_policy ON enclave.attestations USING btree (tenant_id, policy_version)
     CREATE UNIQUE INDEX attestations_nonce_unique ON enclave.attestations USING btree (tenant_id, nonce)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER ask_permission BEFORE INSERT OR UPDATE ON enclave.attestations FOR EACH ROW EXECUTE FUNCTION auth.admit_verb()
     CREATE TRIGGER guard_attestation BEFORE UPDATE ON enclave.attestations FOR EACH ROW EXECUTE FUNCTION enclave.guard_attestation()
     CREATE TRIGGER touch BEFORE UPDATE ON enclave.attestations FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
@@ -3041,8 +3117,8 @@ TABLE enclave.computations
     CREATE INDEX idx_computations_queue ON enclave.computations USING btree (tenant_id, enclave_id, created_at) WHERE ((status)::text = ANY ((ARRAY['pending'::character varying, 'running'::character varying])::text[]))
     CREATE INDEX idx_computations_user ON enclave.computations USING btree (tenant_id, user_id, created_at DESC)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER ask_permission BEFORE INSERT OR UPDATE ON enclave.computations FOR EACH ROW EXECUTE FUNCTION auth.admit_verb()
     CREATE TRIGGER guard_computation BEFORE INSERT OR UPDATE ON enclave.computations FOR EACH ROW EXECUTE FUNCTION enclave.guard_computation()
-    CREATE TRIGGER keep_to_context BEFORE INSERT OR DELETE OR UPDATE ON enclave.computations FOR EACH ROW EXECUTE FUNCTION core.keep_to_context()
     OWNER neolayer_owner
     GRANT neolayer_app=r
     GRANT neolayer_backup=r
@@ -3063,6 +3139,7 @@ TABLE enclave.nonces
     CONSTRAINT nonces_time_check CHECK (((expires_at > issued_at) AND (used_at >= issued_at) AND (used_at < expires_at)))
     CREATE INDEX idx_nonces_unused ON enclave.nonces USING btree (tenant_id, expires_at) WHERE (used_at IS NULL)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER ask_permission BEFORE INSERT OR DELETE OR UPDATE ON enclave.nonces FOR EACH ROW EXECUTE FUNCTION auth.admit_verb()
     CREATE TRIGGER guard_nonce BEFORE UPDATE ON enclave.nonces FOR EACH ROW EXECUTE FUNCTION enclave.guard_nonce()
     OWNER neolayer_owner
     GRANT neolayer_app=rd
@@ -3116,6 +3193,7 @@ TABLE enclave.sealed_data
     CREATE INDEX idx_sealed_data_enclave ON enclave.sealed_data USING btree (tenant_id, enclave_id, data_key)
     CREATE INDEX idx_sealed_data_owner ON enclave.sealed_data USING btree (tenant_id, owner_id)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER ask_permission BEFORE INSERT OR DELETE OR UPDATE ON enclave.sealed_data FOR EACH ROW EXECUTE FUNCTION auth.admit_verb()
     CREATE TRIGGER guard_sealed_data BEFORE UPDATE ON enclave.sealed_data FOR EACH ROW EXECUTE FUNCTION enclave.guard_sealed_data()
     CREATE TRIGGER touch BEFORE UPDATE ON enclave.sealed_data FOR EACH ROW EXECUTE FUNCTION core.touch_updated_at()
     OWNER neolayer_owner
@@ -3155,6 +3233,7 @@ TABLE enclave.verifications
     CREATE INDEX idx_verifications_collateral ON enclave.verifications USING btree (collateral_id)
     CREATE INDEX idx_verifications_time ON enclave.verifications USING btree (tenant_id, created_at DESC)
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER ask_permission BEFORE INSERT ON enclave.verifications FOR EACH ROW EXECUTE FUNCTION auth.admit_verb()
     CREATE TRIGGER keep_verifications BEFORE DELETE OR UPDATE OR TRUNCATE ON enclave.verifications FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_change('judgements are only added')
     OWNER neolayer_owner
     GRANT neolayer_app=r

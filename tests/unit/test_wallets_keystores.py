@@ -279,19 +279,6 @@ async def test_D_passwords_of_an_export(password: str) -> None:
         await keystores.make_keystore(private_keys.generate(EVM), password)
 
 
-async def test_D_so_many_wait_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A derivation takes most of a second, so whoever would wait too long is told at once."""
-    monkeypatch.setattr(keystores, "MOST_WAITING", 3)
-    going_on = threading.Event()
-    waiting = [asyncio.create_task(keystores.derive(going_on.wait)) for _ in range(3)]
-    await asyncio.sleep(0)
-    with pytest.raises(keystores.TooManyDerivations):
-        await keystores.derive(going_on.wait)
-    going_on.set()
-    assert await asyncio.gather(*waiting) == [True] * 3
-    assert await keystores.derive(going_on.wait)
-
-
 async def test_the_loop_turns_while_keys_are_derived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Derivations run beside the event loop: it turns many times while one takes."""
     text = changed(SCRYPT, "crypto", "kdfparams", "p", value=2)

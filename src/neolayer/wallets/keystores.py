@@ -1,20 +1,19 @@
 """Keystore v3: the encrypted key file of Ethereum's clients (Web3 Secret Storage).
 
 The file says how much work its key derivation is, so a hostile one could ask for a terabyte. What
-it asks for is therefore checked against bounds first, and derivations run in two threads of their
-own, so that any number of imports takes no more than twice the memory of one. The bounds admit what
-geth, Parity and the specification's own examples write.
+it asks for is therefore checked against bounds first, which admit what geth, Parity and the
+specification's own examples write; `derivations.py` says when it is done.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, cast
+from uuid import UUID
 
-from neolayer.errors import InvalidInput, LimitExceeded
+from neolayer.errors import InvalidInput
 from neolayer.wallets.addresses import EVM
+from neolayer.wallets.derivations import derive
 from neolayer.wallets.model import KeystoreError, extra_missing
 from neolayer.wallets.private_keys import PrivateKey
 from neolayer.wallets.recursion_limit import recursion_limit_kept
@@ -28,29 +27,30 @@ MAX_SCRYPT_BYTES = 1 << 28  # 128 * n * r
 MAX_SCRYPT_WORK = 1 << 22  # n * r * p; SCRYPT_N at r = 8, p = 1 is half of it
 MAX_PBKDF2_C = 4_000_000
 
-MOST_WAITING = 32  # of derivations, those at work included; each takes most of a second
 
-_derivations = ThreadPoolExecutor(2, thread_name_prefix="keystore")
-_begun: set[object] = set()
+async def open_keystore(
+    text: str | bytes, password: str, *, tenant: UUID | None = None
+) -> PrivateKey:
+    """The private key in a keystore, when it is the tenant's turn.
 
-
-class TooManyDerivations(LimitExceeded):
-    """More keystores are waiting than can be opened in time; try again in a moment."""
-
-
-async def open_keystore(text: str | bytes, password: str) -> PrivateKey:
-    """The private key in a keystore. Raises KeystoreError for a wrong password and a bad file."""
+    Raises KeystoreError for a wrong password and a bad file, TooManyDerivations.
+    """
     document = _read(text)
     secret = password_bytes(password)
-    return await derive(_decrypt, document, secret)
+    return await derive(_decrypt, document, secret, tenant=tenant)
 
 
-async def make_keystore(key: PrivateKey, password: str, *, kdf: Kdf = "scrypt") -> str:
-    """A keystore of the key, as JSON text. Raises InvalidInput for a password that is too short."""
+async def make_keystore(
+    key: PrivateKey, password: str, *, kdf: Kdf = "scrypt", tenant: UUID | None = None
+) -> str:
+    """A keystore of the key, as JSON text, when it is the tenant's turn.
+
+    Raises InvalidInput for a password that is too short, TooManyDerivations.
+    """
     export_password(password)
     if kdf not in ("scrypt", "pbkdf2"):
         raise InvalidInput(f"{str(kdf)[:40]!r} is neither scrypt nor pbkdf2")
-    return await derive(_encrypt, key, password_bytes(password), kdf)
+    return await derive(_encrypt, key, password_bytes(password), kdf, tenant=tenant)
 
 
 def export_password(password: str) -> None:
@@ -65,16 +65,6 @@ def export_password(password: str) -> None:
 def require_library() -> None:
     """Raises NotSupported where the extra is not installed."""
     _library()
-
-
-async def derive(work: Any, *arguments: Any) -> Any:
-    """Do expensive work beside the event loop, two at a time in all. Raises TooManyDerivations."""
-    if len(_begun) >= MOST_WAITING:
-        raise TooManyDerivations
-    derivation = _derivations.submit(work, *arguments)
-    _begun.add(derivation)  # until it has ended, also where nobody waits for it any more
-    derivation.add_done_callback(_begun.discard)
-    return await asyncio.wrap_future(derivation)
 
 
 def _encrypt(key: PrivateKey, password: bytes, kdf: Kdf) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from hashlib import sha256
+from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -16,7 +17,8 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from neolayer.errors import InvalidInput
 from neolayer.wallets.addresses import NEO, base58check, from_base58check
-from neolayer.wallets.keystores import derive, export_password, password_bytes
+from neolayer.wallets.derivations import derive
+from neolayer.wallets.keystores import export_password, password_bytes
 from neolayer.wallets.model import KeystoreError
 from neolayer.wallets.private_keys import PrivateKey
 
@@ -24,20 +26,28 @@ _PREFIX = b"\x01\x42\xe0"
 _MAX_MEMORY = 1 << 26
 
 
-async def open_keystore(text: str | bytes, password: str) -> PrivateKey:
-    """The private key in NEP-2 text. Raises KeystoreError for a wrong password and a bad text."""
+async def open_keystore(
+    text: str | bytes, password: str, *, tenant: UUID | None = None
+) -> PrivateKey:
+    """The private key in NEP-2 text, when it is the tenant's turn.
+
+    Raises KeystoreError for a wrong password and a bad text, TooManyDerivations.
+    """
     decoded = text.decode("ascii", "replace") if isinstance(text, bytes) else text
     salt, encrypted = _read(decoded.strip())
-    found = await derive(_decrypt, salt, encrypted, _secret(password))
+    found = await derive(_decrypt, salt, encrypted, _secret(password), tenant=tenant)
     if found is None:
         raise KeystoreError
     return found
 
 
-async def make_keystore(key: PrivateKey, password: str) -> str:
-    """The key as NEP-2 text. Raises InvalidInput for a password that is too short."""
+async def make_keystore(key: PrivateKey, password: str, *, tenant: UUID | None = None) -> str:
+    """The key as NEP-2 text, when it is the tenant's turn.
+
+    Raises InvalidInput for a password that is too short, TooManyDerivations.
+    """
     export_password(password)
-    return await derive(_encrypt, key, _secret(password))
+    return await derive(_encrypt, key, _secret(password), tenant=tenant)
 
 
 def _encrypt(key: PrivateKey, password: bytes) -> str:

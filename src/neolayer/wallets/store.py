@@ -116,11 +116,11 @@ class Wallets:
     ) -> Wallet:
         """A wallet whose key is in a keystore v3 (JSON), or on Neo N3 in NEP-2 text.
 
-        Raises KeystoreError, WalletExists.
+        Raises KeystoreError, WalletExists, TooManyDerivations.
         """
         chain = await self._network(network)
         opening: Any = keystores if chain.kind == EVM else nep2
-        key = await opening.open_keystore(keystore, password)
+        key = await opening.open_keystore(keystore, password, tenant=self.scope.tenant)
         return await self._hold(chain, key, labels_of(name, wallet_type, user_id))
 
     async def watch(
@@ -300,9 +300,11 @@ class Wallets:
             keystores.require_library()
         key = await self._keys.open(wallet, sealed, "export_keystore")
         if wallet.network.kind == EVM:
-            form, made = kdf, await keystores.make_keystore(key, password, kdf=kdf)
+            form = str(kdf)
+            made = await keystores.make_keystore(key, password, kdf=kdf, tenant=self.scope.tenant)
         else:
-            form, made = "nep2", await nep2.make_keystore(key, password)
+            form = "nep2"
+            made = await nep2.make_keystore(key, password, tenant=self.scope.tenant)
         await self._keys.used(wallet, "export_keystore", {"kdf": form}, action="READ")
         return made
 

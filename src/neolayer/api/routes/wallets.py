@@ -11,7 +11,8 @@ from litestar.params import FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from neolayer.api.fields import Body, Hex, Id, Line, Secret
-from neolayer.api.layer import DEPENDENCIES, Acme, requires
+from neolayer.api.layer import DEPENDENCIES, Acme, Asking, requires
+from neolayer.api.leaving import while_connected
 from neolayer.api.pages import After, PageSize
 from neolayer.wallets import UNCHANGED, Balance, Movement, Page, Wallet
 
@@ -179,13 +180,14 @@ async def import_key(acme: Acme, data: JSONBody[ImportedWallet]) -> WalletAnswer
 
 
 @post("/keystores", **requires("wallets:create"))
-async def import_keystore(acme: Acme, data: JSONBody[ImportedKeystore]) -> WalletAnswer:
+async def import_keystore(
+    request: Asking, acme: Acme, data: JSONBody[ImportedKeystore]
+) -> WalletAnswer:
     """A wallet whose key is in a keystore v3."""
-    return _told(
-        await acme.wallets.import_keystore(
-            keystore=data.keystore, password=data.password, **_labels(data)
-        )
+    importing = acme.wallets.import_keystore(
+        keystore=data.keystore, password=data.password, **_labels(data)
     )
+    return _told(await while_connected(request, importing))
 
 
 @get("/{wallet_id:uuid}", **requires("wallets:read"))
@@ -246,10 +248,12 @@ async def sign_message(acme: Acme, wallet_id: Id, data: JSONBody[MessageBody]) -
 
 
 @post("/{wallet_id:uuid}/keystore", **requires("wallets:export"))
-async def export(acme: Acme, wallet_id: Id, data: JSONBody[ExportBody]) -> KeystoreAnswer:
+async def export(
+    request: Asking, acme: Acme, wallet_id: Id, data: JSONBody[ExportBody]
+) -> KeystoreAnswer:
     """The key as a keystore v3 under a password."""
-    made = await acme.wallets.export_keystore(wallet_id, password=data.password)
-    return KeystoreAnswer(made)
+    exporting = acme.wallets.export_keystore(wallet_id, password=data.password)
+    return KeystoreAnswer(await while_connected(request, exporting))
 
 
 def _labels(data: _Labels) -> dict[str, Any]:

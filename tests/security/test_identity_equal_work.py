@@ -24,7 +24,12 @@ from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.postgres.round_trip import RoundTripConnection
 from neolayer.face import TenantView
 from neolayer.identity import Status
-from neolayer.identity.backoff import account_subject
+from neolayer.identity.backoff import (
+    MOST_OF_AN_ACCOUNT,
+    TRIES_UNDER_ATTACK,
+    account_subject,
+    pair_subject,
+)
 from tests.fixtures.fix_api import PASSWORD, Api
 
 Ask = Callable[[Api, str, str, str], Awaitable[httpx.Response]]
@@ -142,11 +147,16 @@ async def settle(api: Api, admin: psycopg.Connection[Any]) -> Town:
     for name in ("locked", "suspended", "inactive"):
         await acme.users.set_status(await _add(acme, name), status=Status(name))
     await acme.users.delete(await _add(acme, "gone"))
-    admin.execute(
-        "INSERT INTO auth.login_failures (tenant_id, subject, kind, failures, last_failed_at)"
-        " VALUES (%s, %s, 'account', 100, clock_timestamp())",
-        (acme.scope.tenant, account_subject(await _add(acme, "guessed"))),
-    )
+    guessed = await _add(acme, "guessed")
+    for kind, subject, failures in (
+        ("account", account_subject(guessed), MOST_OF_AN_ACCOUNT),
+        ("pair", pair_subject("guessed", "203.0.113.1"), TRIES_UNDER_ATTACK),
+    ):
+        admin.execute(
+            "INSERT INTO auth.login_failures (tenant_id, subject, kind, failures, last_failed_at)"
+            " VALUES (%s, %s, %s, %s, clock_timestamp())",
+            (acme.scope.tenant, subject, kind, failures),
+        )
     stored = admin.execute("SELECT password_hash FROM auth.users LIMIT 1").fetchone()
     assert stored is not None
     made = argon2.extract_parameters(stored[0])

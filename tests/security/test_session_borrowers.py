@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.engines.postgres import connections
+from neolayer.engines.postgres import connections, round_trip
 from neolayer.errors import EngineUnavailable
 from neolayer.schema.provision import MEMBERS_LIMITS
-from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core, session
+from neolayer.tenancy import CoreDatabase, Principal, Scope, lending, open_core, session
 from neolayer.tenancy.session import SETTINGS
 from tests.fixtures.fix_tenancy import NewTenant
 
@@ -172,6 +172,32 @@ async def test_E13_a_replaced_statement_is_not_run(pair: Pair, way: Way) -> None
     await way(pair, await _traps(pair))
     await pair.unharmed()
     await pair.warm()
+
+
+def _trusting_tags(patch: pytest.MonkeyPatch) -> Way:
+    patch.setattr(round_trip, "_is_plain", lambda status: True)
+    return _in_a_block
+
+
+def _not_looking(patch: pytest.MonkeyPatch) -> Way:
+    patch.setattr(lending.CoreConnection, "clear", _clear_only)
+    return _in_a_block_that_fails
+
+
+async def _clear_only(connection: lending.CoreConnection) -> bool:
+    connection.is_in_doubt = False
+    await connection.round_trip([], leaving=True)
+    return True
+
+
+@pytest.mark.parametrize("without", [_trusting_tags, _not_looking], ids=lambda f: f.__name__)
+async def test_E4_without_a_guard_a_replaced_statement_is_run(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, without: Callable[[pytest.MonkeyPatch], Way]
+) -> None:
+    """So the test above would notice that one was taken away."""
+    way = without(monkeypatch)
+    await way(pair, await _traps(pair))
+    assert await pair.good.one("SELECT core.current_tenant()") == (pair.bad.tenant,)
 
 
 @pytest.fixture

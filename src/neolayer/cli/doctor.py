@@ -20,6 +20,7 @@ from neolayer.engines.engine import Engine, Level
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.errors import NeolayerError
 from neolayer.events.holding import who_holds
+from neolayer.insight.roles import role_troubles
 from neolayer.insight.time_series import time_series
 from neolayer.platform import endpoints, engines, engines_not_started, is_embedded
 from neolayer.relay.status import relay_status, state_path
@@ -98,6 +99,8 @@ async def _engines(settings: Settings) -> AsyncIterator[Check]:
                 yield check
             async for check in _readers(settings):
                 yield check
+            async for check in _roles(settings):
+                yield check
         with suppress(NeolayerError):  # one that does not answer was told above
             if found := await time_series(opened):
                 yield Check("time series", True, found)
@@ -121,6 +124,16 @@ async def _readers(settings: Settings) -> AsyncIterator[Check]:
         holding = await who_holds(endpoints(settings))
         found = "no transaction keeps them back" if holding is None else holding.told
         yield Check("event readers", holding is None, found, holding.remedy if holding else None)
+
+
+async def _roles(settings: Settings) -> AsyncIterator[Check]:
+    """Whether the application's role logs in, and no role was told anything for later."""
+    with suppress(NeolayerError, psycopg.Error):  # before the migration they are not there
+        troubles = await role_troubles(endpoints(settings))
+        for trouble in troubles:
+            yield Check("roles", False, trouble.found, trouble.remedy)
+        if not troubles:
+            yield Check("roles", True, "as migrate up made them")
 
 
 def _elsewhere(settings: Settings) -> list[Engine]:

@@ -70,9 +70,12 @@ async def _examine(settings: Settings) -> Health | None:
 
 def _alarms(health: Health | None, settings: Settings) -> list[str]:
     """What an operator must do."""
-    if health is None or health.waiting is None:
+    if health is None:
         return []
-    return health.waiting.alarms(log_bytes=settings.relay.log_bytes)
+    roles = [str(trouble) for trouble in health.roles]
+    if health.waiting is None:
+        return roles
+    return [*roles, *health.waiting.alarms(log_bytes=settings.relay.log_bytes)]
 
 
 def _report(

@@ -21,6 +21,7 @@ from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.engines.engine import Engine, EngineStatus
 from neolayer.engines.postgres.connections import connect
 from neolayer.errors import NeolayerError
+from neolayer.insight.roles import RoleTrouble, role_troubles
 from neolayer.insight.tasks import TasksState, read_tasks
 from neolayer.insight.time_series import time_series
 from neolayer.insight.waiting import Waiting, what_waits
@@ -60,6 +61,7 @@ class Health:
     tasks: TasksState | None = None
     webhooks: WebhookStatus | None = None
     waiting: Waiting | None = None
+    roles: tuple[RoleTrouble, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -86,8 +88,8 @@ async def examine(
     networks = _or_none(coverage(at))
     sealing = _or_none(audit_status(at.postgres.dsn(Role.OPERATOR)))
     telling = _or_none(webhook_status(at.postgres.dsn(Role.OPERATOR)))
-    left = asyncio.gather(telling, _or_none(what_waits(at)))
-    seen, known, relaying, covered, sealed, (told, waits) = await asyncio.gather(
+    left = asyncio.gather(telling, _or_none(what_waits(at)), _or_none(role_troubles(at)))
+    seen, known, relaying, covered, sealed, (told, waits, odd) = await asyncio.gather(
         statuses, versions, relay, networks, sealing, left
     )
     sinks = {sink.name: sink for sink in relaying.sinks} if relaying else {}
@@ -95,7 +97,17 @@ async def examine(
     found = [_engine_health(status, at, by_line, sinks.get(status.name)) for status in seen]
     below = await _or_none(time_series(engines))
     tasks = read_tasks(tasks_file) if tasks_file is not None else None
-    return Health(tuple(found), relaying, tuple(covered or ()), below, sealed, tasks, told, waits)
+    return Health(
+        tuple(found),
+        relaying,
+        tuple(covered or ()),
+        below,
+        sealed,
+        tasks,
+        told,
+        waits,
+        tuple(odd or ()),
+    )
 
 
 def _engine_health(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from tests.fixtures.shared_data import shared_data
 
 from neolayer.chain.model import BlockRows
 from neolayer.chain.networks import PRESETS
-from neolayer.chain.sources.files import read_blocks
-from neolayer.errors import BadBlock, ChainError
+from neolayer.chain.sources.files import find_files, read_blocks, total_bytes
+from neolayer.errors import BadBlock, ChainError, SourceError
 
 ETHEREUM, NEO = PRESETS["ethereum"], PRESETS["neo-n3"]
 LEVELS = 100_000
@@ -125,3 +127,49 @@ def test_a_file_name_cannot_steer_a_terminal(tmp_path: Path, name: str) -> None:
     with pytest.raises(ChainError) as caught:
         list(read_blocks([tmp_path / ("no-" + name)], network=ETHEREUM, verify=True))
     assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize("network", [ETHEREUM, NEO], ids=["evm", "neo"])
+@pytest.mark.parametrize("named", ["folder", "file"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "socket", "loop"])
+def test_what_is_no_file(tmp_path: Path, kind: str, named: str, network: Any) -> None:
+    """A pipe that nobody writes, a device that never ends: one refusal each, and nothing is waited
+    for; those beside it are read."""
+    odd = tmp_path / "2-odd.json"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(odd))
+    else:
+        odd.symlink_to({"loop": odd, "device": "/dev/null"}.get(kind, "/dev/zero"))
+    (tmp_path / "1.json").write_text(real())
+    apart = named == "file" and kind != "loop"
+    paths = [tmp_path / "1.json", odd] if apart else [tmp_path]
+    total_bytes(find_files(paths))
+    found = list(read_blocks(paths, network=network, verify=True))
+    bad = found[-1]
+    assert isinstance(bad, BadBlock)
+    assert bad.origin == str(odd)
+    assert bad.reason == (
+        "Too many levels of symbolic links" if kind == "loop" else "is not a regular file"
+    )
+    assert isinstance(found[0], BlockRows if network is ETHEREUM else BadBlock)
+    assert len(found) == 2
+
+
+def test_a_folder_that_is_called_like_a_file(tmp_path: Path) -> None:
+    """What is in it is read; it is no bad file itself."""
+    (tmp_path / "blocks.json").mkdir()
+    (tmp_path / "blocks.json" / "1.json").write_text(real())
+    bad, good = sorted_out(tmp_path)
+    assert (len(bad), len(good)) == (0, 1)
+
+
+def test_a_folder_without_blocks_says_which_names_count(tmp_path: Path) -> None:
+    """The hint lists the packed ones too."""
+    (tmp_path / "blocks.txt").write_text(real())
+    with pytest.raises(SourceError, match="no block files") as caught:
+        find_files([tmp_path])
+    for name in (".json", ".jsonl", ".ndjson", ".gz", ".zst"):
+        assert name in (caught.value.hint or "")

@@ -64,10 +64,11 @@ def decode_block(
         )
     except ValueError as exc:
         kind = ForeignBlock if isinstance(exc, checks.SignedForAnother) else BadBlock
-        raise kind(str(exc), origin=origin, block=_name(parsed)) from exc
+        raise kind(str(exc), origin=origin, block=name_of(parsed)) from exc
 
 
-def _name(block: Block) -> int | str:
+def name_of(block: Block) -> int | str:
+    """How errors call a block: its height, or its hash where that cannot be read."""
     try:
         return quantity(block.number)
     except ValueError:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _PACKED = ("", ".gz", ".zst")
 _NAMES = tuple(suffix + packed for suffix in SUFFIXES for packed in _PACKED)
+_HINT = f"they end in {', '.join(SUFFIXES)}, packed ones in .gz or .zst behind that"
 _LINES = {".jsonl", ".ndjson"}
 LARGEST_VALUE = 1 << 30
 _raw_decoder = Decoder(msgspec.Raw)
@@ -50,14 +51,16 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(each for each in path.rglob("*") if each.name.endswith(_NAMES))
+            found += sorted(
+                each for each in path.rglob("*") if each.name.endswith(_NAMES) and not each.is_dir()
+            )
         elif path.exists():
             found.append(path)
         else:
             raise SourceError(f"{path}: no such file or folder")
     if not found:
         named = ", ".join(str(path) for path in paths)
-        raise SourceError(f"{named}: no block files", hint=f"they end in {', '.join(SUFFIXES)}")
+        raise SourceError(f"{named}: no block files", hint=_HINT)
     return found
 
 
@@ -90,7 +93,11 @@ def _reason(exc: Exception) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Generator[tuple[BinaryIO, io.BufferedIOBase]]:
-    """The file as stored, and its content unpacked."""
+    """The file as stored, and its content unpacked. A pipe or a device is not opened: it may never
+    end, or never begin."""
+    if not path.is_file():
+        path.stat()  # what is not there at all has its own error
+        raise BadBlock("is not a regular file", origin=str(path))
     with io.BufferedReader(io.FileIO(path), 1 << 18) as stored:
         start = stored.read(4)
         stored.seek(0)
@@ -194,4 +201,4 @@ def holds(path: Path, words: bytes) -> bool:
 
 def total_bytes(files: Iterable[Path]) -> int:
     """The size of all files as stored, for a progress bar."""
-    return sum(path.stat().st_size for path in files)
+    return sum(path.stat().st_size for path in files if path.is_file())

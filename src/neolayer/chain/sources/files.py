@@ -2,14 +2,13 @@
 
 Values are told apart by content, not by name: a block object, a receipt, a list of either, or
 JSON-RPC answers holding them. On Neo N3 the application log of a transaction is its receipt.
-Receipts may stand anywhere in the set, so the files are read twice: first their receipts are put
-into a temporary database on disk, then the blocks are decoded one by one, each with its receipts.
+Receipts may stand anywhere in the set, so the files are read twice: first their receipts are set
+aside on disk (`receipts.py`), then the blocks are decoded one by one, each with its receipts.
 Memory does not grow with the input.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -29,8 +28,9 @@ from neolayer.chain.sources.documents import (
     read_documents,
     total_bytes,
 )
+from neolayer.chain.sources.receipts import Found, Kept, Receipts, listed
 from neolayer.chain.wire import Block, RpcError, block_decoder
-from neolayer.errors import BadBlock, SourceError
+from neolayer.errors import BadBlock
 
 __all__ = ["read_blocks", "total_bytes"]
 
@@ -47,6 +47,7 @@ class _Shape(msgspec.Struct, frozen=True):
     executions: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     cumulativeGasUsed: str | msgspec.UnsetType = msgspec.UNSET
     blockHash: str | None = None
+    transactionHash: str | None = None
     transactionIndex: str | int | None = None
     txid: str | None = None
     jsonrpc: str | None = None
@@ -98,19 +99,42 @@ def read_blocks(
         require_recovery(network)
     terms = _Terms(network, verify, senders)
     files = find_files(paths)
-    with closing(_Receipts()) as receipts:
+    with closing(Receipts()) as receipts:
         for path in files:
-            receipts.collect(path, words=_OUTCOMES[network.kind])
+            _set_aside(path, receipts, words=_OUTCOMES[network.kind])
         for path in files:
             try:
                 for document in read_documents(path, on_bytes=on_bytes):
                     yield from _blocks(document, receipts, terms)
             except BadBlock as bad:
                 yield bad
+        if network.kind == "evm":
+            yield from receipts.strays()
 
 
 # The words without which a file holds no receipts, by kind of network.
 _OUTCOMES = {"evm": b'"cumulativeGasUsed"', "neo-n3": b'"executions"'}
+
+
+def _set_aside(path: Path, receipts: Receipts, *, words: bytes) -> None:
+    """Keep the receipts of a file; whatever else is in it is left to the second reading."""
+    with suppress(BadBlock):  # the second reading names it
+        if holds(path, words):
+            for document in read_documents(path):
+                receipts.add(_receipts_in(document))
+
+
+def _receipts_in(document: Document) -> Iterator[Kept]:
+    origin = document.origin
+    for item in _unpack(document.content, origin):
+        if isinstance(item, BadBlock):
+            continue
+        shape, content = item.shape, bytes(item.value)
+        if shape.is_receipt and shape.blockHash is not None:
+            subject = (shape.transactionHash or "").lower()
+            yield Kept(shape.blockHash.lower(), shape.place, subject, content, origin)
+        elif shape.is_application_log and shape.txid is not None:
+            yield Kept(shape.txid.lower(), 0, "", content, origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +147,18 @@ class _Terms:
 
 
 def _blocks(
-    document: Document, receipts: _Receipts, terms: _Terms
+    document: Document, receipts: Receipts, terms: _Terms
 ) -> Iterator[BlockRows | BadBlock]:
     decode = _decode_neo if terms.network.kind == "neo-n3" else _decode_evm
     block = _plain_block(document.content)
     if block is not None:
-        yield decode(block, receipts, document.origin, terms)
+        yield from decode(block, receipts, document.origin, terms)
         return
     for item in _unpack(document.content, document.origin):
         if isinstance(item, BadBlock):
             yield item
         elif item.shape.is_block:
-            yield decode(item.value, receipts, document.origin, terms)
+            yield from decode(item.value, receipts, document.origin, terms)
 
 
 def _plain_block(content: bytes) -> Block | None:
@@ -146,15 +170,53 @@ def _plain_block(content: bytes) -> Block | None:
 
 
 def _decode_evm(
-    block: Json | Block, receipts: _Receipts, origin: str, terms: _Terms
-) -> BlockRows | BadBlock:
+    block: Json | Block, receipts: Receipts, origin: str, terms: _Terms
+) -> Iterator[BlockRows | BadBlock]:
     try:
         parsed = block if isinstance(block, Block) else evm.read_block(block, origin)
-        found = receipts.of_block(parsed.hash)
+    except BadBlock as bad:
+        yield bad
+        return
+    found = receipts.of_block(parsed, evm.name_of(parsed))
+    yield from found.refused
+    yield from _with_receipts(parsed, found, origin, terms)
+
+
+def _with_receipts(
+    block: Block, found: Found, origin: str, terms: _Terms
+) -> Iterator[BlockRows | BadBlock]:
+    """The block with the receipts that fit it, and those that say otherwise of it, refused. Where
+    none fit, the refusal names the file that is wrong: the receipts', if the block is right."""
+    choices = list(found.choices())
+    if not choices:
+        yield _decoded(block, None, origin, terms)
+        return
+    first: BadBlock | None = None
+    for chosen in choices:
+        rows = _decoded(block, chosen, origin, terms)
+        if isinstance(rows, BlockRows):
+            yield rows
+            yield from found.contradicting(chosen, rows.number)
+            return
+        first = first or rows
+    assert first is not None
+    source = choices[0][0].source
+    is_elsewhere = not origin.startswith(source) and {each.source for each in choices[0]} == {
+        source
+    }
+    if is_elsewhere and isinstance(_decoded(block, None, origin, terms), BlockRows):
+        first = BadBlock(first.reason, origin=source, block=first.block)
+    yield first
+
+
+def _decoded(
+    block: Block, chosen: Sequence[Kept] | None, origin: str, terms: _Terms
+) -> BlockRows | BadBlock:
+    try:
         return evm.decode_block(
-            parsed,
+            block,
             network=terms.network,
-            receipts=found,
+            receipts=None if chosen is None else listed(chosen),
             verify=terms.verify,
             senders=terms.senders,
             origin=origin,
@@ -164,22 +226,24 @@ def _decode_evm(
 
 
 def _decode_neo(
-    block: Json | Block, receipts: _Receipts, origin: str, terms: _Terms
-) -> BlockRows | BadBlock:
+    block: Json | Block, receipts: Receipts, origin: str, terms: _Terms
+) -> Iterator[BlockRows | BadBlock]:
     try:
         if isinstance(block, Block):
             raise BadBlock("an EVM block, but the network is Neo N3", origin=origin)
         parsed = neo_wire.read_block(block, origin)
-        logs = receipts.of_transactions([item.hash for item in parsed.tx])
-        return neo.decode_block(
+        found = receipts.of_transactions([item.hash for item in parsed.tx])
+        yield from found.refused
+        logs = [each.content for several in found.told for each in several]
+        yield neo.decode_block(
             block,
             network=terms.network,
-            application_logs=logs,
+            application_logs=logs or None,
             verify=terms.verify,
             origin=origin,
         )
     except BadBlock as bad:
-        return bad
+        yield bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,65 +285,3 @@ def _answer(shape: _Shape, value: Json, origin: str) -> Iterator[_Item | BadBloc
         yield _Item(value, shape)
     else:
         yield BadBlock("neither a block nor a receipt", origin=origin)
-
-
-class _Receipts:
-    """Receipts by block, in a private database that SQLite keeps on disk and drops when closed.
-
-    An application log names no block, so it is kept by its transaction.
-    """
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("")
-        self._database.execute(
-            "CREATE TABLE receipts (owner TEXT, place INTEGER, content BLOB,"
-            " PRIMARY KEY (owner, place)) WITHOUT ROWID"
-        )
-        self._empty = True
-
-    def collect(self, path: Path, *, words: bytes) -> None:
-        """Remember the receipts of a file; whatever else is in it is left to the second reading."""
-        with suppress(BadBlock):  # the second reading names it
-            if not holds(path, words):
-                return
-            self._empty = False
-            for document in read_documents(path):
-                self._store(document)
-
-    def _store(self, document: Document) -> None:
-        insert = "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?)"
-        try:
-            self._database.executemany(insert, self._rows(document))
-        except sqlite3.Error as exc:
-            raise SourceError(f"receipts cannot be set aside in a temporary file: {exc}") from exc
-
-    @staticmethod
-    def _rows(document: Document) -> Iterator[tuple[str, int, bytes]]:
-        for item in _unpack(document.content, document.origin):
-            if isinstance(item, BadBlock):
-                continue
-            shape = item.shape
-            if shape.is_receipt and shape.blockHash is not None:
-                yield shape.blockHash.lower(), shape.place, bytes(item.value)
-            elif shape.is_application_log and shape.txid is not None:
-                yield shape.txid.lower(), 0, bytes(item.value)
-
-    def of_block(self, block_hash: str) -> bytes | None:
-        """The JSON list of a block's receipts in their order, or None where there are none."""
-        found = self._of(block_hash)
-        return b"[" + b",".join(found) + b"]" if found else None
-
-    def of_transactions(self, hashes: Sequence[str]) -> list[Json] | None:
-        """The application logs of some transactions, or None where there are none at all."""
-        return [log for each in hashes for log in self._of(each)] or None
-
-    def _of(self, owner: str) -> list[bytes]:
-        if self._empty:
-            return []
-        rows = self._database.execute(
-            "SELECT content FROM receipts WHERE owner = ? ORDER BY place", (owner.lower(),)
-        )
-        return [content for (content,) in rows]
-
-    def close(self) -> None:
-        self._database.close()

@@ -96,6 +96,19 @@ def test_D_a_slow_body_is_told(strict: Served) -> None:
     assert b"application/problem+json" in said
 
 
+def test_D_strangers_bodies_are_small(strict: Served) -> None:
+    """Who has no token fills no memory with bodies that never end: 64 KiB, said or streamed; the
+    longest password fits."""
+    url = f"{strict.url}/v1/sessions"
+    asked = {"tenant": "nowhere", "name": "ann", "password": "\U0001f511" * 4096}
+    assert httpx.post(url, json=asked).status_code == 401
+    with ExitStack() as stack:
+        (one,) = slow(stack, strict.port, 1, HEAD + b"Content-Length: 70000\r\n\r\n")
+        assert one.recv(4096).startswith(b"HTTP/1.1 413")
+    streamed = httpx.post(url, content=iter([b" " * 10_000] * 10))
+    assert streamed.status_code == 413
+
+
 def test_D_many_addresses_leave_room(strict: Served) -> None:
     """Ten addresses with a full share each: whoever comes is answered."""
     with ExitStack() as stack:

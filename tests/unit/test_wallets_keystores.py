@@ -196,6 +196,8 @@ HOSTILE: list[tuple[tuple[str, ...], Any]] = [
     (("crypto", "ciphertext"), "00" * 33),
     (("crypto", "cipherparams", "iv"), "00" * 17),
     (("crypto", "mac"), "00" * 31),
+    # Little work, and twice the memory.
+    (("crypto", "kdfparams"), SCRYPT["crypto"]["kdfparams"] | {"n": 1 << 20, "r": 4, "p": 1}),
     (("crypto",), []),
     (("version",), 1),
     (("version",), 4),

@@ -25,6 +25,9 @@ Hex = Annotated[str, Meta(pattern="^(0x)?([0-9a-fA-F]{2})*$", max_length=140_000
 
 Instant = Annotated[datetime, Meta(tz=True)]
 
+# What whoever has no token may have us keep while a body comes; a password in escapes fits.
+STRANGERS_BODY = 64 * 1024
+
 # Path and query.
 Id = FromPath[UUID]
 

@@ -13,7 +13,7 @@ from litestar.params import JSONBody
 from msgspec import Struct
 
 from neolayer.api.callers import bearer_token
-from neolayer.api.fields import Body, Code, Id, Line, Secret, Token
+from neolayer.api.fields import STRANGERS_BODY, Body, Code, Id, Line, Secret, Token
 from neolayer.api.layer import (
     DEPENDENCIES,
     Acme,
@@ -132,6 +132,7 @@ def _told(tokens: Tokens) -> TokensAnswer:
 
 router = Router(
     "/v1/sessions",
+    request_max_body_size=STRANGERS_BODY,
     route_handlers=[
         log_in,
         refresh,

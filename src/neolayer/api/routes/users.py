@@ -8,7 +8,7 @@ from litestar import Request, Router, delete, get, patch, post, put
 from litestar.params import FromQuery, JSONBody
 from msgspec import UNSET, Struct, UnsetType
 
-from neolayer.api.fields import Body, Code, Id, Line, Secret, Token
+from neolayer.api.fields import STRANGERS_BODY, Body, Code, Id, Line, Secret, Token
 from neolayer.api.layer import (
     DEPENDENCIES,
     Acme,
@@ -249,6 +249,7 @@ async def request_verification(request: Asking, acme: Acme) -> None:
 letters = Router(
     "/v1",
     route_handlers=[request_reset, reset_password, verify_email, request_verification],
+    request_max_body_size=STRANGERS_BODY,
     dependencies=DEPENDENCIES,
     tags=["users"],
 )

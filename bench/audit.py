@@ -19,7 +19,7 @@ from neolayer import audit
 from neolayer.audit import entries
 from neolayer.audit.sealer import Sealer
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.engines.postgres.round_trip import Encoded
+from neolayer.engines.postgres.parameters import Encoded
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_up
 from neolayer.tenancy import Principal, Scope, Transaction, open_core

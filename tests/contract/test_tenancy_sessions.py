@@ -16,7 +16,7 @@ from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.engines.postgres.round_trip import RawTexts, Texts
+from neolayer.engines.postgres.parameters import RawTexts, Texts
 from neolayer.errors import InvalidInput
 from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
 

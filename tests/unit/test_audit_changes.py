@@ -14,7 +14,7 @@ import pytest
 
 from neolayer import audit
 from neolayer.audit.changes import MOST_BYTES, checked, looks_secret
-from neolayer.engines.postgres.round_trip import Encoded
+from neolayer.engines.postgres.parameters import Encoded
 from neolayer.tenancy import Principal
 
 CANARY = "canary-9f31"

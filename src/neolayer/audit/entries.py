@@ -9,8 +9,8 @@ from typing import Any, Literal, LiteralString, Protocol
 from uuid import UUID
 
 from neolayer.audit.changes import address, as_json
+from neolayer.engines.postgres.parameters import Encoded
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import Encoded
 from neolayer.errors import visible
 from neolayer.telemetry import mask
 

@@ -29,8 +29,9 @@ import orjson
 import psycopg
 from psycopg.abc import Params
 
+from neolayer.engines.postgres.parameters import RawTexts
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import RawTexts, Rows, Statement
+from neolayer.engines.postgres.round_trip import Rows, Statement
 from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput, NeolayerError
 from neolayer.events.model import ANY
 from neolayer.events.units import (

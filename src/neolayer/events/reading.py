@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.postgres import types
 
-from neolayer.engines.postgres.round_trip import BinaryTexts
+from neolayer.engines.postgres.parameters import BinaryTexts
 from neolayer.events.archive import Marker, Page
 from neolayer.events.model import Place, RecordedEvent
 from neolayer.events.segments import Segment

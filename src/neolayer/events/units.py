@@ -16,7 +16,7 @@ import msgspec
 import orjson
 import psycopg
 
-from neolayer.engines.postgres.round_trip import RawTexts
+from neolayer.engines.postgres.parameters import RawTexts
 from neolayer.errors import InvalidInput
 from neolayer.events.model import (
     CLOSED_TYPE,

@@ -21,8 +21,9 @@ from contextlib import asynccontextmanager
 import psycopg
 from psycopg import pq
 
+from neolayer.engines.postgres.parameters import RawTexts
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import RawTexts, RoundTripConnection, Rows, Sent
+from neolayer.engines.postgres.round_trip import RoundTripConnection, Rows, Sent
 from neolayer.errors import EngineUnavailable
 from neolayer.telemetry import log_warning
 from neolayer.tenancy.session import SETTINGS, begin_session, require_settings

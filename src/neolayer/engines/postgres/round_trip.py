@@ -11,29 +11,31 @@ the same, and its errors pass through. A statement that comes back is prepared.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
 from secrets import token_hex
-from typing import Any, ClassVar, LiteralString, TypeVar, cast
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import pq
 from psycopg.abc import Buffer, Params
-from psycopg.adapt import PyFormat, Transformer
+from psycopg.adapt import Transformer
 from psycopg.rows import TupleRow
 from psycopg.sql import Composable
 
 from neolayer.engines.postgres.instants import Bounded
-from neolayer.errors import InvalidInput
+from neolayer.engines.postgres.parameters import (
+    BinaryTexts,
+    Encoded,
+    RawTexts,
+    Texts,
+    convert,
+    require_texts,
+)
 
 Statement = LiteralString | Composable
 Sent = tuple[Statement, Params | None]
-_PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\))?(?P<format>[sbt%])")
-_FORMATS = {"s": PyFormat.AUTO, "b": PyFormat.BINARY, "t": PyFormat.TEXT}
 _PREPARE_AT = 3  # when a statement comes for the third time
 _LONGEST_PREPARED = 20_000
 _MOST_KEPT = 300
@@ -55,44 +57,6 @@ _PLAIN_WHOLE = frozenset((b"", b"CREATE TABLE", b"CREATE TABLE AS", b"DROP TABLE
 Key = tuple[bytes, tuple[int, ...]]
 _Adapted = tuple[Key, Sequence[Buffer | None], Sequence[pq.Format] | None, Params | None]
 T = TypeVar("T")
-
-
-class Texts(dict[str, str | bytes | None]):
-    """Values by name that are PostgreSQL's text already, such as `t` for true: nothing to adapt.
-
-    The server tells their types by where they stand. What psycopg takes 40 us for takes 2.
-    """
-
-    def ordered(self, names: Iterable[str]) -> list[bytes | None]:
-        """As they are sent. Raises InvalidInput on what would end such a text early."""
-        sent = list[bytes | None]()
-        for name in names:
-            value = self[name]
-            if isinstance(value, str):
-                value = _encoded(name, value)
-            if value is not None and b"\0" in value:
-                raise _not_a_text(name)
-            sent.append(value)
-        return sent
-
-
-class Encoded(tuple[bytes | None, ...]):
-    """Such texts in the order in which the statement first names them, encoded and without NUL: for
-    a statement that goes with so many others that looking names up is felt."""
-
-    __slots__ = ()
-
-
-class RawTexts(Texts):
-    """Such values for a statement whose answer is read as it came: cells are bytes."""
-
-
-class BinaryTexts(Texts):
-    """Such values for a statement whose rows come in PostgreSQL's binary form, each column read as
-    the type of `columns`: `bytea` leaves a value as it came, for who decodes it when it is needed.
-    """
-
-    columns: ClassVar[tuple[int, ...]]
 
 
 class Rows:
@@ -233,7 +197,7 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         text = query if isinstance(query, str) else query.as_string(self)
         if params is None:
             return (text.encode(), ()), (), None, params
-        converted = _convert(text)
+        converted = convert(text)
         if isinstance(params, Encoded):
             return (converted.command, ()), params, None, params
         if isinstance(params, Texts):
@@ -243,7 +207,7 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         try:
             values = transformer.dump_sequence(ordered, converted.formats)
         except (psycopg.DataError, UnicodeEncodeError):
-            _require_texts(ordered, converted.names)
+            require_texts(ordered, converted.names)
             raise
         return (converted.command, transformer.types or ()), values, transformer.formats, params
 
@@ -419,66 +383,8 @@ class _Recent(OrderedDict[Key, T]):
         return [self.popitem(last=False)[1]] if len(self) > _MOST_KEPT else []
 
 
-@dataclass(frozen=True, slots=True)
-class _Converted:
-    """A statement with PostgreSQL's placeholders; `names` is None where they had no names."""
-
-    command: bytes
-    formats: tuple[PyFormat, ...]
-    names: tuple[str, ...] | None
-
-    def ordered(self, params: Params) -> Sequence[Any]:
-        if self.names is None:
-            return cast("Sequence[Any]", params)
-        values = cast("Mapping[str, Any]", params)
-        return [values[name] for name in self.names]
-
-
-@lru_cache(maxsize=1000)
-def _convert(text: str) -> _Converted:
-    """`%s` and `%(name)s` as `$1`, one number a name; `%%` as `%`."""
-    numbers: dict[str, int] = {}
-    formats: list[PyFormat] = []
-    named = False
-
-    def number(match: re.Match[str]) -> str:
-        nonlocal named
-        if match["format"] == "%":
-            return "%"
-        named = named or match["name"] is not None
-        name = match["name"] or str(len(formats))
-        if name not in numbers:
-            formats.append(_FORMATS[match["format"]])
-            numbers[name] = len(formats)
-        return f"${numbers[name]}"
-
-    command = _PLACEHOLDER.sub(number, text).encode()
-    return _Converted(command, tuple(formats), tuple(numbers) if named else None)
-
-
 def _is_plain(status: bytes) -> bool:
     return status.partition(b" ")[0] in _PLAIN or status in _PLAIN_WHOLE
-
-
-def _require_texts(values: Sequence[Any], names: Sequence[str] | None) -> None:
-    """Raise InvalidInput for the first text that PostgreSQL has no place for."""
-    for place, value in enumerate(values):
-        name = names[place] if names else f"parameter {place + 1}"
-        several = isinstance(value, list | tuple)
-        for text in cast("Sequence[Any]", value) if several else [value]:
-            if isinstance(text, str) and b"\0" in _encoded(name, text):
-                raise _not_a_text(name)
-
-
-def _encoded(name: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise _not_a_text(name) from None
-
-
-def _not_a_text(name: str) -> InvalidInput:
-    return InvalidInput(f"{name} holds a character that no stored text can hold, such as NUL")
 
 
 def _form_of(params: Params | None) -> pq.Format:

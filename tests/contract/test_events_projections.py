@@ -23,6 +23,7 @@ from tests.fixtures.bank import (
 )
 from tests.fixtures.fix_projections import Bank
 
+from neolayer.errors import InvalidInput
 from neolayer.events.errors import ProjectionFailed
 from neolayer.events.model import NewEvent, StreamAppend
 from neolayer.events.projections import Occurrence, Projection
@@ -94,6 +95,34 @@ async def test_reading_waits_for_what_was_written(the_bank: Bank) -> None:
         await acme.read_models.get(
             BALANCES, account, at_least=later.position, within=timedelta(milliseconds=30)
         )
+
+
+@pytest.mark.parametrize("projection", [BALANCES, INLINE_BALANCES])
+async def test_reading_waits_for_a_position_that_is_not_there_yet(
+    the_bank: Bank, projection: Projection[Balance]
+) -> None:
+    """Beyond the log's end it says so, whatever else is folded; once the log is there, it answers.
+    A position of another database means nothing here, and is refused."""
+    acme, account = await the_bank.tenant(), uuid4()
+    written = (await acme.events.append(account, [Deposited(5)])).position
+    await the_bank.project()
+    assert written is not None
+    models, soon = acme.read_models, timedelta(milliseconds=30)
+    for ahead in (replace(written, lsn=2**47), replace(written, epoch=7, lsn=5)):
+        with pytest.raises(NotFoldedYet, match=f"{ahead} yet: the log is at event_store:"):
+            await models.get(projection, account, at_least=ahead, within=soon)
+        with pytest.raises(NotFoldedYet, match="the log is at"):
+            await models.list_as_of(projection, at_least=ahead, within=soon)
+    with pytest.raises(InvalidInput, match="made of event_store, not of neolayer"):
+        await models.get(projection, account, at_least=replace(written, database="neolayer"))
+    next_one = replace(written, lsn=written.lsn + 1_000_000)
+    reading = asyncio.create_task(
+        models.get(projection, account, at_least=next_one, within=timedelta(seconds=20))
+    )
+    while not reading.done():
+        await acme.events.append(account, [Withdrawn(1), Deposited(1), *[Deposited(0)] * 300])
+        await the_bank.project()
+    assert await reading is not None
 
 
 async def test_pages_of_any_size_come_to_the_same(the_bank: Bank) -> None:

@@ -408,9 +408,17 @@ SELECT
 FROM public.projections AS p WHERE p.projection_name = %(name)s;
 
 -- written --
--- How far the log is, and a number above that of every transaction which may have written there: a
--- new one, because a snapshot's xmax may be below those that run.
-SELECT (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint, pg_current_xact_id()::text;
+-- How far the log is, as a position's version, and a number above that of every transaction which
+-- may have written there: a new one, because a snapshot's xmax may be below those that run.
+SELECT
+    ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
+    | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
+    pg_current_xact_id()::text;
+
+-- log_end --
+-- The same without such a number, which would be a write.
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
+     | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
 
 -- lock_rows --
 -- Take turns with other appends that concern the same rows of an inline projection.

@@ -4,6 +4,7 @@
 
 An inline projection is always up to date. An asynchronous one may lag; `at_least` waits until it
 has folded whatever was committed when the read began, which holds every position given out before.
+A position that the log has not reached yet is waited for first, whatever the projection's mode.
 Reads below go through row-level security, as every read of a tenant does.
 """
 
@@ -31,10 +32,11 @@ from neolayer.events.projections.model import AnyProjection, Key, Mode, Projecti
 from neolayer.events.projections.pages import place_of
 from neolayer.events.projections.shape import Shape, keys_json, shape_of, statements, table
 from neolayer.freshness import AsOf
-from neolayer.position import CURRENT_EPOCH, Position
+from neolayer.position import Position
 from neolayer.tenancy import Scope
 
 QUERIES = load_queries(__name__)
+_DATABASE = "event_store"
 _PATIENCE = timedelta(seconds=5)
 _POLL_S = 0.01
 _LONGEST_POLL_S = 0.1
@@ -64,9 +66,9 @@ class ReadModels:
     ) -> R | None:
         """The row with that key, or None.
 
-        Raises NotFoldedYet where it does not reflect `at_least` in time, ProjectionFailed where
-        it, or a stream that the row may be made of, stands still, ProjectionNotReady before it has
-        a table.
+        Raises NotFoldedYet where it does not reflect `at_least` in time, InvalidInput where that is
+        a position of another database than the event store's, ProjectionFailed where it, or a
+        stream that the row may be made of, stands still, ProjectionNotReady before it has a table.
         """
         if len(key) != len(projection.key):
             raise InvalidInput(f"a key of {projection.name} is {', '.join(projection.key)}")
@@ -143,7 +145,7 @@ class ReadModels:
             if row is None or row[4] is not None or row[0] == "failed":
                 return None
             if row[5] and (row[3] or projection.mode is Mode.INLINE):
-                return Position(CURRENT_EPOCH, written[0], "event_store")
+                return Position.from_version(written[0], _DATABASE)
             if loop.time() >= deadline:
                 return None
             await asyncio.sleep(pause)
@@ -193,9 +195,15 @@ class ReadModels:
         """Until it reflects `at_least`; of `stream` alone, where only that one counts."""
         if at_least is None:
             return
+        if at_least.database != _DATABASE:
+            raise InvalidInput(
+                f"{projection.name} is made of {_DATABASE}, not of {at_least.database}",
+                hint=f"`at_least` is a position of {_DATABASE}, as an append gives it",
+            )
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + within.total_seconds(), _POLL_S
         params = self._asked(projection, stream)
+        params |= {"ended": await self._written(projection, at_least, deadline)}
         while True:
             row = await self.scope.one(QUERIES.reached, params)
             if row is not None and row[4] is not None:
@@ -203,7 +211,7 @@ class ReadModels:
                     f"a stream stands still in {projection.name}: {row[4]}",
                     hint=f"neolayer projections parked {projection.name}",
                 )
-            if row is not None and (row[3] or projection.mode is Mode.INLINE):
+            if row is not None and row[5] and (row[3] or projection.mode is Mode.INLINE):
                 return
             if row is not None and row[0] == "failed":
                 raise ProjectionFailed(
@@ -218,6 +226,28 @@ class ReadModels:
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+    async def _written(self, projection: AnyProjection, at_least: Position, deadline: float) -> str:
+        """Until the log holds the position: the transaction below which all must have ended for
+        its commit to be seen. That is none, where the position is one that was given out before.
+        """
+        loop, pause, has_waited = asyncio.get_running_loop(), _POLL_S, False
+        while True:
+            row = await self.scope.one(QUERIES.log_end)
+            assert row is not None
+            end = Position.from_version(row[0], _DATABASE)
+            if end >= at_least:
+                break
+            if loop.time() >= deadline:
+                raise NotFoldedYet(
+                    f"{projection.name} does not reflect {at_least} yet: the log is at {end}",
+                    hint="a position behind the log's end is of a write that is not there",
+                )
+            has_waited = True
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_POLL_S)
+        written = await self.scope.one(QUERIES.written) if has_waited else None
+        return "0" if written is None else written[1]
 
 
 def _listing(

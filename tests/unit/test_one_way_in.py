@@ -13,6 +13,7 @@ OPENERS = {
     "tenancy/database.py": "a scope's transaction: context set and asserted, wiped on return",
     "face.py": "the chain's public rows; no context, so no tenant's",
     "freshness/streams.py": "the queues' checkpoint; no context, so no tenant's",
+    "insight/roles.py": "whether it can work at all: a connection is opened and given back",
     "insight/querying.py": "a question of one tenant, read-only, in a context of its own",
     "keys/store.py": "locked keys of the platform; no context, so no tenant's",
 }

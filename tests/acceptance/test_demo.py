@@ -339,7 +339,7 @@ def test_a_schema_that_is_behind_shows_and_heals(folder: Path) -> None:
     before = facts(neolayer(folder, "demo", "--json"))
     down = neolayer(folder, "migrate", "down", "--to", "0019")
     assert down.returncode == 0, down.stderr
-    assert "dropped copies of what PostgreSQL has" in down.stderr
+    assert "these are copies of what PostgreSQL has" in down.stderr
     status = json.loads(neolayer(folder, "status", "--json").stdout)
     (broken,) = [engine for engine in status["engines"] if engine["name"] == "clickhouse"]
     assert not broken["healthy"]

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import psycopg
 import pytest
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from tests.contract.test_relay_chain import (
     NETWORK,
@@ -129,29 +130,43 @@ async def test_without_redis_reads_go_to_the_database(core: Connection) -> None:
     await nobody.aclose()
 
 
+async def believed_entry(scene: RelayScene, client: SyncRedis) -> int:
+    """Put an entry above the floor that the relay's start left, where it is believed; its version.
+
+    The first row may be part of the start; the second one is behind it.
+    """
+    await scene.arrives(scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann')"))
+    position = scene.sql("INSERT INTO accounts (id, owner) VALUES (2, 'bob')")
+    await scene.arrives(position)
+    client.set("account:ann:1", version_text(position.version) + "+old")
+    assert believed(client) == b"old"
+    return position.version
+
+
+def believed(client: SyncRedis) -> bytes | None:
+    entry, floor = client.get("account:ann:1"), client.get(FLOOR_KEY)
+    return read_entry(entry, floor)  # type: ignore[arg-type]
+
+
 async def test_after_truncate_nothing_older_is_believed(relay_scene: RelayScene) -> None:
     """TRUNCATE names no rows: the floor rises above every entry made before it."""
     async with relay_scene.relaying():
-        before = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann')")
-        await relay_scene.arrives(before)
         with relay_scene.redis() as client:
-            client.set("account:ann:1", version_text(before.version) + "+old")
+            await believed_entry(relay_scene, client)
             await relay_scene.arrives(relay_scene.sql("TRUNCATE accounts"))
-            assert read_entry(client.get("account:ann:1"), client.get(FLOOR_KEY)) is None
+            assert believed(client) is None
 
 
 async def test_a_redis_that_lost_its_memory_is_noticed(relay_scene: RelayScene) -> None:
     """A checkpoint that is not the one we left means old entries may be back: the floor rises."""
     async with relay_scene.relaying():
-        first = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann')")
-        await relay_scene.arrives(first)
         with relay_scene.redis() as client:
-            client.set(CHECKPOINT_KEY, version_text(first.version - 1))  # an older file came back
-            client.set("account:ann:1", version_text(first.version) + "+old")
+            version = await believed_entry(relay_scene, client)
+            client.set(CHECKPOINT_KEY, version_text(version - 1))  # an older file came back
             await relay_scene.arrives(
-                relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (2, 'bob')")
+                relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (3, 'cid')")
             )
-            assert read_entry(client.get("account:ann:1"), client.get(FLOOR_KEY)) is None
+            assert believed(client) is None
 
 
 async def test_changed_keys_leave_tombstones_under_both_names(relay_scene: RelayScene) -> None:

@@ -18,10 +18,13 @@ from tests.fixtures.sink_suite import (
     SinkSuite,
     Thing,
     change,
+    empty,
+    put,
 )
 
 from neolayer.engines.clickhouse.client import connect
 from neolayer.engines.endpoints import ClickHouseEndpoint, RedisEndpoint
+from neolayer.freshness.cache_versions import FLOOR_KEY, read_entry, version_text
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.redis import RedisSink
@@ -87,6 +90,24 @@ class TestRedis(SinkSuite):
         with redis.Redis.from_url(redis_server.url) as client:
             client.flushdb()
             yield RedisCase(redis_server, client)
+
+
+async def test_an_emptied_table_ends_belief_in_older_entries(redis_server: RedisEndpoint) -> None:
+    """TRUNCATE names no keys: what a reader believed before it is not believed behind it."""
+    log = Log()
+    sink = RedisSink(redis_server, [THINGS])
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushdb()
+        await sink.open(log.position)
+        for number in (1, 2):  # the first checkpoint raises the floor to where it is
+            await sink.write([log.commit(put(Thing(number)))])
+        entry = (version_text(log.position) + "+old").encode()
+        before = client.get(FLOOR_KEY)
+        await sink.write([log.commit(empty())])
+        after = client.get(FLOOR_KEY)
+    await sink.close()
+    assert read_entry(entry, before) == b"old"  # type: ignore[arg-type]
+    assert read_entry(entry, after) is None  # type: ignore[arg-type]
 
 
 async def test_a_write_costs_a_cache_one_call(redis_server: RedisEndpoint) -> None:

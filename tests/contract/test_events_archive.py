@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import psycopg
@@ -15,9 +15,11 @@ from tests.fixtures.fix_events import NewEvents
 
 from neolayer.engines.endpoints import Database, Endpoints, ObjectsEndpoint, Role
 from neolayer.engines.engine import Level
+from neolayer.engines.objects.engine import Store, open_store
 from neolayer.errors import AccessDenied
 from neolayer.events import BEGINNING, Events, NewEvent, RecordedEvent, StreamAppend, StreamIsClosed
-from neolayer.events.archive import Archive, NotArchived, SegmentDamaged, SegmentStore
+from neolayer.events.archive import Archive, NotArchived, SegmentDamaged, SegmentStore, sql
+from neolayer.events.segments import segment_of
 from neolayer.tenancy import Principal, Transaction
 
 
@@ -121,6 +123,89 @@ async def test_nothing_goes_that_was_not_read_back(
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 owner.execute("DELETE FROM public.events")
     assert len([event async for event in events.read_stream(stream)]) == 4
+
+
+class Storing:
+    """Stands in for an object store that answers as if all were well: a real local one, which
+    stores what `change` makes of the bytes it is given, or nothing where that is None."""
+
+    def __init__(self, store: Store, change: Callable[[bytes], bytes | None]) -> None:
+        self._store = store
+        self._change = change
+        self.get_async = store.get_async
+
+    async def put_async(self, key: str, content: bytes) -> None:
+        changed = self._change(content)
+        if changed is None:
+            await self._store.delete_async(key)
+        else:
+            await self._store.put_async(key, changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda content: content[:-20], "not what was stored"),
+        (lambda _: b"", "not what was stored"),
+        (
+            lambda content: gzip.compress(gzip.decompress(content).replace(b"moved", b"other")),
+            "not what was stored",
+        ),
+        (
+            lambda content: gzip.compress(gzip.decompress(content).rpartition(b"\n")[0]),
+            "not what was stored",
+        ),
+        (lambda _: None, "missing"),
+    ],
+    ids=["cut", "empty", "changed", "without its last event", "nothing"],
+)
+async def test_nothing_goes_that_the_store_does_not_give_back(
+    new_events: NewEvents,
+    segments: SegmentStore,
+    change: Callable[[bytes], bytes | None],
+    told: str,
+) -> None:
+    """An object store that says it stored a segment and has something else: all events stay in the
+    table, also where the segment was read before and is still in memory; then they can go."""
+    events = new_events()
+    stream = await closed_stream(events)
+    before = [event async for event in events.read_stream(stream)]
+    tenant = events.scope.tenant
+    assert tenant is not None
+    lines = await events.scope.fetch(sql.stream_lines, {"stream": stream})
+    segment, content = segment_of(tenant, [line for (line,) in lines])
+    await segments.put(segment, content)
+    assert await segments.lines(segment) == gzip.decompress(content)
+    honest = open_store(segments.endpoint)
+    segments._store = cast("Store", Storing(honest, change))
+    archive = Archive(events.scope, segments)
+    with pytest.raises(SegmentDamaged, match=told):
+        await archive.archive(stream)
+    assert [event async for event in events.read_stream(stream)] == before
+    assert await archive.closed(up_to=before[-1].place) == [stream]
+    segments._store = honest
+    assert (await archive.archive(stream)).events == len(before) == 4
+
+
+async def test_the_database_compares_what_came_back(
+    new_events: NewEvents, segments: SegmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody compares a segment on its way back, the database refuses: it is told the hash of
+    what came back, and not of what was sent."""
+    events = new_events()
+    stream = await closed_stream(events)
+    before = [event async for event in events.read_stream(stream)]
+    monkeypatch.setattr(
+        "neolayer.events.segments._checked", lambda _, content: gzip.decompress(content)
+    )
+    shorter = Storing(
+        open_store(segments.endpoint),
+        lambda content: gzip.compress(gzip.decompress(content).rpartition(b"\n")[0]),
+    )
+    segments._store = cast("Store", shorter)
+    with pytest.raises(NotArchived, match="not what the table has"):
+        await Archive(events.scope, segments).archive(stream)
+    assert [event async for event in events.read_stream(stream)] == before
 
 
 async def test_a_damaged_segment_is_told(

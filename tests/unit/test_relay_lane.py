@@ -282,3 +282,48 @@ async def test_C12_what_was_held_for_a_copy_is_held_when_it_goes_on(tmp_path: Pa
     again.append(batch(again.position + 1))
     await again.roll()
     assert (again.start, again.wanted_bytes) == (start, 2 * held)
+
+
+def damage(folder: Path, *, segment: int, at: float) -> None:
+    """One byte of a segment of the log is not what was written."""
+    path = sorted(folder.glob("*.segment"))[segment]
+    data = bytearray(path.read_bytes())
+    data[27 + int((len(data) - 27) * at)] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("segment", [0, -1])
+@pytest.mark.parametrize("at", [0.0, 0.02, 0.3, 0.5, 0.77])
+async def test_C12_a_damaged_record_costs_only_those_who_must_still_read_it_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment: int, at: float
+) -> None:
+    """Wherever the byte lies: the sink that lags says so, copies, and goes on behind the damage;
+    the one that has everything is given what comes, and copies nothing."""
+    monkeypatch.setattr(segments, "_RECENT_BYTES", 1)
+    log = await opened(tmp_path, bound=8_000)
+    for step in range(45):
+        log.append(batch(log.position + 1))
+        if step < 40:
+            await log.roll()
+    await log.sync()
+    damage(tmp_path, segment=segment, at=at)
+    lagging, current = PassingSink(log.start), PassingSink(log.position)
+    lanes = [Lane(sink, log, rows=3, state=LaneState()) for sink in (lagging, current)]
+    lanes[0]._mark = WriteMark(tmp_path / "lagging.mark")
+
+    @contextlib.asynccontextmanager
+    async def snapshot() -> AsyncIterator[Undivided]:
+        yield Undivided(PlainSnapshot(log.position))
+
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(lane.run(snapshot)) for lane in lanes]  # type: ignore[arg-type]
+        while not all(lane.working and lane.position == log.position for lane in lanes):
+            await asyncio.sleep(0)
+        log.append(batch(log.position + 1))
+        while any(lane.position < log.position for lane in lanes):
+            await asyncio.sleep(0)
+        for task in running:
+            task.cancel()
+    assert (lagging.copies, current.copies) == (1, 0)
+    assert [lane.state.failures for lane in lanes] == [1, 0]
+    assert lagging.position == current.position == log.position

@@ -1,11 +1,11 @@
 """A lane feeds one sink: it reads the log from the sink's checkpoint on, writes, and tries again.
 
 Each sink has its own lane and its own place in the log, so a slow or dead one delays no other.
-What a lane holds in memory is what it writes at once. Where the log has let go of what comes next,
-or the sink lost what it had, the sink opens anew: it copies the tables as they stand and goes on
-from there. A copy that was cut short, by a failure, a pause or the end of the process, goes on with
-what is left. One that took longer than the log goes back starts over with twice the room, so that
-it ends.
+What a lane holds in memory is what it writes at once. Where the log has let go of what comes next
+or cannot be read there, or the sink lost what it had, the sink opens anew: it copies the tables as
+they stand and goes on from there. A copy that was cut short, by a failure, a pause or the end of
+the process, goes on with what is left. One that took longer than the log goes back starts over with
+twice the room, so that it ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from neolayer.relay.completing import Completing
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.copying.tables import SnapshotMaker, Way
 from neolayer.relay.copying.whole import WholeCopy
-from neolayer.relay.segment import CutOff
+from neolayer.relay.segment import CutOff, LogDamaged
 from neolayer.relay.segments import Cursor, SegmentLog
 from neolayer.relay.sinks.sink import (
     CopyLost,
@@ -85,6 +85,7 @@ class Lane:
         self._has_copied = False  # and not yet read what came meanwhile
         self._completing: Completing | None = None
         self._refused: Sequence[Rejected] | None = None  # of a write that is done, not parked yet
+        self._is_unreadable = False  # what comes next, so that only a copy leads past it
         self._cut_off = 0  # how often in a row it was cut off then
         self._moved = asyncio.Event()
         self._logger = structlog.get_logger().bind(sink=sink.name)
@@ -125,6 +126,10 @@ class Lane:
             except CutOff as exc:
                 self._start_over(exc.message)
                 self._widen()
+            except LogDamaged as exc:
+                self._start_over(exc.message)
+                self._is_unreadable = True
+                self._failed(exc)
 
     def keep_mark(self) -> None:
         """Before the log lets go of something: a note from before its start then tells of a write
@@ -183,7 +188,8 @@ class Lane:
         checkpoint = await self.sink.open(self._log.start)
         self._require_no_later_epoch(checkpoint or 0)
         after = None if checkpoint is None else self._mark.resume_at(checkpoint)
-        if after is None or after < self._log.start or self._mark.is_copying:
+        must_copy = self._is_unreadable or self._mark.is_copying
+        if after is None or after < self._log.start or must_copy:
             return await self._copy(snapshot)
         if after != checkpoint:
             await asyncio.to_thread(self.keep_mark)
@@ -249,10 +255,11 @@ class Lane:
         crash_point("relay.after_copy")
         self._mark.move(version)
         await asyncio.to_thread(self.keep_mark)
+        self._is_unreadable = False
         self._logger.info("copied")
 
     async def _follow(self, cursor: Cursor, snapshot: SnapshotMaker) -> None:
-        """Write what the log brings. Raises CutOff or CopyLost."""
+        """Write what the log brings. Raises CutOff, LogDamaged or CopyLost."""
         while True:
             self._caught_up_with_copy(cursor)
             batches = await self._gather(cursor)
@@ -326,14 +333,14 @@ class Lane:
     async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it, and again after each failure, with growing pauses; never gives up.
 
-        Raises CutOff or CopyLost, which trying again does not help.
+        Raises CutOff, LogDamaged or CopyLost, which trying again does not help.
         """
         pause_s = _FIRST_RETRY_S
         while True:
             await self._going.wait()
             try:
                 done = await work()
-            except (CutOff, CopyLost):
+            except (CutOff, LogDamaged, CopyLost):
                 raise
             except NeolayerError as exc:
                 self._failed(exc)

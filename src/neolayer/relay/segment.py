@@ -134,20 +134,30 @@ class Segment:
             while found := _next_record(file):
                 yield found[0]
 
-    def find(self, position: int) -> tuple[int, int]:
-        """Offset of the first batch that `position` does not contain, and the rows before it."""
-        offset, rows = self.offset, self.rows
+    def find(self, position: int, *, offset: int, rows: int) -> tuple[int, int]:
+        """Offset of the first batch that `position` does not contain, and the rows before it.
+
+        What lies before `offset` is not looked at, and of what is passed over only the heads; but
+        the last one wholly: had its position changed on the disk, it would be the first to read.
+        Raises LogDamaged or CutOff.
+        """
+        passed = None
         with self._at(offset) as file:
             while offset < self.end:
                 found = _next_head(file)
-                if found is None:
+                if found is None or found[1].rows_before != rows:
                     raise self._damaged()
                 head = found[1]
                 if not head.contained_in(position):
                     break
                 file.seek(head.length, os.SEEK_CUR)
+                passed = offset
                 offset += head.size
                 rows = head.rows_before + head.rows
+        if passed is not None:
+            with self._at(passed) as file:
+                if _next_record(file) is None:
+                    raise self._damaged()
         return offset, rows
 
     def read(self, offset: int) -> list[tuple[Batch, Head]]:
@@ -197,7 +207,7 @@ class Segment:
     def _damaged(self) -> LogDamaged:
         return LogDamaged(
             f"{self.path} is damaged",
-            hint="stop the relay and remove that folder: what lags is then copied again",
+            hint="look at its disk; the copies that still had to read it start over by themselves",
         )
 
 

@@ -9,8 +9,10 @@ it a transaction whose rest is missing, because the server sends that again from
 
 What all sinks have passed is deleted. Beyond its bound the log forgets its oldest segment all the
 same: a sink that still needed it is cut off, and must copy the tables as they stand. Where such a
-copy itself took longer than the log goes back, more is held for the next one. The newest batches
-are kept in memory too, so that sinks which keep up read nothing from the disk.
+copy itself took longer than the log goes back, more is held for the next one. A record that the
+disk has changed, or does not give back, costs a copy in the same way, but only for the sinks which
+still have to read it. The newest batches are kept in memory too, so that sinks which keep up read
+nothing from the disk.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,7 +30,7 @@ from neolayer.crash_points import crash_point
 from neolayer.errors import RelayError
 from neolayer.position import Position
 from neolayer.relay.changes import Batch
-from neolayer.relay.segment import CutOff, Head, Segment, pack, sync
+from neolayer.relay.segment import CutOff, Head, LogDamaged, Segment, pack, sync
 
 _SEGMENT_BYTES: Final = 64 << 20
 _RECENT_BYTES: Final = 8 << 20
@@ -215,15 +218,23 @@ class SegmentLog:
     # The lanes' side.
 
     async def cursor(self, after: int) -> Cursor:
-        """A place behind all that `after` contains. Raises CutOff where what follows is gone."""
+        """A place behind all that `after` contains. Raises CutOff where what follows is gone, and
+        LogDamaged where it cannot be found."""
         if not self._segments or after < self.start:
             raise CutOff("the segment log begins later")
         segment = next(one for one in reversed(self._segments) if one.start <= after)
-        offset, rows = await asyncio.to_thread(segment.find, after)
-        return Cursor(self, offset, rows)
+        offset, rows = segment.offset, segment.rows
+        if after >= self.position:
+            offset, rows = self._boundary.offset, self._boundary.rows
+        with _readable(segment):
+            find = partial(segment.find, after, offset=offset, rows=rows)
+            return Cursor(self, *await asyncio.to_thread(find))
 
     async def read(self, offset: int) -> list[tuple[Batch, Head]]:
-        """The batches that follow an offset, at least one; waits for it. Raises CutOff."""
+        """The batches that follow an offset, at least one; waits for it.
+
+        Raises CutOff or LogDamaged.
+        """
         while offset >= self.end:
             await self._grown.wait()
         if found := self._recent.get(offset):
@@ -231,7 +242,8 @@ class SegmentLog:
         if offset < self._segments[0].offset:
             raise CutOff("the segment log begins later")
         segment = next(one for one in reversed(self._segments) if one.offset <= offset)
-        return await asyncio.to_thread(segment.read, offset)
+        with _readable(segment):
+            return await asyncio.to_thread(segment.read, offset)
 
     # The parts.
 
@@ -315,6 +327,15 @@ class Cursor:
         self._offset += head.size
         self._rows = head.rows_before + head.rows
         return batch
+
+
+@contextmanager
+def _readable(segment: Segment) -> Generator[None]:
+    """What the disk does not give back concerns who wants it, as what it gives back wrong does."""
+    try:
+        yield
+    except OSError as exc:
+        raise LogDamaged(f"{segment.path} is damaged: {exc.strerror or exc}") from exc
 
 
 def _unusable(folder: Path, exc: OSError) -> RelayError:

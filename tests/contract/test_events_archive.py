@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -17,7 +18,17 @@ from neolayer.engines.endpoints import Database, Endpoints, ObjectsEndpoint, Rol
 from neolayer.engines.engine import Level
 from neolayer.engines.objects.engine import Store, open_store
 from neolayer.errors import AccessDenied
-from neolayer.events import BEGINNING, Events, NewEvent, RecordedEvent, StreamAppend, StreamIsClosed
+from neolayer.events import (
+    BEGINNING,
+    NONE,
+    Appended,
+    EventIdTaken,
+    Events,
+    NewEvent,
+    RecordedEvent,
+    StreamAppend,
+    StreamIsClosed,
+)
 from neolayer.events.archive import Archive, NotArchived, SegmentDamaged, SegmentStore, sql
 from neolayer.events.segments import segment_of
 from neolayer.tenancy import Principal, Transaction
@@ -80,6 +91,83 @@ async def test_an_archived_stream_is_read_as_before(
         await archive.archive(stream)
     with pytest.raises(StreamIsClosed):
         await events.append(stream, [NewEvent("Deposited", {})])
+
+
+async def test_an_archived_events_id_is_taken(
+    new_events: NewEvents, segments: SegmentStore
+) -> None:
+    """Given again, an append is told that it was stored, as before archiving; other content under
+    its id, in whatever stream and whatever company, is refused. Another tenant has ids of its own.
+    """
+    events = replace(new_events(), segments=segments)
+    stream, batch = uuid4(), [NewEvent("Deposited", {"amount": n, "x": 1.50}) for n in range(3)]
+    first = await events.append(stream, batch, category="account")
+    closing = (await events.close(stream, {})).events[0]
+    await Archive(events.scope, segments).archive(stream)
+    again = await events.append(stream, batch, category="account", expected_version=NONE)
+    assert (again.is_repeated, again.events) == (True, first.events)
+    assert again.versions == first.versions
+    taken = batch[1]
+    other, plain = uuid4(), NewEvent("Deposited", {"amount": 9})
+    await events.append(other, [plain], category="account")
+    before = await events.read_all()
+
+    def appends(event: NewEvent, *more: NewEvent) -> list[StreamAppend]:
+        return [StreamAppend(to, [event, *more], "account") for to in (uuid4(), other)]
+
+    different = replace(taken, data={"amount": 1, "x": True})
+    for to, given in (
+        (stream, [different]),
+        (other, [taken]),
+        (uuid4(), [taken, NewEvent("a", {})]),
+    ):
+        with pytest.raises(EventIdTaken, match=str(taken.event_id)):
+            await events.append(to, given, category="account")
+    for append in appends(taken):
+        with pytest.raises(EventIdTaken, match=str(taken.event_id)):
+            await events.append_all([append, *appends(NewEvent("a", {}))[:1]])
+    async with events.scope.transaction() as tx:
+        repeated = await events.append_in(tx, [StreamAppend(stream, batch, "account")])
+        assert repeated.is_repeated and repeated.events == first.events
+    with pytest.raises(EventIdTaken, match=str(taken.event_id)):
+        async with events.scope.transaction() as tx:
+            await events.append_in(tx, [StreamAppend(other, [taken], "account")])
+    fine, closed = uuid4(), NewEvent("StreamClosed", {}, event_id=closing.event_id)
+    together = await asyncio.gather(
+        *(events.append(uuid4(), [one], category="account") for one in (taken, closed)),
+        events.append(fine, [NewEvent("a", {})], category="account"),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in together] == [EventIdTaken, EventIdTaken, Appended]
+    assert await events.read_all() == [*before, *together[2].events]  # type: ignore[union-attr]
+    theirs = await new_events().append(stream, [taken], category="account")
+    assert not theirs.is_repeated
+
+
+async def test_no_id_slips_through_while_it_is_archived(
+    new_events: NewEvents, segments: SegmentStore
+) -> None:
+    """An append of its id that comes while the rows are being taken out waits, and is refused."""
+    events = new_events()
+    stream, event = uuid4(), NewEvent("Deposited", {})
+    await events.append(stream, [event], category="account")
+    await events.close(stream, {})
+    asking = "SELECT line FROM public.stream_lines(%s)"
+    lines = [line for (line,) in await events.scope.fetch(asking, (stream,))]
+    segment, content = segment_of(events.scope.tenant, lines)  # type: ignore[arg-type]
+    await segments.put(segment, content)
+    async with events.scope.transaction() as tx:
+        row = await tx.one(
+            "SELECT public.archive_stream(%s, %s, %s), pg_backend_pid()",
+            (stream, len(content), segment.hash),
+        )
+        assert row is not None and row[0] == {"events": 2}
+        other = asyncio.create_task(events.append(uuid4(), [event], category="account"))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+        while await events.scope.fetch(waiting, (row[1],)) != [(1,)]:
+            assert not other.done()
+    with pytest.raises(EventIdTaken):
+        await other
 
 
 async def test_what_is_open_or_unread_stays(new_events: NewEvents, segments: SegmentStore) -> None:

@@ -39,7 +39,7 @@ def test_G_every_tenant_table_and_partition_forces_row_security(
             OR NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = t.oid)
     """
     assert rows(module_databases, database, unsafe) == []
-    expected = {Database.CORE: 33, Database.EVENT_STORE: 9, Database.TIMESERIES: 0}
+    expected = {Database.CORE: 33, Database.EVENT_STORE: 10, Database.TIMESERIES: 0}
     assert len(rows(module_databases, database, TENANT_TABLES)) == expected[database]
 
 

@@ -171,6 +171,14 @@ class Archive:
         lines = await self._store().lines(segment)
         return events_of(lines, self.scope.tenant, stream_id, segment)
 
+    async def lines(self, at: Sequence[tuple[Segment, int]]) -> list[str]:
+        """Lines of segments, by their number. Raises as `read`."""
+        split = {
+            segment: (await self._store().lines(segment)).decode().split("\n")
+            for segment in {segment for segment, _ in at}
+        }
+        return [split[segment][number] for segment, number in at]
+
     def _store(self) -> SegmentStore:
         if self.segments is None:
             raise NotSupported("objects", "the event store was opened without an object store")

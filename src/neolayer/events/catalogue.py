@@ -67,6 +67,15 @@ CLASSES: tuple[DataClass, ...] = (
         tenant_key="tenant_id",
         known_by=("aggregate_id",),
     ),
+    # Whose ids they were: kept as long as the tenant, so that no id ever stands for two events. No
+    # content, hence nothing of a person.
+    DataClass(
+        "archived_events",
+        _DATABASE,
+        "public.archived_events",
+        tenant_key="tenant_id",
+        known_by=("event_id", "aggregate_id"),
+    ),
     DataClass("subscriptions", _DATABASE, "public.subscriptions", tenant_key="tenant_id"),
     DataClass(
         "subscription_partitions",

@@ -37,21 +37,43 @@ SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::b
      | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
 
 -- stored_before --
--- The events of a batch as they are stored, in the batch's order, and whether they are the same.
+-- The events of a batch as they are stored, in the batch's order, and whether they are the same: those
+-- in the table and those in `lines`, a segment's. Of what is archived, where its line is.
 SELECT
     g.a,
-    e.aggregate_id = g.s AND e.event_type = g.t AND e.event_data = g.d
+    e.stream = g.s AND e.kind = g.t AND e.content = g.d
     AND e.schema_version = coalesce(g.z, 1) AND e.key_id IS NOT DISTINCT FROM g.k AS is_same,
-    e.event_version,
-    e.aggregate_type,
+    e.version,
+    e.category,
     e.created_at,
-    e.transaction_id::text::bigint,
-    e.position
+    e.transaction,
+    e.position,
+    o.event_version - 1,
+    s.object_key,
+    s.object_hash,
+    s.lines_bytes
 FROM ROWS FROM (jsonb_to_recordset(%(batch)s::jsonb) AS (
     a int, s uuid, i uuid, t text, d jsonb, z int, k text
 )) WITH ORDINALITY AS g (a, s, i, t, d, z, k, n)
-LEFT JOIN public.events AS e
-    ON e.tenant_id = (SELECT core.current_tenant()) AND e.event_id = g.i
+LEFT JOIN LATERAL (
+    SELECT
+        f.aggregate_id AS stream, f.event_type AS kind, f.event_data AS content, f.schema_version, f.key_id,
+        f.event_version AS version, f.aggregate_type AS category, f.created_at,
+        f.transaction_id::text::bigint AS transaction, f.position
+    FROM public.events AS f
+    WHERE f.tenant_id = (SELECT core.current_tenant()) AND f.event_id = g.i
+    UNION ALL
+    SELECT
+        (l.line ->> 2)::uuid, l.line ->> 4, l.line -> 6, (l.line ->> 12)::int, l.line ->> 13,
+        (l.line ->> 5)::int, l.line ->> 3, (l.line ->> 11)::timestamptz,
+        (l.line ->> 14)::bigint, (l.line ->> 15)::bigint
+    FROM unnest(%(lines)s::jsonb []) AS l (line)
+    WHERE (l.line ->> 1)::uuid = g.i
+) AS e ON true
+LEFT JOIN public.archived_events AS o
+    ON o.tenant_id = (SELECT core.current_tenant()) AND o.event_id = g.i
+LEFT JOIN public.archived_streams AS s
+    ON o.tenant_id = s.tenant_id AND o.aggregate_id = s.aggregate_id
 ORDER BY g.n;
 
 -- stream_forwards --

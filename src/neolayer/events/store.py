@@ -40,7 +40,7 @@ from neolayer.events.model import (
     StreamAppend,
 )
 from neolayer.events.reading import after_place, events_asked, page_of, recorded
-from neolayer.events.segments import SegmentStore
+from neolayer.events.segments import Segment, SegmentStore
 from neolayer.events.subscribers import Subscriptions
 from neolayer.events.subscriptions import LEASE, Subscription, subscribe
 from neolayer.events.units import (
@@ -103,7 +103,7 @@ class Events:
         outcome, position = await self.grouper.append(self.scope.tenant, self.scope.by, unit)
         if outcome.is_stored:
             return appended(unit, outcome, self._tenant, position)
-        rows = await self.scope.fetch(sql.stored_before, {"batch": batch_of([unit])[1].decode()})
+        rows = await self._stored_before(self.scope, batch_of([unit])[1].decode())
         return self._as_before(unit, outcome, rows, position)
 
     async def close(
@@ -134,8 +134,19 @@ class Events:
             )
         if outcome.is_about("refused"):
             raise AccessDenied("the tenant is closed, or there is none")
-        rows = await tx.fetch(sql.stored_before, {"batch": batch})
+        rows = await self._stored_before(tx, batch)
         return self._as_before(unit, outcome, rows, None)
+
+    async def _stored_before(
+        self, asked: Scope | Transaction, batch: str
+    ) -> Sequence[tuple[Any, ...]]:
+        """The batch's events as they are stored; what is archived, as its segment has it."""
+        rows = await asked.fetch(sql.stored_before, {"batch": batch, "lines": []})
+        at = [(Segment(*row[8:]), row[7]) for row in rows if row[7] is not None]
+        if not at:
+            return rows
+        lines = await Archive(self.scope, self.segments).lines(at)
+        return await asked.fetch(sql.stored_before, {"batch": batch, "lines": lines})
 
     def _as_before(
         self,

@@ -3675,6 +3675,12 @@ BEGIN
         RETURNING position INTO place;
         IF place IS NULL THEN
             status := 'known';
+        ELSIF EXISTS (
+            SELECT FROM public.archived_events o WHERE o.tenant_id = asking AND o.event_id = id
+        ) THEN
+            PERFORM public.refuse_archived(
+                asking, jsonb_build_array(jsonb_build_object('i', id)), ARRAY[id]
+            );
         ELSIF present IS NULL THEN
             present := 0;
             present_category := category;
@@ -3864,6 +3870,12 @@ BEGIN
     IF coalesce(cardinality(places), 0) < wanted THEN
         PERFORM public.refuse_known(batch::jsonb, coalesce(ids, '{}'));
     END IF;
+    IF EXISTS (
+        SELECT FROM public.archived_events o
+        WHERE o.tenant_id = asking AND o.event_id = ANY(ids)
+    ) THEN
+        PERFORM public.refuse_archived(asking, batch::jsonb, ids);
+    END IF;
     IF moved < wanted THEN
         PERFORM public.refuse_unordered(asking, streams);
     END IF;
@@ -3952,6 +3964,12 @@ BEGIN
     END IF;
     IF cardinality(positions) < wanted THEN
         PERFORM public.refuse_known(batch, ids);
+    END IF;
+    IF EXISTS (
+        SELECT FROM public.archived_events o
+        WHERE o.tenant_id = asking AND o.event_id = ANY(ids)
+    ) THEN
+        PERFORM public.refuse_archived(asking, batch, ids);
     END IF;
     IF positions IS NOT NULL THEN
         INSERT INTO public.stream_heads AS h
@@ -4055,6 +4073,12 @@ BEGIN
     END IF;
     IF cardinality(positions) < wanted THEN
         PERFORM public.refuse_known(batch, ids);
+    END IF;
+    IF EXISTS (
+        SELECT FROM public.archived_events o
+        WHERE o.tenant_id = asking AND o.event_id = ANY(ids)
+    ) THEN
+        PERFORM public.refuse_archived(asking, batch, ids);
     END IF;
     INSERT INTO public.stream_heads AS h
         (tenant_id, aggregate_id, aggregate_type, version, appended, transaction_id, is_closed)
@@ -4187,7 +4211,12 @@ BEGIN
         opening.transaction_id, opening.position, closing.transaction_id, closing.position
     );
     PERFORM set_config('neolayer.archiving', pg_current_xact_id()::text, true);
-    DELETE FROM public.events e WHERE e.tenant_id = asking AND e.aggregate_id = of_stream;
+    WITH gone AS (
+        DELETE FROM public.events e WHERE e.tenant_id = asking AND e.aggregate_id = of_stream
+        RETURNING e.event_id, e.event_version
+    )
+    INSERT INTO public.archived_events (tenant_id, event_id, aggregate_id, event_version)
+    SELECT asking, g.event_id, of_stream, g.event_version FROM gone g;
     GET DIAGNOSTICS removed = ROW_COUNT;
     PERFORM set_config('neolayer.archiving', '', true);
     RETURN jsonb_build_object('events', removed);
@@ -4373,6 +4402,22 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
 
+CREATE OR REPLACE FUNCTION public.refuse_archived(asking uuid, batch jsonb, ids uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    PERFORM public.refuse_known(batch, ARRAY(
+        SELECT u.id FROM unnest(ids) AS u (id)
+        EXCEPT SELECT a.event_id FROM public.archived_events a WHERE a.tenant_id = asking
+            AND a.event_id = ANY(ids)
+    ));
+END
+$function$
+    OWNER neolayer_owner
+    GRANT neolayer_appender=X
+
 CREATE OR REPLACE FUNCTION public.refuse_known(batch jsonb, new_ids uuid[])
  RETURNS void
  LANGUAGE plpgsql
@@ -4447,6 +4492,22 @@ TABLE core.tenant_standing
     COLUMN is_closed boolean NOT NULL
     CONSTRAINT tenant_standing_pkey PRIMARY KEY (id)
     OWNER neolayer_owner
+    GRANT neolayer_backup=r
+    GRANT neolayer_operator=r
+
+TABLE public.archived_events
+    ROW LEVEL SECURITY
+    FORCE ROW LEVEL SECURITY
+    COLUMN tenant_id uuid NOT NULL
+    COLUMN event_id uuid NOT NULL
+    COLUMN aggregate_id uuid NOT NULL
+    COLUMN event_version integer NOT NULL
+    CONSTRAINT archived_events_event_version_check CHECK ((event_version > 0))
+    CONSTRAINT archived_events_pkey PRIMARY KEY (tenant_id, event_id)
+    POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    OWNER neolayer_owner
+    GRANT neolayer_app=r
+    GRANT neolayer_appender=r
     GRANT neolayer_backup=r
     GRANT neolayer_operator=r
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import psycopg
@@ -23,7 +24,7 @@ from neolayer.events import (
     WrongCategory,
     WrongVersion,
 )
-from neolayer.tenancy import Transaction
+from neolayer.tenancy import Principal, Transaction
 
 
 def deposits(*amounts: int) -> list[NewEvent]:
@@ -86,6 +87,24 @@ async def test_a_second_try_gives_the_first_outcome(new_events: NewEvents) -> No
     assert again.is_repeated and not first.is_repeated
     assert (again.versions, list(again.events)) == (first.versions, list(first.events))
     assert await amounts(events, stream) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("is_within", [False, True])
+async def test_the_first_tries_metadata_stay(new_events: NewEvents, is_within: bool) -> None:
+    """A second try may tell of itself what it likes: neither compared nor stored, nor answered."""
+    events, stream = new_events(), uuid4()
+    (event,) = deposits(1)
+    first = replace(event, metadata={"try": 1}, correlation_id=uuid4())
+    stored = (await events.append(stream, [first], category="account")).events
+    second = replace(event, metadata={"try": 2}, correlation_id=uuid4(), causation_id=uuid4())
+    other = new_events(events.scope.tenant, by=Principal.user(uuid4()))
+    if is_within:
+        async with other.scope.transaction() as tx:
+            again = await other.append_in(tx, [StreamAppend(stream, [second])])
+    else:
+        again = await other.append(stream, [second])
+    assert again.is_repeated and list(again.events) == list(stored)
+    assert [one async for one in events.read_stream(stream)] == list(stored)
 
 
 async def test_no_success_for_an_event_that_is_not_stored(new_events: NewEvents) -> None:

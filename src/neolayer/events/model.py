@@ -64,7 +64,10 @@ BEGINNING: Final = Place(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event that is to be stored. Its id is what makes a second try harmless."""
+    """An event that is to be stored. Its id is what makes a second try harmless: the first one
+    stands. What then must be the same is all but metadata, correlation and causation, which tell
+    of the try; a second one's are not stored.
+    """
 
     type: str
     data: Mapping[str, Any]
@@ -151,6 +154,17 @@ class RecordedEvent:
     def place(self) -> Place:
         return Place(self._cells[14], self._cells[15])
 
+    def in_context(
+        self,
+        metadata: Mapping[str, Any],
+        user_id: UUID | None,
+        correlation_id: UUID | None,
+        causation_id: UUID | None,
+    ) -> RecordedEvent:
+        """The same event with what tells of the try that stored it."""
+        told = metadata, user_id, correlation_id, causation_id
+        return RecordedEvent((*self._cells[:7], *told, *self._cells[11:]))
+
     def _id(self, number: int) -> Any:
         value = self._cells[number]
         if value.__class__ is bytes:
@@ -214,7 +228,7 @@ class Appended:
     """What an append has stored. `versions` has each stream's version after it.
 
     `position` is None inside a transaction that has not ended. `is_repeated` says that it was all
-    stored before, by an earlier try of the same append.
+    stored before, by an earlier try of the same append; `events` are as that one stored them.
     """
 
     position: Position | None

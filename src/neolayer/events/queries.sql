@@ -51,7 +51,11 @@ SELECT
     o.event_version - 1,
     s.object_key,
     s.object_hash,
-    s.lines_bytes
+    s.lines_bytes,
+    e.metadata::text,
+    e.user_id,
+    e.correlation_id,
+    e.causation_id
 FROM ROWS FROM (jsonb_to_recordset(%(batch)s::jsonb) AS (
     a int, s uuid, i uuid, t text, d jsonb, z int, k text
 )) WITH ORDINALITY AS g (a, s, i, t, d, z, k, n)
@@ -59,14 +63,16 @@ LEFT JOIN LATERAL (
     SELECT
         f.aggregate_id AS stream, f.event_type AS kind, f.event_data AS content, f.schema_version, f.key_id,
         f.event_version AS version, f.aggregate_type AS category, f.created_at,
-        f.transaction_id::text::bigint AS transaction, f.position
+        f.transaction_id::text::bigint AS transaction, f.position,
+        f.metadata, f.user_id, f.correlation_id, f.causation_id
     FROM public.events AS f
     WHERE f.tenant_id = (SELECT core.current_tenant()) AND f.event_id = g.i
     UNION ALL
     SELECT
         (l.line ->> 2)::uuid, l.line ->> 4, l.line -> 6, (l.line ->> 12)::int, l.line ->> 13,
         (l.line ->> 5)::int, l.line ->> 3, (l.line ->> 11)::timestamptz,
-        (l.line ->> 14)::bigint, (l.line ->> 15)::bigint
+        (l.line ->> 14)::bigint, (l.line ->> 15)::bigint,
+        l.line -> 7, (l.line ->> 8)::uuid, (l.line ->> 9)::uuid, (l.line ->> 10)::uuid
     FROM unnest(%(lines)s::jsonb []) AS l (line)
     WHERE (l.line ->> 1)::uuid = g.i
 ) AS e ON true

@@ -19,6 +19,8 @@ from datetime import timedelta
 from typing import Any, LiteralString, cast
 from uuid import UUID
 
+import orjson
+
 from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
@@ -92,6 +94,11 @@ class Events:
     ) -> Appended:
         """Store events at the end of a stream; a new stream needs a category.
 
+        Given again, events with the same ids are stored once, and the first try stands: what comes
+        back is as it was stored then (`is_repeated`). Compared are stream, type, data, schema
+        version and key id; another content under an id is EventIdTaken. Metadata, user, correlation
+        and causation tell of the try: they are not compared, and a later try's are not kept.
+
         Raises WrongVersion, StreamIsClosed, WrongCategory, EventIdTaken; InvalidInput, and
         EngineUnavailable, after which the same events can be given again.
         """
@@ -142,7 +149,7 @@ class Events:
     ) -> Sequence[tuple[Any, ...]]:
         """The batch's events as they are stored; what is archived, as its segment has it."""
         rows = await asked.fetch(sql.stored_before, {"batch": batch, "lines": []})
-        at = [(Segment(*row[8:]), row[7]) for row in rows if row[7] is not None]
+        at = [(Segment(*row[8:11]), row[7]) for row in rows if row[7] is not None]
         if not at:
             return rows
         lines = await Archive(self.scope, self.segments).lines(at)
@@ -173,7 +180,11 @@ class Events:
         at, transaction = rows[0][4], rows[0][5]
         stored = Outcome(verdicts, transaction, at, [row[6] for row in rows])
         before = appended(unit, stored, self._tenant, position)
-        return Appended(before.position, before.versions, before.events, is_repeated=True)
+        events = [
+            event.in_context(orjson.loads(row[11]), *row[12:])
+            for event, row in zip(before.events, rows, strict=True)
+        ]
+        return Appended(before.position, before.versions, events, is_repeated=True)
 
     # Reading
 

@@ -119,6 +119,7 @@ class DataClass:
 
     `table` is `schema.table` of `database`. `retention` runs from ingestion; None keeps for ever.
     `known_by` are the columns by which a person names a row: `neolayer where NAME VALUE`.
+    `archived_in` is the table that says where rows lie that went to the object store.
     """
 
     name: str
@@ -130,3 +131,4 @@ class DataClass:
     personal_fields: tuple[str, ...] = field(default=())
     sealed_fields: tuple[SealedField, ...] = field(default=())
     known_by: tuple[str, ...] = ("id",)
+    archived_in: str | None = None

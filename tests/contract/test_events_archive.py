@@ -30,7 +30,9 @@ from neolayer.events import (
     StreamIsClosed,
 )
 from neolayer.events.archive import Archive, NotArchived, SegmentDamaged, SegmentStore, sql
+from neolayer.events.catalogue import CLASSES
 from neolayer.events.segments import segment_of
+from neolayer.relay.where import State, class_of, where
 from neolayer.tenancy import Principal, Transaction
 
 
@@ -316,6 +318,39 @@ async def test_a_damaged_segment_is_told(
     file.unlink()
     with pytest.raises(SegmentDamaged, match="missing"):
         _ = [event async for event in events.read_stream(stream)]
+
+
+async def test_where_shows_the_object_of_an_archived_stream(
+    new_events: NewEvents, module_databases: Endpoints, tmp_path: Path
+) -> None:
+    """By the stream's id and by an event's, to the operator and to its tenant, and to no other;
+    what is wrong with the object is said."""
+    at = replace(
+        module_databases, objects=ObjectsEndpoint(Level.EMBEDDED, tmp_path.as_uri(), tmp_path)
+    )
+    events = replace(new_events(), segments=SegmentStore(at.objects))
+    stream = await closed_stream(events)
+    first = await anext(aiter(events.read_stream(stream)))
+    archived = await Archive(events.scope, events.segments).archive(stream)
+    kind = class_of("event", CLASSES)
+    for value in (stream, first.event_id):
+        for tenant in (None, events.scope.tenant):
+            (found,) = await where(at, kind, str(value), tenant=tenant)
+            assert found.key["aggregate_id"] == str(stream)
+            assert [(one.engine, one.state) for one in found.copies] == [
+                ("postgres", State.ARCHIVED),
+                ("objects", State.SAME),
+            ]
+            assert found.copies[1].place == archived.key
+        assert await where(at, kind, str(value), tenant=uuid4()) == []
+    assert await where(at, kind, "no id") == [] == await where(at, kind, str(uuid4()))
+    file = tmp_path / archived.key
+    file.write_bytes(b"x")
+    assert (await where(at, kind, str(stream)))[0].copies[1].state is State.DIFFERS
+    file.unlink()
+    copy = (await where(at, kind, str(stream)))[0].copies[1]
+    assert copy.state is State.MISSING
+    assert copy.detail == f"objects: the segment {archived.key} is missing"
 
 
 async def test_E2_members_do_not_archive(new_events: NewEvents, segments: SegmentStore) -> None:

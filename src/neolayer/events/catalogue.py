@@ -22,6 +22,7 @@ CLASSES: tuple[DataClass, ...] = (
         tenant_key="tenant_id",
         personal_fields=("event_data", "metadata", "user_id"),
         known_by=("aggregate_id", "event_id"),
+        archived_in="public.archived_streams",
     ),
     DataClass(
         "stream_heads",

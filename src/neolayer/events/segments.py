@@ -32,6 +32,10 @@ class SegmentDamaged(EngineError):
     """An archived segment is missing or is not what was stored."""
 
 
+class SegmentMissing(SegmentDamaged):
+    """There is no such object."""
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Where a stream's events lie. `lines_bytes` is None where the hash is of the compressed bytes:
@@ -83,7 +87,7 @@ class SegmentStore:
             answer = await self._opened().get_async(key)
             return bytes(await answer.bytes_async())
         except FileNotFoundError:
-            raise SegmentDamaged("objects", f"the segment {key} is missing") from None
+            raise SegmentMissing("objects", f"the segment {key} is missing") from None
         except (BaseError, OSError) as exc:
             raise explain(exc, self.endpoint) from exc
 

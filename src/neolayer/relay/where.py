@@ -3,8 +3,9 @@
 The row is looked for in PostgreSQL by the columns that a person knows it by (`known_by` of its
 class), as the operator or as one tenant may see it; from the row follow its places in every store
 that the catalogue names. What PostgreSQL does not have is looked for in ClickHouse, which has
-public data only: a copy of a row that is gone is worth knowing. Columns that no operator may read,
-and sealed texts, are never shown.
+public data only: a copy of a row that is gone is worth knowing. Of archived rows the object that
+has them is read and compared with its hash. Columns that no operator may read, and sealed texts,
+are never shown.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput, NeolayerError, RelayError
+from neolayer.events.segments import Segment, SegmentDamaged, SegmentMissing, SegmentStore
 from neolayer.freshness import Store, position_of, stores_at
 from neolayer.position import Position
 from neolayer.relay.comparable import Comparable, Key, StoredRow
@@ -46,6 +48,7 @@ class State(StrEnum):
     BEHIND = "behind"  # not as PostgreSQL, and there is log that the store has not read
     DIFFERS = "differs"  # not as PostgreSQL, although the store has read everything
     MISSING = "missing"
+    ARCHIVED = "archived"  # taken out of the table into the object store
     DELETED = "deleted"  # only the trace of a deletion
     NOT_CACHED = "not cached"
     MARKED = "marked"  # a tombstone: readers go to PostgreSQL
@@ -124,6 +127,8 @@ async def where(
         ((version,),) = await read(_sql.log_end, None)
         end = Position.from_version(version, one.database)
         found = [await _located(table, row, places, end) for row in rows]
+        if not rows and one.archived_in is not None:
+            found = [row async for row in _archived(read, at, table, value, end)]
         if not rows and one.tenant_key is None:
             found = [row async for row in _orphans(table, value, places, end)]
         return found
@@ -365,6 +370,39 @@ async def _orphans(
             absent = Copy("postgres", f"{end.database}.{table.one.table}", State.MISSING, end, end)
             names = dict(zip(shape.key, key, strict=True))
             yield Located(table.one.name, table.one.table, dict(names), {}, (absent, copy))
+
+
+async def _archived(
+    read: Read, at: Endpoints, table: _Table, value: str, end: Position
+) -> AsyncGenerator[Located]:
+    """Streams that went to the object store."""
+    columns = [table.column(name) for name in table.one.known_by]
+    if not any(column is not None and fits(column, value) for column in columns):
+        return
+    store = SegmentStore(at.objects)
+    for tenant, stream, version, *where in await read(
+        _sql.archived_streams, {"id": value, "most": MOST}
+    ):
+        gone = Copy("postgres", f"{end.database}.{table.one.table}", State.ARCHIVED, end, end)
+        key = {"tenant_id": tenant, "aggregate_id": stream}
+        copy = await _segment_copy(store, Segment(*where), version)
+        yield Located(table.one.name, table.one.table, key, {}, (gone, copy))
+
+
+async def _segment_copy(store: SegmentStore, segment: Segment, events: int) -> Copy:
+    state, detail = State.SAME, f"all {events} events of the stream"
+    try:
+        await store.lines(segment, fresh=True)
+    except NeolayerError as exc:
+        detail = exc.message
+        match exc:
+            case SegmentMissing():
+                state = State.MISSING
+            case SegmentDamaged():
+                state = State.DIFFERS
+            case _:
+                state = State.UNKNOWN
+    return Copy("objects", segment.key, state, detail=detail)
 
 
 def _searched(table: _Table, places: _Places) -> Iterator[tuple[Comparable, str]]:

@@ -32,3 +32,14 @@ SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::b
 -- network --
 -- Whether there is a network of that name.
 SELECT 1 FROM blockchain.networks WHERE name = %(name)s;
+
+-- archived_streams --
+-- Archived streams by their id or that of one of their events, and the object of each.
+SELECT s.tenant_id::text, s.aggregate_id::text, s.version, s.object_key, s.object_hash, s.lines_bytes
+FROM public.archived_streams AS s
+WHERE
+    s.aggregate_id = %(id)s::uuid OR (s.tenant_id, s.aggregate_id) IN (
+        SELECT e.tenant_id, e.aggregate_id FROM public.archived_events AS e WHERE e.event_id = %(id)s::uuid
+    )
+ORDER BY s.tenant_id
+LIMIT %(most)s::bigint;

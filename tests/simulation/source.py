@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.unit import pgoutput_encoder as wire
 
-from neolayer.engines.postgres.replication import CreatedSlot, SlotLost, SlotMissing
+from neolayer.engines.postgres.replication import CreatedSlot, Server, SlotLost, SlotMissing
 from neolayer.errors import EngineUnavailable
 from neolayer.position import pack_version
 from neolayer.relay.changes import Relation
@@ -221,9 +221,10 @@ class Stream:
         self._begun: set[int] = set()
         self._asked = False
 
-    async def timeline(self) -> int:
+    async def identify(self) -> Server:
         await self._trip()
-        return self._source.epoch - self._source.is_older
+        source = self._source
+        return Server("simulated", source.epoch - source.is_older, source.lsn)
 
     async def create_slot(self, name: str, **_: Any) -> CreatedSlot:
         await self._trip()
@@ -390,4 +391,4 @@ def slot_state_of(process: Process) -> SimpleNamespace | None:
     source.require()
     if source.slot is None:
         return None
-    return SimpleNamespace(lost=source.lost, confirmed_lsn=source.slot)
+    return SimpleNamespace(lost=source.lost, confirmed_lsn=source.slot, flushed_lsn=source.lsn)

@@ -169,6 +169,9 @@ async def _slots(settings: Settings) -> AsyncIterator[Check]:
     except NeolayerError:  # before the first migration there is no role to ask as
         return
     for reader in relay.readers:
+        if reader.error:
+            remedy = reader.hint or "neolayer relay status"
+            yield Check(f"relay of {reader.database}", False, reader.error, remedy)
         if reader.held_bytes is not None:
             found = reader.alarm or f"{reader.held_bytes >> 20} MB of commit log held back"
             remedy = "start the relay, or let its copies start over: neolayer relay status"

@@ -16,6 +16,12 @@ def alarms_of(found: RelayStatus, asked: dict[str, Standing], bound: int) -> lis
     alarms = [reader.alarm for reader in found.readers if reader.alarm]
     if not found.running:
         alarms.append("The relay is not running.")
+    alarms += [
+        f"The relay of {reader.database} fails: {reader.error}"
+        + (f" ({reader.hint})" if reader.hint else "")
+        for reader in found.readers
+        if reader.error
+    ]
     alarms += [f"{sink.name} fails: {sink.error}" for sink in found.sinks if sink.error]
     return [*alarms, *(alarm for one in asked.values() for alarm in one.alarms(bound))]
 

@@ -28,6 +28,7 @@ from neolayer.relay.completing import Completing
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.copying.tables import SnapshotMaker, Way
 from neolayer.relay.copying.whole import WholeCopy
+from neolayer.relay.known_server import PutBack
 from neolayer.relay.segment import CutOff, LogDamaged
 from neolayer.relay.segments import Cursor, SegmentLog
 from neolayer.relay.sinks.sink import (
@@ -66,6 +67,7 @@ class Lane:
         state: LaneState,
         park: Park | None = None,
         progress: Progress | None = None,
+        ahead: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self.sink = sink
         self.state = state
@@ -77,6 +79,7 @@ class Lane:
         self._going.set()
         self._park_letters = park
         self._progress = progress or OwnProgress()
+        self._ahead = ahead  # what is asked where the sink says it is ahead of the log
         self._log = log
         self._rows = rows
         self._mark = WriteMark(log.folder / f"{sink.name}.mark")
@@ -116,7 +119,7 @@ class Lane:
             self._logger.info("goes on")
 
     async def run(self, snapshot: SnapshotMaker) -> None:
-        """Serve the sink until cancelled."""
+        """Serve the sink until cancelled. Raises PutBack, which concerns every sink."""
         while True:
             try:
                 cursor = await self._until_done(partial(self._open, snapshot))
@@ -187,6 +190,8 @@ class Lane:
         """From where on the sink is to be fed; None where it is not whole yet."""
         checkpoint = await self.sink.open(self._log.start)
         self._require_no_later_epoch(checkpoint or 0)
+        if self._ahead is not None and (checkpoint or 0) > self._log.position:
+            await self._ahead(checkpoint or 0)
         after = None if checkpoint is None else self._mark.resume_at(checkpoint)
         must_copy = self._is_unreadable or self._mark.is_copying
         if after is None or after < self._log.start or must_copy:
@@ -333,14 +338,14 @@ class Lane:
     async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it, and again after each failure, with growing pauses; never gives up.
 
-        Raises CutOff, LogDamaged or CopyLost, which trying again does not help.
+        Raises CutOff, LogDamaged, CopyLost or PutBack, which trying again does not help.
         """
         pause_s = _FIRST_RETRY_S
         while True:
             await self._going.wait()
             try:
                 done = await work()
-            except (CutOff, LogDamaged, CopyLost):
+            except (CutOff, LogDamaged, CopyLost, PutBack):
                 raise
             except NeolayerError as exc:
                 self._failed(exc)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import random
 import time
@@ -27,6 +28,7 @@ from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.replication import (
     PublicationMissing,
     ReplicationConnection,
+    Server,
     SlotMissing,
 )
 from neolayer.errors import NeolayerError, RelayError
@@ -34,6 +36,7 @@ from neolayer.position import Position, pack_version
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import hold_folder
+from neolayer.relay.known_server import KnownServer
 from neolayer.relay.lane import Lane
 from neolayer.relay.operations.desk import Desk, desk_of
 from neolayer.relay.operations.masks import Masks
@@ -196,7 +199,7 @@ class _Flow:
         error = group.exceptions[0]
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        self.state.error = error.message
+        self.state.error, self.state.hint = error.message, error.hint
         self._unpublished = isinstance(error, PublicationMissing)
         self._log.warning("the stream stopped, will start again", error=error.message)
 
@@ -205,17 +208,19 @@ class _Flow:
         spool = Spool(folder / "open")
         stream = await ReplicationConnection.connect(self._source.dsn, application_name="relay")
         try:
-            self._epoch = await stream.timeline()
+            server = await stream.identify()
+            self._epoch = server.timeline
+            self._require_no_older_epoch(segments)
+            await self._admit(server, segments)
             after = await self._start(stream, segments)
             decoder = Decoder(epoch=self._epoch, spool=spool, after=after.lsn)
-            await self._stream(stream, decoder, segments, stop)
+            await self._stream(stream, decoder, segments, server, stop)
         finally:
             await stream.close()
             spool.close()
 
     async def _start(self, stream: ReplicationConnection, segments: SegmentLog) -> Position:
         """Begin the stream where the log ends, or the log where the slot begins; say where."""
-        self._require_no_older_epoch(segments)
         slot, confirmed = self._source.slot, await self._confirmed(stream)
         if confirmed is None:
             created = await stream.create_slot(slot)
@@ -227,7 +232,7 @@ class _Flow:
         await stream.start(
             slot, publication=self._source.publication, lsn=after.lsn, streaming=True
         )
-        self.state.error = None
+        self.state.error = self.state.hint = None
         self._log.info("streaming", slot=slot, after=str(after))
         return after
 
@@ -240,14 +245,21 @@ class _Flow:
                 hint="point the DSN at the server that was promoted",
             )
 
+    async def _admit(self, server: Server, segments: SegmentLog, reflected: int = 0) -> None:
+        """Raises PutBack for a server whose positions say nothing of what is newer."""
+        known = KnownServer(segments.folder, self._source.database)
+        reflected = max(reflected, segments.position)
+        await asyncio.to_thread(known.admit, server, reflected=reflected)
+
     async def _stream(
         self,
         stream: ReplicationConnection,
         decoder: Decoder,
         segments: SegmentLog,
+        server: Server,
         stop: asyncio.Event,
     ) -> None:
-        lanes = [self._lane(sink, segments) for sink in self._sinks]
+        lanes = [self._lane(sink, segments, server) for sink in self._sinks]
         reader = Reader(stream, decoder, segments, lanes)
         self._lanes, self._segments = lanes, segments
         watch = Watch(self._desk, lanes, self._snapshot) if self._desk else None
@@ -264,11 +276,26 @@ class _Flow:
             for task in beside:
                 task.cancel()
 
-    def _lane(self, sink: Sink, segments: SegmentLog) -> Lane:
+    def _lane(self, sink: Sink, segments: SegmentLog, server: Server) -> Lane:
+        async def require_server_beyond(checkpoint: int) -> None:
+            """It was put back where a sink reflects what lies ahead of it. Raises PutBack."""
+            found = await slot_state(self._source.dsn, self._source.slot)
+            if found is not None:
+                now = dataclasses.replace(server, flushed_lsn=found.flushed_lsn)
+                await self._admit(now, segments, checkpoint)
+
         state = self.state.lanes[sink.name]
         park = partial(self._desk.park, sink.name, sink.database) if self._desk else None
         rows = self._settings.batch_rows
-        return Lane(sink, segments, rows=rows, state=state, park=park, progress=self._progress)
+        return Lane(
+            sink,
+            segments,
+            rows=rows,
+            state=state,
+            park=park,
+            progress=self._progress,
+            ahead=require_server_beyond,
+        )
 
     def _snapshot(self) -> contextlib.AbstractAsyncContextManager[ExportedSnapshot]:
         return export_snapshot(self._source.dsn, epoch=self._epoch)

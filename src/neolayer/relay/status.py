@@ -63,6 +63,7 @@ class FlowState(msgspec.Struct):
     copy_bytes: int = 0
     free_bytes: int | None = None
     error: str | None = None
+    hint: str | None = None
 
 
 class RelayState(msgspec.Struct):
@@ -142,6 +143,7 @@ class ReaderStatus:
     error: str | None
     copy_bytes: int = 0
     free_bytes: int | None = None
+    hint: str | None = None
 
     @property
     def alarm(self) -> str | None:
@@ -260,14 +262,14 @@ async def relay_status(endpoints: Endpoints, *, state_file: Path | None = None) 
     """The relay as it is now. Raises EngineUnavailable where PostgreSQL does not answer."""
     state = read_state(state_file) if state_file is not None else None
     flows = state.flows if state else {}
+    # First what the sinks have, then where the servers are: what lies ahead of them is so for sure.
+    held = [await _held(store, endpoints) for store in stores_at(endpoints)]
     readers = [
         await _reader_status(database, endpoints, flows.get(database))
         for database in Database
         if database is Database.CORE or database in flows
     ]
-    sinks = [
-        await _sink_status(store, endpoints, readers[0], state) for store in stores_at(endpoints)
-    ]
+    sinks = [_store_status(one, readers[0], state) for one in held]
     by_database = {reader.database: reader for reader in readers}
     streams = [
         _stream_status(name, lane, by_database[database], state)
@@ -299,29 +301,24 @@ async def _reader_status(
         copy_bytes=flow.copy_bytes if flow else 0,
         free_bytes=flow.free_bytes if flow else None,
         error=flow.error if flow else None,
+        hint=flow.hint if flow else None,
     )
 
 
-async def _sink_status(
-    name: str, endpoints: Endpoints, reader: ReaderStatus, state: RelayState | None
-) -> SinkStatus:
-    lane = state.lanes.get(name) if state else None
-    error = lane.error if lane else None
-    position = None
+async def _held(name: str, endpoints: Endpoints) -> tuple[str, Position | None, str | None]:
+    """A store's name, the position it has, and why it does not say."""
     try:
-        position = await position_of(_STORES[name], endpoints)
+        return name, await position_of(_STORES[name], endpoints), None
     except NeolayerError as exc:
-        error = exc.message
-    flushed = reader.flushed
-    behind = max(0, flushed.lsn - position.lsn) if flushed and position else None
-    return SinkStatus(
-        name=name,
-        position=position,
-        lag_bytes=behind,
-        lag_seconds=_lag_seconds(behind, lane, state),
-        waiting_rows=lane.waiting_rows if lane else None,
-        error=error,
-    )
+        return name, None, exc.message
+
+
+def _store_status(
+    held: tuple[str, Position | None, str | None], reader: ReaderStatus, state: RelayState | None
+) -> SinkStatus:
+    name, position, silent = held
+    lane = state.lanes.get(name) if state else None
+    return _sink_status(name, position, silent, lane, reader, state)
 
 
 def _stream_status(
@@ -329,15 +326,42 @@ def _stream_status(
 ) -> SinkStatus:
     """A sink that nobody reads through us: what its lane says."""
     position = Position.from_version(lane.position, reader.database) if lane.position else None
-    behind = max(0, reader.flushed.lsn - position.lsn) if reader.flushed and position else None
+    return _sink_status(name, position, None, lane, reader, state)
+
+
+def _sink_status(
+    name: str,
+    position: Position | None,
+    silent: str | None,
+    lane: LaneState | None,
+    reader: ReaderStatus,
+    state: RelayState | None,
+) -> SinkStatus:
+    behind = _behind(position, reader)
+    does_not_compare = behind is None and position is not None
+    is_unknown = does_not_compare or (behind and reader.error)
     return SinkStatus(
         name=name,
         position=position,
         lag_bytes=behind,
-        lag_seconds=_lag_seconds(behind, lane, state),
-        waiting_rows=lane.waiting_rows,
-        error=lane.error,
+        lag_seconds=None if is_unknown else _lag_seconds(behind, lane, state),
+        waiting_rows=lane.waiting_rows if lane else None,
+        error=silent or (lane.error if lane else None) or _ahead(position, reader),
     )
+
+
+def _behind(position: Position | None, reader: ReaderStatus) -> int | None:
+    """How much log the position lacks; None where the two do not compare."""
+    if reader.flushed is None or position is None or position > reader.flushed:
+        return None
+    return max(0, reader.flushed.lsn - position.lsn)
+
+
+def _ahead(position: Position | None, reader: ReaderStatus) -> str | None:
+    """A position that PostgreSQL itself has not reached."""
+    if reader.flushed is None or position is None or position <= reader.flushed:
+        return None
+    return f"it reflects {position}, and PostgreSQL is at {reader.flushed}: it was put back"
 
 
 _STORES = {str(store): store for store in ALL_STORES}

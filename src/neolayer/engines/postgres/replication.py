@@ -96,6 +96,15 @@ class CreatedSlot:
     snapshot: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who answers: the cluster's own number, its timeline, and how far its log is on its disk."""
+
+    system: str
+    timeline: int
+    flushed_lsn: int
+
+
 class ReplicationConnection:
     """One connection in replication mode. Not safe to share between tasks."""
 
@@ -131,6 +140,13 @@ class ReplicationConnection:
     async def timeline(self) -> int:
         """The history this server writes: one higher after each promotion or restore.
 
+        Raises EngineUnavailable as `identify` does.
+        """
+        return (await self.identify()).timeline
+
+    async def identify(self) -> Server:
+        """Which server this is, and where it is.
+
         Raises EngineUnavailable for a standby: it has none of its own until it is promoted.
         """
         if (await self._run(sql.SQL("SELECT pg_is_in_recovery()").format()))[0] != "f":
@@ -140,7 +156,7 @@ class ReplicationConnection:
                 hint="point the DSN at the primary, or promote the standby",
             )
         row = await self._run(sql.SQL("IDENTIFY_SYSTEM").format())
-        return int(row[1] or 0)
+        return Server(row[0] or "", int(row[1] or 0), parse_lsn(row[2] or "0/0"))
 
     async def drop_slot(self, name: str) -> None:
         """Drop a slot nobody reads. Raises SlotMissing or SlotActive."""

@@ -1,0 +1,77 @@
+"""Which server may be read on with what is here already, and what is said of one that may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neolayer.cli.relay_tables import alarms_of
+from neolayer.engines.postgres.replication import Server
+from neolayer.position import Position, pack_version
+from neolayer.relay.known_server import KnownServer, PutBack
+from neolayer.relay.status import LaneState, ReaderStatus, RelayState, RelayStatus, _sink_status
+
+READ = pack_version(1, 5_000)
+
+
+def known(folder: Path) -> KnownServer:
+    """As the next process opens it."""
+    return KnownServer(folder, "neolayer")
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        (Server("ours", 1, 5_000), None),
+        (Server("ours", 1, 9_000), None),
+        (Server("ours", 1, 4_999), "PostgreSQL was put back on the same timeline: it is at"),
+        (Server("other", 1, 9_000), "PostgreSQL was put back as another server on the same"),
+        (Server("ours", 2, 4_999), None),
+        (Server("other", 2, 10), None),
+    ],
+)
+def test_C3_a_server_goes_on_where_it_was_or_on_a_later_timeline(
+    tmp_path: Path, server: Server, said: str | None
+) -> None:
+    """Anything else is refused in one sentence that has both positions."""
+    known(tmp_path).admit(Server("ours", 1, 5_000), reflected=READ)
+    if said is None:
+        known(tmp_path).admit(server, reflected=READ)
+        return
+    with pytest.raises(PutBack, match=said) as refused:
+        known(tmp_path).admit(server, reflected=READ)
+    assert str(Position(1, server.flushed_lsn)) in refused.value.message
+    assert str(Position(1, 5_000)) in refused.value.message
+
+
+def test_C3_what_was_found_of_a_server_holds_until_a_later_timeline(tmp_path: Path) -> None:
+    """Also when it has passed the position again, and the process is another."""
+    with pytest.raises(PutBack) as first:
+        known(tmp_path).admit(Server("ours", 1, 4_000), reflected=READ)
+    with pytest.raises(PutBack) as again:
+        known(tmp_path).admit(Server("ours", 1, 9_000), reflected=READ)
+    assert again.value.message == first.value.message
+    known(tmp_path).admit(Server("ours", 2, 4_100), reflected=READ)
+    known(tmp_path).admit(Server("ours", 2, 4_200), reflected=pack_version(2, 4_100))
+
+
+def reader(at: int, error: str | None) -> ReaderStatus:
+    flushed = Position(1, at)
+    return ReaderStatus(
+        "neolayer", "slot", True, False, None, None, flushed, 0, 0, None, 0, error, hint="so"
+    )
+
+
+@pytest.mark.parametrize(("at", "bytes_behind"), [(4_000, None), (9_000, 4_000)])
+def test_C3_the_lag_of_copies_is_not_nothing_while_the_server_is_refused(
+    at: int, bytes_behind: int | None
+) -> None:
+    """Below the copies' position it is unknown, above it the seconds are; the alarm tells why."""
+    state = RelayState(1, 0, 1e12)
+    refused = reader(at, "PostgreSQL was put back")
+    sink = _sink_status("null", Position(1, 5_000), None, LaneState(), refused, state)
+    assert (sink.lag_bytes, sink.lag_seconds) == (bytes_behind, None)
+    assert ("it was put back" in (sink.error or "")) is (at < 5_000)
+    alarms = alarms_of(RelayStatus((refused,), (sink,)), {}, 0)
+    assert "The relay of neolayer fails: PostgreSQL was put back (so)" in alarms

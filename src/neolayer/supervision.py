@@ -193,7 +193,7 @@ def _workers(
 ) -> Iterator[Service]:
     port = ports["serve"]
     answers = http_answers(settings.serve.host, port, "/health/live")
-    yield _worker(settings, port, "relay", _relay_reads(at), yields_to=slowest)
+    yield _worker(settings, port, "relay", _relay_reads(settings, at), yields_to=slowest)
     yield _worker(settings, port, "serve", answers, yields_to=slowest)
     # What is done again and again can begin a moment later: a start is not to wait for it.
     yield _worker(settings, port, "tasks", _tasks_run(settings), in_background=True)
@@ -227,14 +227,18 @@ def _worker(
     )
 
 
-def _relay_reads(at: Endpoints) -> Callable[[], Awaitable[bool]]:
-    """The relay is ready when PostgreSQL sees it read the commit log."""
+def _relay_reads(settings: Settings, at: Endpoints) -> Callable[[], Awaitable[bool]]:
+    """The relay is ready when PostgreSQL sees it read the commit log, or when it will not read it
+    before a person has done something: the layer is up for that person, and `status` says why."""
 
     async def reads() -> bool:
-        from neolayer.relay.status import slot_state
+        from neolayer.relay.status import read_state, slot_state, state_path
 
         slot = await slot_state(at.postgres.dsn(Role.OPERATOR))
-        return slot is not None and slot.active
+        if slot is not None and slot.active:
+            return True
+        state = read_state(state_path(settings.data_dir))
+        return state is not None and state.refuses
 
     return reads
 

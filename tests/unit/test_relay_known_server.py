@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ from neolayer.cli.relay_tables import alarms_of
 from neolayer.engines.postgres.replication import Server
 from neolayer.position import Position, pack_version
 from neolayer.relay.known_server import KnownServer, PutBack
-from neolayer.relay.status import LaneState, ReaderStatus, RelayState, RelayStatus, _sink_status
+from neolayer.relay.status import (
+    FlowState,
+    LaneState,
+    ReaderStatus,
+    RelayState,
+    RelayStatus,
+    _sink_status,
+)
 
 READ = pack_version(1, 5_000)
 
@@ -54,6 +62,14 @@ def test_C3_what_was_found_of_a_server_holds_until_a_later_timeline(tmp_path: Pa
     assert again.value.message == first.value.message
     known(tmp_path).admit(Server("ours", 2, 4_100), reflected=READ)
     known(tmp_path).admit(Server("ours", 2, 4_200), reflected=pack_version(2, 4_100))
+
+
+def test_C3_a_relay_that_refuses_is_as_ready_as_it_gets(tmp_path: Path) -> None:
+    """`up` does not wait for it to read; what an earlier relay said counts for nothing."""
+    flows = {"neolayer": FlowState("slot", {}, error="x", put_back=True)}
+    assert RelayState(1, 0, time.time(), flows).refuses
+    assert not RelayState(1, 0, time.time() - 60, flows).refuses
+    assert not RelayState(1, 0, time.time(), {"neolayer": FlowState("slot", {}, error="x")}).refuses
 
 
 def reader(at: int, error: str | None) -> ReaderStatus:

@@ -36,7 +36,7 @@ from neolayer.position import Position, pack_version
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import hold_folder
-from neolayer.relay.known_server import KnownServer
+from neolayer.relay.known_server import KnownServer, PutBack
 from neolayer.relay.lane import Lane
 from neolayer.relay.operations.desk import Desk, desk_of
 from neolayer.relay.operations.masks import Masks
@@ -200,6 +200,7 @@ class _Flow:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         self.state.error, self.state.hint = error.message, error.hint
+        self.state.put_back = isinstance(error, PutBack)
         self._unpublished = isinstance(error, PublicationMissing)
         self._log.warning("the stream stopped, will start again", error=error.message)
 
@@ -233,6 +234,7 @@ class _Flow:
             slot, publication=self._source.publication, lsn=after.lsn, streaming=True
         )
         self.state.error = self.state.hint = None
+        self.state.put_back = False
         self._log.info("streaming", slot=slot, after=str(after))
         return after
 

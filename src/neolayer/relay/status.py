@@ -64,6 +64,7 @@ class FlowState(msgspec.Struct):
     free_bytes: int | None = None
     error: str | None = None
     hint: str | None = None
+    put_back: bool = False
 
 
 class RelayState(msgspec.Struct):
@@ -78,6 +79,12 @@ class RelayState(msgspec.Struct):
     def lanes(self) -> dict[str, LaneState]:
         """Every sink's lane by the sink's name."""
         return {name: lane for flow in self.flows.values() for name, lane in flow.lanes.items()}
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it runs, and waits for a server that was put back to be recovered."""
+        is_current = time.time() - self.updated_at <= _SILENT_S
+        return is_current and any(flow.put_back for flow in self.flows.values())
 
     def write(self, path: Path) -> None:
         """Replace the file at once, so that a reader never sees half of it."""

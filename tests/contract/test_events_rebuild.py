@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -21,10 +23,12 @@ from tests.fixtures.bank import (
     accounts,
 )
 from tests.fixtures.fix_projections import Bank
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.events.errors import ProjectionNotReady
-from neolayer.events.projections import Mode, Occurrence, Projection
+from neolayer.events.projections import Mode, Occurrence, Projection, projector
 from neolayer.events.projections.domain import Domain
+from neolayer.events.projections.inline import InlineProjections
 from neolayer.events.projections.model import AnyProjection
 from neolayer.events.projections.rebuild import compare, rebuild, switch, switch_back
 from neolayer.events.projections.status import Standing, standings
@@ -35,6 +39,9 @@ CHOSEN = {
     Mode.ASYNC: (BALANCES, TOTALS),
     Mode.INLINE: (INLINE_BALANCES, INLINE_TOTALS),
 }
+
+WAITING = """SELECT 1 FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
 
 def doubled(balances: AnyProjection) -> Projection[Balance]:
@@ -82,6 +89,8 @@ async def test_C15_a_replay_certifies_the_live_table(the_bank: Bank, mode: Mode)
     )
     comparison = await compare(the_bank.endpoints, the_bank.domain, CHOSEN[mode][0].name)
     assert not comparison.certificate.holds
+    kept = await standing(the_bank, CHOSEN[mode][0].name)
+    assert kept is not None and kept.certificate_holds is False
     (difference,) = comparison.differences
     assert (difference.tenant, difference.key) == (at_fault[0], (str(one),))
     assert difference.fields == ("balance",)
@@ -154,6 +163,63 @@ async def test_C15_a_rebuild_while_events_are_written(the_bank: Bank, mode: Mode
     await the_bank.project()
     assert await acme.read_models.get(totals, "all") == Total("all", written, written)
     assert (await rebuild(the_bank.endpoints, the_bank.domain, totals.name)).certificate.holds
+
+
+async def test_C15_a_certificate_is_about_whose_rows_they_are(the_bank: Bank, mode: Mode) -> None:
+    """Rows that are the same but for their tenant are not the same."""
+    acme, one, _ = await two_accounts(the_bank)
+    other = (await the_bank.tenant()).subjects.scope.tenant
+    name = CHOSEN[mode][0].name
+    assert (await rebuild(the_bank.endpoints, the_bank.domain, name)).certificate.holds
+    given = f"UPDATE read_models.{name} SET tenant_id = %s WHERE account_id = %s"
+    await the_bank.rows(given, other, one)
+    comparison = await compare(the_bank.endpoints, the_bank.domain, name)
+    assert comparison.certificate.live.rows == comparison.certificate.replay.rows
+    assert not comparison.certificate.holds
+    await the_bank.rows(given, acme.subjects.scope.tenant, one)
+    assert (await compare(the_bank.endpoints, the_bank.domain, name)).certificate.holds
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["switch", "switch_back"])
+async def test_C15_a_switch_waits_for_what_is_being_folded(
+    the_bank: Bank, mode: Mode, back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that is folded into the live table as a switch begins is in the table that readers
+    see after it: the switch waits, and looks at the events only then."""
+    acme, one, _ = await two_accounts(the_bank)
+    projection = CHOSEN[mode][0]
+    await rebuild(the_bank.endpoints, the_bank.domain, projection.name)
+    if back:
+        await switch(the_bank.endpoints, the_bank.domain, projection.name)
+    folded, go_on = asyncio.Event(), asyncio.Event()
+
+    def then_wait(step: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def stepped(*arguments: Any) -> None:
+            await step(*arguments)
+            if projection.mode is Mode.INLINE or arguments[1].projection.name == projection.name:
+                folded.set()
+                await go_on.wait()
+
+        return stepped
+
+    if mode is Mode.INLINE:
+        monkeypatch.setattr(InlineProjections, "apply", then_wait(InlineProjections.apply))
+        folding = asyncio.create_task(acme.events.append(one, [Deposited(100)]))
+    else:
+        await acme.events.append(one, [Deposited(100)])
+        monkeypatch.setattr(projector, "save", then_wait(projector.save))
+        folding = asyncio.create_task(the_bank.project())
+    async with asyncio.timeout(PATIENCE_S):
+        await folded.wait()
+        verb = switch_back if back else switch
+        switching = asyncio.create_task(verb(the_bank.endpoints, the_bank.domain, projection.name))
+        while not await the_bank.rows(WAITING):
+            assert not switching.done()
+            await asyncio.sleep(0.01)
+        go_on.set()
+        await asyncio.gather(switching, folding)
+    assert await acme.read_models.get(projection, one) == Balance(one, 103, 3, "Ann")
+    monkeypatch.undo()
 
 
 async def test_C15_rows_of_other_fields_need_a_rebuild(the_bank: Bank, mode: Mode) -> None:

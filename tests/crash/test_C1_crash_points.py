@@ -2,10 +2,10 @@
 
 A run: a seed chooses the point, at which pass of it the process dies, and what is written
 meanwhile. Then the process starts again, drains, and source and copies are compared: every value in
-the ledgers and in ClickHouse, and every entry of Redis that a reader would believe. A seed that
-fails in any way is kept in `seeds.toml`, run again each time before all others, and ends the runs:
-what follows it would begin with what it left. A run counts only where the process died by SIGKILL
-at its point, and the runs only where each point had one.
+the ledgers and in ClickHouse, and every entry of Redis that a reader would believe. There are rows
+to compare in each run. A seed that fails in any way is kept in `seeds.toml`, run again each time
+before all others, and ends the runs: what follows it would begin with what it left. A run counts
+only where the process died by SIGKILL at its point, and the runs only where each point had one.
 """
 
 from __future__ import annotations
@@ -196,6 +196,7 @@ class RelayRuns:
 
     async def _judge(self, seed: int, point: str, *, clickhouse: bool) -> None:
         rows, lost, doubled = self.workload.rows(), 0, 0
+        assert rows, (seed, point, "there was nothing to lose")
         other: list[Any] = []
         for sink in ("versioned", "once"):
             copied = ledger.held(self.ledger, sink)
@@ -209,6 +210,7 @@ class RelayRuns:
             other.append(found)
         if clickhouse:
             source, copied = self.scene.rows(), await self.scene.copied()
+            assert len(source) == len(rows), (seed, point)
             lost += len(set(source) - set(copied))
             doubled += len(set(copied) - set(source)) + len(copied) - len(set(copied))
             wrong, right = cached(self.scene)
@@ -271,6 +273,7 @@ async def judged(the_bank: Bank, tenant: UUID) -> tuple[int, int, list[Any]]:
     lost, doubled, other = 0, 0, list[Any]()
     rows = {row[0]: row[1:] for row in await the_bank.rows(_EXPECTED, tenant)}
     ((events, amount),) = await the_bank.rows(_EXPECTED_TOTAL, tenant)
+    assert rows and events, "there was nothing to lose"
     for name in ("balances", "inline_balances"):
         query = _BALANCES.format(name)
         found = {row[0]: row[1:] for row in await the_bank.rows(query, tenant)}
@@ -289,9 +292,10 @@ async def judged(the_bank: Bank, tenant: UUID) -> tuple[int, int, list[Any]]:
 
 
 async def write_events(acme: TenantRooms, dice: random.Random, appends: int) -> None:
+    """The last is a new account, so that not all of them are closed."""
     accounts: list[UUID] = []
-    for _ in range(appends):
-        if not accounts or dice.random() < 0.3:
+    for number in range(1, appends + 1):
+        if not accounts or number == appends or dice.random() < 0.3:
             accounts.append(uuid4())
             await acme.events.append(accounts[-1], [Opened(uuid4(), "Ann"), Deposited(1)])
             continue

@@ -57,7 +57,8 @@ class Workload:
         return dice.choice(_CHANGES).format(**values)
 
     def end(self) -> int:
-        """A last change, and the version that everything so far lies below."""
+        """A last change, and the version that everything so far lies below. Some rows are there."""
+        self._connection.execute(_INSERT.format(first=1, last=10))  # type: ignore[arg-type]
         self._connection.execute("UPDATE accounts SET amount = amount + 1 WHERE id % 10 = 1")
         return flushed(self._connection).version
 

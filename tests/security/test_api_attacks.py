@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import redis
 from litestar.handlers import HTTPRouteHandler
+from psycopg import sql
 
 from neolayer.api.layer import PERMISSION, POSITION_HEADER
 from neolayer.engines.endpoints import Database, Role
@@ -313,7 +314,7 @@ def colleagues_sessions(battle: Field) -> Tally:
         for session in sent
     ]
     tally.cases += 2
-    assert [answer.status_code for answer in answers] == [404, 404]
+    assert answers[1].status_code == 404
     if answer_of(answers[0], sent[0]) != answer_of(answers[1], sent[1]):
         tally.leaks.append("a colleague's session is told from none")
     if battle.ask(theirs.access_token, "GET", "/v1/users/me").status_code != 200:
@@ -500,6 +501,27 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
+@contextmanager
+def _database_asks_nobody(battle: Field) -> Iterator[None]:
+    """The triggers that ask for a verb's permission stand aside: behind them a guard of the API
+    could be missing unseen."""
+    dsn = battle.served.endpoints.postgres.dsn(Role.ADMIN, Database.CORE)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        asking = admin.execute(
+            "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'ask_permission'"
+        ).fetchall()
+        assert asking != []
+        tables = [sql.Identifier(*table.split(".")) for (table,) in asking]
+        alter = sql.SQL("ALTER TABLE {} {} TRIGGER ask_permission")
+        for table in tables:
+            admin.execute(alter.format(table, sql.SQL("DISABLE")))
+        try:
+            yield
+        finally:
+            for table in tables:
+                admin.execute(alter.format(table, sql.SQL("ENABLE")))
+
+
 def _secret_only(token: bytes) -> Any:
     return hashlib.sha256(base64.urlsafe_b64decode(token[5:])[16:])
 
@@ -519,13 +541,14 @@ def test_E4_every_guard_of_the_api_is_needed(battle: Field, pytestconfig: pytest
     """With any one guard taken away, some attack gets through."""
     cases, killed, survivors = 0, 0, list[str]()
     found = [mutant for mutant in mutants(battle) if mutant.what not in SHADOWED]
-    for mutant in found:
-        with mutant.without():
-            tally = mutant.attack(battle)
-        cases += tally.cases
-        killed += bool(tally.leaks)
-        if not tally.leaks:
-            survivors.append(mutant.what)
+    with _database_asks_nobody(battle):
+        for mutant in found:
+            with mutant.without():
+                tally = mutant.attack(battle)
+            cases += tally.cases
+            killed += bool(tally.leaks)
+            if not tally.leaks:
+                survivors.append(mutant.what)
     leaks: list[str] = []
     for healthy in (
         attack(battle, battle.operations),

@@ -82,13 +82,13 @@ def _of_policy(table: Table, policy: Policy) -> Iterator[Mutant]:
 
 
 def _second(table: Table, verb: LiteralString) -> sql.Composed:
-    """A trigger that judges a row's tenant again stands behind some policies, and would hide that
-    one is gone; test_member_attacks.py takes it away alone."""
+    """Triggers that judge a row's tenant again stand behind some policies, and would hide that one
+    is gone; test_member_attacks.py takes them away alone."""
     return sql.SQL(
-        "DO $$ BEGIN IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = {}::regclass"
-        " AND tgname = 'keep_to_context') THEN ALTER TABLE {} {} TRIGGER keep_to_context;"
-        " END IF; END $$"
-    ).format(sql.Literal(table.name), _named(table), sql.SQL(verb))
+        "DO $$ DECLARE judge name; BEGIN FOR judge IN SELECT tgname FROM pg_trigger"
+        " WHERE tgrelid = {}::regclass AND tgname IN ('keep_to_context', 'ask_permission') LOOP"
+        " EXECUTE format('ALTER TABLE %s {} TRIGGER %I', {}::regclass, judge); END LOOP; END $$"
+    ).format(sql.Literal(table.name), sql.SQL(verb), sql.Literal(table.name))
 
 
 def _leads_with_tenant(key: ForeignKey) -> bool:

@@ -30,6 +30,7 @@ from neolayer.engines.embedded.services import Service, Step
 from neolayer.engines.embedded.valkey import EmbeddedValkey
 from neolayer.engines.endpoints import Endpoints, PostgresEndpoint, Role
 from neolayer.engines.engine import Engine
+from neolayer.engines.postgres.connections import connect
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.platform import (
     embedded_clickhouse,
@@ -153,12 +154,28 @@ def _look_at(engine: Engine) -> Callable[[], Awaitable[None]]:
     return look
 
 
+def _is_primary(cluster: EmbeddedPostgres, at: PostgresEndpoint) -> Callable[[], Awaitable[bool]]:
+    """Ready is a server that can be written to: one that was put back and is to come up on a new
+    timeline (`standby.signal` lies in its data) is promoted; then the file is gone."""
+    answers = engine_answers(lambda: PostgresEngine(at))
+
+    async def ready() -> bool:
+        if not (cluster.data / "standby.signal").exists():
+            return await answers()
+        opened = await connect(at.dsn(Role.ADMIN), autocommit=True, application_name="promote")
+        async with opened:
+            await opened.execute("SELECT pg_promote()")
+        return False
+
+    return ready
+
+
 def _postgres_service(cluster: EmbeddedPostgres, at: PostgresEndpoint, port: int) -> Service:
     return Service(
         name="postgres",
         argv=tuple(cluster.argv(port)),
         prepare=cluster.prepare,
-        ready=engine_answers(lambda: PostgresEngine(at)),
+        ready=_is_primary(cluster, at),
         env={"LC_ALL": "C"},
         user=cluster.account,
         cwd=cluster.directory,

@@ -24,6 +24,7 @@ from neolayer.freshness import Store
 from neolayer.freshness.positions import position_of
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.status import FlowState, read_state
+from neolayer.supervision import _is_primary
 
 ROWS = "INSERT INTO accounts (id, owner) SELECT g, '{}' FROM generate_series({}, {}) g"
 
@@ -199,3 +200,19 @@ async def test_C3_a_crash_of_postgresql_is_not_taken_for_that(
         await scene.arrives(scene.sql("UPDATE accounts SET amount = 1"), Store.CLICKHOUSE)
         await scene.same()
     assert (await flow_where(scene, lambda _: True)).error is None
+
+
+@pytest.mark.faults
+async def test_C3_an_embedded_server_that_is_to_come_up_on_a_new_timeline_is_promoted(
+    scene: RelayScene, server: Server
+) -> None:
+    """`neolayer up` takes it for ready when it can be written to, on the next timeline."""
+    await asyncio.to_thread(server.stop)
+    server.cluster.data.joinpath("standby.signal").touch()
+    await asyncio.to_thread(server.start)
+    assert server.run("SELECT pg_is_in_recovery()") == [(True,)]
+    ready = _is_primary(server.cluster, scene.endpoints.postgres)
+    async with asyncio.timeout(PATIENCE_S):
+        while not await ready():
+            await asyncio.sleep(0.05)
+    assert scene.sql(ROWS.format("ann", 1, 1)).epoch == 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
 import msgspec
+import pytest
 from tests.fixtures.fix_relay import ACCOUNTS, RelayScene, clickhouse_statements
 from tests.fixtures.patience import PATIENCE
 
@@ -130,6 +132,47 @@ async def test_differences_are_named_and_repaired(relay_scene: RelayScene) -> No
         assert (repaired.total, repaired.repaired, repaired.left) == (124, 124, 0)
         assert repaired.agrees
         assert (await reconcile(relay_scene)).total == 0
+        await relay_scene.same()
+
+
+@pytest.mark.parametrize(
+    ("unseen", "expected"),
+    [
+        (
+            (
+                "ALTER TABLE accounts RENAME TO elsewhere",
+                "INSERT INTO elsewhere (id, owner, part) VALUES (101, 'unseen', 1)",
+                "ALTER TABLE elsewhere RENAME TO accounts",
+            ),
+            {Kind.MISSING: {"101"}},
+        ),
+        (("TRUNCATE accounts_1",), {Kind.EXTRA: {str(n) for n in range(1, 101, 2)}}),
+        (
+            (
+                "ALTER TABLE accounts DETACH PARTITION accounts_1",
+                "UPDATE accounts_1 SET note = 'unseen' WHERE id = 7",
+                "ALTER TABLE accounts ATTACH PARTITION accounts_1 FOR VALUES IN (1)",
+            ),
+            {Kind.DIFFERING: {"7"}},
+        ),
+    ],
+    ids=["renamed", "a partition emptied", "a partition detached"],
+)
+async def test_C14_what_the_log_does_not_tell_is_found_and_repaired(
+    relay_scene: RelayScene, unseen: Sequence[str], expected: dict[Kind, set[str]]
+) -> None:
+    """A table renamed, a partition emptied by its own name or taken out while it is written to: the
+    log has none of it. The difference is found by key, and repaired while the relay runs."""
+    relay_scene.sql(ROWS.format(100))
+    async with relay_scene.relaying():
+        for _ in range(2):  # the second is behind the copy; it tells of one partition alone
+            change = "UPDATE accounts SET good = true WHERE part = 0"
+            await relay_scene.arrives(relay_scene.sql(change))
+        await relay_scene.arrives(relay_scene.sql(*unseen, "INSERT INTO unrelated DEFAULT VALUES"))
+        found = await reconcile(relay_scene, repair=True)
+        by_kind = {kind: {key for (key,) in named(found, kind)} for kind in Kind}
+        assert {kind: keys for kind, keys in by_kind.items() if keys} == expected
+        assert found.left == 0 and found.repaired == found.total
         await relay_scene.same()
 
 

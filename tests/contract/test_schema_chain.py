@@ -199,6 +199,34 @@ def test_every_partition_gives_the_relay_whole_rows(ingest: Ingest) -> None:
     assert rows == []
 
 
+@pytest.mark.parametrize(
+    "parent", ["blockchain.transactions", "blockchain.logs", "core.tenant_data"]
+)
+def test_C14_a_partition_is_not_emptied_by_its_own_name(
+    module_databases: Endpoints, parent: str
+) -> None:
+    """No copy would be told of it: refused on every partition, also on one that was just made, and
+    also to a superuser. Under the parent's name all may go, which every copy is told of."""
+    with connect(module_databases, Role.ADMIN) as admin:
+        admin.execute("SELECT blockchain.ensure_partitions('2016-01-01', '2016-01-01')")
+        parts = admin.execute(
+            "SELECT relid::regclass::text FROM pg_partition_tree(%s::regclass) WHERE isleaf",
+            (parent,),
+        ).fetchall()
+        if parent.startswith("blockchain"):
+            assert {(f"{parent}_2016",), (f"{parent}_default",)} < set(parts)
+        assert len(parts) >= 3
+        for (part,) in parts:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+                admin.execute(f"TRUNCATE {part}")  # type: ignore[arg-type]
+            assert refused.value.diag.message_hint == (
+                "no copy would be told of it; delete rows instead"
+            )
+        if parent != "blockchain.transactions":
+            with admin.transaction(force_rollback=True):
+                admin.execute(f"TRUNCATE {parent}")  # type: ignore[arg-type]
+
+
 def test_confirmations_are_counted_from_the_head(
     insert: Callable[..., int], ingest: Ingest, network: UUID
 ) -> None:

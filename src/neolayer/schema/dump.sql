@@ -831,6 +831,7 @@ BEGIN
             );
             EXECUTE format('ALTER TABLE blockchain.%I REPLICA IDENTITY %s', child,
                 CASE parent WHEN 'transactions' THEN 'FULL' ELSE 'DEFAULT' END);
+            PERFORM core.keep_rows_of_partition(format('blockchain.%I', child)::regclass);
             EXECUTE format('INSERT INTO blockchain.%I SELECT * FROM pg_temp.waiting', parent);
             DROP TABLE pg_temp.waiting;
             made := made + 1;
@@ -1299,6 +1300,20 @@ RETURN (url ~ (('^('::text || schemes) || ')://[^[:space:][:cntrl:]/]+[^[:space:
     OWNER neolayer_owner
     GRANT =X
 
+CREATE OR REPLACE FUNCTION core.keep_rows_of_partition(part regclass)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    EXECUTE format(
+        'CREATE TRIGGER keep_rows_of_partition BEFORE TRUNCATE ON %s '
+        'FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_truncate_of_partition()', part
+    );
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION core.keep_tenants_to_operators()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1428,6 +1443,28 @@ END
 $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION core.refuse_truncate_of_partition()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_locks l
+        INNER JOIN pg_inherits i ON i.inhparent = l.relation
+        INNER JOIN pg_database d ON d.oid = l.database
+        WHERE i.inhrelid = TG_RELID AND d.datname = current_database()
+            AND l.pid = pg_backend_pid() AND l.mode = 'AccessExclusiveLock' AND l.granted
+    ) THEN
+        RAISE EXCEPTION 'TRUNCATE of %.% is refused', TG_TABLE_SCHEMA, TG_TABLE_NAME
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'no copy would be told of it; delete rows instead';
+    END IF;
+    RETURN NULL;
+END
+$function$
+    OWNER neolayer_owner
 
 CREATE OR REPLACE FUNCTION core.require_context(of_tenant uuid)
  RETURNS void
@@ -2281,6 +2318,7 @@ TABLE blockchain.logs_default
     CONSTRAINT logs_address_check CHECK (blockchain.is_address((address)::text))
     CONSTRAINT logs_count_check CHECK (((block_number >= 0) AND (log_index >= 0) AND (transaction_index >= 0)))
     CONSTRAINT logs_hash_check CHECK (blockchain.is_hash((transaction_hash)::text))
+    CREATE TRIGGER keep_rows_of_partition BEFORE TRUNCATE ON blockchain.logs_default FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_truncate_of_partition()
     OWNER neolayer_owner
 
 TABLE blockchain.networks
@@ -2485,6 +2523,7 @@ TABLE blockchain.transactions_default
     END)
     CONSTRAINT transactions_time_check CHECK (((block_timestamp >= '1970-01-01 00:00:00+00'::timestamp with time zone) AND (block_timestamp < '2262-01-01 00:00:00+00'::timestamp with time zone)))
     CONSTRAINT transactions_value_check CHECK (core.is_uint256(value))
+    CREATE TRIGGER keep_rows_of_partition BEFORE TRUNCATE ON blockchain.transactions_default FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_truncate_of_partition()
     OWNER neolayer_owner
 
 TABLE blockchain.wallets
@@ -2739,6 +2778,7 @@ TABLE core.tenant_data_p0
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_rows_of_partition BEFORE TRUNCATE ON core.tenant_data_p0 FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_truncate_of_partition()
     OWNER neolayer_owner
 
 TABLE core.tenant_data_p1
@@ -2753,6 +2793,7 @@ TABLE core.tenant_data_p1
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_rows_of_partition BEFORE TRUNCATE ON core.tenant_data_p1 FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_truncate_of_partition()
     OWNER neolayer_owner
 
 TABLE core.tenant_data_p2
@@ -2767,6 +2808,7 @@ TABLE core.tenant_data_p2
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_rows_of_partition BEFORE TRUNCATE ON core.tenant_data_p2 FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_truncate_of_partition()
     OWNER neolayer_owner
 
 TABLE core.tenant_data_p3
@@ -2781,6 +2823,7 @@ TABLE core.tenant_data_p3
     COLUMN updated_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
     CONSTRAINT tenant_data_data_size_check CHECK ((octet_length((data)::text) <= 8388608))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
+    CREATE TRIGGER keep_rows_of_partition BEFORE TRUNCATE ON core.tenant_data_p3 FOR EACH STATEMENT EXECUTE FUNCTION core.refuse_truncate_of_partition()
     OWNER neolayer_owner
 
 TABLE core.tenant_standing

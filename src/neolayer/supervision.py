@@ -154,15 +154,17 @@ def _look_at(engine: Engine) -> Callable[[], Awaitable[None]]:
     return look
 
 
-def _is_primary(cluster: EmbeddedPostgres, at: PostgresEndpoint) -> Callable[[], Awaitable[bool]]:
+def _is_primary(
+    cluster: EmbeddedPostgres, at: PostgresEndpoint, port: int
+) -> Callable[[], Awaitable[bool]]:
     """Ready is a server that can be written to: one that was put back and is to come up on a new
     timeline (`standby.signal` lies in its data) is promoted; then the file is gone."""
-    answers = engine_answers(lambda: PostgresEngine(at))
+    answers, admin = engine_answers(lambda: PostgresEngine(at)), cluster.admin_dsn(port)
 
     async def ready() -> bool:
         if not (cluster.data / "standby.signal").exists():
             return await answers()
-        opened = await connect(at.dsn(Role.ADMIN), autocommit=True, application_name="promote")
+        opened = await connect(admin, autocommit=True, application_name="promote")
         async with opened:
             await opened.execute("SELECT pg_promote()")
         return False
@@ -175,7 +177,7 @@ def _postgres_service(cluster: EmbeddedPostgres, at: PostgresEndpoint, port: int
         name="postgres",
         argv=tuple(cluster.argv(port)),
         prepare=cluster.prepare,
-        ready=_is_primary(cluster, at),
+        ready=_is_primary(cluster, at, port),
         env={"LC_ALL": "C"},
         user=cluster.account,
         cwd=cluster.directory,

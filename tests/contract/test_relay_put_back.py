@@ -211,7 +211,7 @@ async def test_C3_an_embedded_server_that_is_to_come_up_on_a_new_timeline_is_pro
     server.cluster.data.joinpath("standby.signal").touch()
     await asyncio.to_thread(server.start)
     assert server.run("SELECT pg_is_in_recovery()") == [(True,)]
-    ready = _is_primary(server.cluster, scene.endpoints.postgres)
+    ready = _is_primary(server.cluster, scene.endpoints.postgres, server.port)
     async with asyncio.timeout(PATIENCE_S):
         while not await ready():
             await asyncio.sleep(0.05)

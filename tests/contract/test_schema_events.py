@@ -229,7 +229,11 @@ def test_G_who_appends_can_do_nothing_else(module_databases: Endpoints) -> None:
             "SELECT rolcanlogin, rolbypassrls, rolsuper FROM pg_roles"
             " WHERE rolname = 'neolayer_appender'"
         ).fetchone()
-    assert granted == [("events", "INSERT,SELECT"), ("stream_heads", "INSERT,SELECT,UPDATE")]
+    assert granted == [
+        ("archived_events", "SELECT"),
+        ("events", "INSERT,SELECT"),
+        ("stream_heads", "INSERT,SELECT,UPDATE"),
+    ]
     assert members == [("neolayer_migrator",)]
     assert role == (False, True, False)
 

@@ -17,6 +17,7 @@ from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.parameters import RawTexts, Texts
+from neolayer.engines.postgres.round_trip import RoundTripConnection
 from neolayer.errors import InvalidInput
 from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
 
@@ -42,6 +43,28 @@ async def lonely(core: CoreDatabase, layer_databases: Endpoints) -> AsyncIterato
 def as_admin(layer_databases: Endpoints) -> psycopg.Connection:
     dsn = layer_databases.postgres.dsn(Role.ADMIN, Database.CORE)
     return psycopg.connect(dsn, autocommit=True)
+
+
+@pytest.mark.parametrize("leaving", (False, True))
+async def test_what_is_refused_at_the_end_of_a_transaction_is_told(
+    layer_databases: Endpoints, leaving: bool
+) -> None:
+    """Without COMMIT a deferred constraint speaks when the Sync ends the transaction, behind the
+    answers of all statements: it is their error, and nothing of them stays."""
+    dsn = layer_databases.postgres.dsn(Role.ADMIN, Database.CORE)
+    connection = await RoundTripConnection.connect(dsn, autocommit=True, prepare_threshold=None)
+    async with connection:
+        await connection.execute(
+            "CREATE TEMPORARY TABLE once (n integer UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+        )
+        twice = ("INSERT INTO once VALUES (1), (1)", None)
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await connection.round_trip([twice], after=[("SELECT 1", None)], leaving=leaving)
+        assert connection.is_undone
+        (count, one) = await connection.round_trip(
+            [("SELECT count(*) FROM once", None)], after=[("SELECT 1", None)], leaving=leaving
+        )
+        assert (count.first, one.first) == ((0,), (1,))
 
 
 async def state_of(scope: Scope) -> tuple[object, ...]:

@@ -158,8 +158,9 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
 
         `after` is sent along and run once the statements' transaction has ended, however it did.
         `leaving` tells that they are the borrower's last: the session's settings are reset in the
-        same round trip. Raises InvalidInput on a text that PostgreSQL has no place for; nothing was
-        sent then. Cancelled, it asks the server to stop; the connection must then be closed.
+        same round trip, when that transaction has ended: what it puts off to its end needs them.
+        Raises InvalidInput on a text that PostgreSQL has no place for; nothing was sent then.
+        Cancelled, it asks the server to stop; the connection must then be closed.
         """
         async with self.lock:
             self.failed_at, self.is_undone = -1, False
@@ -169,21 +170,21 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
             self.pgconn.enter_pipeline_mode()
             syncs, preparing = self._send_all(first, second, leaving=leaving)
             try:
-                results = await self._receive(syncs)
+                told = await self._receive(syncs)
             except asyncio.CancelledError:
                 with suppress(psycopg.Error, TimeoutError):
                     await self.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
                 raise
             self.pgconn.exit_pipeline_mode()
-            count = len(first) + leaving
-            answers, tidied = results[: count + len(second)], results[count + len(second) :]
-            self._note(answers, len(first), leaving=leaving)
+            done, reset = told[0], told[1] if leaving else []
+            further = told[1 + leaving] if second else []
+            tidied = told[-1] if len(told) > 1 + leaving + bool(second) else []
+            self._note([*done, *reset, *further])
+            self.is_reset = bool(reset) and reset[0].status == _READY
             self._note_prepared(preparing, tidied)
-            self._raise_first_error(answers, len(first), leaving=leaving)
-            if leaving:
-                del answers[len(first)]
+            self._raise_first_error(done, further)
             forms = [each[-1] for each in (*first, *second)]
-            return list(map(self._rows, answers, forms))
+            return list(map(self._rows, [*done, *further], forms))
 
     def forget_prepared(self) -> None:
         """To be called when the server was told to forget (DISCARD ALL)."""
@@ -215,16 +216,19 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         self, first: Sequence[_Adapted], second: Sequence[_Adapted], *, leaving: bool
     ) -> tuple[int, list[tuple[Key, bytes]]]:
         """Put everything on its way; how many Syncs to wait for, and what is being prepared."""
+        syncs = 1
         for each in first:
             self._send(*each)
+        self.pgconn.pipeline_sync()
         if leaving:
             self.pgconn.send_query_params(_RESET, None)
-        self.pgconn.pipeline_sync()
+            self.pgconn.pipeline_sync()
+            syncs += 1
         if second:
             for each in second:
                 self._send(*each)
             self.pgconn.pipeline_sync()
-        syncs = 2 if second else 1
+            syncs += 1
         if not leaving or not (self._wanted or self._forgotten):
             return syncs, []
         return syncs + 1, self._send_tidying()
@@ -269,14 +273,13 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         self.pgconn.pipeline_sync()
         return preparing
 
-    def _note(self, answers: Sequence[pq.abc.PGresult], count: int, *, leaving: bool) -> None:
+    def _note(self, answers: Sequence[pq.abc.PGresult]) -> None:
         """What the session is like now, as far as the server's answers tell."""
         for answer in answers:
             if answer.status == _FAILED:
                 self.is_in_doubt = True
             elif not _is_plain(answer.command_status or b""):
                 self.is_altered = True
-        self.is_reset = leaving and answers[count].status == _READY
 
     def _note_prepared(
         self, preparing: Sequence[tuple[Key, bytes]], results: Sequence[pq.abc.PGresult]
@@ -288,42 +291,43 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                 self._times.put(key, _NEVER)  # such as one about a temporary table
 
     def _raise_first_error(
-        self, answers: Sequence[pq.abc.PGresult], count: int, *, leaving: bool
+        self, done: Sequence[pq.abc.PGresult], further: Sequence[pq.abc.PGresult]
     ) -> None:
+        """`done` may end with an error that is no statement's: what was put off to the end of a
+        transaction without COMMIT is refused when the Sync ends it."""
+        answers = [*done, *further]
         failed = next((n for n, answer in enumerate(answers) if answer.status == _FAILED), None)
         if failed is None:
             return
         has_committed = _COMMITTED in [answer.command_status for answer in answers[:failed]]
-        if leaving and failed == count and has_committed:
-            return  # it is only the session that could not be reset
         self.failed_at = failed
-        self.is_undone = failed < count + leaving and not has_committed
+        self.is_undone = failed < len(done) and not has_committed
         raise psycopg.errors.error_from_result(answers[failed], self.info.encoding)
 
-    async def _receive(self, syncs: int) -> list[pq.abc.PGresult]:
-        """All results up to the last Sync."""
+    async def _receive(self, syncs: int) -> list[list[pq.abc.PGresult]]:
+        """All results, Sync by Sync."""
         pgconn = self.pgconn
         while pgconn.flush():  # a large parameter: the server may want to speak meanwhile
             await self._ready(writing=True)
             pgconn.consume_input()
-        results: list[pq.abc.PGresult] = []
+        told: list[list[pq.abc.PGresult]] = [[]]
         while True:
             while pgconn.is_busy():
                 await self._ready(writing=False)
                 try:
                     pgconn.consume_input()
                 except psycopg.OperationalError:
-                    self._raise_last_words(results[-1:])
+                    self._raise_last_words(told[-1][-1:])
                     raise
             result = pgconn.get_result()
             if result is None:
                 continue  # the end of one statement's answer
             if result.status != _SYNC:
-                results.append(result)
-                continue
-            syncs -= 1
-            if not syncs:
-                return results
+                told[-1].append(result)
+            elif len(told) == syncs:
+                return told
+            else:
+                told.append([])
 
     def _raise_last_words(self, results: Sequence[pq.abc.PGresult]) -> None:
         """Why the server closed the connection, if it said so before it did."""

@@ -27,6 +27,10 @@ from neolayer.relay.comparable import Shape
 from neolayer.relay.comparing.source import SourceTable, open_source
 
 _EVERYTHING = sql.SQL("true")
+# Parts of one snapshot are read side by side, each with locks until its end: where somebody waits
+# for a table (TRUNCATE, ALTER) that one part has read, another that comes for it would wait behind
+# them, and the first for it, for ever.
+_LOCK_PATIENCE_MS = 5_000
 
 
 class ExportedSnapshot:
@@ -93,6 +97,8 @@ class ExportedSnapshot:
     def _translated(self) -> Generator[None]:
         try:
             yield
+        except psycopg.errors.LockNotAvailable as exc:
+            raise _locked("the source") from exc
         except psycopg.OperationalError as exc:
             raise explain(exc, self._dsn) from exc
         except psycopg.Error as exc:
@@ -118,10 +124,16 @@ class ExportedSnapshot:
             ):
                 async for block in copy:
                     yield bytes(block)
+        except psycopg.errors.LockNotAvailable as exc:
+            raise _locked(f"table {table}") from exc
         except psycopg.OperationalError as exc:
             raise explain(exc, self._dsn) from exc
         except psycopg.Error as exc:
             raise RelayError(f"cannot copy table {table}: {str(exc).splitlines()[0]}") from exc
+
+
+def _locked(what: str) -> RelayError:
+    return RelayError(f"{what} is locked by a TRUNCATE or ALTER that works or waits; tried again")
 
 
 @asynccontextmanager
@@ -156,6 +168,7 @@ async def _adopt(connection: Connection, snapshot: str, dsn: str) -> None:
         sql.SQL("SET LOCAL bytea_output = 'hex'"),
         sql.SQL("SET LOCAL extra_float_digits = 1"),
         sql.SQL("SET LOCAL statement_timeout = 0"),
+        sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(_LOCK_PATIENCE_MS)),
         sql.SQL("SET LOCAL idle_in_transaction_session_timeout = 0"),
     )
     try:

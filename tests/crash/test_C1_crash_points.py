@@ -330,6 +330,7 @@ async def projector_run(the_bank: Bank, runner: Runner, seed: int, tally: Tally,
     code = runner.run(job)
     assert code == -9, (seed, crash_at, code, log.read_text()[-3000:])
     tally.killed(crash_at)
+    await the_bank.burial()
     await the_bank.project()
     lost, doubled, other = await judged(the_bank, acme.subjects.scope.tenant)
     tally.judge(seed, crash_at, lost=lost, doubled=doubled, other=other)

@@ -114,6 +114,7 @@ async def run(the_bank: Bank, seeds: Sequence[int], points: Sequence[str]) -> di
             passes = dice.randrange(1, 3)
             code = await asyncio.to_thread(die, work, f"{point}:{passes}")
             assert code == -signal.SIGKILL, (seed, point, code)
+            await the_bank.burial()
             if number % 50 == 49:
                 await require_whole(the_bank)
     await require_whole(the_bank)

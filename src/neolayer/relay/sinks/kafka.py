@@ -31,6 +31,7 @@ from neolayer.relay.envelope import Made, Outgoing, Reached, unpublished
 from neolayer.relay.enveloping import Envelopes
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 
+_SETTLES_S: Final = 5.0
 _PATIENCE_S: Final = 10.0
 _TOO_LARGE: Final = ("MSG_SIZE_TOO_LARGE", "INVALID_MSG_SIZE", "INVALID_RECORD")
 
@@ -152,7 +153,7 @@ class KafkaSink:
         """The producer, with its topics there. Raises CopyLost where they were emptied."""
         if self._producer is not None:
             return self._producer
-        producer = _Producer(self._endpoint, self.name, self._checkpoints)
+        producer = _Producer(self._endpoint, self.name, self._checkpoints, expected=self._left)
         topics = [f"{self._endpoint.prefix}.{topic}" for topic in self._envelopes.topics]
         try:
             await producer.open(topics)
@@ -176,8 +177,11 @@ class KafkaSink:
 class _Producer:
     """A transactional producer in a thread of its own."""
 
-    def __init__(self, endpoint: KafkaEndpoint, name: str, checkpoints: str) -> None:
+    def __init__(
+        self, endpoint: KafkaEndpoint, name: str, checkpoints: str, *, expected: int
+    ) -> None:
         self.found = _Checkpoint()
+        self._expected = expected
         self.last: Reached | None = None
         self.written: Reached | None = None
         self._endpoint = endpoint
@@ -211,7 +215,12 @@ class _Producer:
             }
         )
         self._producer.init_transactions(3 * _PATIENCE_S)
+        # A broker that was just started has not marked yet what it had said is committed.
+        deadline = time.monotonic() + _SETTLES_S
         self.found = self._newest(self._name)
+        while self.found.position < self._expected and time.monotonic() < deadline:
+            time.sleep(0.1)
+            self.found = self._newest(self._name)
         self.last = self.written = self.found.last
 
     def _make_topics(self, topics: Collection[str]) -> None:

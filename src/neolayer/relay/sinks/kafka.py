@@ -14,6 +14,7 @@ it. Headers say id and type, so that a reader need not look inside.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
@@ -31,7 +32,6 @@ from neolayer.relay.envelope import Made, Outgoing, Reached, unpublished
 from neolayer.relay.enveloping import Envelopes
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 
-_SETTLES_S: Final = 5.0
 _PATIENCE_S: Final = 10.0
 _TOO_LARGE: Final = ("MSG_SIZE_TOO_LARGE", "INVALID_MSG_SIZE", "INVALID_RECORD")
 
@@ -153,10 +153,16 @@ class KafkaSink:
         """The producer, with its topics there. Raises CopyLost where they were emptied."""
         if self._producer is not None:
             return self._producer
-        producer = _Producer(self._endpoint, self.name, self._checkpoints, expected=self._left)
+        producer = _Producer(self._endpoint, self.name, self._checkpoints)
         topics = [f"{self._endpoint.prefix}.{topic}" for topic in self._envelopes.topics]
         try:
             await producer.open(topics)
+            # A broker that was just started has not marked yet what it had said is committed.
+            for _ in range(20):
+                if producer.found.position >= self._left:
+                    break
+                await asyncio.sleep(0.05)
+                await producer.look_again()
             if producer.found.position < self._left:
                 raise CopyLost(self.name)
         except library().KafkaException as exc:
@@ -177,11 +183,8 @@ class KafkaSink:
 class _Producer:
     """A transactional producer in a thread of its own."""
 
-    def __init__(
-        self, endpoint: KafkaEndpoint, name: str, checkpoints: str, *, expected: int
-    ) -> None:
+    def __init__(self, endpoint: KafkaEndpoint, name: str, checkpoints: str) -> None:
         self.found = _Checkpoint()
-        self._expected = expected
         self.last: Reached | None = None
         self.written: Reached | None = None
         self._endpoint = endpoint
@@ -215,12 +218,7 @@ class _Producer:
             }
         )
         self._producer.init_transactions(3 * _PATIENCE_S)
-        # A broker that was just started has not marked yet what it had said is committed.
-        deadline = time.monotonic() + _SETTLES_S
         self.found = self._newest(self._name)
-        while self.found.position < self._expected and time.monotonic() < deadline:
-            time.sleep(0.1)
-            self.found = self._newest(self._name)
         self.last = self.written = self.found.last
 
     def _make_topics(self, topics: Collection[str]) -> None:
@@ -276,6 +274,11 @@ class _Producer:
     async def note(self, version: int) -> None:
         """That a copy began. Raises KafkaException."""
         await self._thread.run(lambda: self._note(version))
+
+    async def look_again(self) -> None:
+        """Read the checkpoint anew. Raises KafkaException."""
+        self.found = await self._thread.run(lambda: self._newest(self._name))
+        self.last = self.written = self.found.last
 
     async def noted(self) -> int:
         """With which version one began last; 0 for none. Raises KafkaException."""

@@ -159,7 +159,7 @@ class KafkaSink:
             await producer.open(topics)
             # A broker that was just started has not marked yet what it had said is committed.
             for _ in range(20):
-                if producer.found.position >= self._left:
+                if not 0 < producer.found.position < self._left:
                     break
                 await asyncio.sleep(0.05)
                 await producer.look_again()

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tests.fixtures.batches import COINS, PlainSnapshot, at
 from tests.fixtures.copies import Undivided, way_to
 
+from neolayer.catalogue import ClickHouseCopy, DataClass, MongoCopy, OutgoingCopy, SearchCopy
+from neolayer.engines.endpoints import (
+    ClickHouseEndpoint,
+    ElasticsearchEndpoint,
+    KafkaEndpoint,
+    MongoEndpoint,
+    NatsEndpoint,
+)
+from neolayer.engines.engine import Level
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, Relation
 from neolayer.relay.comparable import Shape
@@ -15,12 +27,19 @@ from neolayer.relay.copying import tables as copying
 from neolayer.relay.copying.progress import OwnProgress, Wanted
 from neolayer.relay.copying.tables import copy_tables
 from neolayer.relay.copying.whole import WholeCopy
+from neolayer.relay.sinks.clickhouse import ClickHouseSink
+from neolayer.relay.sinks.elasticsearch import ElasticsearchSink
+from neolayer.relay.sinks.kafka import KafkaSink
+from neolayer.relay.sinks.nats import NatsSink
+from neolayer.relay.sinks.sink import Copied as Copying
 from neolayer.relay.sinks.sink import Park, Rejected, Snapshot
+from neolayer.relay.sinks.webhooks import WebhookSink
 
 STAMPS = Relation(3, "public", "stamps", COINS.columns, COINS.types)
 ROWS = [["1", "ann", "1", None], ["2", "bob", "2", None]]
 OLD = Shape(("id",), ("id", "owner"))
 WIDER, BY_OWNER = Shape(("id",), ("id", "owner", "amount")), Shape(("owner",), ("id", "owner"))
+ELSEWHERE = Shape(("id",), ("id", "owner"), target=("other",))
 
 
 def as_of(number: int) -> Undivided:
@@ -134,7 +153,7 @@ async def test_what_is_in_stays_where_the_same_is_copied(kind: type[Rows | Strea
     assert sink.parts == [COINS.table, STAMPS.table]
 
 
-@pytest.mark.parametrize("shape", [WIDER, BY_OWNER], ids=["columns", "key"])
+@pytest.mark.parametrize("shape", [WIDER, BY_OWNER, ELSEWHERE], ids=["columns", "key", "target"])
 async def test_a_table_of_which_something_else_is_copied_starts_over(shape: Shape) -> None:
     """The next process has another catalogue: of that table nothing that was copied is believed,
     and what lies under keys of before goes. The other tables keep their parts."""
@@ -176,3 +195,43 @@ async def test_a_rebuild_starts_over_where_something_else_is_copied() -> None:
     assert await copy_tables(way, [begun], as_of(2)) and sink.parts == []
     sink.shapes[COINS.table] = WIDER
     assert await copy_tables(way, [begun], as_of(2)) and sink.parts == [COINS.table]
+
+
+def declared(name: str) -> DataClass:
+    """A table's copies, all of which go to what is called so."""
+    key, columns = ("id",), ("id", "owner")
+    copies = (
+        ClickHouseCopy(name, key, columns),
+        MongoCopy(name, key, columns),
+        SearchCopy(name, key, columns),
+        OutgoingCopy(name, key, columns),
+    )
+    return DataClass("coins", "neolayer", COINS.table, copies)
+
+
+def copying_sinks(one: DataClass) -> Iterator[Copying]:
+    pytest.importorskip("pymongo")
+    from neolayer.relay.sinks.mongodb import MongoSink
+
+    level = Level.REAL
+    yield ClickHouseSink(ClickHouseEndpoint(level, "db", 1, "neo", ""), [one], wait_s=0)
+    yield MongoSink(MongoEndpoint(level, "mongodb://db", "neolayer", "db"), [one])
+    yield ElasticsearchSink(ElasticsearchEndpoint(level, "http://db:1"), [one], wait_s=0)
+    yield NatsSink(NatsEndpoint(level, "nats://db", "db"), [one])
+    yield KafkaSink(KafkaEndpoint(level, "db"), [one])
+    postgres: Any = SimpleNamespace(dsn=lambda *_: "")
+    yield WebhookSink(cast(Any, SimpleNamespace(cluster=lambda _: postgres)), [one])
+
+
+async def test_every_sink_says_where_a_table_goes() -> None:
+    """What went to the collection, index, table or subject of before is not taken for copied."""
+    for sink, same, other in zip(
+        *(copying_sinks(declared(name)) for name in ("coins", "coins", "purses")), strict=True
+    ):
+        begun = replace(
+            Wanted(sink.name, COINS.table, None).under(sink.shape(COINS.table)), version=1
+        )
+        assert begun.under(same.shape(COINS.table)) == begun
+        assert begun.under(other.shape(COINS.table)).version is None, sink.name
+        for closing in (sink, same, other):
+            await closing.close()

@@ -24,12 +24,14 @@ class Shape:
     """What of a table a store holds: the key it knows rows by, and the columns, in order.
 
     `since`, an instant, where the store lets go of old rows: those whose `created_at` is earlier
-    may be there or not, and are not compared.
+    may be there or not, and are not compared. `target` is where in the store it goes (a collection,
+    a subject), with the names that it bears there.
     """
 
     key: tuple[str, ...]
     columns: tuple[str, ...]
     since: datetime | None = None
+    target: tuple[str, ...] = ()
 
 
 AGE = "created_at"

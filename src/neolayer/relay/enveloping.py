@@ -23,8 +23,9 @@ _table = attrgetter("relation.id")
 class Envelopes:
     """Makes envelopes of the declared tables' changes, for one stream."""
 
-    def __init__(self, classes: Iterable[DataClass], database: str) -> None:
+    def __init__(self, classes: Iterable[DataClass], database: str, *, prefix: str = "") -> None:
         self._database = database
+        self._prefix = prefix  # of whatever the stream names
         self._copies = {
             one.table: (one, copy)
             for one in classes
@@ -94,7 +95,8 @@ class Envelopes:
     def shape(self, table: str) -> Shape:
         """What a stream holds of the table: every column that an envelope needs."""
         one, copy = self._copies[table]
-        return Shape(copy.key, tuple(dict.fromkeys(needed_columns(one, copy))))
+        target = (self._prefix, copy.subject, one.tenant_key or "", one.name)
+        return Shape(copy.key, tuple(dict.fromkeys(needed_columns(one, copy))), target=target)
 
     def emptied(self, version: int, table: str) -> list[Made]:
         """What comes before `copied`: of states, that nothing older is there any more."""

@@ -1,8 +1,8 @@
 """How far copies are, kept so that a process that dies goes on where it was.
 
 A table that somebody wants made anew stands by itself; the tables of a sink that is copied as a
-whole belong together. What is noted of a table holds for the columns and the key it was begun with:
-a program that copies others starts it over.
+whole belong together. What is noted of a table holds for the columns and the key it was begun with,
+and for where it went: a program that copies others, or elsewhere, starts it over.
 """
 
 from __future__ import annotations
@@ -111,5 +111,7 @@ class OwnProgress:
 
 
 def _mark(shape: Shape) -> str:
-    """The same for the same key and columns; how old its rows may be changes every moment."""
-    return blake2b(repr((shape.key, shape.columns)).encode(), digest_size=16).hexdigest()
+    """The same for the same key, columns and target; how old its rows may be changes every
+    moment."""
+    told = repr((shape.key, shape.columns, shape.target))
+    return blake2b(told.encode(), digest_size=16).hexdigest()

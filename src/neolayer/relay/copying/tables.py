@@ -5,7 +5,8 @@ loses against what the stream has brought since, or will bring, and wins over wh
 Which ranges are in is stored as they come, so whoever dies goes on with the others, under a later
 snapshot. When all are in, what the sink holds from before the first snapshot is no longer in
 PostgreSQL, and goes. A table that is begun anew, because other columns or another key are copied
-now, is begun under the snapshot of that moment: what was copied of it before goes too.
+now, or elsewhere, is begun under the snapshot of that moment: what was copied of it before goes
+too.
 
 A stream takes nothing back, so there a table is told again: `truncated` first, then the ranges one
 after another, each between two writes. All of it bears the first snapshot's version, whatever

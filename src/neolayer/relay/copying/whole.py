@@ -6,8 +6,8 @@ because it was deleted is deleted. Only then is the checkpoint stored, at that v
 
 A copy that did not end is gone on with while all of this is so: the log still reaches back to its
 version, the tables are the same, and the store still has the note that it left there. A table of
-which other columns or another key are copied by now is begun anew. A stream is told all of them
-anew: what it was told bears the one version that says how far it has come.
+which other columns or another key are copied by now, or elsewhere, is begun anew. A stream is told
+all of them anew: what it was told bears the one version that says how far it has come.
 """
 
 from __future__ import annotations

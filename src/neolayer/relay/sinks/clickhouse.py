@@ -114,7 +114,8 @@ class ClickHouseSink:
 
     def shape(self, table: str) -> Shape:
         copy = self._copies[table]
-        return Shape(copy.key, copy.columns)
+        target = f"{self._endpoint.database}.{copy.table}"
+        return Shape(copy.key, copy.columns, target=(target,))
 
     async def begin_copy(self, version: int) -> None:
         await self._store(note_of(self.name), version)

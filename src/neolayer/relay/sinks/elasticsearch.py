@@ -94,7 +94,7 @@ class ElasticsearchSink:
 
     def shape(self, table: str) -> Shape:
         copy = self._copies[table]
-        return Shape(copy.key, copy.columns)
+        return Shape(copy.key, copy.columns, target=(self._at.index(copy.index),))
 
     async def begin_copy(self, version: int) -> None:
         note = path_of(self._at, note_of(self.name))

@@ -58,7 +58,7 @@ class KafkaSink:
         self.database = str(database)
         self.name = "kafka" if database == Database.CORE else f"kafka:{database}"
         self._endpoint = endpoint
-        self._envelopes = Envelopes(classes, self.database)
+        self._envelopes = Envelopes(classes, self.database, prefix=endpoint.prefix)
         self._checkpoints = topic_of(endpoint)
         self._producer: _Producer | None = None
         self._left = 0

@@ -131,7 +131,9 @@ class MongoSink:
 
     def shape(self, table: str) -> Shape:
         copy = self._copies[table]
-        return Shape(copy.key, copy.columns)
+        names = (f"{column}={field}" for column, field in sorted(copy.names.items()))
+        target = f"{self._endpoint.database}.{copy.collection}"
+        return Shape(copy.key, copy.columns, target=(target, *names))
 
     async def begin_copy(self, version: int) -> None:
         await self._store(note_of(self.name), version)

@@ -56,7 +56,7 @@ class NatsSink:
         self.database = str(database)
         self.name = "nats" if database == Database.CORE else f"nats:{database}"
         self._endpoint = endpoint
-        self._envelopes = Envelopes(classes, self.database)
+        self._envelopes = Envelopes(classes, self.database, prefix=endpoint.prefix)
         suffix = "" if database == Database.CORE else f"_{database}"
         self._stream = f"{endpoint.prefix}{suffix}"
         self._connection: Connection | None = None

@@ -20,6 +20,7 @@ from neolayer.errors import InvalidInput
 from neolayer.events import NewEvent
 from neolayer.events.model import StreamAppend
 from neolayer.events.projections import Mode, Occurrence, Projection
+from neolayer.events.projections.inline import FOLDING
 from neolayer.events.projections.parking import parked
 from neolayer.events.units import MOST_DATA_BYTES, MOST_METADATA_BYTES, make_unit
 from neolayer.schema.context_secret import sign_context
@@ -199,10 +200,11 @@ NOTES, LATE_NOTES = notes("notes", Mode.INLINE), notes("late_notes", Mode.ASYNC)
 
 
 async def test_E17_a_row_of_a_read_model_has_a_size(the_bank: Bank) -> None:
-    """By SQL, by an append whose projection makes it, or behind it: no row is too large to be
-    carried. The append is refused and says of what; behind it, the one stream stands still."""
+    """By the layer itself, by an append whose projection makes it, or behind it: none is too large
+    to be carried. The append is refused and says of what; behind it, the stream stands still."""
     bank = await the_bank.with_domain(NOTES, LATE_NOTES)
     acme = bank.again(await bank.tenant())
+    folding = acme.events.scope.acting_as(FOLDING)
     write = "INSERT INTO read_models.notes VALUES (%s, gen_random_uuid(), {}, {}) RETURNING 1"
     half = LONG.format(5_000_000)
     for text, data in (
@@ -211,7 +213,7 @@ async def test_E17_a_row_of_a_read_model_has_a_size(the_bank: Bank) -> None:
         (half, f"jsonb_build_object('a', {half})"),
     ):
         with pytest.raises(InvalidInput, match=r"row of read_models\.notes is too large"):
-            await acme.events.scope.fetch(write.format(text, data), (acme.events.scope.tenant,))
+            await folding.fetch(write.format(text, data), (folding.tenant,))
     account = uuid4()
     with pytest.raises(InvalidInput, match=r"row of read_models\.notes is too large"):
         await acme.events.append(account, [Deposited(9_000_000)])
@@ -229,17 +231,17 @@ async def test_E17_a_row_of_a_read_model_has_a_size(the_bank: Bank) -> None:
 async def test_E17_a_read_model_from_before_has_a_size_after_the_upgrade(the_bank: Bank) -> None:
     """Its rows stay, whatever they are; what is written from then on is bounded."""
     bank = await the_bank.with_domain(NOTES)
-    acme = bank.again(await bank.tenant())
+    folding = bank.again(await bank.tenant()).events.scope.acting_as(FOLDING)
     lines = (Line.CORE, Line.EVENT_STORE)
     await migrate_down(bank.endpoints, to="0080", lines=lines)
     write = "INSERT INTO read_models.notes VALUES (%s, gen_random_uuid(), {}, '{{}}') RETURNING 1"
     large = write.format(LONG.format(17_000_000))
-    await acme.events.scope.fetch(large, (acme.events.scope.tenant,))
+    await folding.fetch(large, (folding.tenant,))
     await migrate_up(bank.endpoints, lines=lines)
     with pytest.raises(InvalidInput, match="too large"):
-        await acme.events.scope.fetch(large, (acme.events.scope.tenant,))
+        await folding.fetch(large, (folding.tenant,))
     taken_away = "DELETE FROM read_models.notes RETURNING length(text)"
-    assert await acme.events.scope.fetch(taken_away) == [(17_000_000,)]
+    assert await folding.fetch(taken_away) == [(17_000_000,)]
 
 
 _BOUNDS = """

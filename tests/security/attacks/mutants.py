@@ -82,11 +82,13 @@ def _of_policy(table: Table, policy: Policy) -> Iterator[Mutant]:
 
 
 def _second(table: Table, verb: LiteralString) -> sql.Composed:
-    """Triggers that judge a row's tenant again stand behind some policies, and would hide that one
-    is gone; test_member_attacks.py takes them away alone."""
+    """Triggers that judge a row's tenant or its writer again stand behind some policies, and would
+    hide that one is gone; test_member_attacks.py and test_read_model_attacks.py take them away
+    alone."""
     return sql.SQL(
         "DO $$ DECLARE judge name; BEGIN FOR judge IN SELECT tgname FROM pg_trigger"
-        " WHERE tgrelid = {}::regclass AND tgname IN ('keep_to_context', 'ask_permission') LOOP"
+        " WHERE tgrelid = {}::regclass"
+        " AND tgname IN ('keep_to_context', 'ask_permission', 'admit_fold') LOOP"
         " EXECUTE format('ALTER TABLE %s {} TRIGGER %I', {}::regclass, judge); END LOOP; END $$"
     ).format(sql.Literal(table.name), sql.SQL(verb), sql.Literal(table.name))
 

@@ -4,6 +4,9 @@ Who appends, reads its own write in the read model at once; the price is that th
 the fold, and fails where the fold does. Rows are locked from reading to commit. Where several
 streams feed one row, two appends that would both make it take turns by its name.
 
+Rows are written as FOLDING, a principal of the layer's own: the database takes them from nobody
+else (`public.admit_fold()`), so who may run SQL within a tenant has no read model but its events.
+
 A stream that stood still already when the table was made (see `folding.py`) takes appends as
 before, and waits in the read model until it is replayed.
 """
@@ -20,7 +23,7 @@ import psycopg
 from psycopg.abc import Params
 
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.postgres.round_trip import Statement
+from neolayer.engines.postgres.round_trip import Rows, Statement
 from neolayer.errors import InvalidInput
 from neolayer.events.errors import ProjectionNotReady
 from neolayer.events.model import RecordedEvent
@@ -37,8 +40,10 @@ from neolayer.events.projections.folding import (
 from neolayer.events.projections.model import Mode, Occurrence, of_stream
 from neolayer.events.projections.pages import Target, rows_of
 from neolayer.events.projections.shape import keys_json, rows_json
+from neolayer.tenancy import Principal
 
 QUERIES = load_queries(__name__)
+FOLDING = Principal.system("projections")
 MOST_ROWS = 500  # each is a lock in the server's memory; lock_read_model_rows() refuses more
 
 
@@ -48,6 +53,10 @@ class Writer(Protocol):
     async def fetch(
         self, query: Statement, params: Params | None = None
     ) -> list[tuple[Any, ...]]: ...
+
+    async def execute_as(
+        self, by: Principal, query: Statement, params: Params | None = None
+    ) -> Rows: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +149,10 @@ async def _apply(tx: Writer, page: _Page, standing: set[UUID]) -> None:
     folded = fold(target.projection, steps, page.stored, refusals)
     _require_none(refusals)
     if folded.put:
-        await tx.fetch(target.at.put, {"rows": rows_json(folded.put)})
+        await tx.execute_as(FOLDING, target.at.put, {"rows": rows_json(folded.put)})
     if folded.removed:
-        await tx.fetch(target.at.remove, {"keys": keys_json(target.shape, folded.removed)})
+        keys = keys_json(target.shape, folded.removed)
+        await tx.execute_as(FOLDING, target.at.remove, {"keys": keys})
 
 
 def _require_few(name: str, keys: Sequence[RowKey]) -> None:

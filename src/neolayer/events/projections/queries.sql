@@ -379,6 +379,10 @@ SELECT to_regclass(%(table)s) IS NOT NULL;
 -- Let no row of a read model's table be larger than what can be carried.
 SELECT public.bound_read_model(%(table)s::text::regclass);
 
+-- guard --
+-- Let nobody write a read model's table but who folds events.
+SELECT public.guard_read_model(%(table)s::text::regclass);
+
 -- hold_appends --
 -- No append comes in between; those under way end first.
 LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE;

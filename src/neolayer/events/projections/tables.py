@@ -2,7 +2,8 @@
 
 Every one has the tenant in front of its key, forced row-level security with the one policy that all
 tenant tables have, a bound on what a row may hold, and rights by role: the application reads, and
-writes where the projection is inline; the projector writes where it is asynchronous.
+folds where the projection is inline; the projector writes where it is asynchronous. Whoever the
+policy holds writes as the layer's own work alone, and so no tenant does by SQL.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ async def create(connection: Connection, projection: AnyProjection, slot: Slot) 
     await connection.execute("SET LOCAL ROLE neolayer_owner")
     await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(at))
     await connection.execute(_definition(at, shape))
-    await connection.execute(QUERIES.bound, {"table": f"{slot.value}.{projection.name}"})
+    named = {"table": f"{slot.value}.{projection.name}"}
+    await connection.execute(QUERIES.bound, named)
+    await connection.execute(QUERIES.guard, named)
     for columns in shape.indexes:
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         await connection.execute(sql.SQL("CREATE INDEX ON {} (tenant_id, {})").format(at, names))

@@ -3601,6 +3601,24 @@ $function$
     OWNER neolayer_owner
     GRANT neolayer_appender=X
 
+CREATE OR REPLACE FUNCTION public.admit_fold()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF NOT row_security_active(TG_RELID) THEN
+        RETURN NULL;
+    END IF;
+    IF core.current_principal() = 'system:projections' THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION '% of %.% is refused', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'insufficient_privilege', HINT = 'a read model changes with its events';
+END
+$function$
+    OWNER neolayer_owner
+
 CREATE OR REPLACE FUNCTION public.advance_stream_heads()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -4376,6 +4394,18 @@ END
 $function$
     OWNER neolayer_owner
     GRANT neolayer_app=X
+
+CREATE OR REPLACE FUNCTION public.guard_read_model(at regclass)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    EXECUTE format('CREATE TRIGGER admit_fold BEFORE INSERT OR UPDATE OR DELETE ON %s '
+        'FOR EACH STATEMENT EXECUTE FUNCTION public.admit_fold()', at);
+END
+$function$
+    OWNER neolayer_owner
 
 CREATE OR REPLACE FUNCTION public.keep_events()
  RETURNS trigger

@@ -96,8 +96,8 @@ def test_D_a_NUL_in_the_operators_pages_is_refused_by_name(line: Line) -> None:
     ("body", "path"),
     [
         (r'{"name":"a\u0000b"}', "body.name"),
-        (r'{"settings":{"a":[1,{"b":"\u0000"}]}}', "body.settings.a[...].b"),
-        (r'{"settings":{"a\u0000":1}}', "body.settings"),
+        (r'{"settings":{"a":[1,{"b":"\u0000"}]}}', "body.settings.a[1].b"),
+        (r'{"settings":{"a\u0000":1}}', r'body.settings["a\u0000"]'),
     ],
 )
 def test_D_a_NUL_in_a_body_is_refused_by_name(

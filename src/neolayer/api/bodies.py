@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException, InternalServerException, ValidationException
 from litestar.status_codes import HTTP_408_REQUEST_TIMEOUT
 
-from neolayer.errors import InvalidInput
+from neolayer.nuls import refuse_nul, spells_nul
 
 DEEPEST = 64
 # A string without an end is taken to the end, so that no byte is looked at twice.
@@ -32,13 +31,6 @@ class BadBody(ValidationException):
 
     def __init__(self, message: str) -> None:
         super().__init__(extra=[{"key": "body", "message": message}])
-
-
-class HoldsNul(InvalidInput):
-    """No text in a database, and none in a C library, can hold the character NUL."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(f"{where}: the character NUL is in no text")
 
 
 class SlowBody(HTTPException):
@@ -72,28 +64,14 @@ def _require_sound(body: bytes, expected: Any) -> None:
     if depth(body) > DEEPEST:
         raise BadBody(f"nested deeper than {DEEPEST}")
     try:
-        if rb"\u0000" in body and (path := next(_nuls(json.loads(body), "body"), None)):
-            raise HoldsNul(path)
+        if spells_nul(body):
+            refuse_nul(json.loads(body), "body")
         msgspec.json.decode(body, type=expected)
         json.loads(body, object_pairs_hook=_distinct, parse_int=str, parse_float=str)
     except BadBody:
         raise
     except (msgspec.DecodeError, ValueError) as exc:
         raise BadBody(str(exc)) from None
-
-
-def _nuls(value: Any, path: str) -> Iterator[str]:
-    """Where text holds a NUL, as a path from the body's root."""
-    if isinstance(value, str):
-        if "\0" in value:
-            yield path
-    elif isinstance(value, list):
-        for item in cast("list[Any]", value):
-            yield from _nuls(item, f"{path}[...]")
-    elif isinstance(value, dict):
-        for key, item in cast("dict[str, Any]", value).items():
-            yield from _nuls(key, path)
-            yield from _nuls(item, f"{path}.{key}")
 
 
 def depth(body: bytes) -> int:

@@ -15,7 +15,8 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import ValidationException
 from litestar.openapi.spec import Parameter
 
-from neolayer.api.bodies import HoldsNul, check_body
+from neolayer.api.bodies import check_body
+from neolayer.nuls import HoldsNul
 
 _ONCE = (b"host", b"authorization")
 

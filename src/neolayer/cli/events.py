@@ -41,6 +41,7 @@ from neolayer.events import (
     Registry,
     TypedEvents,
 )
+from neolayer.nuls import refuse_nul
 
 app = App(name="events", help="A tenant's events: append, read, subscribe.")
 root.command(app)
@@ -252,4 +253,5 @@ def _object(text: str, option: str) -> dict[str, Any]:
         raise InvalidInput(f"{option} is not JSON: {exc}") from None
     if not isinstance(value, dict):
         raise InvalidInput(f"{option} is not a JSON object", hint='such as {"amount": 5}')
+    refuse_nul(value, option)
     return cast("dict[str, Any]", value)

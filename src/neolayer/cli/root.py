@@ -20,7 +20,8 @@ from typing import Annotated, Any, cast
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from neolayer import __version__
-from neolayer.errors import InvalidInput, NeolayerError, visible
+from neolayer.errors import NeolayerError, visible
+from neolayer.nuls import HoldsNul
 from neolayer.settings import DEFAULT_DATA_DIR, Settings, forget_libpq_variables, load_settings
 from neolayer.telemetry import mask
 
@@ -106,12 +107,12 @@ def _dispatch(
 
 
 def _refuse_unwritable(tokens: Sequence[str]) -> None:
-    """No engine holds the character NUL. Raises InvalidInput."""
+    """No engine holds the character NUL. Raises HoldsNul."""
     for before, token in zip(("", *tokens), tokens, strict=False):
         if "\0" in token:
             option = next((one for one in (token, before) if one.startswith("--")), "")
             name = option.partition("=")[0] if len(option) > 2 else "an argument"
-            raise InvalidInput(f"{name}: the character NUL cannot be stored")
+            raise HoldsNul(name)
 
 
 app.meta.group_parameters = _EVERYWHERE

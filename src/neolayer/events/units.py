@@ -33,6 +33,7 @@ from neolayer.events.model import (
     WrongCategory,
     WrongVersion,
 )
+from neolayer.nuls import HoldsNul, refuse_nul, spells_nul
 from neolayer.position import Position
 
 MOST_STREAMS = 500  # each is a lock in the server's memory; append_events() refuses more
@@ -109,7 +110,7 @@ def make_unit(appends: Sequence[StreamAppend], codec: Codec | None, user_id: UUI
     """The unit of these appends. Raises InvalidInput."""
     if not appends or len(appends) > MOST_STREAMS:
         raise InvalidInput(f"an append is to 1 to {MOST_STREAMS} streams")
-    parts = tuple(_part(append, codec) for append in appends)
+    parts = tuple(_parts(appends, codec))
     if len({part.stream_id for part in parts}) < len(parts):
         raise InvalidInput("a stream is named twice", hint="put its events into one list")
     size = 0
@@ -265,6 +266,16 @@ def known_refused() -> Generator[None]:
         raise EventIdTaken(UUID(exc.diag.message_detail)) from exc
 
 
+def _parts(appends: Sequence[StreamAppend], codec: Codec | None) -> Iterator[Part]:
+    for place, append in enumerate(appends):
+        try:
+            yield _part(append, codec)
+        except HoldsNul as exc:
+            if len(appends) == 1:
+                raise
+            raise exc.within(f"appends[{place}]") from None
+
+
 def _part(append: StreamAppend, codec: Codec | None) -> Part:
     if not append.events:
         raise InvalidInput("an append needs at least one event")
@@ -277,11 +288,11 @@ def _part(append: StreamAppend, codec: Codec | None) -> Part:
         raise InvalidInput("a stream takes no event after the one that closes it")
     return Part(
         append.stream_id,
-        _hex(append.stream_id),
+        _hex(append.stream_id, "stream_id"),
         append.category,
         append.expected_version,
         events,
-        [_body(event) for event in events],
+        [_body(event, place) for place, event in enumerate(events)],
     )
 
 
@@ -295,33 +306,45 @@ def _encoded(event: object, codec: Codec | None) -> NewEvent:
     return codec.encode(event)
 
 
-def _body(event: NewEvent) -> Body:
+def _body(event: NewEvent, place: int) -> Body:
     """The event as it is sent, if nothing is wrong with it. Raises InvalidInput."""
+    try:
+        return _checked_body(event, place)
+    except HoldsNul as exc:
+        raise exc.within(f"events[{place}]") from None
+
+
+def _checked_body(event: NewEvent, place: int) -> Body:
     _require_name(event.type, "type")
     if not 0 < event.schema_version <= _MAX_INT:
         raise InvalidInput(f"no schema version: {event.schema_version}")
     key_id = event.key_id
+    if key_id is not None and "\0" in key_id:
+        raise HoldsNul("key_id")
     if key_id is not None and (len(key_id) > _LONGEST_KEY_ID or not key_id.isprintable()):
         raise InvalidInput(f"a key id has at most {_LONGEST_KEY_ID} printable characters")
     metadata = None
     if event.metadata:
         metadata = _json(event.metadata, "metadata", most=MOST_METADATA_BYTES)
     return Body(
-        _hex(event.event_id),
+        _hex(event.event_id, "event_id", place),
         _json(event.data, "data", most=MOST_DATA_BYTES),
         metadata,
-        None if event.correlation_id is None else _hex(event.correlation_id),
-        None if event.causation_id is None else _hex(event.causation_id),
+        _hex(event.correlation_id, "correlation_id", place) if event.correlation_id else None,
+        _hex(event.causation_id, "causation_id", place) if event.causation_id else None,
     )
 
 
-def _hex(value: object) -> str:
+def _hex(value: object, name: str, place: int | None = None) -> str:
     if not isinstance(value, UUID):
-        raise InvalidInput(f"an id is a UUID: {repr(value)[:100]}")
+        at = name if place is None else f"events[{place}].{name}"
+        raise InvalidInput(f"{at}: an id is a UUID, not {repr(value)[:100]}")
     return value.hex
 
 
 def _require_name(name: str, what: str) -> None:
+    if "\0" in name:
+        raise HoldsNul(what)
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise InvalidInput(f"a {what} is 1 to {LONGEST_NAME} printable characters: {name[:300]!r}")
 
@@ -334,8 +357,8 @@ def _json(value: Mapping[str, Any], field: str, *, most: int) -> bytes:
         raise InvalidInput(f"an event's {field} is not JSON: {exc}") from None
     if text[:1] != b"{":
         raise InvalidInput(f"an event's {field} is an object, with names")
-    if b"\\u0000" in text.replace(b"\\\\", b""):
-        raise InvalidInput("an event holds a NUL character, which no database can store")
+    if spells_nul(text):
+        refuse_nul(orjson.loads(text), field)
     if len(text) > most:
         raise InvalidInput(
             f"an event's {field} has {len(text)} bytes as JSON; at most {most}",

@@ -22,6 +22,7 @@ from psycopg.types.json import Jsonb
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput
+from neolayer.nuls import refuse_nul, spells_nul
 
 QUERIES = load_queries(__name__)
 MOST_BYTES = 262_144  # brokers stop at 1 MB, receivers of webhooks earlier
@@ -89,9 +90,13 @@ def announce(tx: Writer, told: Announcement) -> UUID:
 def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
     """The data, if it is JSON of a size that every stream takes. Raises InvalidInput."""
     try:
-        size = len(orjson.dumps(dict(data)))
+        text = orjson.dumps(dict(data))
     except (TypeError, ValueError) as exc:
         raise InvalidInput(f"an announcement is no JSON: {str(exc)[:200]}") from exc
-    if size > MOST_BYTES:
-        raise InvalidInput(f"an announcement's data has {size} bytes as JSON; at most {MOST_BYTES}")
+    if len(text) > MOST_BYTES:
+        raise InvalidInput(
+            f"an announcement's data has {len(text)} bytes as JSON; at most {MOST_BYTES}"
+        )
+    if spells_nul(text):
+        refuse_nul(orjson.loads(text), "data")
     return dict(data)

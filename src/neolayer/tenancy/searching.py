@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import InvalidInput
+from neolayer.nuls import refuse_nul
 from neolayer.tenancy.database import Scope
 
 QUERIES = load_queries(__name__, "searching.sql")
@@ -61,7 +62,11 @@ class Search:
     async def documents(
         self, part: Mapping[str, Any], *, after: UUID | None = None, limit: int = PAGE
     ) -> list[FoundDocument]:
-        """Documents that contain `part` (PostgreSQL's `@>`), by id, those after `after`."""
+        """Documents that contain `part` (PostgreSQL's `@>`), by id, those after `after`.
+
+        Raises HoldsNul.
+        """
+        refuse_nul(dict(part), "part")
         params = {"part": Jsonb(dict(part), dumps=orjson.dumps), "after": after, "most": limit}
         rows = await self.scope.fetch(QUERIES.search_documents, params)
         return [FoundDocument(*row) for row in rows]

@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
+from neolayer.nuls import refuse_nul, spells_nul
 from neolayer.tenancy.context import Kind
 from neolayer.tenancy.database import Scope, Transaction
 from neolayer.tenancy.model import (
@@ -239,6 +240,6 @@ def _json(settings: Mapping[str, Any]) -> Jsonb:
         raise InvalidInput(f"settings are not JSON: {exc}") from None
     if len(text) > SETTINGS_BYTES:
         raise InvalidInput(f"settings take more than {SETTINGS_BYTES} bytes")
-    if b"\\u0000" in text.replace(b"\\\\", b""):
-        raise InvalidInput("settings hold a NUL character, which no database can store")
+    if spells_nul(text):
+        refuse_nul(orjson.loads(text), "settings")
     return Jsonb(dict(settings), dumps=orjson.dumps)

@@ -15,6 +15,7 @@ from psycopg.abc import Params
 from psycopg.adapt import PyFormat
 
 from neolayer.errors import InvalidInput
+from neolayer.nuls import HoldsNul
 
 _PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\))?(?P<format>[sbt%])")
 _FORMATS = {"s": PyFormat.AUTO, "b": PyFormat.BINARY, "t": PyFormat.TEXT}
@@ -34,7 +35,7 @@ class Texts(dict[str, str | bytes | None]):
             if isinstance(value, str):
                 value = _encoded(name, value)
             if value is not None and b"\0" in value:
-                raise _not_a_text(name)
+                raise HoldsNul(name)
             sent.append(value)
         return sent
 
@@ -102,15 +103,13 @@ def require_texts(values: Sequence[Any], names: Sequence[str] | None) -> None:
         several = isinstance(value, list | tuple)
         for text in cast("Sequence[Any]", value) if several else [value]:
             if isinstance(text, str) and b"\0" in _encoded(name, text):
-                raise _not_a_text(name)
+                raise HoldsNul(name)
 
 
 def _encoded(name: str, text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise _not_a_text(name) from None
-
-
-def _not_a_text(name: str) -> InvalidInput:
-    return InvalidInput(f"{name} holds a character that no stored text can hold, such as NUL")
+        raise InvalidInput(
+            f"{name} holds half a character, which no stored text can hold"
+        ) from None

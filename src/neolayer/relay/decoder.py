@@ -208,6 +208,11 @@ class Decoder:
         return batch
 
     @property
+    def expects_more(self) -> bool:
+        """Whether the stream stands inside a transaction, or a piece of one."""
+        return self.in_transaction or self._in_piece
+
+    @property
     def is_part_full(self) -> bool:
         """Whether the transaction goes on in another batch."""
         return self.in_transaction and self.size >= self._part_full_at

@@ -212,6 +212,8 @@ class Source:
 class Stream:
     """A replication connection."""
 
+    gathers = True
+
     def __init__(self, process: Process) -> None:
         self._process = process
         self._source = process.world.source

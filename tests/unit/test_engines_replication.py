@@ -15,6 +15,7 @@ from neolayer.engines.postgres.replication import (
     SlotActive,
     SlotLost,
     SlotMissing,
+    prepare_socket,
 )
 from neolayer.errors import EngineUnavailable
 
@@ -157,3 +158,25 @@ async def test_C5_a_command_that_is_not_answered_is_given_up(
         stream = ReplicationConnection(connection, "host=127.0.0.1 port=1")
         with pytest.raises(EngineUnavailable, match=r"has said nothing for 0\.01 s"):
             await stream._run(sql.SQL("IDENTIFY_SYSTEM").format())
+
+
+def test_a_near_server_has_a_window_that_stays_narrow() -> None:
+    """However wide it was; 131,072 is how Linux counts the 65,536 that it was told."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as opened,
+    ):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        assert prepare_socket(opened.fileno())
+        assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) in (65_536, 131_072)
+        server.accept()[0].close()
+        assert opened.recv(1) == b""  # it is still open here
+
+
+def test_a_unix_socket_has_no_room_for_what_nobody_receives() -> None:
+    """A server on it stands still while its reader rests."""
+    one, other = socket.socketpair()
+    with one, other:
+        assert not prepare_socket(one.fileno())
+        other.sendall(b"x")
+        assert one.recv(1) == b"x"

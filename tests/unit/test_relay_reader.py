@@ -1,4 +1,4 @@
-"""The reader lets changes gather inside a transaction, and never rests before something to pass on."""
+"""The reader lets changes gather inside a transaction, and rests nowhere else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ STARTS_AT, ENDS_AT = 2_000, 2_100
 class FakeStream:
     """A server that sends `gulps`; whoever rests finds the next one, whoever waits is woken."""
 
-    def __init__(self, gulps: Sequence[Sequence[memoryview]], stop: asyncio.Event) -> None:
+    def __init__(
+        self, gulps: Sequence[Sequence[memoryview]], stop: asyncio.Event, *, gathers: bool
+    ) -> None:
+        self.gathers = gathers
         self._gulps = deque(gulps)
         self._stop = stop
         self.wakes = 0
@@ -47,11 +50,15 @@ class FakeStream:
 
 
 async def rests_of(
-    gulps: Sequence[Sequence[memoryview]], folder: Path, monkeypatch: pytest.MonkeyPatch
+    gulps: Sequence[Sequence[memoryview]],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    gathers: bool = True,
 ) -> tuple[FakeStream, list[float], int]:
     """Read what a server sends: the stream, how long each rest was, and the rows in the log."""
     stop = asyncio.Event()
-    stream, spool = FakeStream(gulps, stop), Spool(folder / "open")
+    stream, spool = FakeStream(gulps, stop, gathers=gathers), Spool(folder / "open")
     log = await SegmentLog.open(folder, bound=1 << 30)
     log.resume(1_000, new_slot=False)
     rests: list[float] = []
@@ -105,3 +112,13 @@ async def test_a_full_gulp_is_not_rested_upon(
     _, rests, rows = await rests_of(gulps, tmp_path, monkeypatch)
     assert rows == 1_999
     assert rests == [0, 0]
+
+
+async def test_nobody_rests_where_messages_find_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Unix socket that is not read makes the server stand still."""
+    gulps = [[pg.begin(STARTS_AT), THING], [ROW] * 200, [pg.commit(STARTS_AT, ENDS_AT)]]
+    _, rests, rows = await rests_of(gulps, tmp_path, monkeypatch, gathers=False)
+    assert rows == 200
+    assert rests == [0, 0, 0]

@@ -70,10 +70,13 @@ class Reader:
     async def _let_come(self, received: int) -> None:
         if received == 0:
             await self._stream.wait(_IDLE_S)
-        elif received < _MESSAGES_AT_ONCE and self._decoder.expects_more:
+        elif received < _MESSAGES_AT_ONCE and self._expects_more():
             await asyncio.sleep(_LONG_REST_S if received > _BUSY else _REST_S)
         else:
             await asyncio.sleep(0)
+
+    def _expects_more(self) -> bool:
+        return self._stream.gathers and self._decoder.expects_more
 
     async def confirm_last(self) -> None:
         """Tell the server where we stop, so that it sends nothing twice."""

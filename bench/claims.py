@@ -226,8 +226,8 @@ _ALL = (
     Claim(
         "relay-null-vs-raw",
         "rows/s",
-        "The same against receiving the stream's messages and not looking at them, with the same "
-        "rests as the relay's reader (the aim is 0.5).",
+        "The same against receiving the stream's messages and not looking at them, with rests of "
+        "8 ms, which make that fastest (the aim is 0.5).",
     ),
     Claim(
         "relay-clickhouse-vs-direct",

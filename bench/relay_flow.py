@@ -57,7 +57,9 @@ from neolayer.settings import RelaySettings
 
 DATABASE = "bench_relay"
 _TRANSACTION = 1_000
-_REST_S = 0.008  # as the relay's reader: to be woken for each message is slower than the relay
+_REST_S = (
+    0.008  # with which receiving is fastest; to be woken for each message is slower than the relay
+)
 _AMOUNT = COLUMNS.index("amount")
 Columns = list[tuple[object, ...]]
 P = TypeVar("P")

@@ -29,8 +29,6 @@ from neolayer.relay.segments import SegmentLog
 _MESSAGES_AT_ONCE: Final = 2_000
 _IDLE_S: Final = 0.25
 _REST_S: Final = 0.001
-_LONG_REST_S: Final = 0.008
-_BUSY: Final = 100  # messages after a rest, beyond which the next one is long
 _CONFIRM_S: Final = 0.1
 
 
@@ -71,7 +69,7 @@ class Reader:
         if received == 0:
             await self._stream.wait(_IDLE_S)
         elif received < _MESSAGES_AT_ONCE and self._expects_more():
-            await asyncio.sleep(_LONG_REST_S if received > _BUSY else _REST_S)
+            await asyncio.sleep(_REST_S)
         else:
             await asyncio.sleep(0)
 

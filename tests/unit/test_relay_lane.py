@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,17 +14,19 @@ from structlog.testing import capture_logs
 from tests.fixtures.batches import PlainSnapshot
 from tests.fixtures.copies import Undivided
 from tests.fixtures.patience import PATIENCE_S
+from tests.simulation.virtual_time import VirtualLoop
 from tests.unit.test_relay_segments import START, batch, opened
 
 from neolayer.errors import EngineUnavailable
 from neolayer.relay import checkpoints, segments
+from neolayer.relay import lane as lanes
 from neolayer.relay.changes import Batch
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.comparable import Shape
 from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.sinks.sink import Park, Rejected, Snapshot
+from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot
 from neolayer.relay.status import LaneState
 
 
@@ -155,6 +158,66 @@ async def test_C12_a_copy_that_takes_longer_than_the_log_goes_back_ends(tmp_path
         log.append(batch(log.position + 1))
         await log.roll()
     assert log.held_bytes <= bound + bound // 8
+
+
+class Losing(NullSink):
+    """Is emptied whenever something is written to it, so many times in a row."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.position = START
+        self.state = LaneState()
+        self.began: list[tuple[float, str | None]] = []
+
+    async def open(self, confirmed: int) -> int | None:
+        self.began.append((asyncio.get_running_loop().time(), self.state.error))
+        return await super().open(confirmed)
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        if self.times:
+            self.times -= 1
+            self.position = None
+            raise CopyLost(self.name)
+        return await super().write(batches)
+
+
+def test_C12_a_sink_that_loses_its_copy_again_and_again_is_given_one_ever_more_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once the first time, which is no failure; then after pauses that grow, as failing until it
+    is written to. In five minutes that is some fifty copies, and no thousand."""
+    loop = VirtualLoop(random.Random(1))
+    monkeypatch.setattr(lanes, "time", SimpleNamespace(monotonic=loop.time, time=loop.time))
+
+    async def lose(times: int) -> Losing:
+        log = await opened(tmp_path / str(times))
+        sink = Losing(times)
+        lane = Lane(sink, log, rows=10, state=sink.state)
+
+        @contextlib.asynccontextmanager
+        async def snapshot() -> AsyncIterator[Undivided]:
+            yield Undivided(PlainSnapshot(log.position))
+
+        task = asyncio.create_task(lane.run(snapshot))  # type: ignore[arg-type]
+        while loop.time() < 300 and (sink.times or lane.position < log.position):
+            log.append(batch(log.position + 1))
+            await asyncio.sleep(0.25)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return sink
+
+    try:
+        once = loop.run_until_complete(lose(1))
+        began, again = once.began
+        assert again[0] - began[0] <= 0.25 and again[1] is None
+        assert once.state.failures == 0 and once.state.error is None
+        for_ever = loop.run_until_complete(lose(100_000))
+        assert 25 < len(for_ever.began) < 75
+        assert all("no longer holds" in str(error) for _, error in for_ever.began[2:])
+        assert for_ever.state.error and for_ever.state.failures >= len(for_ever.began) - 2
+    finally:
+        loop.close()
 
 
 class Power(BaseException):

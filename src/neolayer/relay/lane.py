@@ -2,8 +2,9 @@
 
 Each sink has its own lane and its own place in the log, so a slow or dead one delays no other.
 What a lane holds in memory is what it writes at once. Where the log has let go of what comes next
-or cannot be read there, or the sink lost what it had, the sink opens anew: it copies the tables as
-they stand and goes on from there. A copy that was cut short, by a failure, a pause or the end of
+or cannot be read there, or the sink lost what it had, the sink opens anew, at once: it copies the
+tables as they stand and goes on from there. Where that happens again and again it waits in between,
+and is failing. A copy that was cut short, by a failure, a pause or the end of
 the process, goes on with what is left. One that took longer than the log goes back starts over with
 twice the room, so that it ends.
 """
@@ -90,6 +91,8 @@ class Lane:
         self._refused: Sequence[Rejected] | None = None  # of a write that is done, not parked yet
         self._is_unreadable = False  # what comes next, so that only a copy leads past it
         self._cut_off = 0  # how often in a row it was cut off then
+        self._pause_s = 0.0  # before the sink may open anew again
+        self._in_doubt = False  # it has opened anew more than once, and nothing was written since
         self._moved = asyncio.Event()
         self._logger = structlog.get_logger().bind(sink=sink.name)
         if self._mark.is_copying:  # what was held for it stays, and as much again may come
@@ -125,14 +128,12 @@ class Lane:
                 cursor = await self._until_done(partial(self._open, snapshot))
                 await self._follow(cursor, snapshot)
             except CopyLost as exc:
-                self._start_over(exc.message)
+                await self._start_over(exc)
             except CutOff as exc:
-                self._start_over(exc.message)
-                self._widen()
+                await self._start_over(exc, said=self._widened())
             except LogDamaged as exc:
-                self._start_over(exc.message)
                 self._is_unreadable = True
-                self._failed(exc)
+                await self._start_over(exc, said=exc)
 
     def keep_mark(self) -> None:
         """Before the log lets go of something: a note from before its start then tells of a write
@@ -153,23 +154,29 @@ class Lane:
         self.state.waiting_bytes = self.unread_bytes
         self.state.waiting_rows = self._cursor.unread_rows if self._cursor else 0
 
-    def _start_over(self, reason: str) -> None:
+    async def _start_over(self, exc: NeolayerError, *, said: NeolayerError | None = None) -> None:
+        """At once the first time, which is a failure only where something is `said` of it; then
+        after growing pauses, as one that fails until it is written to."""
         self._is_well, self.needs, self._cursor = False, None, None
-        self._logger.warning("the copy starts over", reason=reason)
+        self._moved.set()
+        self._logger.warning("the copy starts over", reason=exc.message)
+        pause_s, self._in_doubt = self._pause_s, self._pause_s > 0
+        if said is not None or self._in_doubt:
+            self._failed(said or exc)
+        self._pause_s = min(max(pause_s * 2, _FIRST_RETRY_S), _LAST_RETRY_S)
+        await _rest(pause_s)
 
-    def _widen(self) -> None:
-        """More room for the next copy, where the last one itself was cut off, and say so."""
+    def _widened(self) -> RelayError | None:
+        """More room for the next copy, where the last one itself was cut off; what to say then."""
         if not self._has_copied:
-            return
+            return None
         self._cut_off += 1
         room = self._log.bound << min(self._cut_off, _MOST_DOUBLINGS)
         self._log.give_room(self.sink.name, room)
-        self._failed(
-            RelayError(
-                f"the copy into {self.sink.name} took longer than the log goes back: it starts"
-                f" over, and up to {room >> 20:,} MiB of log are held for it",
-                hint="raise relay.log_bytes",
-            )
+        return RelayError(
+            f"the copy into {self.sink.name} took longer than the log goes back: it starts"
+            f" over, and up to {room >> 20:,} MiB of log are held for it",
+            hint="raise relay.log_bytes",
         )
 
     def _caught_up_with_copy(self, cursor: Cursor) -> None:
@@ -265,10 +272,13 @@ class Lane:
 
     async def _follow(self, cursor: Cursor, snapshot: SnapshotMaker) -> None:
         """Write what the log brings. Raises CutOff, LogDamaged or CopyLost."""
+        opened_at = time.monotonic()
         while True:
             self._caught_up_with_copy(cursor)
             batches = await self._gather(cursor)
             await self._until_done(partial(self._write, batches, snapshot))
+            if time.monotonic() - opened_at > _LAST_RETRY_S:
+                self._pause_s = 0.0
 
     async def _gather(self, cursor: Cursor) -> list[Batch]:
         """The next batches to write as one: full, old enough, or ending inside a transaction."""
@@ -307,6 +317,7 @@ class Lane:
         for batch in batches:
             self.state.written_rows += batch.rows
             self.state.committed_at = batch.committed_at or self.state.committed_at
+        self._in_doubt = False
         self._reached(max(self.position, batches[-1].position))
 
     async def _given(self, batches: list[Batch], snapshot: SnapshotMaker) -> Sequence[Rejected]:
@@ -354,9 +365,10 @@ class Lane:
                 self._failed(RelayError(f"{self.sink.name} failed: {type(exc).__name__}: {exc}"))
             else:
                 _honour_cancellation()
-                self._is_well, self.state.error = True, None
+                self._is_well = True
+                self.state.error = self.state.error if self._in_doubt else None
                 return done
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+            await _rest(pause_s)
             pause_s = min(pause_s * 2, _LAST_RETRY_S)
 
     def _failed(self, exc: NeolayerError) -> None:
@@ -364,6 +376,10 @@ class Lane:
         self.state.failed(exc)
         self._moved.set()
         self._logger.warning("cannot write, will try again", error=exc.message)
+
+
+async def _rest(seconds: float) -> None:
+    await asyncio.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 async def _next_before(deadline: float, cursor: Cursor) -> Batch | None:

@@ -9,7 +9,7 @@ async with neolayer.open(data_dir=".neolayer") as platform:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -64,6 +64,7 @@ from neolayer.identity.session_tokens import Kind, parse_token
 from neolayer.keys import Keyring
 from neolayer.platform import endpoints, keyring
 from neolayer.position import Position, Positions
+from neolayer.relay.status import server_notes
 from neolayer.settings import Settings, load_settings
 from neolayer.tenancy import (
     NOBODYS,
@@ -165,6 +166,7 @@ class Platform:
     projections: Projections
     core: CoreDatabase = field(repr=False)
     _endpoints: Endpoints = field(repr=False)
+    _notes: Mapping[str, Path] = field(repr=False)
     _hasher: PasswordHasher = field(repr=False)
     _keyring: Keyring = field(repr=False)
     _mailer: Mailer = field(repr=False)
@@ -283,9 +285,12 @@ class Platform:
 
         None: all that are read. Streams and webhooks are waited for where they are named.
 
-        Raises NotFresh at the time limit, saying how far each is.
+        Raises NotFresh at the time limit, saying how far each is, and PutBack where PostgreSQL was
+        put back, so that no position says what the copies have.
         """
-        return await wait_for(position, self._endpoints, stores=stores, timeout=timeout)
+        return await wait_for(
+            position, self._endpoints, stores=stores, timeout=timeout, notes=self._notes
+        )
 
     async def list_tenants(self, *, after: str = "", limit: int = 100) -> list[Tenant]:
         """All tenants by identifier, those that come after `after`."""
@@ -351,6 +356,7 @@ async def open_at(
             projections=Projections(at, domain),
             core=core,
             _endpoints=at,
+            _notes=server_notes(settings.data_dir),
             _hasher=stack.enter_context(PasswordHasher()),
             _keyring=keys,
             _results=ResultCache(redis),

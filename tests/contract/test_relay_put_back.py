@@ -17,15 +17,19 @@ import pytest
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_postgres import reachable_wheel
 from tests.fixtures.fix_relay import TABLES, RelayScene
-from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.patience import PATIENCE, PATIENCE_S
 from tests.fixtures.standby import Server
 
-from neolayer.freshness import Store
-from neolayer.freshness.positions import position_of
+from neolayer.engines.endpoints import Role
+from neolayer.freshness import PutBack, Store, position_of, wait_for
+from neolayer.freshness.cache_versions import FLOOR_KEY, version_text
+from neolayer.insight.querying import Target, ask
+from neolayer.position import Position, pack_version
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.status import FlowState, read_state
 from neolayer.supervision import _is_primary
 
+PASSWORD = "of the application"
 ROWS = "INSERT INTO accounts (id, owner) SELECT g, '{}' FROM generate_series({}, {}) g"
 
 
@@ -47,10 +51,12 @@ def server(traversable_tmp: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def scene(relay_scene: RelayScene, server: Server) -> RelayScene:
-    endpoint = server.cluster.endpoint(server.port, passwords={})
+    endpoint = server.cluster.endpoint(server.port, passwords={Role.APP: PASSWORD})
     found = dataclasses.replace(
         relay_scene, endpoints=dataclasses.replace(relay_scene.endpoints, postgres=endpoint)
     )
+    execute(endpoint, "CREATE DATABASE neolayer")
+    execute(endpoint, f"CREATE ROLE {Role.APP} LOGIN PASSWORD '{PASSWORD}'")
     make_tables(found)
     return found
 
@@ -103,6 +109,28 @@ def put_back(server: Server, copy: Path) -> None:
     server.start()
 
 
+async def is_no_answer(scene: RelayScene, fresh: Position) -> None:
+    """Though every copy is further than the write, none is said to have it; nor is it queried."""
+    at, notes = scene.endpoints, {"neolayer": scene.folder / scene.slot / "server"}
+    for store in (Store.CLICKHOUSE, Store.REDIS):
+        reflected = await position_of(store, at)
+        assert reflected is not None and reflected >= fresh
+        with pytest.raises(PutBack, match="was put back on the same") as refused:
+            await wait_for(fresh, at, stores=[store], timeout=PATIENCE, notes=notes)
+        assert "onto a new timeline" in (refused.value.hint or "")
+    with pytest.raises(PutBack):
+        async with ask(at, Target.ANALYTICS, "SELECT 1", at_least=fresh, notes=notes):
+            pytest.fail("it was answered")
+
+
+async def nothing_is_believed(scene: RelayScene) -> None:
+    """What lies in the cache is older than the next timeline, and so is whatever is put there."""
+    floor = version_text(pack_version(2, 0)).encode()
+    async with asyncio.timeout(PATIENCE_S):
+        while scene.redis().get(FLOOR_KEY) != floor:
+            await asyncio.sleep(0.05)
+
+
 async def recovers(scene: RelayScene, server: Server) -> None:
     """The way out as the hint tells it, and everything arrives."""
     await asyncio.to_thread(server.stop)
@@ -127,16 +155,23 @@ async def test_C3_a_snapshot_of_the_disk_that_was_put_back_is_refused_until_it_i
         lost = scene.sql(ROWS.format("lost", 51, 2000))
         await scene.arrives(lost, Store.CLICKHOUSE)
         await asyncio.to_thread(put_back, server, copy)
+        fresh = scene.sql(ROWS.format("new", 51, 51))
+        with pytest.raises(PutBack, match="clickhouse reflects"):
+            await wait_for(fresh, scene.endpoints, stores=[Store.CLICKHOUSE], timeout=PATIENCE)
         flow = await is_refused(scene)
         assert "timeline: it is at neolayer:1:" in (flow.error or "")
-        scene.sql(ROWS.format("new", 51, 9000))
+        await is_no_answer(scene, fresh)
+        scene.sql(ROWS.format("new", 52, 9000))
         assert scene.sql("SELECT 1") > lost
+        await is_no_answer(scene, fresh)
+        await nothing_is_believed(scene)
     copied = await scene.copied()
     async with scene.relaying():
         assert (await is_refused(scene)).error == flow.error
         assert await scene.copied() == copied
         await recovers(scene, server)
         await flow_where(scene, lambda flow: flow.error is None)
+        await scene.arrives(scene.sql("SELECT 1"))
     assert {row[1] for row in await scene.copied()} == {"ann", "new"}
 
 

@@ -14,7 +14,8 @@ from tests.fixtures.copies import copy_whole
 from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.fix_nats import NatsServer
 
-from neolayer.engines.endpoints import Endpoints
+from neolayer.engines.endpoints import Database, Endpoints, PostgresEndpoint, Role
+from neolayer.engines.engine import Level
 from neolayer.errors import EngineUnavailable
 from neolayer.freshness import NotFresh, Stream, position_of, wait_for
 from neolayer.position import Position
@@ -25,6 +26,10 @@ from neolayer.relay.sinks.sink import Sink
 pytestmark = pytest.mark.engines
 TABLES = {"core.outbox": OUTBOX, "public.coins": COINS}
 SOON = timedelta(seconds=0)
+
+
+def no_postgres(_: Database) -> PostgresEndpoint:
+    return PostgresEndpoint(Level.REAL, "host=127.0.0.1 port=1", {Role.APP: ""}, "127.0.0.1:1")
 
 
 async def is_waited_for(stream: Stream, sink: Sink, endpoints: Endpoints) -> None:
@@ -45,7 +50,7 @@ async def is_waited_for(stream: Stream, sink: Sink, endpoints: Endpoints) -> Non
 
 async def test_nats(nats_server: NatsServer) -> None:
     """From the bucket; without a server it is said so."""
-    endpoints = cast(Endpoints, SimpleNamespace(nats=nats_server.endpoint()))
+    endpoints = cast(Endpoints, SimpleNamespace(nats=nats_server.endpoint(), cluster=no_postgres))
     await is_waited_for(Stream.NATS, NatsSink(nats_server.endpoint(), CLASSES), endpoints)
     nats_server.kill()
     with pytest.raises(EngineUnavailable, match="nats"):
@@ -55,5 +60,5 @@ async def test_nats(nats_server: NatsServer) -> None:
 async def test_kafka(kafka_broker: KafkaBroker) -> None:
     """From the newest record of the compacted topic, which is read on and not from the start."""
     endpoint = dataclasses.replace(kafka_broker.endpoint(), prefix="fresh")
-    endpoints: Any = SimpleNamespace(kafka=endpoint)
+    endpoints: Any = SimpleNamespace(kafka=endpoint, cluster=no_postgres)
     await is_waited_for(Stream.KAFKA, KafkaSink(endpoint, CLASSES), endpoints)

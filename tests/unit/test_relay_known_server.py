@@ -9,8 +9,9 @@ import pytest
 
 from neolayer.cli.relay_tables import alarms_of
 from neolayer.engines.postgres.replication import Server
+from neolayer.freshness import PutBack
 from neolayer.position import Position, pack_version
-from neolayer.relay.known_server import KnownServer, PutBack
+from neolayer.relay.known_server import KnownServer
 from neolayer.relay.status import (
     FlowState,
     LaneState,

@@ -62,7 +62,8 @@ class TransactionCache:
     ) -> Transaction | None:
         """The transaction in whatever state it is, with its confirmations as of now, or None.
 
-        What the cache has is used where it reflects `at_least`; PostgreSQL always does.
+        What the cache has is used where it reflects `at_least` and no more than PostgreSQL has,
+        which otherwise answers.
         """
         return (await self.transaction_as_of(network, transaction_hash, at_least=at_least)).value
 
@@ -74,20 +75,21 @@ class TransactionCache:
         found = await cursor.fetchone()
         if found is None:
             return AsOf(None, None)
-        network_id, head = found
+        network_id, head, end = found
         wanted = at_least.version if at_least is not None else 0
-        stored, version = await self._stored(network_id, transaction_hash.lower(), wanted)
+        stored, version = await self._stored(network_id, transaction_hash.lower(), (wanted, end))
         if stored is not None:
             stored = replace(stored, confirmation_count=_confirmations(stored, head))
         return AsOf(stored, Position.from_version(version))
 
     async def _stored(
-        self, network_id: UUID, transaction_hash: str, wanted: int
+        self, network_id: UUID, transaction_hash: str, between: tuple[int, int]
     ) -> tuple[Transaction | None, int]:
-        """The row, and the version that it reflects."""
+        """The row, and the version that it reflects. The cache's is used in between: what is ahead
+        of the log is of a server that was put back, or came a moment ago."""
         key = TRANSACTION_KEY.format(network_id=network_id, transaction_hash=transaction_hash)
         cached, reflected = await self._get(key)
-        if cached is not None and reflected >= wanted:
+        if cached is not None and between[0] <= reflected <= between[1]:
             return cached, reflected
         started = time.monotonic()
         version = await self._version()

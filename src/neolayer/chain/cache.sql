@@ -1,6 +1,9 @@
 -- network_head --
--- A network's id and its head, from which confirmations are counted.
-SELECT n.id, h.head_number
+-- A network's id, its head, from which confirmations are counted, and how far the log is.
+SELECT
+    n.id, h.head_number,
+    ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
+    | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint
 FROM blockchain.networks AS n
 LEFT JOIN blockchain.chain_heads AS h ON h.network_id = n.id
 WHERE n.name = %(network)s;

@@ -16,6 +16,7 @@ from neolayer.cli.values import PositionsOf, Seconds, whole
 from neolayer.errors import QueryError
 from neolayer.insight.querying import LONGEST_TIME_LIMIT, PATIENCE, TIME_LIMIT, Answer, Target, ask
 from neolayer.platform import endpoints
+from neolayer.relay.status import server_notes
 
 _PATIENCE_S = int(PATIENCE.total_seconds())
 _DEFAULT_S = int(TIME_LIMIT.total_seconds())
@@ -53,15 +54,16 @@ async def query(
 
     Example: neolayer query analytics "SELECT count(), sum(value) FROM transactions" --json
     """
-    at = endpoints(invocation().settings)
+    settings = invocation().settings
     async with ask(
-        at,
+        endpoints(settings),
         target,
         sql,
         tenant=tenant,
         time_limit=timedelta(seconds=time_limit_s),
         at_least=at_least,
         patience=timedelta(seconds=wait),
+        notes=server_notes(settings.data_dir),
     ) as answer:
         if answer.position is not None:
             say(f"as of {answer.position}")

@@ -36,7 +36,7 @@ from neolayer.relay.operations.desk import Desk, RebuildStatus, desk_of
 from neolayer.relay.sinks.declared import declared_sinks
 from neolayer.relay.sinks.sink import Rebuildable, Sink
 from neolayer.relay.sinks.webhooks import WebhookSink
-from neolayer.relay.status import relay_status, state_path
+from neolayer.relay.status import relay_status, server_notes, state_path
 
 app = App(name="relay", help="Look at the sinks, pause and resume one, replay, rebuild a copy.")
 root.command(app)
@@ -215,7 +215,8 @@ async def wait_until_there(
 ) -> None:
     """Return when stores and streams reflect a position; webhooks: when it is in their queues.
 
-    The exit code is 4 where it does not come in time; then it says how far each is.
+    The exit code is 4 where it does not come in time; then it says how far each is. It is 1 where
+    PostgreSQL was put back, so that no position says what the copies have.
 
     Example: neolayer relay wait neolayer:1:0/2A41F08 --sink clickhouse --sink webhooks
     """
@@ -226,6 +227,7 @@ async def wait_until_there(
             at,
             stores=sink or (*stores_at(at), *streams_at(at)),
             timeout=timedelta(seconds=wait),
+            notes=server_notes(invocation().settings.data_dir),
         )
     facts = {str(one): str(there) for one, there in reached.items()}
     text = ", ".join(f"{one} is at {there}" for one, there in facts.items())

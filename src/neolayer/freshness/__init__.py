@@ -9,12 +9,14 @@ from neolayer.freshness.positions import (
     stores_at,
     wait_for,
 )
+from neolayer.freshness.put_back import PutBack
 from neolayer.freshness.streams import Stream, streams_at
 
 __all__ = [
     "ALL_STORES",
     "AsOf",
     "NotFresh",
+    "PutBack",
     "Store",
     "Stream",
     "position_of",

@@ -1,7 +1,9 @@
 """Which position a derived store reflects, and waiting until it reflects one.
 
 The relay leaves each store's checkpoint in the store itself; these functions only read it. Nothing
-here needs the relay to run: a store that stands still is simply never fresh enough.
+here needs the relay to run: a store that stands still is simply never fresh enough. What a store
+reflects is believed only where PostgreSQL was not put back (`put_back.py`): one look at the server
+more, when the stores are there.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from redis.exceptions import RedisError
@@ -20,6 +24,7 @@ from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
 from neolayer.errors import NeolayerError, NotSupported
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY, read_version
+from neolayer.freshness.put_back import require_not_ahead, require_not_refused
 from neolayer.freshness.streams import Stream, version_reader
 from neolayer.position import Position, Positions
 
@@ -27,6 +32,7 @@ T = TypeVar("T")
 Reader = Callable[[], Awaitable[Position | None]]
 
 _POLL_S = 0.05
+_NO_NOTES: Mapping[str, Path] = MappingProxyType({})
 _CORE = "neolayer"
 
 
@@ -108,12 +114,15 @@ async def wait_for(
     *,
     stores: Iterable[Store | Stream] | None = None,
     timeout: timedelta,  # noqa: ASYNC109  over all stores, and it says how far each is
+    notes: Mapping[str, Path] = _NO_NOTES,
 ) -> dict[Store | Stream, Position]:
     """Return when every store (None: all that are read) reflects `position`, with their positions.
 
+    `notes` are where a relay on this machine notes, by database, which server it read.
+
     Of several databases' positions a store waits for those that it is fed from; a store that is
     fed from none of them is left out. Raises NotFresh at the time limit, saying how far each store
-    is, and EngineUnavailable.
+    is, PutBack where what a store reflects is not what this server writes, and EngineUnavailable.
     """
     deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
     wanted = position.each if isinstance(position, Positions) else (position,)
@@ -122,13 +131,17 @@ async def wait_for(
     reached: dict[Store | Stream, Position] = {}
     for one in wanted:
         fed = [store for store in chosen if one.database in FED_FROM[store]]
+        if fed:
+            require_not_refused(one, notes)
+        there: dict[str, Position] = {}
         for store in fed:
             found = await _wait_until(store, one, endpoints, deadline)
             if found is None:
                 raise NotFresh(
                     one, {each: await position_of(each, endpoints, one.database) for each in fed}
                 )
-            reached[store] = found
+            reached[store] = there[store] = found
+        await require_not_ahead(there, endpoints)
     return reached
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, LiteralString, Protocol, cast
 
 import psycopg
@@ -87,11 +89,13 @@ async def ask(
     time_limit: timedelta = TIME_LIMIT,
     at_least: Position | Positions | None = None,
     patience: timedelta = PATIENCE,
+    notes: Mapping[str, Path] = MappingProxyType({}),
 ) -> AsyncGenerator[Answer]:
     """Run one statement as the operator, or as what a tenant (id or identifier) may see.
 
     The answer reflects `at_least`: a store that does not yet is waited for, and where it takes
-    longer than `patience`, NotFresh says how far it is.
+    longer than `patience`, NotFresh says how far it is. `notes` as in `wait_for`, which may raise
+    PutBack.
 
     Raises QueryError with the server's own words, where it takes longer than `time_limit` (zero:
     no limit), its rows' way to us included, and where there is no such tenant. ClickHouse holds
@@ -100,7 +104,8 @@ async def ask(
     context = None if tenant is None else await _signed(endpoints, tenant)
     if target is Target.ANALYTICS:
         if at_least is not None:
-            await wait_for(at_least, endpoints, stores=[Store.CLICKHOUSE], timeout=patience)
+            stores = [Store.CLICKHOUSE]
+            await wait_for(at_least, endpoints, stores=stores, timeout=patience, notes=notes)
         async with _ask_clickhouse(endpoints.clickhouse, statement, time_limit) as answer:
             yield answer
         return

@@ -6,44 +6,29 @@ copies have seen before: they would take what is new for old, for ever and witho
 PostgreSQL is recovered onto a new timeline, positions grow and every copy starts over; where the
 timeline is the same, nothing is relayed until it is.
 
+Whoever waits for a copy looks into the same note (`freshness/put_back.py`).
+
 A crash is no such case: a server sends nothing that is not on its own disk yet.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from neolayer.engines.postgres.replication import Server
 from neolayer.errors import RelayError
+from neolayer.freshness.put_back import NOTE_FILE, WAY_OUT, PutBack, ServerNote, read_note
 from neolayer.position import Position
 from neolayer.relay.segment import sync
-
-_WAY_OUT: Final = (
-    "recover PostgreSQL onto a new timeline: stop it, make an empty file standby.signal in its data"
-    " directory, start it, SELECT pg_promote(); then every copy starts over by itself"
-)
-
-
-class PutBack(RelayError):
-    """PostgreSQL stands where it stood before, or is another, and its timeline is the same."""
-
-
-class _Note(msgspec.Struct):
-    """The server that was read last; `put_back` is what was found of it, once it was."""
-
-    system: str
-    epoch: int
-    put_back: str | None = None
 
 
 class KnownServer:
     """The note in a segment log's folder. It outlives the machine."""
 
     def __init__(self, folder: Path, database: str) -> None:
-        self._path = folder / "server"
+        self._path = folder / NOTE_FILE
         self._database = database
 
     def admit(self, server: Server, *, reflected: int) -> None:
@@ -54,15 +39,15 @@ class KnownServer:
         """
         note = self._read()
         if note is None or server.timeline > note.epoch:
-            note = _Note(server.system, server.timeline)
+            note = ServerNote(server.system, server.timeline)
             self._write(note)
         if note.put_back is None and (found := self._found(note, server, reflected)):
             note.put_back = found
             self._write(note)
         if note.put_back is not None:
-            raise PutBack(note.put_back, hint=_WAY_OUT)
+            raise PutBack(note.put_back, hint=WAY_OUT)
 
-    def _found(self, note: _Note, server: Server, reflected: int) -> str | None:
+    def _found(self, note: ServerNote, server: Server, reflected: int) -> str | None:
         at = Position(server.timeline, server.flushed_lsn, self._database)
         copies = Position.from_version(reflected, self._database)
         where = f"it is at {at}, and the copies were fed up to {copies}"
@@ -72,15 +57,13 @@ class KnownServer:
             return f"PostgreSQL was put back on the same timeline: {where}"
         return None
 
-    def _read(self) -> _Note | None:
+    def _read(self) -> ServerNote | None:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=_Note)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None
+            return read_note(self._path)
         except OSError as exc:
             raise self._unusable(exc) from exc
 
-    def _write(self, note: _Note) -> None:
+    def _write(self, note: ServerNote) -> None:
         unfinished = self._path.with_suffix(".new")
         try:
             unfinished.write_bytes(msgspec.json.encode(note))

@@ -22,6 +22,7 @@ import structlog
 
 from neolayer.crash_points import crash_point
 from neolayer.errors import NeolayerError, RelayError
+from neolayer.freshness import PutBack
 from neolayer.position import Position
 from neolayer.relay.changes import Batch, Incomplete
 from neolayer.relay.checkpoints import WriteMark
@@ -29,7 +30,6 @@ from neolayer.relay.completing import Completing
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.copying.tables import SnapshotMaker, Way
 from neolayer.relay.copying.whole import WholeCopy
-from neolayer.relay.known_server import PutBack
 from neolayer.relay.segment import CutOff, LogDamaged
 from neolayer.relay.segments import Cursor, SegmentLog
 from neolayer.relay.sinks.sink import (

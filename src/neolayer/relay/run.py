@@ -32,11 +32,12 @@ from neolayer.engines.postgres.replication import (
     SlotMissing,
 )
 from neolayer.errors import NeolayerError, RelayError
+from neolayer.freshness import PutBack
 from neolayer.position import Position, pack_version
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import hold_folder
-from neolayer.relay.known_server import KnownServer, PutBack
+from neolayer.relay.known_server import KnownServer
 from neolayer.relay.lane import Lane
 from neolayer.relay.operations.desk import Desk, desk_of
 from neolayer.relay.operations.masks import Masks
@@ -44,7 +45,7 @@ from neolayer.relay.operations.watch import Watch
 from neolayer.relay.reader import Reader
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.declared import declared_sinks
-from neolayer.relay.sinks.sink import Sink
+from neolayer.relay.sinks.sink import Forgetful, Sink
 from neolayer.relay.snapshot import ExportedSnapshot, export_snapshot
 from neolayer.relay.spool import Spool
 from neolayer.relay.status import (
@@ -177,6 +178,8 @@ class _Flow:
                     await self._session(stop, folder / self._source.slot)
                 except* NeolayerError as group:
                     self._report(group)
+                if self.state.put_back:
+                    await self._let_nothing_be_believed()
                 if time.monotonic() - started > _LAST_RETRY_S:
                     pause_s = _FIRST_RETRY_S
                 await _pause(stop, pause_s)
@@ -203,6 +206,14 @@ class _Flow:
         self.state.put_back = isinstance(error, PutBack)
         self._unpublished = isinstance(error, PublicationMissing)
         self._log.warning("the stream stopped, will start again", error=error.message)
+
+    async def _let_nothing_be_believed(self) -> None:
+        """What lies in a cache is older than the next timeline, from which on it is used again."""
+        for sink in self._sinks:
+            if isinstance(sink, Forgetful):
+                with contextlib.suppress(NeolayerError):
+                    await sink.open(0)
+                    await sink.forget_below(pack_version(self._epoch + 1, 0))
 
     async def _session(self, stop: asyncio.Event, folder: Path) -> None:
         segments = await SegmentLog.open(folder, bound=self._settings.log_bytes)

@@ -21,6 +21,7 @@ from neolayer.engines.postgres.connections import connect, explain
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import NeolayerError
 from neolayer.freshness import ALL_STORES, position_of, stores_at
+from neolayer.freshness.put_back import NOTE_FILE
 from neolayer.position import Position
 
 SLOT = "neolayer_relay"
@@ -102,6 +103,12 @@ def slot_of(database: Database) -> str:
 def relay_folder(data_dir: Path) -> Path:
     """Where the relay keeps its segment logs and its state file."""
     return data_dir / "relay"
+
+
+def server_notes(data_dir: Path) -> dict[str, Path]:
+    """Where the relay notes which server it reads, by database."""
+    folder = relay_folder(data_dir)
+    return {str(database): folder / slot_of(database) / NOTE_FILE for database in Database}
 
 
 def state_path(data_dir: Path) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
 import psycopg
 import pytest
 from redis import Redis as SyncRedis
@@ -29,6 +31,7 @@ from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.redis.client import connect as connect_redis
 from neolayer.freshness import Store, position_of
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY, FLOOR_KEY, read_entry, version_text
+from neolayer.position import Position, pack_version
 from neolayer.relay.sinks.redis import RedisSink
 
 __all__ = ["layer", "relaying"]
@@ -223,3 +226,20 @@ async def test_a_checkpoint_that_is_none_of_ours(relaying: Endpoints, redis: Red
     assert await redis.get(FLOOR_KEY) >= version_text(7).encode()
     if kept is not None:
         await redis.set(CHECKPOINT_KEY, kept)
+
+
+async def test_C3_what_is_ahead_of_the_log_is_not_answered(
+    relaying: Endpoints, core: Connection, redis: Redis
+) -> None:
+    """As the entry of a server that was put back is, or all of what the relay gave the cache."""
+    cache = TransactionCache(core, redis)
+    expected = await cache.transaction("synthetic", HASH)
+    assert expected is not None
+    other = msgspec.msgpack.encode(replace(expected, gas_used=7))
+    ahead = version_text(pack_version(1, 1 << 44))
+    await redis.set(KEY, ahead.encode() + b"+" + other)
+    here = write(relaying, MOVE_ON)
+    assert await cache.transaction("synthetic", HASH, at_least=here) == expected
+    found = await cache.transaction_as_of("synthetic", HASH)
+    assert found.value == expected and found.position is not None
+    assert found.position < Position(1, 1 << 44)

@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 from tests.simulation.sinks import OnceSink, SimulatedSink, Store
-from tests.simulation.source import Source, Stream, slot_state_of, snapshot_of
+from tests.simulation.source import TABLE, Source, Stream, slot_state_of, snapshot_of
 from tests.simulation.virtual_time import VirtualLoop
 
 from neolayer.errors import EngineUnavailable
@@ -485,6 +485,9 @@ def _simulated(world: World) -> Iterator[None]:
     async def published(dsn: str, publication: str) -> bool:
         return True
 
+    async def tables_of(dsn: str, publication: str) -> dict[int, str]:
+        return {TABLE.id: TABLE.table}
+
     def sync(path: Path) -> None:
         world.process.check()
         name = path.with_suffix(".segment").name
@@ -526,6 +529,7 @@ def _simulated(world: World) -> Iterator[None]:
         (run, "ReplicationConnection", Connection),
         (run, "slot_state", slot_state),
         (run, "publication_exists", published),
+        (run, "published_tables", tables_of),
         (run, "export_snapshot", lambda dsn, epoch: snapshot_of(world.process, epoch)),
         (SegmentLog, "open", classmethod(opened)),
         (SegmentLog, "_drop_oldest", dropped),

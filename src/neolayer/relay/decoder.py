@@ -37,7 +37,7 @@ from itertools import islice
 from typing import Final
 
 from neolayer.errors import RelayError
-from neolayer.position import pack_version
+from neolayer.position import Position, pack_version
 from neolayer.relay.changes import (
     DELETE,
     INSERT,
@@ -51,6 +51,7 @@ from neolayer.relay.changes import (
     Truncation,
 )
 from neolayer.relay.spool import Spool
+from neolayer.relay.table_names import TableNames
 
 # A batch is cut at the first commit beyond either.
 BATCH_ROWS = 8_192
@@ -117,12 +118,21 @@ class Decoder:
     `position` is how far the stream is known to be complete, as a log position (not packed). It
     begins at `after`, from where on the stream was asked for: until the server gets there, its
     keepalives tell of the slot's own, earlier place.
-    Without a spool the stream must not send transactions before they commit.
+    Without a spool the stream must not send transactions before they commit. Without `names` tables
+    are what they are called.
     """
 
-    def __init__(self, *, epoch: int, spool: Spool | None = None, after: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        spool: Spool | None = None,
+        after: int = 0,
+        names: TableNames | None = None,
+    ) -> None:
         self._epoch = epoch
         self._spool = spool
+        self._names = names
         self._in_piece = False
         self._replaying: Iterator[bool | None] = iter(())
         self._relations: dict[int, Relation] = {}
@@ -314,8 +324,14 @@ class Decoder:
         return self.rows >= BATCH_ROWS or self.size >= BATCH_BYTES
 
     def _relation(self, body: bytes) -> None:
-        """Sent before a table's first change, and again after its description changed."""
+        """Sent before a table's first change, and again after its description changed.
+
+        Raises TableRenamed.
+        """
         relation = _read_relation(body)
+        if self._names is not None:
+            committed = Position.from_version(self._first_version).lsn
+            relation = self._names.named(relation, committed)
         if self._relations.get(relation.id) != relation:
             self._close_table(relation.id)
             self._relations[relation.id] = relation

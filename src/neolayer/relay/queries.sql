@@ -16,3 +16,12 @@ WHERE slot_name = %(slot)s AND database = current_database();
 -- publication --
 -- Whether there is a publication of that name now.
 SELECT EXISTS (SELECT 1 FROM pg_publication WHERE pubname = %(publication)s) AS found;
+
+-- tables --
+-- What a publication tells of: partitioned tables as one, by id and name.
+SELECT t.relid::bigint AS id, n.nspname || '.' || c.relname AS name
+FROM pg_publication AS p
+CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) AS t
+INNER JOIN pg_class AS c ON c.oid = t.relid
+INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE p.pubname = %(publication)s;

@@ -59,6 +59,7 @@ from neolayer.relay.status import (
     slot_of,
     slot_state,
 )
+from neolayer.relay.table_names import TableNames, look_up, published_tables
 from neolayer.settings import RelaySettings
 
 _FIRST_RETRY_S: Final = 0.2
@@ -160,6 +161,7 @@ class _Flow:
         self._settings = settings
         self._unpublished = False
         self._epoch = 0
+        self._renamings: set[tuple[int, str]] = set()
         self._lanes: Sequence[Lane] = ()
         self._segments: SegmentLog | None = None
         self.state = FlowState(source.slot, {sink.name: LaneState() for sink in sinks})
@@ -225,7 +227,8 @@ class _Flow:
             self._require_no_older_epoch(segments)
             await self._admit(server, segments)
             after = await self._start(stream, segments)
-            decoder = Decoder(epoch=self._epoch, spool=spool, after=after.lsn)
+            names = await self._table_names(server, segments.folder)
+            decoder = Decoder(epoch=self._epoch, spool=spool, after=after.lsn, names=names)
             await self._stream(stream, decoder, segments, server, stop)
         finally:
             await stream.close()
@@ -248,6 +251,13 @@ class _Flow:
         self.state.put_back = False
         self._log.info("streaming", slot=slot, after=str(after))
         return after
+
+    async def _table_names(self, server: Server, folder: Path) -> TableNames:
+        """As of where the server said it was before it is asked, so that nothing is news twice."""
+        live = await published_tables(self._source.dsn, self._source.publication)
+        declared = frozenset[str]().union(*(sink.tables for sink in self._sinks))
+        as_of, told = server.flushed_lsn, self._renamings
+        return await asyncio.to_thread(look_up, folder, live, declared, as_of=as_of, told=told)
 
     def _require_no_older_epoch(self, segments: SegmentLog) -> None:
         known = Position.from_version(segments.position).epoch

@@ -228,3 +228,21 @@ async def test_values_that_look_alike_are_no_difference(mongo_case: MongoCase) -
     finally:
         await rows.close()
         await sink.close()
+
+
+async def test_more_updates_at_once_than_the_server_has_connections(
+    mongo_case: MongoCase,
+) -> None:
+    """FerretDB, which takes one for each update of a command, does not wait for itself; of those
+    it refuses each is named."""
+    log = Log()
+    sink = await opened(mongo_case, log)
+    await sink.write([log.commit(*(put(Thing(n)) for n in range(120)))])
+    now = [Thing(n, "now", details={"a.b": 1} if n == 15 else None) for n in range(120)]
+    changed = log.commit(*(change(one, was=Thing(one.id)) for one in now))
+    (rejected,) = await sink.write([changed])
+    assert rejected.key == (str(now[15].owner), "15")
+    notes = dict(await mongo_case.rows())
+    assert notes.pop(now[15].key) == "note"
+    assert len(notes) == 119 and set(notes.values()) == {"now"}
+    await sink.close()

@@ -7,6 +7,7 @@ taking documents apart and together again costs more than all the rest of an ins
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,9 +20,24 @@ from neolayer.errors import EngineError, EngineUnavailable
 
 _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 60.0
+_ROOM_S: Final = 3.0
+_LITTLE: Final = 0.2
+WAITS: Final = "timeout=20s"
+"""How long the server may wait for a shard to write to: shorter than we do, so that it says why."""
 _NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 _JSON: Final = {"Content-Type": "application/json"}
-_WAIT: Final = frozenset({429, 502, 503, 504})
+_REFUSED_USER: Final = frozenset({401, 403})
+_BUSY: Final = frozenset({408, 429})
+# What says something of the server whatever its status is: blocks and shards that are not ready.
+BLOCKED: Final = "cluster_block_exception"
+_NOT_READY: Final = frozenset(
+    {
+        "shard_not_found_exception",
+        "illegal_index_shard_state_exception",
+        "index_shard_closed_exception",
+        "index_closed_exception",
+    }
+)
 
 
 class SearchError(EngineError):
@@ -57,8 +73,44 @@ class SearchClient:
 
     async def bulk(self, lines: bytes) -> list[dict[str, Any]]:
         """Send a bulk body; what became of each operation, in order. Raises as `call` does."""
-        answer = await self._send("POST", "/_bulk", lines, _NDJSON, ...)
+        answer = await self._send("POST", f"/_bulk?{WAITS}", lines, _NDJSON, ...)
         return [outcome for item in answer["items"] for outcome in item.values()]
+
+    async def trouble(self, status: int, error: object) -> EngineUnavailable | None:
+        """What is wrong with the server, where an answer says that; None where it is the request.
+
+        A block because of a full disk has status 429 or, by version and host, 403.
+        """
+        kind, reason = reason_of(error)
+        if kind == BLOCKED:
+            meaning, hint = f"takes no writes: {reason}", "make room, or take the block away"
+        elif kind in _NOT_READY or status >= 500:
+            meaning, hint = f"cannot do it now: {status} {reason}", None
+        elif status in _BUSY:
+            meaning, hint = f"asks to wait: {status} {reason}", None
+        elif status in _REFUSED_USER:
+            meaning = "refuses user or password"
+            hint = "check elasticsearch.dsn, and the user's rights"
+        else:
+            return None
+        about = "" if status in _REFUSED_USER and kind != BLOCKED else await self._room()
+        return EngineUnavailable(
+            "elasticsearch", f"{self.endpoint.address} {meaning}{about}", hint=hint
+        )
+
+    async def _room(self) -> str:
+        """What the fullest disk has left, where that is little and the server tells."""
+        path = "/_nodes/stats/fs?filter_path=nodes.*.fs.total"
+        try:
+            async with asyncio.timeout(_ROOM_S):
+                _, text = await self._exchange("GET", path, None, _JSON)
+            disks = [node["fs"]["total"] for node in orjson.loads(text)["nodes"].values()]
+            rooms = [(int(d["available_in_bytes"]), int(d["total_in_bytes"])) for d in disks]
+            left, whole = min(rooms, key=lambda room: room[0] / room[1])
+        except (EngineError, TimeoutError, ValueError, LookupError, TypeError, ArithmeticError):
+            return ""
+        is_little = left < whole * _LITTLE
+        return f" (its disk has {left >> 20:,} of {whole >> 20:,} MiB left)" if is_little else ""
 
     async def close(self) -> None:
         """Release the connections; safe to call twice."""
@@ -69,17 +121,16 @@ class SearchClient:
     async def _send(
         self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], missing: Any
     ) -> Any:
-        try:
-            async with self._connected().request(
-                method, self.endpoint.url + path, data=data, headers=headers, allow_redirects=False
-            ) as response:
-                text = await response.read()
-        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
-            raise self._unavailable(exc) from exc
-        if response.status == 404 and missing is not ...:
-            return missing
-        if response.status >= 300:
-            raise self._refused(response.status, text)
+        status, text = await self._exchange(method, path, data, headers)
+        if status >= 300:
+            error = _error(text)
+            if (trouble := await self.trouble(status, error)) is not None:
+                raise trouble
+            if status == 404 and missing is not ...:
+                return missing
+            kind, reason = reason_of(error)
+            message = f"{self.endpoint.address} refuses: {status} {reason}"
+            raise SearchError(message, status=status, kind=kind)
         try:
             return orjson.loads(text) if text else None
         except orjson.JSONDecodeError as exc:
@@ -88,6 +139,18 @@ class SearchClient:
                 f"{self.endpoint.address} does not answer as a search server",
                 hint="check host and port of elasticsearch.dsn",
             ) from exc
+
+    async def _exchange(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer. Raises EngineUnavailable where there is none."""
+        try:
+            async with self._connected().request(
+                method, self.endpoint.url + path, data=data, headers=headers, allow_redirects=False
+            ) as response:
+                return response.status, await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+            raise self._unavailable(exc) from exc
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -118,19 +181,6 @@ class SearchClient:
             )
         return EngineUnavailable("elasticsearch", f"{where} broke the connection: {exc}")
 
-    def _refused(self, status: int, text: bytes) -> EngineError:
-        kind, reason = _reason(text)
-        where = self.endpoint.address
-        if status in (401, 403):
-            return EngineUnavailable(
-                "elasticsearch",
-                f"{where} refuses user or password",
-                hint="check elasticsearch.dsn, and the user's rights",
-            )
-        if status in _WAIT:
-            return EngineUnavailable("elasticsearch", f"{where} asks to wait: {status} {reason}")
-        return SearchError(f"{where} refuses: {status} {reason}", status=status, kind=kind)
-
 
 def _trust(at: ElasticsearchEndpoint) -> ssl.SSLContext | bool:
     if at.authority is None:
@@ -143,13 +193,13 @@ def _trust(at: ElasticsearchEndpoint) -> ssl.SSLContext | bool:
         ) from exc
 
 
-def _reason(text: bytes) -> tuple[str, str]:
-    """The server's word for what is wrong, and its sentence, shortened."""
+def _error(text: bytes) -> object:
+    """What an answer says is wrong; of a query that changes documents, the first failure."""
     try:
-        error = orjson.loads(text)["error"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return "", text[:200].decode("utf-8", "replace")
-    return reason_of(error)
+        answer = orjson.loads(text)
+        return answer["error"] if "error" in answer else answer["failures"][0]["cause"]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return text.decode("utf-8", "replace")
 
 
 def reason_of(error: object) -> tuple[str, str]:

@@ -25,6 +25,10 @@ WRITE_CONCERN: Final = {"w": "majority", "j": True}
 
 _NOT_IMPLEMENTED: Final = 238
 _REFUSED_USER: Final = frozenset({13, 18})  # Unauthorized, AuthenticationFailed
+_NO_ROOM: Final = frozenset({14031, 12501, 371})  # OutOfDiskSpace, quota, UserWritesBlocked
+# Numbers for all sorts of errors, whose words count then; those of others may quote a document.
+_ANY_ERROR: Final = frozenset({1, 8, 8000})  # InternalError, UnknownError, AtlasError
+_NO_ROOM_WORDS: Final = ("no space left on device", "disk is full", "over your space quota")
 
 
 def connect(endpoint: MongoEndpoint) -> Client:
@@ -70,9 +74,24 @@ def is_not_implemented(exc: PyMongoError) -> bool:
     return isinstance(exc, OperationFailure) and exc.code == _NOT_IMPLEMENTED
 
 
+def says_no_room(code: int | None, words: str) -> bool:
+    """Whether a refusal is because of a full disk, so that it passes when there is room."""
+    is_said = any(one in words.lower() for one in _NO_ROOM_WORDS)
+    return code in _NO_ROOM or (code in _ANY_ERROR and is_said)
+
+
+def no_room(endpoint: MongoEndpoint, words: str) -> EngineUnavailable:
+    """The one sentence for that."""
+    return EngineUnavailable(
+        "mongodb", f"{endpoint.address} has no room: {words[:300]}", hint="make room on its disk"
+    )
+
+
 def explain(exc: PyMongoError, endpoint: MongoEndpoint) -> EngineError:
     """The one sentence for a call that failed."""
     text = str(exc)
+    if isinstance(exc, OperationFailure) and says_no_room(exc.code, reason(exc)):
+        return no_room(endpoint, reason(exc))
     if isinstance(exc, OperationFailure) and exc.code in _REFUSED_USER:
         meaning, hint = "refuses user or password", "check mongodb.dsn, and its authSource"
     elif isinstance(exc, OperationFailure):

@@ -22,7 +22,7 @@ import orjson
 from neolayer.catalogue import DataClass, SearchCopy
 from neolayer.crash_points import crash_point
 from neolayer.engines.elasticsearch.checkpoint import path_of
-from neolayer.engines.elasticsearch.client import SearchClient, reason_of
+from neolayer.engines.elasticsearch.client import BLOCKED, WAITS, SearchClient, reason_of
 from neolayer.engines.endpoints import ElasticsearchEndpoint
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, Relation, Row, TableChanges, Truncation
@@ -36,8 +36,10 @@ _BULK_BYTES: Final = 8 << 20
 _TOMBSTONES_S: Final = 86_400
 _CLEAR_EVERY_S: Final = 3_600
 _TRIES: Final = 6
-_WAIT: Final = frozenset({429, 503})
+_BUSY: Final = frozenset({429, 503})
 _CONFLICT: Final = 409
+_GONE: Final = 404
+_WHOLE: Final = "allow_partial_search_results=false"
 
 Encode = Callable[[Row, int, bytes], bytes]
 _Operation = tuple[bytes, Relation, Row, int, bytes]
@@ -98,7 +100,7 @@ class ElasticsearchSink:
 
     async def begin_copy(self, version: int) -> None:
         note = path_of(self._at, note_of(self.name))
-        await self._client.call("PUT", note, {"version": version})
+        await self._client.call("PUT", f"{note}?{WAITS}", {"version": version})
 
     async def copy_began(self) -> int:
         return int((await self._stored(note_of(self.name))).get("version", 0))
@@ -165,23 +167,30 @@ class ElasticsearchSink:
             outcomes = await self._client.bulk(b"".join(line for line, *_ in waiting))
             busy: list[_Operation] = []
             for operation, outcome in zip(waiting, outcomes, strict=True):
-                status = int(outcome["status"])
+                status, (kind, reason) = int(outcome["status"]), reason_of(outcome.get("error"))
                 if status < 300 or status == _CONFLICT:
                     continue
-                if status in _WAIT:
+                if status in _BUSY and kind != BLOCKED:
                     busy.append(operation)
-                elif status == 404:
-                    raise EngineUnavailable(
-                        "elasticsearch",
-                        f"{self._at.address} has no index {outcome['_index']}",
-                        hint="run: neolayer migrate up",
-                    )
-                else:
-                    rejected.append(_rejected(operation, copy, reason_of(outcome["error"])[1]))
+                    continue
+                await self._raise_trouble(outcome)
+                rejected.append(_rejected(operation, copy, reason))
             waiting = busy
         raise EngineUnavailable(
             "elasticsearch", f"{self._at.address} is too busy for {len(waiting)} documents"
         )
+
+    async def _raise_trouble(self, outcome: dict[str, Any]) -> None:
+        """Of an operation that failed: raise EngineUnavailable unless the document is to blame."""
+        status, error = int(outcome["status"]), outcome.get("error")
+        if (trouble := await self._client.trouble(status, error)) is not None:
+            raise trouble
+        if status == _GONE:
+            raise EngineUnavailable(
+                "elasticsearch",
+                f"{self._at.address} has no index {outcome['_index']}",
+                hint="run: neolayer migrate up",
+            )
 
     async def _empty(self, table: str, version: int) -> None:
         """Remove what a TRUNCATE of that version did.
@@ -195,13 +204,19 @@ class ElasticsearchSink:
         index = self._at.index(copy.index)
         same = {"query": {"term": {"relay.version": version}}, "size": 1_000, "_source": False}
         while True:
-            found = await self._client.call("POST", f"/{index}/_search", same)
+            found = await self._client.call("POST", f"/{index}/_search?{_WHOLE}", same)
             hits = found["hits"]["hits"]
             if not hits:
                 return
             head = {"_index": index, "version": version, "version_type": "external_gte"}
             lines = (orjson.dumps({"delete": head | {"_id": hit["_id"]}}) + b"\n" for hit in hits)
-            await self._client.bulk(b"".join(lines))
+            for outcome in await self._client.bulk(b"".join(lines)):
+                if "error" in outcome and int(outcome["status"]) != _CONFLICT:
+                    await self._raise_trouble(outcome)
+                    _, reason = reason_of(outcome["error"])
+                    raise EngineUnavailable(
+                        "elasticsearch", f"{self._at.address} removes no document: {reason}"
+                    )
             await self._client.call("POST", f"/{index}/_refresh")
 
     async def _delete(self, copy: SearchCopy, query: dict[str, Any]) -> None:
@@ -231,7 +246,8 @@ class ElasticsearchSink:
     async def reflect(self, version: int) -> None:
         self._left = max(self._left, version)
         kept = {"version": self._left, "floors": self._floors}
-        await self._client.call("PUT", path_of(self._at, self.name), kept)
+        path = f"{path_of(self._at, self.name)}?{WAITS}"
+        await self._client.call("PUT", path, kept)
 
 
 def encoder(at: ElasticsearchEndpoint, copy: SearchCopy, relation: Relation) -> Encode:

@@ -91,7 +91,7 @@ class MongoSink:
         is_ferretdb = "ferretdbVersion" in built
         self._words = notation(decimals=not is_ferretdb)
         self._expires = not is_ferretdb
-        self._upserts = Upserts(self._endpoint, self._database, stops_at_errors=is_ferretdb)
+        self._upserts = Upserts(self._endpoint, self._database, is_ferretdb=is_ferretdb)
         self._floors = {one["_id"]: int(one["version"]) for one in floors}
 
     async def close(self) -> None:

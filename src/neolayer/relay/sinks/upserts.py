@@ -15,7 +15,13 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import PyMongoError
 
 from neolayer.engines.endpoints import MongoEndpoint
-from neolayer.engines.mongodb.client import WRITE_CONCERN, DocumentDatabase, explain
+from neolayer.engines.mongodb.client import (
+    WRITE_CONCERN,
+    DocumentDatabase,
+    explain,
+    no_room,
+    says_no_room,
+)
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.sinks.bson import Document
 
@@ -24,13 +30,15 @@ Refused: TypeAlias = tuple[Document, str]
 
 DOCUMENTS: Final = 1_000  # in one command
 _BYTES: Final = 12 << 20  # the same; a message may have 48 MB
+_FERRETDB_UPDATES: Final = 10  # in one command, so that several commands go beside each other
 _TRIES: Final = 5
 _DUPLICATE: Final = 11_000
-# What a later try may not meet again: elections, shutdowns, time limits, conflicts of transactions.
+# What a later try may not meet again: elections, shutdowns, time limits, conflicts of transactions,
+# and what a server or its host forbids a user, whatever the document.
 _PASSING: Final = frozenset(
     (
-        *(6, 7, 24, 46, 50, 63, 64, 79, 89, 91, 112, 133, 150, 189, 202, 234, 246, 251, 262),
-        *(9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 50915),
+        *(6, 7, 13, 18, 24, 46, 50, 63, 64, 79, 89, 91, 112, 133, 150, 189, 202, 234, 246, 251),
+        *(262, 8000, 9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436, 50915),
     )
 )
 
@@ -38,15 +46,16 @@ _PASSING: Final = frozenset(
 class Upserts:
     """Writes to one database. Raises EngineUnavailable on what may pass.
 
-    `stops_at_errors`: the server (FerretDB) does, whatever it is asked.
+    FerretDB stops at the first error, whatever it is asked, and waits for itself for ever where a
+    command updates as many documents as it has connections to its files, which are a hundred.
     """
 
     def __init__(
-        self, endpoint: MongoEndpoint, database: DocumentDatabase, *, stops_at_errors: bool
+        self, endpoint: MongoEndpoint, database: DocumentDatabase, *, is_ferretdb: bool
     ) -> None:
         self._endpoint = endpoint
         self._database = database
-        self._stops_at_errors = stops_at_errors
+        self._is_ferretdb = is_ferretdb
 
     async def put(
         self, collection: str, documents: Iterable[Document], *, over_equal: bool
@@ -66,14 +75,14 @@ class Upserts:
         Raises EngineUnavailable on what may pass.
         """
         fresh = [one for one in documents if one.fresh]
-        met, refused = _sorted_out(fresh, await self._insert(collection, fresh))
+        met, refused = self._sorted_out(fresh, await self._insert(collection, fresh))
         left = [one for one in documents if not one.fresh]
         left += await self._still_older(collection, met, older)
         for _ in range(_TRIES):
             if not left:
                 return refused
             errors = await self._update(collection, [_upsert(one, older) for one in left])
-            met, more = _sorted_out(left, errors)
+            met, more = self._sorted_out(left, errors)
             refused += more
             left = await self._still_older(collection, met, older)
         raise EngineUnavailable("mongodb", f"{len(left)} documents of {collection} keep changing")
@@ -106,6 +115,25 @@ class Upserts:
 
         return [one for one in documents if is_newer(one)]
 
+    def _sorted_out(
+        self, documents: Sequence[Document], errors: Sequence[dict[str, Any]]
+    ) -> tuple[list[Document], list[Refused]]:
+        """Which met a document that is there, and which are refused for ever."""
+        met: list[Document] = []
+        refused: list[Refused] = []
+        for error in errors:
+            document = documents[int(error["index"])]
+            code, words = error.get("code"), str(error.get("errmsg"))
+            if _is_duplicate(error):
+                met.append(document)
+            elif says_no_room(code, words):
+                raise no_room(self._endpoint, words)
+            elif code in _PASSING:
+                raise self._unavailable(f"cannot write: {words}")
+            else:
+                refused.append((document, _words_of(error)))
+        return met, refused
+
     async def _insert(self, collection: str, documents: Sequence[Document]) -> list[dict[str, Any]]:
         encoded = [RawBSONDocument(one.encoded) for one in documents]
         return await self._command("insert", collection, "documents", encoded)
@@ -113,9 +141,21 @@ class Upserts:
     async def _update(
         self, collection: str, updates: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """FerretDB stops at the first error and calls its place 0, so there each is tried alone."""
+        if not self._is_ferretdb:
+            return await self._command("update", collection, "updates", updates)
+        errors: list[dict[str, Any]] = []
+        for start in range(0, len(updates), _FERRETDB_UPDATES):
+            some = updates[start : start + _FERRETDB_UPDATES]
+            found = await self._update_some(collection, some)
+            errors += [{**one, "index": start + int(one["index"])} for one in found]
+        return errors
+
+    async def _update_some(
+        self, collection: str, updates: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """FerretDB calls the place of its first error 0, so after one each is tried alone."""
         errors = await self._command("update", collection, "updates", updates)
-        if not errors or not self._stops_at_errors or len(updates) == 1:
+        if not errors or len(updates) == 1:
             return errors
         return [
             {**error, "index": place}
@@ -143,25 +183,12 @@ class Upserts:
         except PyMongoError as exc:
             raise explain(exc, self._endpoint) from exc
         if "writeConcernError" in answer:
-            raise EngineUnavailable("mongodb", str(answer["writeConcernError"].get("errmsg")))
+            words = str(answer["writeConcernError"].get("errmsg"))
+            raise self._unavailable(f"does not confirm: {words}")
         return list(answer.get("writeErrors", ()))
 
-
-def _sorted_out(
-    documents: Sequence[Document], errors: Sequence[dict[str, Any]]
-) -> tuple[list[Document], list[Refused]]:
-    """Which met a document that is there, and which are refused for ever."""
-    met: list[Document] = []
-    refused: list[Refused] = []
-    for error in errors:
-        document = documents[int(error["index"])]
-        if _is_duplicate(error):
-            met.append(document)
-        elif error.get("code") in _PASSING:
-            raise EngineUnavailable("mongodb", str(error.get("errmsg")))
-        else:
-            refused.append((document, _words_of(error)))
-    return met, refused
+    def _unavailable(self, meaning: str) -> EngineUnavailable:
+        return EngineUnavailable("mongodb", f"{self._endpoint.address} {meaning}")
 
 
 def _parts(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -14,22 +14,33 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pymongo
 import pytest
 from tests.contract.test_relay_faults import HUNDRED, until
 from tests.engines.test_elasticsearch_sink import RELAY
+from tests.engines.test_kafka_sink import read
+from tests.engines.test_nats_sink import stored
+from tests.fixtures.fix_anvil import engines_folder, need
 from tests.fixtures.fix_disk import disk_of, fill
+from tests.fixtures.fix_kafka import KafkaBroker
 from tests.fixtures.fix_mongodb import address_of, forget_sockets, running_ferretdb
+from tests.fixtures.fix_nats import NatsServer
 from tests.fixtures.fix_opensearch import running_opensearch
 from tests.fixtures.fix_relay import COLUMNS, RelayScene
 
-from neolayer.catalogue import DataClass, MongoCopy, SearchCopy
+from neolayer.catalogue import DataClass, MongoCopy, OutgoingCopy, SearchCopy
+from neolayer.engines.embedded.ports import free_port, free_ports
 from neolayer.engines.endpoints import ElasticsearchEndpoint
 from neolayer.engines.engine import Level
 from neolayer.engines.mongodb.dsn import parse_dsn
-from neolayer.freshness import Store, position_of
+from neolayer.freshness import Store, Stream, position_of
+from neolayer.position import Position
+from neolayer.relay.sinks import nats as nats_sink_module
 from neolayer.relay.sinks.elasticsearch import ElasticsearchSink
+from neolayer.relay.sinks.kafka import KafkaSink
 from neolayer.relay.sinks.mongodb import MongoSink
+from neolayer.relay.sinks.nats import NatsSink
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Sink
 from neolayer.relay.status import read_state
@@ -42,6 +53,7 @@ ACCOUNTS = DataClass(
     copies=(
         MongoCopy("accounts", ("id",), COLUMNS),
         SearchCopy("accounts", ("id",), COLUMNS),
+        OutgoingCopy("accounts", ("id",), COLUMNS),
     ),
 )
 # Thirty kilobytes that no store makes small, for each of ten rows.
@@ -236,3 +248,92 @@ async def test_C4_a_block_of_an_index_is_no_refusal_of_a_document(search: Scene)
         await search.is_refused(counting, LARGE, "FORBIDDEN/8/index write")
         httpx.put(settings, json={"index.blocks.write": None}, timeout=30)
         await search.has_everything()
+
+
+# Streams
+
+
+def told_once(envelopes: list[dict[str, Any]]) -> dict[int, str | None]:
+    """What a reader has who keeps the newest of each row; no envelope comes twice."""
+    ids = [one["id"] for one in envelopes]
+    assert len(ids) == len(set(ids))
+    changes = [one for one in envelopes if not one["type"].endswith(".truncated")]
+    return {one["data"]["id"]: one["data"]["note"] for one in changes}
+
+
+@contextlib.asynccontextmanager
+async def relaying(scene: RelayScene, sink: Sink, stream: Stream) -> AsyncIterator[NullSink]:
+    """With a hundred rows told of, and the sinks that count."""
+    counting = NullSink()
+    async with scene.relaying(sink, scene.redis_sink(), counting):
+        await until(scene.is_streaming)
+        await scene.arrives(scene.sql(HUNDRED), stream)
+        yield counting
+    assert counting.copies == 0
+
+
+async def others_have(scene: RelayScene, counting: NullSink, position: Position) -> None:
+    await scene.arrives(position, Store.REDIS)
+    await scene.arrives_at(counting, position)
+
+
+async def test_C4_a_nats_whose_disk_is_full(
+    relay_scene: RelayScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves messages without an answer until it is started again: then all come, each once."""
+    monkeypatch.setattr(nats_sink_module, "_PATIENCE_S", 2.0)
+    program = need(engines_folder() / "nats-server")
+    with disk_of(8) as disk:
+        (tmp_path / "data").symlink_to(disk)
+        server = NatsServer(program, tmp_path, free_port())
+        server.start()
+        try:
+            scene = with_endpoints(relay_scene, nats=server.endpoint())
+            sink = NatsSink(server.endpoint(), [ACCOUNTS])
+            async with relaying(scene, sink, Stream.NATS) as counting:
+                filler = fill(disk)
+                position = scene.sql(LARGE)
+                assert "stores no message: is its disk full" in await scene.error_of("nats")
+                await others_have(scene, counting, position)
+                filler.unlink()
+                server.kill()
+                server.start()
+                await scene.arrives(position, Stream.NATS)
+            envelopes = [one for _, one in await stored(server, whole=True)]
+        finally:
+            server.kill()
+    assert told_once(envelopes) == dict(scene.rows(NOTES))
+
+
+async def test_C4_a_kafka_whose_disk_is_full(relay_scene: RelayScene, tmp_path: Path) -> None:
+    """The broker ends itself: it is said, and when it is started again with room all of the
+    transaction comes, once."""
+    jars = need(engines_folder() / "kafka")
+    with disk_of(64) as disk:
+        (tmp_path / "data").symlink_to(disk)
+        broker = KafkaBroker(jars, tmp_path, *free_ports(2))
+        broker.format()
+        broker.start()
+        try:
+            scene = with_endpoints(relay_scene, kafka=broker.endpoint())
+            sink = KafkaSink(broker.endpoint(), [ACCOUNTS])
+            async with relaying(scene, sink, Stream.KAFKA) as counting:
+                filler = fill(disk)
+                position = scene.sql(LARGE)
+                assert await scene.error_of("kafka")
+                await others_have(scene, counting, position)
+                await until(broker.has_ended)
+                await until(lambda: "does not answer" in said(scene, "kafka"))
+                filler.unlink()
+                broker.start()
+                await scene.arrives(position, Stream.KAFKA)
+            messages = read(broker.endpoint(), "accounts")
+        finally:
+            broker.kill()
+    envelopes = [msgspec.json.decode(one.value()) for one in messages]
+    assert told_once(envelopes) == dict(scene.rows(NOTES))
+
+
+def said(scene: RelayScene, sink: str) -> str:
+    state = read_state(scene.state_file)
+    return (state.lanes[sink].error if state else None) or ""

@@ -48,6 +48,7 @@ class Connection:
         except TimeoutError:
             raise unavailable(self.endpoint, "does not answer in time") from None
         finally:
+            asked.add_done_callback(_look_at)  # nobody asks any more what it comes to
             asked.cancel()
             gone.cancel()
 
@@ -58,6 +59,11 @@ class Connection:
                 await self.client.close()
         except (OSError, TimeoutError):
             return
+
+
+def _look_at(ended: asyncio.Future[Any]) -> None:
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def connect(endpoint: NatsEndpoint, *, timeout_s: float = TIMEOUT_S) -> Connection:

@@ -173,9 +173,10 @@ class NatsSink:
                 previous = one.id
             together = asyncio.gather(*answers)
             told = await publisher.connection.ask(together, seconds=_PATIENCE_S)
-        except NeolayerError:
+        except NeolayerError as exc:
+            stuck = await self._stuck(publisher.connection)
             await self._drop()
-            raise
+            raise stuck or exc from exc
         except Error as exc:
             await self._drop()
             raise explain(exc, self._endpoint) from exc
@@ -183,6 +184,17 @@ class NatsSink:
             if refused is not None:
                 return number, refused
         return len(told), error
+
+    async def _stuck(self, connection: Connection) -> NeolayerError | None:
+        """What to say of a server that answers, and yet leaves messages without an answer."""
+        from nats.errors import Error
+
+        try:
+            await connection.ask(connection.stream.account_info())
+        except (NeolayerError, Error):
+            return None
+        meaning = "answers, but stores no message: is its disk full, its stream without a leader?"
+        return unavailable(self._endpoint, meaning)
 
     def _subject(self, one: Outgoing) -> str:
         return f"{self._endpoint.prefix}.{one.tenant or _PUBLIC}.{one.subject}"

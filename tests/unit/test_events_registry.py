@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -328,3 +329,45 @@ def test_a_domain_is_what_its_modules_hold() -> None:
         load_domain(["nowhere.domain"])
     with pytest.raises(BadProjection, match="bear one name"):
         Domain.of([accounts], [BALANCES, BALANCES])
+
+
+class Address(msgspec.Struct, frozen=True):
+    street: Personal
+
+
+@pytest.mark.parametrize(
+    "hint", [list[Personal], dict[str, Personal], Address, list[Address], Personal | int]
+)
+def test_E15_personal_text_that_nothing_would_seal_is_refused(hint: Any) -> None:
+    """Within containers and other Structs, when the types are read."""
+    types = EventTypes("thing")
+    fields = [("who", UUID), ("name", hint)]
+    types.event("happened", subject="who")(msgspec.defstruct("Happened", fields, frozen=True))
+    with pytest.raises(BadEventType, match="happened.name holds Personal where nothing"):
+        Registry([types])
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "complaint"),
+    [
+        ("", 1, "a type is 1 to 255"),
+        ("a\n", 1, "a type is 1 to 255"),
+        ("StreamClosed", 1, "is what closes a stream"),
+        ("happened", 0, "start at 1"),
+    ],
+)
+def test_declarations_that_could_never_be_stored_are_refused(
+    name: str, version: int, complaint: str
+) -> None:
+    """Names, versions, categories, and Structs that are no JSON object."""
+    types, category = EventTypes("thing"), EventTypes("")
+    types.event(name, schema_version=version)(msgspec.defstruct("Happened", [], frozen=True))
+    with pytest.raises(BadEventType, match=complaint):
+        Registry([types])
+    with pytest.raises(BadEventType, match="a category is 1 to 255"):
+        Registry([category])
+    listed = EventTypes("thing")
+    kind = msgspec.defstruct("Listed", [("a", int)], frozen=True, array_like=True)
+    listed.event("listed")(kind)
+    with pytest.raises(BadEventType, match="is array_like"):
+        Registry([listed])

@@ -32,8 +32,8 @@ SELECT
         SELECT
             '[' || string_agg(
                 concat(
-                    '["', l.event_type, '",', l.schema_version, ',',
-                    coalesce('"' || l.key_id || '"', 'null'), ',', l.event_data, ']'
+                    '[', to_json(l.event_type), ',', l.schema_version, ',',
+                    coalesce(to_json(l.key_id)::text, 'null'), ',', l.event_data, ']'
                 ),
                 ',' ORDER BY l.event_version
             ) || ']'

@@ -13,12 +13,24 @@ import orjson
 
 from neolayer.errors import InvalidInput
 from neolayer.events.errors import UndecodableEvent, UnfitEvent
-from neolayer.events.model import NewEvent, RecordedEvent
+from neolayer.events.model import Envelope, NewEvent, RecordedEvent
 from neolayer.events.personal import Erased, Keys, open_text, seal_text, subject_of
 from neolayer.events.registry import Event, EventType, Registry
 from neolayer.events.subjects import Subjects
 
 _KEY_ID = "subject:{}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """An event that is to be stored as `form`, and what it reads as; without a kind nobody has
+    registered it. Its `plain` fields are to be sealed under the key of `subject`."""
+
+    form: NewEvent
+    kind: EventType | None = None
+    value: Any = None
+    subject: UUID | None = None
+    plain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,69 +47,84 @@ class TenantCodec:
         Raises UnknownEventType, UnfitEvent, KeyringError.
         """
         given = [self._given(event, category) for event in events]
-        about = {
-            subject
-            for kind, event, _ in given
-            if kind is not None and kind.personal
-            if (subject := kind.subject_of(event)) is not None
-        }
+        about = {one.subject for one in given if one.subject is not None}
         keys = await self.subjects.keys_for_writing(about)
-        return [
-            event if kind is None else self._encoded(kind, event, keys, form)
-            for kind, event, form in given
-        ]
+        return [self._sealed(one, keys) for one in given]
 
-    def _given(
-        self, event: Any, category: str | None
-    ) -> tuple[EventType | None, Any, NewEvent | None]:
-        """The event with its type, and in what form it came; without a type it is stored as is."""
-        if not isinstance(event, NewEvent):
-            return self.registry.kind_of(event), event, None
-        if category is None or not self.registry.knows(category, event.type):
-            return None, event, None
-        kind = self.registry.named(category, event.type)
-        value = _fitting(kind, event)
-        if not any(_is_plain(getattr(value, name)) for name in kind.personal):
-            return None, event, None
-        if event.schema_version != kind.schema_version:
-            raise UnfitEvent(
-                f"{kind.name} of schema version {event.schema_version} holds personal text that"
-                " cannot be sealed",
-                hint=f"write it as of schema version {kind.schema_version}",
-            )
-        return kind, value, event
+    async def read_back(self, events: Sequence[Any], *, category: str) -> list[Event]:
+        """What readers of events that are to be stored will be given.
+
+        Raises UnknownEventType, UnfitEvent, KeyringError.
+        """
+        given = [self._given(event, category) for event in events]
+        keys = await self.keys_of(one.form.key_id for one in given)
+        named = self.registry.named
+        return [
+            named(category, one.form.type).from_data(one.form.data, one.form.schema_version)
+            if one.kind is None
+            else (one.value if one.plain else self.opened(one.kind, one.value, keys))
+            for one in given
+        ]
 
     def category_of(self, events: Iterable[Any]) -> str | None:
         """The one category that typed events belong to; None where none is typed.
 
         Raises InvalidInput where there are two.
         """
-        found = {self.registry.kind_of(e).category for e in events if not isinstance(e, NewEvent)}
+        typed = (_content(event) for event in events if not isinstance(event, NewEvent))
+        found = {self.registry.kind_of(event).category for event in typed}
         if len(found) > 1:
             raise InvalidInput(f"one stream, events of categories {', '.join(sorted(found))}")
         return found.pop() if found else None
 
-    def _encoded(
-        self, kind: EventType, event: Event, keys: Keys, form: NewEvent | None
-    ) -> NewEvent:
-        data = kind.data_of(event)
-        is_typed = form is None
-        form = form or NewEvent(kind.name, data, schema_version=kind.schema_version)
-        subject = kind.subject_of(event) if kind.personal else None
-        if subject is None:
-            return form
+    def _given(self, event: Any, category: str | None) -> _Given:
+        if not isinstance(event, NewEvent):
+            return self._typed(event if isinstance(event, Envelope) else Envelope(event))
+        if category is None or not self.registry.knows(category, event.type):
+            return _Given(event)
+        return _bare(self.registry.named(category, event.type), event)
+
+    def _typed(self, envelope: Envelope) -> _Given:
+        event: Any = envelope.event
+        kind = self.registry.kind_of(event)
+        data, value = kind.data_of(event)
+        form = NewEvent(
+            kind.name,
+            data,
+            envelope.event_id,
+            envelope.metadata,
+            envelope.correlation_id,
+            envelope.causation_id,
+            kind.schema_version,
+        )
+        if not kind.personal:
+            return _Given(form, kind, value)
         for name in kind.personal:
-            value: Any = getattr(event, name)
-            if isinstance(value, str) and (is_typed or _is_plain(value)):
-                data[name] = seal_text(
-                    value,
-                    keys[subject],
-                    tenant=self.tenant,
-                    subject=subject,
-                    within=form.event_id.bytes + name.encode(),
-                )
-            elif isinstance(value, Erased):
-                raise InvalidInput(f"{kind.name}.{name} was erased and cannot be stored again")
+            _require_text(kind, name, getattr(event, name))
+        subject: object = kind.subject_of(event)
+        if not isinstance(subject, UUID):
+            raise UnfitEvent(
+                f"{kind.name}.{kind.subject} is {type(subject).__name__}, no UUID",
+                hint="it names the person whose key seals the personal fields",
+            )
+        return _Given(form, kind, value, subject, kind.personal)
+
+    def _sealed(self, given: _Given, keys: Keys) -> NewEvent:
+        form, kind, subject = given.form, given.kind, given.subject
+        if kind is None or subject is None:
+            return form
+        data = dict(form.data)
+        for name in given.plain:
+            text: Any = getattr(given.value, name)
+            if text is None:
+                continue
+            data[kind.stored_name(name)] = seal_text(
+                text,
+                keys[subject],
+                tenant=self.tenant,
+                subject=subject,
+                within=form.event_id.bytes + name.encode(),
+            )
         return replace(form, data=data, key_id=_KEY_ID.format(subject))
 
     async def decode(self, recorded: Sequence[RecordedEvent]) -> list[Event]:
@@ -121,14 +148,44 @@ class TenantCodec:
         return open_fields(event, kind.personal, keys, tenant=self.tenant)
 
 
-def _fitting(kind: EventType, event: NewEvent) -> Event:
-    """What the event reads as. Raises UnfitEvent."""
+def _content(event: Any) -> Any:
+    return event.event if isinstance(event, Envelope) else event
+
+
+def _bare(kind: EventType, event: NewEvent) -> _Given:
+    """A NewEvent of a registered type; what is sealed already stays as it is. Raises UnfitEvent."""
     try:
-        return kind.from_json(orjson.dumps(event.data), event.schema_version)
+        value = kind.from_json(orjson.dumps(event.data), event.schema_version)
     except (UndecodableEvent, orjson.JSONEncodeError) as exc:
         raise UnfitEvent(
             f"this is no {kind.name}: {exc}", hint="nothing could read it: mend its data"
         ) from exc
+    for name in kind.personal:
+        _require_text(kind, name, getattr(value, name))
+    plain = tuple(name for name in kind.personal if _is_plain(getattr(value, name)))
+    if not plain:
+        return _Given(event, kind, value)
+    if event.schema_version != kind.schema_version:
+        raise UnfitEvent(
+            f"{kind.name} of schema version {event.schema_version} holds personal text that"
+            " cannot be sealed",
+            hint=f"write it as of schema version {kind.schema_version}",
+        )
+    return _Given(event, kind, value, kind.subject_of(value), plain)
+
+
+def _require_text(kind: EventType, name: str, value: object) -> None:
+    """Raise UnfitEvent for what no key could seal, InvalidInput for what was erased."""
+    if isinstance(value, Erased):
+        raise InvalidInput(f"{kind.name}.{name} was erased and cannot be stored again")
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise UnfitEvent(f"{kind.name}.{name} is personal text, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise UnfitEvent(f"{kind.name}.{name} is no text: {exc.reason}") from None
 
 
 def _is_plain(value: Any) -> bool:
@@ -155,7 +212,10 @@ def subjects_in(values: Iterable[Event], personal: Sequence[str]) -> set[UUID]:
 def subject_named(key_id: str | None) -> UUID | None:
     """Whose key an event's `key_id` names."""
     prefix, _, subject = (key_id or "").partition(":")
-    return UUID(subject) if prefix == "subject" else None
+    try:
+        return UUID(subject) if prefix == "subject" else None
+    except ValueError:
+        return None
 
 
 def key_id_for(subject: UUID) -> str:

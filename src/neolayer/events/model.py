@@ -79,6 +79,20 @@ class NewEvent:
     key_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A typed event with what tells of the try to store it, as a NewEvent has it:
+
+    await acme.events.append(account_id, [Envelope(Deposited(5), event_id=payment_id)])
+    """
+
+    event: msgspec.Struct
+    event_id: UUID = field(default_factory=uuid4, kw_only=True)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True)
+    correlation_id: UUID | None = field(default=None, kw_only=True)
+    causation_id: UUID | None = field(default=None, kw_only=True)
+
+
 class RecordedEvent:
     """An event as it is stored. It never changes, though what was read is decoded when it is asked
     for: who folds a thousand events needs neither their ids nor their times.

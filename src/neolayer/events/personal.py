@@ -20,8 +20,9 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias, get_args, get_type_hints
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -50,9 +51,43 @@ def personal_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(name for name in kind.__struct_fields__ if _is_personal(hints[name]))
 
 
+def misplaced_personal(kind: type[msgspec.Struct]) -> str | None:
+    """The first field that holds `Personal` where nothing would seal it: within a list, a mapping,
+    another Struct, or beside other types."""
+    hints = get_type_hints(kind, include_extras=True)
+    seen = {kind}
+    return next(
+        (name for name, hint in hints.items() if not _is_personal(hint) and _holds(hint, seen)),
+        None,
+    )
+
+
 def _is_personal(annotation: Any) -> bool:
-    metadata: tuple[Any, ...] = getattr(annotation, "__metadata__", ())
-    return _MARK in metadata or any(_is_personal(part) for part in get_args(annotation))
+    if get_origin(annotation) not in (Union, UnionType):
+        return _is_marked(annotation)
+    others = [part for part in get_args(annotation) if part is not type(None)]
+    return len(others) == 1 and _is_marked(others[0])
+
+
+def _is_marked(annotation: Any) -> bool:
+    return _MARK in getattr(annotation, "__metadata__", ())
+
+
+def _holds(annotation: Any, seen: set[Any]) -> bool:
+    """Whether there is personal text anywhere in what a type describes."""
+    if _is_marked(annotation):
+        return True
+    return any(_holds(part, seen) for part in _parts(annotation, seen))
+
+
+def _parts(annotation: Any, seen: set[Any]) -> Iterator[Any]:
+    yield from get_args(annotation)
+    if hasattr(annotation, "__value__"):  # type Name = ...
+        yield annotation.__value__
+    origin: Any = get_origin(annotation) or annotation
+    if isinstance(origin, type) and hasattr(origin, "__annotations__") and origin not in seen:
+        seen.add(origin)
+        yield from get_type_hints(cast("type[Any]", origin), include_extras=True).values()
 
 
 def seal_text(

@@ -24,9 +24,14 @@ from uuid import UUID
 
 import msgspec
 
-from neolayer.events.errors import BadEventType, UndecodableEvent, UnknownEventType
-from neolayer.events.model import CLOSED_TYPE
-from neolayer.events.personal import personal_fields
+from neolayer.events.errors import (
+    BadEventType,
+    UndecodableEvent,
+    UnfitEvent,
+    UnknownEventType,
+)
+from neolayer.events.model import CLOSED_TYPE, LONGEST_NAME
+from neolayer.events.personal import misplaced_personal, personal_fields
 from neolayer.events.upcasting import Data, Upcaster, require_complete, upcast
 
 Event = msgspec.Struct
@@ -46,9 +51,20 @@ class EventType:
     steps: Mapping[int, Upcaster]
     decoder: msgspec.json.Decoder[Event] = field(repr=False)
 
-    def data_of(self, event: Event) -> dict[str, Any]:
-        """The event as JSON has it."""
-        return cast("dict[str, Any]", msgspec.to_builtins(event))
+    def data_of(self, event: Event) -> tuple[dict[str, Any], Event]:
+        """The event as JSON has it, and as that reads. Raises UnfitEvent where nothing could read
+        it: a frozen Struct takes values of any type."""
+        try:
+            data = cast("dict[str, Any]", msgspec.to_builtins(event))
+            return data, msgspec.convert(data, self.kind)
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
+            raise UnfitEvent(
+                f"this is no {self.name}: {exc}", hint="nothing could read it: mend its fields"
+            ) from exc
+
+    def stored_name(self, name: str) -> str:
+        """What a field is called in JSON."""
+        return self.kind.__struct_encode_fields__[self.kind.__struct_fields__.index(name)]
 
     def subject_of(self, event: Event) -> UUID | None:
         """Whose personal data the event holds."""
@@ -125,7 +141,9 @@ class EventTypes:
         """Every type, checked. Raises BadEventType."""
         if strays := sorted(set(self._steps) - set(self._declared)):
             raise BadEventType(f"{self.category} has an upcaster of {strays[0]} but no such event")
+        _require_name("category", self.category)
         for name, (kind, schema_version, subject) in self._declared.items():
+            _require_declarable(name, kind, schema_version)
             steps = self._steps.get(name, {})
             require_complete(name, steps, schema_version)
             personal = personal_fields(kind)
@@ -140,6 +158,29 @@ class EventTypes:
                 steps,
                 msgspec.json.Decoder(kind),
             )
+
+
+def _require_name(what: str, name: str) -> None:
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise BadEventType(f"a {what} is 1 to {LONGEST_NAME} printable characters: {name[:300]!r}")
+
+
+def _require_declarable(name: str, kind: type[Event], schema_version: int) -> None:
+    _require_name("type", name)
+    if name == CLOSED_TYPE:
+        raise BadEventType(
+            f"{CLOSED_TYPE} is what closes a stream, whatever its category",
+            hint="call yours otherwise; `events.close` ends a stream",
+        )
+    if schema_version < 1:
+        raise BadEventType(f"{name}: schema versions start at 1, {schema_version} is none")
+    if kind.__struct_config__.array_like:
+        raise BadEventType(f"{name}: an event is a JSON object, {kind.__name__} is array_like")
+    if field_name := misplaced_personal(kind):
+        raise BadEventType(
+            f"{name}.{field_name} holds Personal where nothing would seal it",
+            hint="a personal field is `Personal` or `Personal | None`, in the event itself",
+        )
 
 
 def _require_subject(

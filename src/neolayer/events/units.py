@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import datetime
+from enum import Enum
+from math import isfinite
 from typing import Any, cast
 from uuid import UUID
 
@@ -354,9 +357,12 @@ def _json(value: Mapping[str, Any], field: str, *, most: int) -> bytes:
     try:
         text = orjson.dumps(value)
     except orjson.JSONEncodeError as exc:
-        raise InvalidInput(f"an event's {field} is not JSON: {exc}") from None
+        hint = "write it as text" if "64-bit" in str(exc) else None
+        raise InvalidInput(f"an event's {field} is not JSON: {exc}", hint=hint) from None
     if text[:1] != b"{":
         raise InvalidInput(f"an event's {field} is an object, with names")
+    if b"null" in text:  # which is what becomes of NaN and the infinities
+        _require_finite(value, f"an event's {field}")
     if spells_nul(text):
         refuse_nul(orjson.loads(text), field)
     if len(text) > most:
@@ -365,3 +371,20 @@ def _json(value: Mapping[str, Any], field: str, *, most: int) -> bytes:
             hint="keep what is long as a file, and its name in the event",
         )
     return text
+
+
+def _require_finite(value: Any, path: str) -> None:
+    """Refuse numbers that JSON has no words for. Raises InvalidInput."""
+    if isinstance(value, float) and not isfinite(value):
+        raise InvalidInput(f"{path} is {value}, which JSON cannot say", hint="write null or a text")
+    if isinstance(value, Mapping):
+        for name, item in cast("Mapping[Any, Any]", value).items():
+            _require_finite(item, f"{path}.{name}")
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(cast("Sequence[Any]", value)):
+            _require_finite(item, f"{path}[{place}]")
+    elif is_dataclass(value) and not isinstance(value, type):
+        for one in fields(value):
+            _require_finite(getattr(value, one.name), f"{path}.{one.name}")
+    elif isinstance(value, Enum):
+        _require_finite(value.value, path)

@@ -9,7 +9,8 @@ server does not take it for dead.
 The server sends each change by itself, the moment it has decoded it. A reader that is faster than
 the server and waits for the next one is woken for each, which costs the server more than decoding
 it does. So inside a transaction, of which nothing can be passed on before its end, the reader rests
-for a moment and finds the changes gathered.
+for a moment and finds the changes gathered; where there is a backlog, for as long as it takes the
+server to fill the socket, from when on sending is cheap.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from neolayer.relay.segments import SegmentLog
 _MESSAGES_AT_ONCE: Final = 2_000
 _IDLE_S: Final = 0.25
 _REST_S: Final = 0.001
+_LONG_REST_S: Final = 0.008
+_BUSY: Final = 200  # messages after which a rest is long: in a short one a backlog brings more
 _CONFIRM_S: Final = 0.1
 
 
@@ -69,7 +72,7 @@ class Reader:
         if received == 0:
             await self._stream.wait(_IDLE_S)
         elif received < _MESSAGES_AT_ONCE and self._expects_more():
-            await asyncio.sleep(_REST_S)
+            await asyncio.sleep(_LONG_REST_S if received > _BUSY else _REST_S)
         else:
             await asyncio.sleep(0)
 

@@ -240,9 +240,10 @@ _ALL = (
         note="a row costs PostgreSQL's walsender 2.6 us of processor time (1.1 us to decode it and "
         "write its text, the rest is a send() for each row), the relay 2.4 us and ClickHouse 1.7 "
         "us, 6.7 us in all; the insert from memory costs driver and server 1.7 us. So two busy "
-        "cores end at 298,000 rows/s, less than half of the insert, and one slot, which one process "
-        "of the server decodes, at 370,000 rows/s on any number of cores. In runs of 300,000 rows "
-        "the relay reached 187,000 to 279,000 rows/s, before decision 32 131,000 to 148,000.",
+        "cores end at 298,000 rows/s, less than half of the insert, and one slot, which one "
+        "process of the server decodes, at 370,000 rows/s on any number of cores. In runs of "
+        "300,000 rows the relay reached 187,000 to 279,000 rows/s, before decision 32 "
+        "131,000 to 148,000.",
     ),
     Claim(
         "relay-clickhouse-vs-lines",

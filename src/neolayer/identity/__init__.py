@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from neolayer.identity.access import Access, PermissionMissing
 from neolayer.identity.access_cache import AccessCache
+from neolayer.identity.credentials import (
+    Authenticated,
+    BadCredentials,
+    Client,
+    CodeRequired,
+    Credentials,
+)
 from neolayer.identity.guarded import (
     EscalationRefused,
     LastOwner,
@@ -11,7 +18,6 @@ from neolayer.identity.guarded import (
     PrincipalNotFound,
     refusal,
 )
-from neolayer.identity.login import Authenticated, BadCredentials, Client, CodeRequired, Credentials
 from neolayer.identity.login import Login as Login
 from neolayer.identity.mfa import Enrolment, SecondFactor, SecondFactorConflict, WrongCode
 from neolayer.identity.model import AlreadyRegistered, InvalidName, Status, User, UserNotFound

@@ -12,8 +12,9 @@ from uuid import UUID
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, Conflict, InvalidInput
+from neolayer.identity.credentials import Client, Credentials
 from neolayer.identity.guarded import guarded
-from neolayer.identity.login import Client, Credentials, Login
+from neolayer.identity.login import Login
 from neolayer.identity.model import UserNotFound
 from neolayer.identity.passwords import PasswordHasher, acceptable
 from neolayer.identity.sessions import end_sessions

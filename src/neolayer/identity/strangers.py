@@ -25,7 +25,7 @@ from time import monotonic
 from neolayer import audit
 from neolayer.errors import LimitExceeded
 from neolayer.identity.backoff import sources_of
-from neolayer.identity.login import Client
+from neolayer.identity.credentials import Client
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import CoreDatabase, Principal
 from neolayer.tenancy.rates import Rates

@@ -18,8 +18,9 @@ from psycopg.errors import UniqueViolation
 from neolayer import audit
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
+from neolayer.identity.credentials import Client, Credentials
 from neolayer.identity.guarded import guarded, refusing
-from neolayer.identity.login import Client, Credentials, Login, forgive
+from neolayer.identity.login import Login
 from neolayer.identity.mfa import SecondFactor
 from neolayer.identity.model import (
     AlreadyRegistered,
@@ -31,6 +32,7 @@ from neolayer.identity.model import (
 )
 from neolayer.identity.passwords import SERVICE_NAME, PasswordHasher, acceptable, personal_words
 from neolayer.identity.sessions import end_sessions
+from neolayer.identity.tries import forgive
 from neolayer.keys import Keyring
 from neolayer.tenancy import Principal, Scope, Transaction
 from neolayer.tenancy.retrying import done_again

@@ -10,16 +10,15 @@ async with neolayer.open(data_dir=".neolayer") as platform:
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 from neolayer.audit import AuditTrail
-from neolayer.chain import reading
 from neolayer.chain.cache import TransactionCache
-from neolayer.chain.reading import Block, Coverage, Transaction
+from neolayer.chain.reads import ChainReads
 from neolayer.enclave import (
     Attestations,
     CollateralStore,
@@ -28,7 +27,7 @@ from neolayer.enclave import (
     SealedDataStore,
 )
 from neolayer.engines.endpoints import Endpoints, Role
-from neolayer.engines.postgres.connections import Pool, open_pool
+from neolayer.engines.postgres.connections import open_pool
 from neolayer.engines.redis.client import connect as connect_redis
 from neolayer.events import (
     Aggregates,
@@ -40,7 +39,7 @@ from neolayer.events import (
     load_domain,
     open_event_rooms,
 )
-from neolayer.freshness import AsOf, Store, Stream, wait_for
+from neolayer.freshness import Store, Stream, wait_for
 from neolayer.identity import (
     AccessCache,
     Client,
@@ -58,13 +57,16 @@ from neolayer.identity import (
     User,
     Users,
 )
-from neolayer.identity.login import Stray
+from neolayer.identity.login_trail import Stray
 from neolayer.identity.pickup import PickupFolder
 from neolayer.identity.session_tokens import Kind, parse_token
 from neolayer.keys import Keyring
-from neolayer.platform import endpoints, keyring
+from neolayer.platform import copied_classes, data_classes, endpoints, keyring
 from neolayer.position import Position, Positions
+from neolayer.relay.comparing.report import TableReport
+from neolayer.relay.comparing.stores import reconcile
 from neolayer.relay.status import server_notes
+from neolayer.relay.where import Located, class_of, where
 from neolayer.settings import Settings, load_settings
 from neolayer.tenancy import (
     NOBODYS,
@@ -81,39 +83,6 @@ from neolayer.tenancy.rates import Rates
 from neolayer.tenancy.requests import RequestLimiter
 from neolayer.wallets import Wallets
 from neolayer.webhooks import Webhooks
-
-
-class ChainReads:
-    """Reads of chain data, by the name of the network. Confirmations are those of now."""
-
-    def __init__(self, pool: Pool, cache: TransactionCache) -> None:
-        self._pool = pool
-        self._cache = cache
-
-    async def transaction(
-        self, network: str, transaction_hash: str, *, at_least: Position | None = None
-    ) -> Transaction | None:
-        """The transaction in whatever state it is, through the cache; None where unknown.
-
-        It reflects `at_least`: what the cache has of an earlier position is not used.
-        """
-        return await self._cache.transaction(network, transaction_hash, at_least=at_least)
-
-    async def transaction_as_of(
-        self, network: str, transaction_hash: str, *, at_least: Position | None = None
-    ) -> AsOf[Transaction | None]:
-        """The same, with the position that the answer reflects."""
-        return await self._cache.transaction_as_of(network, transaction_hash, at_least=at_least)
-
-    async def block(self, network: str, number: int) -> Block | None:
-        """The block at that height, or None."""
-        async with self._pool.connection() as connection:
-            return await reading.block(connection, network, number)
-
-    async def coverage(self) -> list[Coverage]:
-        """What is stored of every network, by name: head, covered and missing ranges."""
-        async with self._pool.connection() as connection:
-            return await reading.network_coverage(connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +260,49 @@ class Platform:
         return await wait_for(
             position, self._endpoints, stores=stores, timeout=timeout, notes=self._notes
         )
+
+    async def reconcile(
+        self,
+        table: str | None = None,
+        *,
+        store: Store | None = None,
+        repair: bool = False,
+        deep: bool = False,
+        within: timedelta = timedelta(seconds=60),
+    ) -> AsyncGenerator[TableReport]:
+        """Compare every copy with PostgreSQL, table by table, and with `repair` put it right.
+
+        Of one table (`blocks`, `auth.users`) and one store where they are named; `deep` looks at
+        every value. Raises InvalidInput, SettingsError, and NotFresh where a store takes longer
+        than `within` to reflect what is compared.
+        """
+        found = reconcile(
+            self._endpoints,
+            copied_classes(table),
+            stores=None if store is None else [store],
+            repair=repair,
+            deep=deep,
+            patience=within,
+        )
+        async with aclosing(found):
+            async for report in found:
+                yield report
+
+    async def where(
+        self,
+        kind: str,
+        value: str | int | UUID,
+        *,
+        tenant: UUID | None = None,
+        network: str | None = None,
+    ) -> list[Located]:
+        """The rows of a kind (`block`, `user`, `event`) that are known by a value, at most twenty,
+        each with its copy in every store. With `tenant` what that tenant may see.
+
+        Raises InvalidInput, EngineUnavailable.
+        """
+        of = class_of(kind, data_classes())
+        return await where(self._endpoints, of, str(value), tenant=tenant, network=network)
 
     async def list_tenants(self, *, after: str = "", limit: int = 100) -> list[Tenant]:
         """All tenants by identifier, those that come after `after`."""

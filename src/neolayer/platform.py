@@ -45,7 +45,7 @@ from neolayer.engines.objects.engine import ObjectsEngine
 from neolayer.engines.postgres.connections import address_of
 from neolayer.engines.postgres.engine import PostgresEngine
 from neolayer.engines.redis.dsn import address_of_url
-from neolayer.errors import NotRunning
+from neolayer.errors import InvalidInput, NotRunning
 from neolayer.periodic import BoundTask
 from neolayer.settings import SERVICES, KafkaSettings, NatsSettings, Settings
 
@@ -289,6 +289,16 @@ def data_classes() -> tuple[DataClass, ...]:
     core = (chain, audit, keys, tenancy, identity, wallets, enclave)
     rooms = (*core, events, outbox, webhooks, relay)
     return tuple(one for room in rooms for one in room.CLASSES)
+
+
+def copied_classes(table: str | None = None) -> list[DataClass]:
+    """Those that have copies, or the one of that name or table. Raises InvalidInput."""
+    copied = [one for one in data_classes() if one.copies]
+    chosen = [one for one in copied if table is None or table in (one.name, one.table)]
+    if not chosen:
+        names = ", ".join(one.name for one in copied)
+        raise InvalidInput(f"no table {table!r} has copies", hint=f"one of: {names}")
+    return chosen
 
 
 @asynccontextmanager

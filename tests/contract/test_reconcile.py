@@ -20,9 +20,10 @@ from neolayer.freshness.cache_versions import read_entry, version_text
 from neolayer.position import CURRENT_EPOCH
 from neolayer.relay.comparable import Shape
 from neolayer.relay.comparing.caches import reconcile_cache
+from neolayer.relay.comparing.report import Kind, TableReport
 from neolayer.relay.comparing.source import open_source
 from neolayer.relay.comparing.stores import open_cache, open_compared
-from neolayer.relay.reconcile import Kind, TableReport, reconcile_table
+from neolayer.relay.reconcile import reconcile_table
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.snapshot import export_snapshot
 

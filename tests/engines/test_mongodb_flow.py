@@ -23,8 +23,8 @@ from neolayer.identity import PasswordHasher
 from neolayer.keys import Keyring
 from neolayer.platform import data_classes
 from neolayer.position import Position
+from neolayer.relay.comparing.report import Kind, TableReport
 from neolayer.relay.comparing.stores import reconcile
-from neolayer.relay.reconcile import Kind, TableReport
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.mongodb import MongoSink
 from neolayer.relay.where import State, where

@@ -8,16 +8,14 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from neolayer.catalogue import DataClass
 from neolayer.cli.output import write_json, write_line
 from neolayer.cli.progress import Counting
 from neolayer.cli.root import app, invocation
 from neolayer.cli.values import Seconds
-from neolayer.errors import SettingsError
-from neolayer.freshness import Store, stores_at
-from neolayer.platform import data_classes, endpoints
+from neolayer.freshness import Store
+from neolayer.platform import copied_classes, endpoints
+from neolayer.relay.comparing.report import TableReport
 from neolayer.relay.comparing.stores import reconcile as compare
-from neolayer.relay.reconcile import TableReport
 
 _NAMED = 20
 DIFFERENT = 1
@@ -43,8 +41,6 @@ async def reconcile(
     Example: neolayer reconcile --table transactions --repair
     """
     at = endpoints(invocation().settings)
-    if sink is not None and sink not in stores_at(at):
-        raise SettingsError(f"no {sink} is configured")
     reports: list[TableReport] = []
     with Counting("rows compared") as counting:
         before = 0
@@ -54,7 +50,7 @@ async def reconcile(
 
         compared = compare(
             at,
-            _chosen(table),
+            copied_classes(table),
             stores=None if sink is None else [sink],
             repair=repair,
             deep=deep,
@@ -70,16 +66,6 @@ async def reconcile(
     if json:
         write_json([_facts(report) for report in reports])
     return 0 if all(report.agrees for report in reports) else DIFFERENT
-
-
-def _chosen(table: str | None) -> list[DataClass]:
-    """The classes to compare. Raises SettingsError where there is none of that name."""
-    copied = [one for one in data_classes() if one.copies]
-    chosen = [one for one in copied if table is None or table in (one.name, one.table)]
-    if not chosen:
-        names = ", ".join(one.name for one in copied)
-        raise SettingsError(f"no table {table!r} has copies", hint=f"one of: {names}")
-    return chosen
 
 
 def _show(report: TableReport) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from neolayer.position import Position
 from neolayer.relay.comparable import Shape
+from neolayer.relay.comparing.as_of import Reaches, SnapshotMaker, source_as_of_now
 from neolayer.relay.comparing.redis import Cached, CachedRows
-from neolayer.relay.comparing.source import SourceTable, open_source
-from neolayer.relay.reconcile import Difference, Kind, Progress, SnapshotMaker, TableReport
+from neolayer.relay.comparing.report import Difference, Kind, Progress, TableReport
+from neolayer.relay.comparing.source import SourceTable
 
 _ROUNDS = 4
 
@@ -20,7 +21,7 @@ class ComparedCache:
     """A cache to compare, and how to wait until it reflects a position (raises NotFresh)."""
 
     rows: CachedRows
-    reaches: Callable[[Position], Awaitable[object]]
+    reaches: Reaches
 
 
 async def reconcile_cache(
@@ -80,12 +81,11 @@ class _Cache:
                 await self._verify(source)
         return self.report
 
-    @asynccontextmanager
-    async def _source(self) -> AsyncGenerator[SourceTable]:
-        async with self._snapshot() as exported:
-            await self._cache.reaches(Position.from_version(exported.version, self._database))
-            shape = Shape(self._rows.key_columns(self._table), ())
-            yield await open_source(exported, self._table, shape)
+    def _source(self) -> AbstractAsyncContextManager[SourceTable]:
+        shape = Shape(self._rows.key_columns(self._table), ())
+        return source_as_of_now(
+            self._snapshot, self._cache.reaches, self._table, shape, self._database
+        )
 
     async def _unequal(
         self, source: SourceTable, entries: Sequence[Cached]
@@ -138,5 +138,4 @@ class _Cache:
         left = [
             one for one, _ in await self._unequal(source, entries) if one.version <= source.version
         ]
-        self.report.left = len(left)
-        self.report.repaired = len(self._wrong) - len(left)
+        self.report.note_repair(len(self._wrong), left)

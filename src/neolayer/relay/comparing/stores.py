@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import (
     AsyncGenerator,
-    Awaitable,
     Callable,
     Collection,
     Iterable,
@@ -17,20 +16,16 @@ from datetime import timedelta
 
 from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.errors import RelayError
+from neolayer.errors import RelayError, SettingsError
 from neolayer.freshness import Store, stores_at, wait_for
 from neolayer.freshness.positions import FED_FROM
 from neolayer.position import Position
 from neolayer.relay.comparable import Comparable
+from neolayer.relay.comparing.as_of import Reaches, SnapshotMaker
 from neolayer.relay.comparing.caches import ComparedCache, reconcile_cache
 from neolayer.relay.comparing.redis import CachedRows
-from neolayer.relay.reconcile import (
-    Compared,
-    Progress,
-    SnapshotMaker,
-    TableReport,
-    reconcile_table,
-)
+from neolayer.relay.comparing.report import Progress, TableReport
+from neolayer.relay.reconcile import Compared, reconcile_table
 from neolayer.relay.snapshot import export_snapshot
 
 
@@ -99,9 +94,7 @@ async def open_compared(
         yield opened
 
 
-def _reaching(
-    at: Endpoints, store: Store, patience: timedelta
-) -> Callable[[Position], Awaitable[object]]:
+def _reaching(at: Endpoints, store: Store, patience: timedelta) -> Reaches:
     async def reaches(position: Position) -> None:
         if position.database not in FED_FROM[store]:
             raise RelayError(f"{store} is declared to hold copies of {position.database}, unfed")
@@ -122,8 +115,12 @@ async def reconcile(
 ) -> AsyncGenerator[TableReport]:
     """Compare the copies of these classes, table by table, each as of a position of its own.
 
-    Raises NotFresh where a store does not get there within `patience`, and what engines say.
+    Raises SettingsError where a store is not configured, NotFresh where one does not get there
+    within `patience`, and what engines say.
     """
+    for store in stores or ():
+        if store not in stores_at(at):
+            raise SettingsError(f"no {store} is configured")
     async with (
         open_compared(at, classes, stores=stores, patience=patience) as opened,
         open_cache(at, classes, patience=patience) as cache,

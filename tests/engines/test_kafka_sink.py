@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -33,7 +33,7 @@ from neolayer.engines.endpoints import KafkaEndpoint
 from neolayer.engines.engine import Level
 from neolayer.engines.kafka.engine import KafkaEngine
 from neolayer.errors import EngineUnavailable
-from neolayer.relay.changes import INSERT
+from neolayer.relay.changes import INSERT, Batch
 from neolayer.relay.copying.progress import OwnProgress
 from neolayer.relay.copying.whole import WholeCopy
 from neolayer.relay.sinks.kafka import KafkaSink
@@ -331,30 +331,134 @@ async def test_the_engine_says_how_it_is(endpoint: KafkaEndpoint) -> None:
     await dead.close()
 
 
+async def restart(broker: KafkaBroker) -> None:
+    """Kill it and start it again."""
+    await asyncio.to_thread(broker.kill)
+    await asyncio.to_thread(broker.start)
+
+
+async def restart_forgetting(broker: KafkaBroker, sink: KafkaSink, *topics: str) -> None:
+    """The same, and the last transaction that touched these topics lost its marks there. Another
+    one, elsewhere, begins only when the broker has noted that this one has ended."""
+    await sink.begin_again(at(9), "public.coins")
+    await asyncio.to_thread(broker.kill)
+    broker.forget_marks(*topics)
+    await asyncio.to_thread(broker.start)
+
+
+async def write_as_a_lane(
+    sink: KafkaSink, writes: Sequence[Batch], a_third: asyncio.Event | None = None
+) -> int:
+    """All in order, again after a failure, and from the checkpoint on where something was lost:
+    how often that was."""
+    number = lost = 0
+    is_lost = False
+    while number < len(writes):
+        if a_third is not None and number == len(writes) // 3:
+            a_third.set()
+        try:
+            if is_lost:
+                checkpoint = await sink.open(at(1))
+                assert checkpoint is not None
+                number, is_lost = sum(one.position <= checkpoint for one in writes), False
+            await sink.write([writes[number]])
+            number += 1
+        except EngineUnavailable:
+            await asyncio.sleep(0.2)
+        except CopyLost:
+            lost, is_lost = lost + 1, True
+    return lost
+
+
+async def test_C2_a_commit_whose_marks_the_broker_forgot_is_said_again_once(
+    kafka_broker: KafkaBroker, endpoint: KafkaEndpoint
+) -> None:
+    """It had answered that all is committed, yet nobody would ever see it: as Kafka does where it
+    is started again and ends a transaction before it knows of the partitions."""
+    sink = await opened(endpoint)
+    rows = keys(60)
+    writes = [events(at(2 + n), *rows[n * 20 : n * 20 + 20]) for n in range(3)]
+    topics = [f"{endpoint.prefix}.outbox", f"{endpoint.prefix}.checkpoints"]
+    assert await write_as_a_lane(sink, writes[:2]) == 0
+    await restart_forgetting(kafka_broker, sink, *topics)
+    assert await write_as_a_lane(sink, writes) == 1
+    assert by_key(read(endpoint)) == expected(*rows)
+    await restart_forgetting(kafka_broker, sink, *topics)
+    await sink.close()
+    other = KafkaSink(endpoint, CLASSES)
+    assert await other.open(at(1)) == at(3)
+    await other.write([writes[2]])
+    assert by_key(read(endpoint)) == expected(*rows)
+    await other.close()
+
+
+async def test_C2_where_only_the_checkpoint_kept_its_mark_all_is_copied_again(
+    kafka_broker: KafkaBroker, endpoint: KafkaEndpoint
+) -> None:
+    """What lies before the checkpoint would never be sent again: the checkpoint counts no more."""
+    sink = await opened(endpoint)
+    rows = keys(40)
+    writes = [events(at(2 + n), *rows[n * 20 : n * 20 + 20]) for n in range(2)]
+    assert await write_as_a_lane(sink, writes) == 0
+    await restart_forgetting(kafka_broker, sink, f"{endpoint.prefix}.outbox")
+    with pytest.raises(CopyLost):
+        while True:
+            with contextlib.suppress(EngineUnavailable):
+                await sink.write([events(at(4), *keys(1))])
+    assert await sink.open(at(1)) is None
+    assert by_key(read(endpoint)) == expected(*rows[:20])
+    await sink.close()
+
+
+async def test_C2_a_range_whose_marks_the_broker_forgot_is_copied_again(
+    kafka_broker: KafkaBroker, endpoint: KafkaEndpoint
+) -> None:
+    """A copy of which a part may be gone does not go on; it begins anew."""
+    sink = KafkaSink(endpoint, CLASSES)
+    assert await sink.open(at(1)) is None
+    progress = OwnProgress()
+    copied = sink.copy_part
+
+    async def copy_part(part: Any, table: str, *rest: Any, **options: Any) -> None:
+        if table == max(TABLES):
+            raise EngineUnavailable("kafka", "is cut off")
+        await copied(part, table, *rest, **options)
+
+    sink.copy_part = copy_part  # type: ignore[method-assign]
+    rows = [event_row(TENANT, f"k{n}") for n in range(20)]
+    snapshot = PlainSnapshot(at(2), {"core.outbox": (OUTBOX, rows), "public.coins": (COINS, [])})
+    copy = WholeCopy(way_to(sink, progress, []))
+    await copy.begin()
+    with pytest.raises(EngineUnavailable):
+        await copy.run(Undivided(snapshot))
+    assert await WholeCopy(way_to(sink, progress, [])).resume(reaches_back_to=at(1))
+    await restart_forgetting(kafka_broker, sink, f"{endpoint.prefix}.outbox")
+    await sink.close()
+    other = KafkaSink(endpoint, CLASSES)
+    while True:
+        try:
+            assert await other.open(at(1)) is None
+            break
+        except EngineUnavailable:
+            await asyncio.sleep(0.2)
+    assert not await WholeCopy(way_to(other, progress, [])).resume(reaches_back_to=at(1))
+    assert 0 < len(by_key(read(endpoint))) < len(rows)  # a row is a transaction here
+    await copy_whole(other, snapshot)
+    assert by_key(read(endpoint)).keys() == expected(*rows).keys()
+    await other.close()
+
+
 async def test_C2_a_broker_killed_under_load_loses_and_doubles_nothing(
     kafka_broker: KafkaBroker, endpoint: KafkaEndpoint
 ) -> None:
-    """It is killed and started again while batches are written; a failed write is tried again."""
+    """It is killed and started again while batches are written, as a lane writes them."""
     sink = await opened(endpoint)
     rows = [event_row(TENANT, f"k{n % 7}", event_id=uuid4()) for n in range(3_000)]
     writes = [events(at(2 + n), *rows[n * 100 : n * 100 + 100]) for n in range(30)]
-    halfway = asyncio.Event()
-
-    async def write_all() -> None:
-        for number, one in enumerate(writes):
-            if number == 10:
-                halfway.set()
-            while True:
-                try:
-                    await sink.write([one])
-                    break
-                except EngineUnavailable:
-                    await asyncio.sleep(0.2)
-
-    writing = asyncio.create_task(write_all())
-    await halfway.wait()
-    await asyncio.to_thread(kafka_broker.kill)
-    await asyncio.to_thread(kafka_broker.start)
+    a_third = asyncio.Event()
+    writing = asyncio.create_task(write_as_a_lane(sink, writes, a_third=a_third))
+    await a_third.wait()
+    await restart(kafka_broker)
     await asyncio.wait_for(writing, PATIENCE_S)
     assert by_key(read(endpoint)) == expected(*rows)
     await sink.close()

@@ -63,6 +63,7 @@ class Producer:
         self._name = name
         self._life = broker.lives
         self.last = self.written = None
+        self.voided = False
 
     async def open(self, topics: Collection[str]) -> None:
         await asyncio.sleep(0)
@@ -149,7 +150,7 @@ def stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
     async def publishing(connection: Connection) -> Connection:
         return connection
 
-    monkeypatch.setattr(kafka, "_Producer", lambda _, name, __: Producer(broker, name))
+    monkeypatch.setattr(kafka, "Producer", lambda _, name, __: Producer(broker, name))
     monkeypatch.setattr(nats, "connect", connected)
     monkeypatch.setattr(nats, "open_publisher", publishing)
     if request.param == "kafka":

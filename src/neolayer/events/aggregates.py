@@ -12,9 +12,11 @@ faster, the same again with what they have changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from random import uniform
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -22,10 +24,19 @@ import msgspec
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.events.codec import TenantCodec, key_id_for, subject_named
-from neolayer.events.model import Appended, WrongVersion
+from neolayer.events.commands import Circumstances
+from neolayer.events.model import (
+    NO_JSON,
+    Appended,
+    EventIdTaken,
+    RecordedEvent,
+    WrongCategory,
+    WrongVersion,
+)
 from neolayer.events.personal import Erased, open_text, seal_text
 from neolayer.events.registry import Event, EventType, Registry
-from neolayer.events.snapshots import BackgroundWrites, SnapshotPolicy
+from neolayer.events.snapshots import BackgroundWrites, SnapshotPolicy, folded_by, form_of
+from neolayer.events.turns import Turns
 from neolayer.events.typed import TypedEvents
 from neolayer.telemetry import log_warning
 
@@ -33,6 +44,7 @@ QUERIES = load_queries(__name__, "aggregates.sql")
 PAGE_EVENTS = 10_000
 MOST_SNAPSHOT_BYTES = 8 << 20  # in the database's spelling it may be twice as long
 _TRIES = 10
+_PAUSE_S = 0.01  # grows by as much with each try
 _PAGE = msgspec.json.Decoder(list[tuple[str, int, str | None, msgspec.Raw]])
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -47,6 +59,11 @@ class Aggregate(Generic[S]):
     evolve: Callable[[S, Any], S] = field(repr=False)
     decide: Callable[[Any, S], Sequence[Event]] = field(repr=False)
     snapshots: SnapshotPolicy | None = None
+    form: str = field(default="", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.snapshots is not None:
+            object.__setattr__(self, "form", form_of(self.initial, folded_by(self.evolve)))
 
     def replay(self, events: Iterable[Event]) -> S:
         """The state after these events, from the beginning."""
@@ -82,10 +99,14 @@ class Aggregates:
 
     events: TypedEvents
     background: BackgroundWrites
+    turns: Turns = field(default_factory=Turns)
 
     async def load(self, aggregate: Aggregate[S], stream_id: UUID) -> Loaded[S]:
-        """The aggregate as of now. Raises UnknownEventType, UndecodableEvent, KeyringError."""
+        """The aggregate as of now. Raises WrongCategory, UnknownEventType, UndecodableEvent,
+        KeyringError."""
         page = await self._page(aggregate, stream_id, after=0, snapshots=True)
+        if page.category not in (None, aggregate.category):
+            raise WrongCategory(stream_id, page.category)
         start = await self._snapshot(aggregate, page)
         if start is None and page.snapshot is not None:  # nobody can read it any more
             page = await self._page(aggregate, stream_id, after=0, snapshots=False)
@@ -99,33 +120,81 @@ class Aggregates:
             page = await self._page(aggregate, stream_id, after=loaded.version, snapshots=False)
 
     async def execute(
-        self, aggregate: Aggregate[S], stream_id: UUID, command: object
+        self,
+        aggregate: Aggregate[S],
+        stream_id: UUID,
+        command: object,
+        *,
+        command_id: UUID | None = None,
+        metadata: Mapping[str, Any] = NO_JSON,
+        correlation_id: UUID | None = None,
+        causation_id: UUID | None = None,
     ) -> Executed[S]:
         """Decide and append; again from the start where somebody else appended meanwhile.
 
-        What `decide` raises passes through, and nothing is stored. Raises WrongVersion where
-        others were faster ten times in a row, and as `append`.
+        With a `command_id` a command counts once: given again, it is not decided again, and what
+        it had stored comes back (`written.is_repeated`). Metadata, correlation and causation go to
+        each event. Commands to one stream of this process take turns.
+
+        What `decide` and `evolve` raise passes through, and nothing is stored. Raises WrongVersion
+        where other processes were faster ten times in a row, and as `load` and `append`.
         """
-        for attempt in range(1, _TRIES + 1):
-            loaded = await self.load(aggregate, stream_id)
-            events = list(aggregate.decide(command, loaded.state))
-            if not events:
-                return Executed(loaded.state, loaded.version, None)
-            try:
-                written = await self.events.append(
-                    stream_id,
-                    events,
-                    category=aggregate.category,
-                    expected_version=loaded.version,
-                )
-            except WrongVersion:
-                if attempt == _TRIES:
-                    raise
-                continue
-            state = reduce(aggregate.evolve, events, loaded.state)
-            self._keep(aggregate, stream_id, loaded, state, written.version, events)
-            return Executed(state, written.version, written)
+        about = Circumstances(command_id, metadata, correlation_id, causation_id)
+        async with self.turns.at((self._scope.tenant, stream_id)):
+            for attempt in range(1, _TRIES + 1):
+                before = await self._executed(aggregate, stream_id, about)
+                if before is not None:
+                    return before
+                try:
+                    return await self._try(aggregate, stream_id, command, about)
+                except WrongVersion:
+                    if attempt == _TRIES:
+                        raise
+                except EventIdTaken:  # by the same command, given elsewhere meanwhile
+                    if command_id is None or attempt == _TRIES:
+                        raise
+                await asyncio.sleep(uniform(0, _PAUSE_S * attempt))  # noqa: S311
         raise AssertionError
+
+    async def _try(
+        self, aggregate: Aggregate[S], stream_id: UUID, command: object, about: Circumstances
+    ) -> Executed[S]:
+        loaded = await self.load(aggregate, stream_id)
+        events = about.told_by(list(aggregate.decide(command, loaded.state)))
+        if not events:
+            return Executed(loaded.state, loaded.version, None)
+        # What evolve cannot take is not stored: nobody could load the stream any more.
+        seen = await self._codec.read_back(events, category=aggregate.category)
+        state = reduce(aggregate.evolve, seen, loaded.state)
+        written = await self.events.append(
+            stream_id, events, category=aggregate.category, expected_version=loaded.version
+        )
+        self._keep(aggregate, stream_id, loaded, state, written.version, seen)
+        return Executed(state, written.version, written)
+
+    async def _executed(
+        self, aggregate: Aggregate[S], stream_id: UUID, about: Circumstances
+    ) -> Executed[S] | None:
+        """What came of a command that was given before. Raises EventIdTaken where that was to
+        another stream."""
+        first = about.event_id(0)
+        if first is None:
+            return None
+        row = await self._scope.one(QUERIES.stored_at, {"event": first})
+        if row is None:
+            return None
+        if row[0] != stream_id:
+            raise EventIdTaken(first)
+        events: list[RecordedEvent] = []
+        async for event in self.events.stored.read_stream(stream_id, from_version=row[1]):
+            if event.event_id != about.event_id(len(events)):
+                break
+            events.append(event)
+        versions = {stream_id: events[-1].version}
+        position = await self.events.position()
+        loaded = await self.load(aggregate, stream_id)
+        written = Appended(position, versions, events, is_repeated=True)
+        return Executed(loaded.state, loaded.version, written)
 
     async def delete_snapshots(self, stream_id: UUID) -> int:
         """Forget a stream's snapshots; how many there were."""
@@ -150,6 +219,7 @@ class Aggregates:
             "after": after,
             "snapshots": snapshots and policy is not None,
             "schema_version": policy.schema_version if policy else 1,
+            "form": aggregate.form,
             "limit": PAGE_EVENTS,
         }
         row = await self._scope.one(QUERIES.load, params)
@@ -160,12 +230,12 @@ class Aggregates:
         state of this form: then the events tell, and the next snapshot takes its place."""
         if page.snapshot is None or page.snapshot_data is None:
             return None
-        subject, text = subject_named(page.snapshot_key), page.snapshot_data
+        subject, kept = subject_named(page.snapshot_key), _KEPT.decode(page.snapshot_data)
         subjects = frozenset[UUID]() if subject is None else frozenset({subject})
-        if subject is not None:
-            keys = await self._codec.subjects.keys([subject])
-            sealed = msgspec.json.decode(text, type=dict[str, str])["sealed"]
-            opened = open_text(sealed, keys, tenant=self._codec.tenant)
+        text: bytes | str = bytes(kept.state)
+        if kept.sealed is not None:
+            keys = await self._codec.subjects.keys(subjects)
+            opened = open_text(kept.sealed, keys, tenant=self._codec.tenant)
             if isinstance(opened, Erased):
                 return None
             text = opened
@@ -173,7 +243,7 @@ class Aggregates:
             state = msgspec.json.decode(text, type=type(aggregate.initial))
         except msgspec.ValidationError as exc:
             log_warning(
-                "a snapshot does not fit its state: raise the policy's schema_version",
+                "a snapshot does not fit its state",
                 category=aggregate.category,
                 version=page.snapshot,
                 error=type(exc).__name__ if subject else str(exc),
@@ -225,8 +295,8 @@ class Aggregates:
         self.background.start(work, what=f"snapshot of {aggregate.category} {stream_id}")
 
     def _subjects_of(self, events: Sequence[Event]) -> frozenset[UUID]:
-        kinds = ((self._codec.registry.of(type(event)), event) for event in events)
-        found = (kind.subject_of(event) for kind, event in kinds if kind.personal)
+        kinds = ((self._codec.registry.find(type(event)), event) for event in events)
+        found = (kind.subject_of(event) for kind, event in kinds if kind and kind.personal)
         return frozenset(subject for subject in found if subject is not None)
 
     async def _write(
@@ -238,16 +308,19 @@ class Aggregates:
         version: int,
         subjects: frozenset[UUID],
     ) -> None:
-        data, key_id = msgspec.json.encode(state).decode(), None
+        of, state_json, key_id = folded_by(aggregate.evolve), msgspec.json.encode(state), None
+        kept = _Kept(of, aggregate.form, msgspec.Raw(state_json))
         for subject in subjects:
             key = (await self._codec.subjects.keys([subject])).get(subject)
             if key is None:
                 return
-            sealed = seal_text(data, key, tenant=self._codec.tenant, subject=subject)
-            data, key_id = msgspec.json.encode({"sealed": sealed}).decode(), key_id_for(subject)
+            text = state_json.decode()
+            sealed = seal_text(text, key, tenant=self._codec.tenant, subject=subject)
+            kept, key_id = _Kept(of, aggregate.form, sealed=sealed), key_id_for(subject)
+        data = msgspec.json.encode(kept).decode()
         if len(data) > MOST_SNAPSHOT_BYTES:
             return  # loading takes longer; nothing is lost
-        at = {"stream": stream_id, "version": version}
+        at = {"stream": stream_id, "version": version, "of": of}
         async with self._scope.transaction() as tx:
             await tx.execute(QUERIES.drop_older, at)
             await tx.execute(
@@ -263,6 +336,18 @@ class Aggregates:
             )
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """What a snapshot holds: whose state, of what form, and the state itself, plain or sealed."""
+
+    of: str
+    form: str
+    state: msgspec.Raw = msgspec.Raw(b"null")
+    sealed: str | None = None
+
+
+_KEPT = msgspec.json.Decoder(_Kept)
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
     """A row of `load`."""
@@ -273,6 +358,7 @@ class _Page:
     count: int
     events: str | None
     is_archived: bool
+    category: str | None
 
 
 def decoded(

@@ -7,6 +7,7 @@ WITH kept AS (
     WHERE
         s.aggregate_id = %(stream)s::uuid
         AND s.schema_version = %(schema_version)s::int
+        AND s.snapshot_data ->> 'form' = %(form)s
         AND s.snapshot_version > %(after)s::int
         AND %(snapshots)s::boolean
     ORDER BY s.snapshot_version DESC
@@ -39,7 +40,17 @@ SELECT
             ) || ']'
         FROM later AS l
     ),
-    EXISTS (SELECT FROM public.archived_streams AS a WHERE a.aggregate_id = %(stream)s::uuid);
+    EXISTS (SELECT FROM public.archived_streams AS a WHERE a.aggregate_id = %(stream)s::uuid),
+    (SELECT h.aggregate_type FROM public.stream_heads AS h WHERE h.aggregate_id = %(stream)s::uuid);
+
+-- stored_at --
+-- Where the event of this id stands: its stream and version.
+SELECT e.aggregate_id, e.event_version FROM public.events AS e
+WHERE e.tenant_id = (SELECT core.current_tenant()) AND e.event_id = %(event)s::uuid
+UNION ALL
+SELECT o.aggregate_id, o.event_version FROM public.archived_events AS o
+WHERE o.tenant_id = (SELECT core.current_tenant()) AND o.event_id = %(event)s::uuid
+LIMIT 1;
 
 -- take_snapshot --
 -- Keep a state; where somebody has kept one of that version meanwhile, theirs stays.
@@ -52,9 +63,12 @@ SELECT
 ON CONFLICT (tenant_id, aggregate_id, snapshot_version) DO NOTHING;
 
 -- drop_older --
--- Snapshots up to a version are of no use once there is a new one of it.
+-- An aggregate's snapshots up to a version are of no use once there is a new one of it; nor are
+-- those that do not say whose they are.
 DELETE FROM public.snapshots
-WHERE aggregate_id = %(stream)s::uuid AND snapshot_version <= %(version)s::int;
+WHERE
+    aggregate_id = %(stream)s::uuid AND snapshot_version <= %(version)s::int
+    AND coalesce(snapshot_data ->> 'of', %(of)s) = %(of)s;
 
 -- delete_snapshots --
 -- Forget the snapshots of a stream; loading takes longer until there is one again.

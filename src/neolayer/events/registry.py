@@ -221,13 +221,17 @@ class Registry:
 
     def of(self, kind: type[Any]) -> EventType:
         """The type that a class is registered as. Raises UnknownEventType."""
-        found = self._by_kind.get(kind)
+        found = self.find(kind)
         if found is None:
             raise UnknownEventType(
                 f"{kind.__name__} is no registered event",
                 hint="declare it with @types.event(...), in a module that events.modules names",
             )
         return found
+
+    def find(self, kind: type[Any]) -> EventType | None:
+        """The same; None where it is none."""
+        return self._by_kind.get(kind)
 
     def kind_of(self, event: object) -> EventType:
         """The same of an event. Raises UnknownEventType."""

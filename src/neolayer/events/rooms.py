@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from neolayer.events.projections.rebuild import ensure
 from neolayer.events.snapshots import BackgroundWrites, background_writes
 from neolayer.events.store import EventStore, open_event_store
 from neolayer.events.subjects import Subjects
+from neolayer.events.turns import Turns
 from neolayer.events.typed import TypedEvents
 from neolayer.keys import Keyring
 from neolayer.tenancy import Scope
@@ -47,6 +48,7 @@ class EventRooms:
     keyring: Keyring
     inline: InlineProjections
     background: BackgroundWrites
+    turns: Turns = field(default_factory=Turns)
 
     def tenant(self, core: Scope) -> TenantRooms:
         """The rooms of the tenant of a scope of the core database, acting as it does."""
@@ -56,7 +58,7 @@ class EventRooms:
         events = TypedEvents(self.store.events(tenant, by=core.by), codec, self.inline)
         return TenantRooms(
             events,
-            Aggregates(events, self.background),
+            Aggregates(events, self.background, self.turns),
             ReadModels(events.scope, codec),
             subjects,
         )

@@ -1,8 +1,12 @@
 """Snapshots: an aggregate's state at a version, kept to load faster and safe to delete.
 
 One is due when the stream has grown by `every` events since the last. It is written after the
-append, in a task of its own: an append neither waits for it nor fails with it. A snapshot of
-another schema version is ignored, so changing a state's shape means raising the number.
+append, in a task of its own: an append neither waits for it nor fails with it.
+
+A snapshot says whose state it holds and of what form: which function folded it, from what, into
+what type. Anything else is no snapshot to whoever loads, so neither two aggregates over one stream
+nor two versions of a program take one another's. What no form shows, such as a sum that is counted
+otherwise from now on, means raising the policy's `schema_version`.
 
 Where a category's events hold personal fields the whole state is sealed under the key of the one
 person concerned; a stream about several people has none, because a state in plain text would
@@ -15,7 +19,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
+
+import msgspec
 
 from neolayer.errors import InvalidInput
 from neolayer.telemetry import log_warning
@@ -37,6 +44,22 @@ class SnapshotPolicy:
     def is_due(self, *, last: int, version: int) -> bool:
         """Whether a state at `version` is worth keeping, the last one being that of `last`."""
         return version - last >= self.every
+
+
+def folded_by(evolve: Any) -> str:
+    """What a function is called, for good; lambdas by where they stand."""
+    name = f"{evolve.__module__}.{getattr(evolve, '__qualname__', type(evolve).__qualname__)}"
+    return f"{name}:{evolve.__code__.co_firstlineno}" if name.endswith("<lambda>") else name
+
+
+def form_of(initial: msgspec.Struct, by: str) -> str:
+    """The mark of a state: who folds it, from what, and every field there is, with its type."""
+    try:
+        fields = msgspec.json.encode(msgspec.json.schema(type(initial)), order="sorted")
+        start = msgspec.json.encode(initial, order="sorted")
+    except TypeError:  # of what cannot be stored there will be no snapshot
+        fields = start = b""
+    return sha256(b"\0".join((by.encode(), fields, start))).hexdigest()[:32]
 
 
 class BackgroundWrites:

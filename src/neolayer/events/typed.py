@@ -82,7 +82,7 @@ class TypedEvents:
             written = await self.stored.append_in(tx, encoded)
             if not written.is_repeated:
                 await self.inline.apply(tx, written.events)
-        return replace(written, position=await self._position())
+        return replace(written, position=await self.position())
 
     async def _encoded(self, given: StreamAppend) -> StreamAppend:
         category = given.category or self.codec.category_of(given.events)
@@ -103,7 +103,8 @@ class TypedEvents:
             for event in one.events
         )
 
-    async def _position(self) -> Position:
+    async def position(self) -> Position:
+        """One at or above all that was committed before."""
         row = await self.scope.one(QUERIES.committed_at)
         assert row is not None
         return Position.from_version(row[0], "event_store")

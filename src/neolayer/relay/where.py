@@ -10,35 +10,37 @@ are never shown.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, LiteralString, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
-import psycopg
-from psycopg import sql
-from psycopg.rows import TupleRow
-
 from neolayer.catalogue import CacheCopy, DataClass
-from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.engines.postgres.connections import connect
+from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import InvalidInput, NeolayerError, RelayError
+from neolayer.errors import InvalidInput, NeolayerError
 from neolayer.events.segments import Segment, SegmentDamaged, SegmentMissing, SegmentStore
 from neolayer.freshness import Store, position_of, stores_at
 from neolayer.position import Position
 from neolayer.relay.comparable import Comparable, Key, StoredRow
 from neolayer.relay.comparing.redis import CachedRows
-from neolayer.relay.comparing.source import Column, fits
+from neolayer.relay.comparing.source import fits
 from neolayer.relay.comparing.stores import OPENERS, cached_rows
 from neolayer.relay.digests import row_digest
-from neolayer.tenancy import Principal, open_database
+from neolayer.relay.known_rows import (
+    MOST,
+    KnownRow,
+    KnownTable,
+    Read,
+    described,
+    known_rows,
+    reading,
+    require_network,
+)
 
 _sql = load_queries(__name__, "where.sql")
-MOST = 20
-Read = Callable[[LiteralString | sql.Composed, Any], Awaitable[list[TupleRow]]]
 
 
 class State(StrEnum):
@@ -119,11 +121,11 @@ async def where(
     or the class is of none, and EngineUnavailable where PostgreSQL is away;
     another engine that is away is a copy of state unknown.
     """
-    async with _reading(at, Database(one.database), tenant) as read, _open(at, one) as places:
-        table = await _described(read, one)
+    async with reading(at, Database(one.database), tenant) as read, _open(at, one) as places:
+        table = await described(read, one)
         if network is not None:
-            await _require_network(read, table, network)
-        rows = await _rows(read, table, value, network)
+            await require_network(read, table, network)
+        rows = await known_rows(read, table, value, network)
         ((version,),) = await read(_sql.log_end, None)
         end = Position.from_version(version, one.database)
         found = [await _located(table, row, places, end) for row in rows]
@@ -135,64 +137,12 @@ async def where(
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    one: DataClass
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
-    part: sql.Composable
-
-    def column(self, name: str) -> Column | None:
-        return next((column for column in self.columns if column.name == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row as texts, the partition it lies in, and as Python values."""
-
-    part: str
-    texts: dict[str, str | None]
-    typed: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class _Places:
     """The opened stores that have copies of a class, and what each reflects."""
 
     rows: tuple[Comparable, ...]
     cache: CachedRows | None
     reached: dict[str, Position | None]
-
-
-@asynccontextmanager
-async def _reading(at: Endpoints, database: Database, tenant: UUID | None) -> AsyncGenerator[Read]:
-    """Statements as one tenant, or as the operator, who sees all but secrets."""
-    try:
-        async with _connected(at, database, tenant) as read:
-            yield read
-    except psycopg.Error as exc:
-        raise RelayError(f"cannot look into {database}: {str(exc).splitlines()[0]}") from exc
-
-
-@asynccontextmanager
-async def _connected(
-    at: Endpoints, database: Database, tenant: UUID | None
-) -> AsyncGenerator[Read]:
-    if tenant is not None:
-        async with open_database(at, database, size=1, application_name="where") as opened:
-            scope = opened.scope(tenant, by=Principal.operator("where"))
-            async with scope.transaction() as tx:
-                await tx.execute(_sql.write_as_the_log_does)
-                yield tx.fetch
-        return
-    dsn = at.cluster(database).dsn(Role.OPERATOR, database)
-    async with await connect(dsn, application_name="where") as connection:
-        await connection.set_read_only(True)
-        await connection.execute(_sql.write_as_the_log_does)
-
-        async def read(statement: LiteralString | sql.Composed, values: Any) -> list[TupleRow]:
-            return await (await connection.execute(statement, values)).fetchall()
-
-        yield read
 
 
 @asynccontextmanager
@@ -218,69 +168,7 @@ async def _reached(store: Store, at: Endpoints, database: str) -> Position | Non
         return None
 
 
-async def _described(read: Read, one: DataClass) -> _Table:
-    named = {"table": one.table}
-    columns = tuple(Column(*row) for row in await read(_sql.readable_columns, named))
-    key = tuple(name for (name,) in await read(_sql.primary_key, named))
-    ((may_see_parts,),) = await read(_sql.may_see_parts, named)
-    part = sql.SQL("tableoid::regclass::text") if may_see_parts else sql.Literal(one.table)
-    return _Table(one, columns, key, part)
-
-
-async def _rows(read: Read, table: _Table, value: str, network: str | None) -> list[_Row]:
-    """The rows that have the value in one of the columns they are known by."""
-    texts = [column.text for column in table.columns]
-    names = [sql.Identifier(column.name) for column in table.columns]
-    found: list[_Row] = []
-    for name in table.one.known_by:
-        column = table.column(name)
-        text = value.lower() if value[:2].lower() == "0x" else value
-        if column is None or not fits(column, text):
-            continue
-        where, values = _within_network(table, network)
-        statement = sql.SQL("SELECT {}, {}, {} FROM {} WHERE {} = {} AND {} LIMIT {}").format(
-            table.part,
-            sql.SQL(", ").join(texts),
-            sql.SQL(", ").join(names),
-            sql.Identifier(*table.one.table.split(".")),
-            sql.Identifier(name),
-            sql.SQL("%s::" + column.cast),  # pyright: ignore[reportArgumentType]
-            where,
-            sql.Literal(MOST),
-        )
-        count = len(table.columns)
-        for row in await read(statement, [text, *values]):
-            keys = [column.name for column in table.columns]
-            shown = dict(zip(keys, row[1 : count + 1], strict=True))
-            typed = dict(zip(keys, row[count + 1 :], strict=True))
-            found.append(_Row(row[0], shown, typed))
-        if found:
-            break
-    return found
-
-
-async def _require_network(read: Read, table: _Table, network: str) -> None:
-    """Raises InvalidInput where naming it would give a false answer."""
-    if table.column("network_id") is None:
-        raise InvalidInput(f"{table.one.name} are on no network", hint="leave --network out")
-    if not await read(_sql.network, {"name": network}):
-        raise InvalidInput(
-            f"network {network!r} is not known",
-            hint="neolayer status lists them; the first block of one makes it known",
-        )
-
-
-def _within_network(table: _Table, network: str | None) -> tuple[sql.Composable, list[str]]:
-    """Keys begin with the network; naming all of them lets an index answer."""
-    if table.column("network_id") is None:
-        return sql.SQL("true"), []
-    if network is not None:
-        named = "network_id = (SELECT id FROM blockchain.networks WHERE name = %s)"
-        return sql.SQL(named), [network]
-    return sql.SQL("network_id = ANY (ARRAY(SELECT id FROM blockchain.networks))"), []
-
-
-async def _located(table: _Table, row: _Row, places: _Places, end: Position) -> Located:
+async def _located(table: KnownTable, row: KnownRow, places: _Places, end: Position) -> Located:
     copies = [Copy("postgres", f"{end.database}.{row.part}", State.SAME, end, end, 0)]
     for rows in places.rows:
         copies.append(await _guarded(_row_copy(table, row, rows, places, end), rows.name, places))
@@ -300,7 +188,7 @@ async def _guarded(asked: Awaitable[Copy], engine: str, places: _Places) -> Copy
         return Copy(engine, "", State.UNKNOWN, None, places.reached[engine], None, exc.message)
 
 
-def _shown(table: _Table, row: _Row) -> dict[str, str | None]:
+def _shown(table: KnownTable, row: KnownRow) -> dict[str, str | None]:
     sealed = {one.column for one in table.one.sealed_fields}
     return {
         name: "***" if name in sealed and text is not None else text
@@ -309,7 +197,7 @@ def _shown(table: _Table, row: _Row) -> dict[str, str | None]:
 
 
 async def _row_copy(
-    table: _Table, row: _Row, rows: Comparable, places: _Places, end: Position
+    table: KnownTable, row: KnownRow, rows: Comparable, places: _Places, end: Position
 ) -> Copy:
     shape = rows.shape(table.one.table)
     key = tuple(row.texts[name] or "" for name in shape.key)
@@ -330,7 +218,7 @@ async def _row_copy(
 
 
 async def _cached_copy(
-    table: _Table, row: _Row, cache: CachedRows, places: _Places, end: Position
+    table: KnownTable, row: KnownRow, cache: CachedRows, places: _Places, end: Position
 ) -> Copy:
     place, cached, is_marked = await cache.of_row(table.one.table, row.texts)
     reached = places.reached[cache.name]
@@ -346,7 +234,7 @@ async def _cached_copy(
 
 
 async def _orphans(
-    table: _Table, value: str, places: _Places, end: Position
+    table: KnownTable, value: str, places: _Places, end: Position
 ) -> AsyncGenerator[Located]:
     """Copies of rows that PostgreSQL has not."""
     text = value.lower() if value[:2].lower() == "0x" else value
@@ -373,7 +261,7 @@ async def _orphans(
 
 
 async def _archived(
-    read: Read, at: Endpoints, table: _Table, value: str, end: Position
+    read: Read, at: Endpoints, table: KnownTable, value: str, end: Position
 ) -> AsyncGenerator[Located]:
     """Streams that went to the object store."""
     columns = [table.column(name) for name in table.one.known_by]
@@ -405,7 +293,7 @@ async def _segment_copy(store: SegmentStore, segment: Segment, events: int) -> C
     return Copy("objects", segment.key, state, detail=detail)
 
 
-def _searched(table: _Table, places: _Places) -> Iterator[tuple[Comparable, str]]:
+def _searched(table: KnownTable, places: _Places) -> Iterator[tuple[Comparable, str]]:
     for rows in places.rows:
         columns = rows.shape(table.one.table).columns
         yield from ((rows, name) for name in table.one.known_by if name in columns)

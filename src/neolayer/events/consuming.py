@@ -4,14 +4,15 @@ A page is one transaction, which ends after a while whatever is left of the page
 tenants wait for it. Where the handler raises, its events are stored up to the one that failed, and
 that one is tried again alone, with pauses: a few times, or for some seconds where the handler says
 that an engine does not answer. Then it is parked; so is one whose handler takes longer than the
-server lets a transaction last. A database of events that does not answer is nobody's fault and
-waited for.
+server lets a transaction last, or one at which the consumer loses its partition again and again. A
+database of events that does not answer is nobody's fault and waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,9 +23,10 @@ import psycopg
 
 from neolayer.crash_points import crash_point
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import Conflict, EngineUnavailable, NotFound
+from neolayer.errors import EngineUnavailable
 from neolayer.events.archive import Archive, Page, Wanted, merged
 from neolayer.events.errors import storable
+from neolayer.events.leases import Held, Leases, PartitionLost
 from neolayer.events.model import Place, Poison, RecordedEvent
 from neolayer.events.reading import after_place, events_asked, page_of
 from neolayer.telemetry import log_warning
@@ -38,23 +40,12 @@ PAUSES_S = (0.1, 0.15)
 LONG_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 MOST_S = 2.0  # after which a page's transaction ends with the event that is being handled
 _END_OF_TRANSACTION = 2**63 - 1
+MOST_LOST = 3
+_LOST = (
+    "PartitionLost: the handler held its process up for longer than the lease; await what takes"
+    " long, or give the subscription a longer lease"
+)
 _MAY_PASS = (EngineUnavailable, psycopg.OperationalError, psycopg.InterfaceError)
-
-
-class PartitionLost(Conflict):
-    """Another consumer has taken the partition over, or an earlier try of the same page was stored
-    after all; nothing of this batch is stored."""
-
-
-@dataclass(slots=True)
-class _Held:
-    """A partition that this consumer holds; `place` is as far as it has looked, `noted` is what is
-    stored of that."""
-
-    partition: int
-    fence: int
-    place: Place
-    noted: Place
 
 
 @dataclass(slots=True)
@@ -98,14 +89,18 @@ class Consumer:
     name: str
     handle: Handler
     handled: int = 0
-    _held: dict[int, _Held] = field(default_factory=dict[int, _Held])
-    _claimed_at: float = float("-inf")
+    _leases: Leases = field(init=False)
+    # How often the lease was lost at an event, by the event's id.
+    _lost: Counter[UUID] = field(default_factory=Counter[UUID])
+
+    def __post_init__(self) -> None:
+        self._leases = Leases(self.of.scope, self.of.name, self.name, self.of.lease)
 
     async def work(self) -> bool:
         """One page of every partition that is held; whether there was anything."""
         await self._claim()
         found = False
-        for held in list(self._held.values()):
+        for held in self._leases:
             try:
                 found = await self._page(held) or found
             except PartitionLost:
@@ -113,38 +108,20 @@ class Consumer:
         return found
 
     def forget(self) -> None:
-        """Look anew what is held and how far it is: what was last stored is not known."""
-        self._held, self._claimed_at = {}, float("-inf")
+        """Look anew what is held and how far it is."""
+        self._leases.forget()
 
     async def leave(self) -> None:
-        """Free what is held, for the others to take at once; what cannot be freed runs out."""
-        try:
-            async with self.of.scope.transaction() as tx:
-                await tx.execute(sql.leave, {"name": self.of.name, "consumer": self.name})
-        except (EngineUnavailable, psycopg.Error) as exc:
-            log_warning("a subscription's partitions were not freed", reason=str(exc))
+        """Free what is held, for the others to take at once."""
+        await self._leases.leave()
 
     async def _claim(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now < self._claimed_at + self.of.lease.total_seconds() / 3:
-            return
-        params = {"name": self.of.name, "consumer": self.name, "lease": self.of.lease}
-        rows = await self.of.scope.fetch(sql.claim, params)
-        known, self._held = self._held, {}
-        for partition, fence, transaction, index in rows:
-            held = known.get(partition)
-            if held is None or held.fence != fence:
-                place = Place(transaction, index)
-                held = _Held(partition, fence, place, place)
-            self._held[partition] = held
-        if not rows and await self.of.scope.one(sql.subscription, {"name": self.of.name}) is None:
-            raise NotFound(f"the subscription {self.of.name!r} was deleted")
-        self._claimed_at = now
-        await self.note_places()
+        if await self._leases.claim():
+            await self.note_places()
 
     async def note_places(self) -> None:
         """Store how far was looked where there was nothing to handle, now and then."""
-        for held in [held for held in self._held.values() if held.place > held.noted]:
+        for held in [held for held in self._leases if held.place > held.noted]:
             try:
                 async with self.of.scope.transaction() as tx:
                     await self._advance(tx, held, held.place)
@@ -153,21 +130,36 @@ class Consumer:
                 return
             held.noted = held.place
 
-    async def _page(self, held: _Held) -> bool:
+    async def _page(self, held: Held) -> bool:
         (horizon,) = (await self.of.scope.one(sql.horizon)) or (0,)
         events = await self._read(held)
         if not events:
             # Nothing of this partition below the horizon: no need to look there again.
             held.place = max(held.place, Place(horizon - 1, _END_OF_TRANSACTION))
             return False
-        while events:
-            failed = await self._store(held, events, None)
+        while events and held in self._leases:
+            part = self._part(events)
+            failed = self._lost_too_often(part[0])
             if failed is not None:
-                await self._up_to(held, events, failed)
+                await self._store(held, part, failed)
+            elif (failed := await self._store(held, part, None)) is not None:
+                await self._up_to(held, part, failed)
             events = _behind(held, events)
+            await self._claim()
         return True
 
-    async def _up_to(self, held: _Held, events: Sequence[RecordedEvent], failed: _Poisoned) -> None:
+    def _part(self, events: Sequence[RecordedEvent]) -> Sequence[RecordedEvent]:
+        """What is handled together: an event at which the lease was lost has a turn of its own."""
+        for number, event in enumerate(events if self._lost else ()):
+            if event.event_id in self._lost:
+                return events[: number or 1]
+        return events
+
+    def _lost_too_often(self, event: RecordedEvent) -> _Poisoned | None:
+        lost = self._lost[event.event_id] if self._lost else 0
+        return _Poisoned(event, lost, _LOST, may_pass=False) if lost >= MOST_LOST else None
+
+    async def _up_to(self, held: Held, events: Sequence[RecordedEvent], failed: _Poisoned) -> None:
         """Handle what stands before the event that failed; then it, alone."""
         before = [event for event in events if event.place < failed.event.place]
         one_by_one = False
@@ -178,7 +170,7 @@ class Consumer:
                 one_by_one = await self._store(held, before, None) is not None
         await self._alone(held, failed.event, failed)
 
-    async def _read(self, held: _Held) -> list[RecordedEvent]:
+    async def _read(self, held: Held) -> list[RecordedEvent]:
         asked, types = after_place(held.place), self.of.types
         asked |= {"partitions": self.of.partitions, "partition": held.partition, "types": types}
 
@@ -191,13 +183,13 @@ class Consumer:
 
         return await merged(self.of.archive, Wanted(held.place, PAGE, is_wanted), page)
 
-    async def _alone(self, held: _Held, event: RecordedEvent, failed: _Poisoned | None) -> None:
+    async def _alone(self, held: Held, event: RecordedEvent, failed: _Poisoned | None) -> None:
         """Handle one event that failed, or park it."""
         poisoned = failed and await self._once_more(held, failed)
         if poisoned:
             await self._store(held, [event], poisoned)
 
-    async def _once_more(self, held: _Held, failed: _Poisoned) -> _Poisoned | None:
+    async def _once_more(self, held: Held, failed: _Poisoned) -> _Poisoned | None:
         """Try the event alone, a few times; None where it was handled after all."""
         attempt = 1
         while attempt <= len(pauses := LONG_PAUSES_S if failed.may_pass else PAUSES_S):
@@ -209,6 +201,8 @@ class Consumer:
             )
             await asyncio.sleep(pauses[attempt - 1])
             await self._claim()
+            if held not in self._leases:
+                raise PartitionLost
             again = await self._store(held, [failed.event], None)
             if again is None:
                 return None
@@ -217,7 +211,7 @@ class Consumer:
         return failed
 
     async def _store(
-        self, held: _Held, events: Sequence[RecordedEvent], poisoned: _Poisoned | None
+        self, held: Held, events: Sequence[RecordedEvent], poisoned: _Poisoned | None
     ) -> _Poisoned | None:
         """Handle events (or park the one that cannot be) and note the place, in one transaction;
         after a while only the first of them.
@@ -225,8 +219,9 @@ class Consumer:
         The event that failed, where one did; then nothing is stored. Raises PartitionLost.
         """
         event, began = events[0], time.monotonic()
+        most_s = min(MOST_S, self.of.lease.total_seconds() / 2)
         try:
-            async with self.of.scope.transaction() as tx:
+            async with self._leases.kept(), self.of.scope.transaction() as tx:
                 behind = await self._held_streams(tx, events)
                 for number, event in enumerate(events, 1):
                     if event.stream_id in behind:
@@ -235,7 +230,7 @@ class Consumer:
                         await self._park(tx, event, poisoned.cause, poisoned.attempts)
                     else:
                         await self._handle(tx, event)
-                    if time.monotonic() - began > MOST_S:
+                    if time.monotonic() - began > most_s:
                         events = events[:number]
                         break
                 crash_point("events.before_checkpoint")
@@ -247,7 +242,10 @@ class Consumer:
             if may_pass := isinstance(cause, _MAY_PASS):
                 await self.of.scope.one(sql.horizon)  # raises where it is the event store itself
             return _Poisoned(event, 1, cause_of(cause, event), may_pass)
-        except (PartitionLost, *_MAY_PASS):
+        except PartitionLost:
+            self._lost[event.event_id] += 1
+            raise
+        except _MAY_PASS:
             raise
         except Exception as exc:  # what a handler did to the transaction shows at its end
             if poisoned is not None:
@@ -255,6 +253,7 @@ class Consumer:
             return _Poisoned(event, 1, cause_of(exc, event), may_pass=False)
         crash_point("events.after_commit")
         held.place = held.noted = events[-1].place
+        self._lost.pop(events[-1].event_id, None)
         self.handled += len(events) if poisoned is None else 0
         return None
 
@@ -279,7 +278,7 @@ class Consumer:
         where = {"name": self.of.name, "stream": event.stream_id, "version": event.version}
         await tx.execute(sql.park, where | {"cause": cause, "attempts": attempts})
 
-    async def _advance(self, tx: Transaction, held: _Held, place: Place) -> None:
+    async def _advance(self, tx: Transaction, held: Held, place: Place) -> None:
         params = {
             "name": self.of.name,
             "partition": held.partition,
@@ -294,7 +293,7 @@ class Consumer:
             raise PartitionLost
 
 
-def _behind(held: _Held, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
+def _behind(held: Held, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
     """Those that were not handled yet."""
     return [event for event in events if event.place > held.place]
 

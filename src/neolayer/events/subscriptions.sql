@@ -27,6 +27,19 @@ RETURNING subscription;
 SELECT claimed, fence, transaction_id::text::bigint, position
 FROM public.claim_partitions(%(name)s::text, %(consumer)s::text, %(lease)s::interval);
 
+-- renew --
+-- A consumer is at work still: what it holds stays its own for another lease.
+WITH seen AS (
+    UPDATE public.subscription_consumers SET seen_until = clock_timestamp() + %(lease)s::interval
+    WHERE
+        tenant_id = (SELECT core.current_tenant())
+        AND subscription = %(name)s::text AND consumer = %(consumer)s::text
+)
+UPDATE public.subscription_partitions SET owned_until = clock_timestamp() + %(lease)s::interval
+WHERE
+    tenant_id = (SELECT core.current_tenant())
+    AND subscription = %(name)s::text AND owner = %(consumer)s::text;
+
 -- leave --
 -- A consumer goes: what it holds is free at once.
 WITH gone AS (

@@ -23,7 +23,8 @@ from tests.fixtures.bank import (
 )
 from tests.fixtures.fix_projections import Bank
 
-from neolayer.errors import InvalidInput
+from neolayer.errors import EngineUnavailable, InvalidInput
+from neolayer.events import resending
 from neolayer.events.errors import ProjectionFailed
 from neolayer.events.model import NewEvent, StreamAppend
 from neolayer.events.projections import Occurrence, Projection
@@ -31,7 +32,7 @@ from neolayer.events.projections.reading import NotFoldedYet
 from neolayer.events.projections.rebuild import rebuild, resume, switch, switch_back
 from neolayer.events.projections.status import Standing, standings
 from neolayer.events.rooms import TenantRooms
-from neolayer.tenancy import Principal
+from neolayer.tenancy import Principal, Transaction
 
 
 async def open_account(acme: TenantRooms, *amounts: int, owner: str = "Ann") -> UUID:
@@ -271,3 +272,30 @@ async def test_an_append_past_an_inline_projection_is_noticed(the_bank: Bank) ->
     assert again.certificate.holds
     balance = await acme.read_models.get(INLINE_BALANCES, one)
     assert balance is not None and balance.balance == 12
+
+
+async def test_C_an_inline_append_survives_lost_connections(
+    the_bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before COMMIT and after it: the same events are sent again, and folded once. A database that
+    is gone is an error of ours."""
+    monkeypatch.setattr(resending, "_PAUSE_S", 0.0)
+    acme = await the_bank.tenant()
+    account = await open_account(acme, 5)
+    commit, losses = Transaction.commit, ["before", "after"]
+
+    async def lose(tx: Transaction) -> None:
+        when = losses.pop(0) if losses else "never"
+        if when == "after":
+            await commit(tx)
+        if when != "never":
+            raise psycopg.errors.AdminShutdown("terminating connection")
+        await commit(tx)
+
+    monkeypatch.setattr(Transaction, "commit", lose)
+    written = await acme.events.append(account, [Deposited(7)])
+    assert (written.version, written.position is None, losses) == (3, False, [])
+    assert await acme.read_models.get(INLINE_BALANCES, account) == Balance(account, 12, 2, "Ann")
+    losses += ["before"] * 10
+    with pytest.raises(EngineUnavailable):
+        await acme.events.append(account, [Deposited(1)])

@@ -10,7 +10,8 @@ is left out, or forgotten where it is on its way; a stream at which another proc
 waited for (`busy`). A group that fails as a whole is sent once more, each unit in a subtransaction,
 and no more of them at once than a server's process remembers: so all but the culprits share commits
 still, and groups that do not fail pay for none. Whatever is left goes alone: by itself, in a
-transaction of its own, and meets its error there.
+transaction of its own, and meets its error there. What is larger than a group may be goes alone
+from the start: nobody else's append waits for it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import Rows, Statement
 from neolayer.errors import AccessDenied, EngineUnavailable, InvalidInput, NeolayerError
 from neolayer.events.model import ANY
+from neolayer.events.resending import GIVING_WAY, resent
 from neolayer.events.units import (
     MOST_STREAMS,
     Outcome,
@@ -55,13 +57,10 @@ _EVENT, _GROUP = sql.append_event, sql.append_group
 MOST_UNITS = 256
 MOST_APART = 60  # beyond 64 subtransactions of one transaction every snapshot of the server pays
 MOST_BYTES = 1 << 20
-_TRIES = 5
-_PAUSE_S = 0.05
 _AGAIN = (
     psycopg.errors.UniqueViolation,  # of a version: somebody appends without the function
     psycopg.errors.CheckViolation,  # the same
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.DeadlockDetected,
+    *GIVING_WAY,
 )
 
 Answer = tuple[Outcome, Position]
@@ -103,9 +102,11 @@ class Grouper:
         """What became of the unit, and a position at or above its commit.
 
         Cancelled, the unit may be stored or not. Raises EventIdTaken, EngineUnavailable,
-        AccessDenied.
+        AccessDenied, and InvalidInput where it is more than the server takes.
         """
-        if self._latest == 1 and not self._is_busy:
+        if unit.size > MOST_BYTES:
+            found = None
+        elif self._latest == 1 and not self._is_busy:
             found = await self._first(tenant, by, unit)
         else:
             answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
@@ -266,29 +267,19 @@ class Grouper:
         self.committed = asyncio.Event()
 
     async def _alone(self, tenant: UUID | None, by: Principal, unit: Unit) -> Answer:
-        """By itself, waiting for whoever is at its streams; again where that may help.
+        """By itself, waiting for whoever is at its streams; again where that may help."""
 
-        A lost connection says nothing of what was stored, but the events' ids do: so the same
-        events are simply sent again.
-        """
-        for attempt in range(1, _TRIES + 1):
-            try:
-                context = self.database.signer.sign(tenant, by)
-                turn = context, [_by_itself(unit, sql.append)]
-                with known_refused():
-                    (answer,), position = await _send(self.database, [turn])
-                self._note_commit()
-                return outcomes_of(answer, [unit])[0], position
-            except orjson.JSONEncodeError as exc:
-                raise InvalidInput(f"an event cannot be written as JSON: {exc}") from exc
-            except _AGAIN:
-                if attempt == _TRIES:
-                    raise
-            except psycopg.OperationalError as exc:
-                if attempt == _TRIES:
-                    raise EngineUnavailable("postgres", "the connection was lost") from exc
-                await asyncio.sleep(_PAUSE_S * attempt)
-        raise AssertionError
+        async def send() -> Answer:
+            turn = self.database.signer.sign(tenant, by), [_by_itself(unit, sql.append)]
+            with known_refused():
+                (answer,), position = await _send(self.database, [turn])
+            self._note_commit()
+            return outcomes_of(answer, [unit])[0], position
+
+        try:
+            return await resent(send, again=_AGAIN)
+        except orjson.JSONEncodeError as exc:
+            raise InvalidInput(f"an event cannot be written as JSON: {exc}") from exc
 
 
 def _together(context: str, units: Sequence[Unit]) -> _Sent:

@@ -30,6 +30,7 @@ from neolayer.events.model import (
 )
 from neolayer.events.projections.inline import InlineProjections
 from neolayer.events.registry import Event
+from neolayer.events.resending import resent
 from neolayer.events.store import NEWEST, PAGE, Events, StreamState
 from neolayer.events.subscribers import Subscriptions
 from neolayer.events.subscriptions import LEASE, Subscription
@@ -78,11 +79,15 @@ class TypedEvents:
         encoded = [await self._encoded(one) for one in appends]
         if not self._concerns_inline(encoded):
             return await self.stored.append_all(encoded)
+        written = await resent(lambda: self._with_inline(encoded))
+        return replace(written, position=await resent(self.position))
+
+    async def _with_inline(self, appends: Sequence[StreamAppend]) -> Appended:
         async with self.scope.transaction() as tx:
-            written = await self.stored.append_in(tx, encoded)
+            written = await self.stored.append_in(tx, appends)
             if not written.is_repeated:
                 await self.inline.apply(tx, written.events)
-        return replace(written, position=await self.position())
+        return written
 
     async def _encoded(self, given: StreamAppend) -> StreamAppend:
         category = given.category or self.codec.category_of(given.events)

@@ -40,11 +40,15 @@ from neolayer.nuls import HoldsNul, refuse_nul, spells_nul
 from neolayer.position import Position
 
 MOST_STREAMS = 500  # each is a lock in the server's memory; append_events() refuses more
+# Everybody who reads events waits for an append's transaction, so it has an end within seconds.
+MOST_EVENTS = 50_000
+MOST_UNIT_BYTES = 16 << 20
 _MAX_INT = 2**31 - 1
 _LONGEST_KEY_ID = 100
 # As the database writes JSON, up to twice as much (schema/event_store/0070_sizes.sql).
 MOST_DATA_BYTES = 512 * 1024
 MOST_METADATA_BYTES = 128 * 1024
+_IN_PARTS = "append it in several parts, each with the version it expects"
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -113,6 +117,8 @@ def make_unit(appends: Sequence[StreamAppend], codec: Codec | None, user_id: UUI
     """The unit of these appends. Raises InvalidInput."""
     if not appends or len(appends) > MOST_STREAMS:
         raise InvalidInput(f"an append is to 1 to {MOST_STREAMS} streams")
+    if sum(len(append.events) for append in appends) > MOST_EVENTS:
+        raise InvalidInput(f"an append has at most {MOST_EVENTS:,} events", hint=_IN_PARTS)
     parts = tuple(_parts(appends, codec))
     if len({part.stream_id for part in parts}) < len(parts):
         raise InvalidInput("a stream is named twice", hint="put its events into one list")
@@ -120,6 +126,11 @@ def make_unit(appends: Sequence[StreamAppend], codec: Codec | None, user_id: UUI
     for part in parts:
         for body in part.bodies:
             size += len(body.data) + len(body.metadata or b"")
+    if size > MOST_UNIT_BYTES:
+        raise InvalidInput(
+            f"an append has at most {MOST_UNIT_BYTES >> 20} MiB of data and metadata",
+            hint=_IN_PARTS,
+        )
     return Unit(parts, user_id, size)
 
 

@@ -93,6 +93,28 @@ def test_from_the_first_event_to_the_archive(run: Run) -> None:
         (("append", "x", "--type", "T"), "no id"),
         (("append", "--type", "T", "--category", "c", "--data", "[1]"), "not a JSON object"),
         (("append", "--type", "T", "--category", "c", "--data", "{"), "not JSON"),
+        (
+            ("append", "--type", "T", "--category", "c", "--data", f'{{"wei": {10**31 + 1}}}'),
+            f"--data: the number {10**31 + 1} would not be kept exactly",
+        ),
+        (
+            ("append", "--type", "T", "--category", "c", "--data", '{"a": 0.12345678901234567890}'),
+            'write it as text: "0.12345678901234567890"',
+        ),
+        (("append", "--type", "T", "--category", "c", "--data", '{"a": 1e400}'), "kept exactly"),
+        (("append", "--type", "T", "--category", "c", "--data", '{"a": NaN}'), "NaN is no JSON"),
+        (
+            ("append", "--type", "T", "--category", "c", "--data", '{"a": [{"b": 1, "b": 2}]}'),
+            "the name 'b' stands there twice",
+        ),
+        (
+            ("append", "--type", "T", "--category", "c", "--metadata", '{"a": 1, "a": 1}'),
+            "--metadata: the name 'a' stands there twice",
+        ),
+        (
+            ("read", str(uuid4()), "--backwards", "--from-version", "2147483648"),
+            "no version: 2147483648",
+        ),
         (("append", "--type", "T", "--expected", "-3"), "no version"),
         (("append", "--type", "T"), "is new: say its category"),
         (("read", "--after", "here"), "no place"),
@@ -111,6 +133,17 @@ def test_what_is_refused(run: Run, arguments: tuple[str, ...], word: str) -> Non
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert word in err
+
+
+def test_what_is_written_is_what_is_stored(run: Run) -> None:
+    """Numbers to the last digit, and what an event follows from."""
+    stream, cause = str(uuid4()), str(uuid4())
+    data = '{"most":18446744073709551615,"least":-9223372036854775808,"half":0.5,"one":1e5}'
+    of = ("--type", "T", "--category", "c", "--data", data, "--causation", cause)
+    assert run("append", stream, *of)[0] == 0
+    (event,) = lines(run("read", stream, "--json")[1])
+    assert event["data"] == json.loads(data)
+    assert event["causation_id"] == cause
 
 
 def test_data_from_stdin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC
-from typing import Annotated, Any, cast
+from typing import Annotated
 from uuid import UUID, uuid4
 
 import orjson
@@ -25,6 +25,7 @@ from neolayer.cli.event_options import (
     opened_typed,
     write_event,
 )
+from neolayer.cli.json_objects import json_object
 from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
 from neolayer.cli.values import Id, Positive, each, shown
@@ -41,7 +42,6 @@ from neolayer.events import (
     Registry,
     TypedEvents,
 )
-from neolayer.nuls import refuse_nul
 
 app = App(name="events", help="A tenant's events: append, read, subscribe.")
 root.command(app)
@@ -92,6 +92,7 @@ async def append(
         Id | None, Parameter(help="The event's id: the same again is stored once.")
     ] = None,
     correlation: Correlation = None,
+    causation: Annotated[Id | None, Parameter(help="Id of what it follows from.")] = None,
     schema_version: Annotated[
         Positive | None, Parameter(help="Of the data; today's of a type in your modules, else 1.")
     ] = None,
@@ -103,10 +104,11 @@ async def append(
     """
     event = NewEvent(
         type_,
-        _object(sys.stdin.read() if data == "-" else data, "--data"),
+        json_object(sys.stdin.read() if data == "-" else data, "--data"),
         event_id=event_id or uuid4(),
-        metadata=_object(metadata, "--metadata"),
+        metadata=json_object(metadata, "--metadata"),
         correlation_id=correlation,
+        causation_id=causation,
     )
     target = stream or uuid4()
     async with opened_typed(tenant) as (events, registry):
@@ -244,14 +246,3 @@ def _refuse(options: Mapping[str, object], why: str, *, hint: str) -> None:
     given = [name for name, value in options.items() if value not in (None, False)]
     if given:
         raise InvalidInput(f"{given[0]} {why}", hint=hint)
-
-
-def _object(text: str, option: str) -> dict[str, Any]:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidInput(f"{option} is not JSON: {exc}") from None
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{option} is not a JSON object", hint='such as {"amount": 5}')
-    refuse_nul(value, option)
-    return cast("dict[str, Any]", value)

@@ -51,6 +51,7 @@ from neolayer.events.units import (
     Verdict,
     appended,
     batch_of,
+    is_whole,
     known_refused,
     make_unit,
     outcomes_of,
@@ -197,6 +198,7 @@ class Events:
         self, stream_id: UUID, *, from_version: int = 1, up_to: int = NEWEST, page: int = PAGE
     ) -> AsyncIterator[RecordedEvent]:
         """The stream's events in order, from a version on; none where there is no such stream."""
+        _require_versions(from_version, up_to)
         while from_version <= up_to:
             params = events_asked(
                 stream=stream_id, from_version=from_version, up_to=up_to, limit=page
@@ -216,6 +218,7 @@ class Events:
         self, stream_id: UUID, *, from_version: int = NEWEST, page: int = PAGE
     ) -> AsyncIterator[RecordedEvent]:
         """The stream's events from a version (default: the last) down to the first."""
+        _require_versions(from_version)
         while from_version > 0:
             params = events_asked(stream=stream_id, from_version=from_version, limit=page)
             rows = await self.scope.fetch(sql.stream_backwards, params)
@@ -248,6 +251,7 @@ class Events:
         a page are fetched from the object store, a stream at a time. Raises InvalidInput where two
         of types, categories and a correlation are named, SegmentDamaged, EngineUnavailable.
         """
+        _require_limit(limit)
         query, params = _kind(types, categories, correlation_id)
         params |= after_place(after) | {"limit": limit}
 
@@ -308,6 +312,18 @@ class Events:
     @property
     def _tenant(self) -> UUID:
         return cast("UUID", self.scope.tenant)
+
+
+def _require_limit(limit: object) -> None:
+    """Raise InvalidInput where it is no number of events."""
+    if not is_whole(limit) or not 0 < limit <= NEWEST:
+        raise InvalidInput(f"a limit is a number of events from 1 on, not {repr(limit)[:60]}")
+
+
+def _require_versions(*versions: object) -> None:
+    for version in versions:
+        if not is_whole(version) or not -NEWEST <= version <= NEWEST:
+            raise InvalidInput(f"no version: {repr(version)[:60]}")
 
 
 def _first_stored(ids: Sequence[UUID], rows: Sequence[tuple[Any, ...]]) -> UUID:

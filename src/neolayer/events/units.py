@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from math import isfinite
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from uuid import UUID
 
 import msgspec
@@ -293,8 +293,9 @@ def _parts(appends: Sequence[StreamAppend], codec: Codec | None) -> Iterator[Par
 def _part(append: StreamAppend, codec: Codec | None) -> Part:
     if not append.events:
         raise InvalidInput("an append needs at least one event")
-    if not EXISTS <= append.expected_version <= _MAX_INT:
-        raise InvalidInput(f"no version: {append.expected_version}")
+    expected = append.expected_version
+    if not is_whole(expected) or not EXISTS <= expected <= _MAX_INT:
+        raise InvalidInput(f"no version: {repr(expected)[:60]}")
     if append.category is not None:
         _require_name(append.category, "category")
     events = [_encoded(event, codec) for event in append.events]
@@ -308,6 +309,11 @@ def _part(append: StreamAppend, codec: Codec | None) -> Part:
         events,
         [_body(event, place) for place, event in enumerate(events)],
     )
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is an integer; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _encoded(event: object, codec: Codec | None) -> NewEvent:
@@ -330,7 +336,7 @@ def _body(event: NewEvent, place: int) -> Body:
 
 def _checked_body(event: NewEvent, place: int) -> Body:
     _require_name(event.type, "type")
-    if not 0 < event.schema_version <= _MAX_INT:
+    if not is_whole(event.schema_version) or not 0 < event.schema_version <= _MAX_INT:
         raise InvalidInput(f"no schema version: {event.schema_version}")
     key_id = event.key_id
     if key_id is not None and "\0" in key_id:
@@ -356,7 +362,9 @@ def _hex(value: object, name: str, place: int | None = None) -> str:
     return value.hex
 
 
-def _require_name(name: str, what: str) -> None:
+def _require_name(name: object, what: str) -> None:
+    if not isinstance(name, str):
+        raise InvalidInput(f"a {what} is text, not {type(name).__name__}")
     if "\0" in name:
         raise HoldsNul(what)
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():

@@ -125,7 +125,9 @@ class Events:
         """The same inside a transaction of this scope's database, with other rows to be written.
 
         Append before anything else is written in it: what the transaction can see by then stands
-        before its events in reading order. Raises as `append`, and InvalidInput where it is late.
+        before its events in reading order. That holds of the first append: what a later one of the
+        same transaction follows from may stand behind it, so give all in one.
+        Raises as `append`, and InvalidInput where it is late.
         """
         unit = make_unit(appends, self.codec, self.scope.by.user_id)
         streams, events = batch_of([unit])

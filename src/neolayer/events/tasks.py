@@ -6,13 +6,17 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from time import monotonic
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.events.projections.domain import load_domain
+from neolayer.events.projections.newer import fold_newer
 from neolayer.events.projections.projector import Projector
 from neolayer.events.projections.rebuild import ensure
 from neolayer.periodic import BoundTask, Task
 from neolayer.settings import EventSettings
+
+_LOOK_S = 60.0  # a program of before, still running somewhere, may put streams aside meanwhile
 
 
 @dataclass(slots=True)
@@ -25,6 +29,7 @@ class Projecting:
     endpoints: Endpoints
     settings: EventSettings
     _projector: Projector | None = field(default=None, repr=False)
+    _next_look: float = 0.0
 
     async def run(self) -> int:
         """Fold all there is; how many events were looked at."""
@@ -32,7 +37,11 @@ class Projecting:
             domain = load_domain(self.settings.modules)
             await ensure(self.endpoints, domain)
             self._projector = Projector(self.endpoints, domain)
-        return await self._projector.catch_up()
+        seen = await self._projector.catch_up()
+        if monotonic() >= self._next_look:
+            await fold_newer(self.endpoints, self._projector.domain)
+            self._next_look = monotonic() + _LOOK_S
+        return seen
 
     async def close(self) -> None:
         """Give the connection back."""

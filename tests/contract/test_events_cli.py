@@ -92,7 +92,10 @@ def test_read_models_from_the_command_line(
     (difference,) = json.loads(out)["differences"]
     assert (difference["live"]["balance"], difference["replay"]["balance"]) == (13, 12)
 
-    assert run("switch", "balances")[0] == 0
+    code, _, err = run("switch", "balances")
+    assert code != 0 and "hint: neolayer projections diff balances" in err
+    assert run("switch", "balances", "--different")[0] == 0
+    assert run("switch", "balances", "--back", "--different")[0] == 2
     code, out, _ = run("list")
     assert "balances:previous" in out and "paused" in out
     code, out, _ = run("switch", "balances", "--back", "--json")
@@ -114,7 +117,7 @@ def test_what_stands_still_from_the_command_line(
         )
     deposit(module_databases, keyring, 5)
     run("rebuild", "balances")
-    run("switch", "balances")
+    assert run("switch", "balances", "--different")[0] == 0
     spoil(module_databases, tenant, stream)
     code, out, err = run("list", "--exit-code")
     assert code == 1 and "1 streams" in out

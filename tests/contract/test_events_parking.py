@@ -225,7 +225,7 @@ async def test_C15_no_certificate_holds_while_streams_stand(the_bank: Bank, mode
     made = comparison.certificate
     assert (made.holds, made.live_waiting, made.replay_waiting) == (False, 0, 1)
     with pytest.raises(ProjectionNotReady, match="1 streams stand still in the rebuilt table"):
-        await switch(at, broken.domain, name)
+        await switch(at, broken.domain, name, different=True)
     (one,) = await parked(at, f"{name}:next", tenant=acme.subjects.scope.tenant)
     assert (one.stream_id, one.version) == (account, 2)
     comparison = await rebuild(at, bank.domain, name)
@@ -247,7 +247,7 @@ async def test_C15_streams_that_stand_move_with_their_table(the_bank: Bank) -> N
     await broken.project()
     made = (await rebuild(at, bank.domain, "mended")).certificate
     assert (made.holds, made.live_waiting, made.replay_waiting) == (False, 1, 0)
-    await switch(at, bank.domain, "mended")
+    await switch(at, bank.domain, "mended", different=True)
     assert await acme.read_models.get(mended, account) == Balance(account, 3_671, 3)
     assert await standing_streams(bank, "mended") == 0
     assert await standing_streams(bank, "mended:previous") == 1

@@ -95,14 +95,21 @@ async def switch(
     /,
     *,
     back: Annotated[bool, Parameter(help="To the table from before the last switch.")] = False,
+    different: Annotated[
+        bool, Parameter(help="Also where the certificate says that its rows differ.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Let readers see the rebuilt table, in one transaction; the old one is kept to go back to.
 
     Example: neolayer projections switch balances && neolayer projections switch balances --back
     """
-    change = rebuilding.switch_back if back else rebuilding.switch
-    place = await change(_at(), _domain(), name)
+    if back and different:
+        raise InvalidInput("--different is about the rebuilt table, and --back goes to another")
+    if back:
+        place = await rebuilding.switch_back(_at(), _domain(), name)
+    else:
+        place = await rebuilding.switch(_at(), _domain(), name, different=different)
     if as_json:
         write_json({"projection": name, "back": back, "position": str(place)})
     else:

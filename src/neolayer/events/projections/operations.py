@@ -42,9 +42,10 @@ class Projections:
         """The rebuilt table beside the live one, row by row. Raises ProjectionNotReady."""
         return await rebuild.compare(self.endpoints, self.domain, name, limit=limit)
 
-    async def switch(self, name: str) -> Place:
-        """Let readers see the rebuilt table; the place it reflects. Raises ProjectionNotReady."""
-        return await rebuild.switch(self.endpoints, self.domain, name)
+    async def switch(self, name: str, *, different: bool = False) -> Place:
+        """Let readers see the rebuilt table, `different` also where its rows are; the place it
+        reflects. Raises ProjectionNotReady, Conflict."""
+        return await rebuild.switch(self.endpoints, self.domain, name, different=different)
 
     async def switch_back(self, name: str) -> Place:
         """Let them see the one from before, caught up. Raises ProjectionNotReady."""

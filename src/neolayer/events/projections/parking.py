@@ -23,6 +23,7 @@ from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import Conflict, NotFound
 from neolayer.events.model import Place
 from neolayer.events.projections import tables
+from neolayer.events.projections.alignment import known
 from neolayer.events.projections.domain import Domain
 from neolayer.events.projections.folding import Stream
 from neolayer.events.projections.model import Mode, Slot
@@ -35,7 +36,6 @@ from neolayer.events.projections.pages import (
     page_of,
     require_shape,
 )
-from neolayer.events.projections.rebuild import known
 from neolayer.tenancy import Principal, Scope, open_core
 
 QUERIES = load_queries(__name__)

@@ -321,6 +321,21 @@ WHERE projection_name = %(name)s;
 -- One program at a time makes, builds and switches tables.
 SELECT pg_advisory_xact_lock(hashtextextended('neolayer projections', 0));
 
+-- take_alone --
+-- One session at a time rebuilds, compares or switches a read model; whether it is this one.
+SELECT pg_try_advisory_lock(hashtextextended('neolayer read model ' || %(name)s::text, 0));
+
+-- leave_alone --
+-- The next one may.
+SELECT pg_advisory_unlock(hashtextextended('neolayer read model ' || %(name)s::text, 0));
+
+-- newest_certificate --
+-- Its number, and whether the live table and the replay had the same rows.
+SELECT c.id, c.live_rows = c.replay_rows AND c.live_digest = c.replay_digest
+FROM public.projection_certificates AS c
+WHERE c.projection_name = %(name)s
+ORDER BY c.id DESC LIMIT 1;
+
 -- certify --
 -- Keep what a replay came to beside what was there; the certificate's number.
 INSERT INTO public.projection_certificates (

@@ -6,10 +6,12 @@
     switch     in one transaction: the new table goes live, the live one is kept as the previous
     switch back    the same with the previous table, which catches up first
 
-Every step is the owner's, takes its turn under one lock, and ends as a whole or not at all. Streams
-that stand still at an event that cannot be folded (see `folding.py`) are counted on both sides: a
-certificate does not hold while there are any, and a table in which more of them stand still than in
-the live one does not go live.
+Every step is the owner's and ends as a whole or not at all. Who rebuilds, compares or switches a
+read model does so alone: a lock of the session holds others off, and is gone with whoever is
+killed. What a rebuild that did not end has left goes nowhere. Streams that stand still at an event
+that cannot be folded (see `folding.py`) are counted on both sides: a certificate does not hold
+while there are any, and a table in which more of them stand still than in the live one does not go
+live.
 """
 
 from __future__ import annotations
@@ -17,9 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import psycopg
-from psycopg import sql
 
 from neolayer.crash_points import crash_point
 from neolayer.engines.endpoints import Endpoints
@@ -29,6 +28,17 @@ from neolayer.errors import Conflict
 from neolayer.events.errors import ProjectionNotReady, UnknownProjection
 from neolayer.events.model import Place
 from neolayer.events.projections import tables
+from neolayer.events.projections.alignment import (
+    align,
+    come_near,
+    hold,
+    in_one_snapshot,
+    known,
+    next_page,
+    not_there,
+    require_ended,
+    state_of,
+)
 from neolayer.events.projections.archived import archived_streams, fetch_archived
 from neolayer.events.projections.certificate import (
     Certificate,
@@ -40,35 +50,19 @@ from neolayer.events.projections.differences import Difference, differences
 from neolayer.events.projections.domain import Domain
 from neolayer.events.projections.model import AnyProjection, Mode, Slot
 from neolayer.events.projections.pages import (
-    END,
     PAGE_EVENTS,
     Reach,
     Target,
-    apply,
-    apply_in_parts,
     catch_up,
-    is_about_rows,
-    place_of,
-    read_page,
     require_shape,
     save,
 )
-from neolayer.events.projections.shape import shape_of, table
+from neolayer.events.projections.shape import shape_of
 
 QUERIES = load_queries(__name__)
 MOST_DIFFERENCES = 20
 
 OnProgress = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What `public.projections` says of a table."""
-
-    status: str
-    mark: str | None
-    place: Place
-    seen: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +85,7 @@ async def ensure(at: Endpoints, domain: Domain) -> list[str]:
         return made
     async with tables.owner_connection(at) as owner:
         for projection in domain.projections:
-            state = await _state(owner, projection, Slot.LIVE)
+            state = await state_of(owner, projection, Slot.LIVE)
             if state is None:
                 await _make(owner, at, domain, projection)
                 made.append(projection.name)
@@ -104,7 +98,7 @@ async def _make(
     owner: Connection, at: Endpoints, domain: Domain, projection: AnyProjection
 ) -> None:
     async with tables.turn(owner):
-        if await _state(owner, projection, Slot.LIVE) is not None:
+        if await state_of(owner, projection, Slot.LIVE) is not None:
             return  # another program was first
         await tables.create(owner, projection, Slot.LIVE)
         await _register(owner, projection, Slot.LIVE, "active")
@@ -134,13 +128,13 @@ async def rebuild(
     """Replay every event into a new table beside the live one, and compare the two.
 
     A table that an earlier rebuild left there is made anew. Raises UnknownProjection,
-    ProjectionFailed, ProjectionNotReady.
+    ProjectionFailed, ProjectionNotReady, and Conflict where somebody else is at it.
     """
     projection = domain.projection(name)
-    async with tables.owner_connection(at) as owner:
+    async with tables.owner_connection(at) as owner, tables.alone(owner, name):
         async with tables.turn(owner):
-            if await _state(owner, projection, Slot.LIVE) is None:
-                raise _not_there(projection, Slot.LIVE)
+            if await state_of(owner, projection, Slot.LIVE) is None:
+                raise not_there(projection, Slot.LIVE)
             await tables.create(owner, projection, Slot.NEXT)
             await _register(owner, projection, Slot.NEXT, "rebuilding")
             slot = projection.slot_name(Slot.NEXT)
@@ -148,7 +142,10 @@ async def rebuild(
             await owner.execute(QUERIES.carry_discarded, {"name": name, "to": slot})
         target, done = Target.of(projection, domain.registry, Slot.NEXT), 0
         fetched = await fetch_archived(owner, at)
-        while looked_at := await _next_page(owner, target, page_events, archived=bool(fetched)):
+        archived = bool(fetched)
+        while looked_at := await next_page(
+            owner, target, Slot.NEXT, page_events, archived=archived
+        ):
             done += looked_at
             on_progress(done)
         if await archived_streams(owner) != fetched:
@@ -159,67 +156,40 @@ async def rebuild(
         return await _compare(owner, domain, projection)
 
 
-async def _next_page(owner: Connection, target: Target, limit: int, *, archived: bool) -> int:
-    """Up to where the live table is, so that the new one is never ahead of it."""
-    try:
-        return await _page(owner, target, limit, archived=archived, in_parts=False)
-    except Exception as exc:
-        if not is_about_rows(exc):
-            raise
-    return await _page(owner, target, limit, archived=archived, in_parts=True)
-
-
-async def _page(
-    owner: Connection, target: Target, limit: int, *, archived: bool, in_parts: bool
-) -> int:
-    projection = target.projection
-    async with owner.transaction():
-        live = await known(owner, projection, Slot.LIVE)
-        mine = await known(owner, projection, Slot.NEXT)
-        up_to = live.place if projection.mode is Mode.ASYNC else END
-        reach = Reach(mine.place, up_to, archived=archived)
-        page = await read_page(owner, target, reach, limit=limit)
-        if page is None:
-            return 0
-        crash_point("projections.before_rebuild_write")
-        await (apply_in_parts if in_parts else apply)(owner, target, page)
-        await save(owner, target, page)
-        crash_point("projections.before_rebuild_commit")
-    return page.looked_at
-
-
 async def compare(
     at: Endpoints, domain: Domain, name: str, *, limit: int = MOST_DIFFERENCES
 ) -> Comparison:
-    """The rebuilt table beside the live one as of now. Raises ProjectionNotReady without one."""
-    async with tables.owner_connection(at) as owner:
-        return await _compare(owner, domain, domain.projection(name), limit=limit)
+    """The rebuilt table beside the live one as of now.
+
+    Raises ProjectionNotReady without one that is whole, Conflict where somebody else is at it.
+    """
+    projection = domain.projection(name)
+    async with tables.owner_connection(at) as owner, tables.alone(owner, name):
+        await require_ended(owner, projection)
+        return await _compare(owner, domain, projection, limit=limit)
 
 
 async def _compare(
     owner: Connection, domain: Domain, projection: AnyProjection, *, limit: int = MOST_DIFFERENCES
 ) -> Comparison:
     """In one snapshot: bring the new table to where the live one is, look at both, undo that."""
-    await owner.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-    try:
-        async with owner.transaction(force_rollback=True):
-            place = await _align(owner, domain, projection, Slot.NEXT)
-            live = await _fields(owner, projection, Slot.LIVE)
-            new = await _fields(owner, projection, Slot.NEXT)
-            both = tuple(name for name in new if name in live)
-            of_live = await digest_of(owner, projection, Slot.LIVE, both)
-            of_next = await digest_of(owner, projection, Slot.NEXT, both)
-            aside = await put_aside_of(owner, projection.slot_name(Slot.LIVE))
-            aside_there = await put_aside_of(owner, projection.slot_name(Slot.NEXT))
-            found: tuple[Difference, ...] = ()
-            if of_live != of_next and set(projection.key) <= set(both):
-                found = await differences(owner, projection, both, limit=limit)
-    finally:
-        await owner.set_isolation_level(None)
+    async with in_one_snapshot(owner, undone=True):
+        place = await align(owner, domain, projection, Slot.NEXT)
+        live = await _fields(owner, projection, Slot.LIVE)
+        new = await _fields(owner, projection, Slot.NEXT)
+        both = tuple(name for name in new if name in live)
+        of_live = await digest_of(owner, projection, Slot.LIVE, both)
+        of_next = await digest_of(owner, projection, Slot.NEXT, both)
+        aside = await put_aside_of(owner, projection.slot_name(Slot.LIVE))
+        aside_there = await put_aside_of(owner, projection.slot_name(Slot.NEXT))
+        found: tuple[Difference, ...] = ()
+        if of_live != of_next and set(projection.key) <= set(both):
+            found = await differences(owner, projection, both, limit=limit)
     async with owner.transaction():
         certificate = await certify(
             owner, projection, place, (of_live, aside), (of_next, aside_there)
         )
+        await _set_status(owner, projection, Slot.NEXT, "paused")
     return Comparison(
         certificate,
         found,
@@ -228,23 +198,42 @@ async def _compare(
     )
 
 
-async def switch(at: Endpoints, domain: Domain, name: str) -> Place:
+async def switch(at: Endpoints, domain: Domain, name: str, *, different: bool = False) -> Place:
     """Let readers see the rebuilt table; the place it reflects. The old one is kept as previous.
 
-    Raises ProjectionNotReady where nothing was rebuilt, and where streams stand still in the new
-    table that flow in the live one: then everything is as it was.
+    Raises ProjectionNotReady where nothing was rebuilt or a rebuild did not end, where the newest
+    certificate says that the two differ (unless `different` says that they shall), and where
+    streams stand still in the new table that flow in the live one; Conflict where somebody else is
+    at it. Then everything is as it was.
     """
     projection = domain.projection(name)
-    async with tables.owner_connection(at) as owner, tables.turn(owner):
-        await hold(owner, projection)
-        place = await _align(owner, domain, projection, Slot.NEXT)
-        await _require_flowing(owner, projection)
-        await tables.drop(owner, projection, Slot.PREVIOUS)
-        crash_point("projections.in_switch")
-        await _move(owner, projection, Slot.LIVE, Slot.PREVIOUS)
-        await _move(owner, projection, Slot.NEXT, Slot.LIVE)
-        crash_point("projections.before_switch_commit")
+    async with tables.owner_connection(at) as owner, tables.alone(owner, name):
+        await require_ended(owner, projection)
+        if not different:
+            await _require_equal(owner, projection)
+        await come_near(owner, domain, projection, Slot.NEXT)
+        async with tables.turn(owner):
+            await hold(owner, projection)
+            place = await align(owner, domain, projection, Slot.NEXT)
+            await _require_flowing(owner, projection)
+            await tables.drop(owner, projection, Slot.PREVIOUS)
+            crash_point("projections.in_switch")
+            await _move(owner, projection, Slot.LIVE, Slot.PREVIOUS)
+            await _move(owner, projection, Slot.NEXT, Slot.LIVE)
+            crash_point("projections.before_switch_commit")
     return place
+
+
+async def _require_equal(owner: Connection, projection: AnyProjection) -> None:
+    """Refuse a new table that was found to differ from the live one. Raises ProjectionNotReady."""
+    name = projection.name
+    row = await (await owner.execute(QUERIES.newest_certificate, {"name": name})).fetchone()
+    if row is not None and not row[1]:
+        raise ProjectionNotReady(
+            f"the rebuilt table of {name} differs from the live one (certificate {row[0]})",
+            hint=f"neolayer projections diff {name} says where; where it shall:"
+            f" neolayer projections switch {name} --different",
+        )
 
 
 async def _require_flowing(owner: Connection, projection: AnyProjection) -> None:
@@ -261,15 +250,19 @@ async def _require_flowing(owner: Connection, projection: AnyProjection) -> None
 async def switch_back(at: Endpoints, domain: Domain, name: str) -> Place:
     """Let readers see the table from before the last switch, caught up; the place it reflects.
 
-    What was live is kept as rebuilt, so `switch` goes forward again. Raises as `switch`.
+    What was live is kept as rebuilt, so `switch` goes forward again. Raises ProjectionNotReady
+    where there is none, Conflict where somebody else is at it.
     """
     projection = domain.projection(name)
-    async with tables.owner_connection(at) as owner, tables.turn(owner):
-        await hold(owner, projection)
-        place = await _align(owner, domain, projection, Slot.PREVIOUS)
-        await tables.drop(owner, projection, Slot.NEXT)
-        await _move(owner, projection, Slot.LIVE, Slot.NEXT)
-        await _move(owner, projection, Slot.PREVIOUS, Slot.LIVE)
+    async with tables.owner_connection(at) as owner, tables.alone(owner, name):
+        await known(owner, projection, Slot.PREVIOUS)
+        await come_near(owner, domain, projection, Slot.PREVIOUS)
+        async with tables.turn(owner):
+            await hold(owner, projection)
+            place = await align(owner, domain, projection, Slot.PREVIOUS)
+            await tables.drop(owner, projection, Slot.NEXT)
+            await _move(owner, projection, Slot.LIVE, Slot.NEXT)
+            await _move(owner, projection, Slot.PREVIOUS, Slot.LIVE)
     return place
 
 
@@ -284,7 +277,11 @@ async def drop(at: Endpoints, domain: Domain, name: str) -> None:
             f"{name} is declared in the modules of the settings",
             hint="take it out of them first: what is declared is made again",
         )
-    async with tables.owner_connection(at) as owner, tables.turn(owner):
+    async with (
+        tables.owner_connection(at) as owner,
+        tables.alone(owner, name),
+        tables.turn(owner),
+    ):
         row = await (await owner.execute(QUERIES.state, {"name": name})).fetchone()
         if row is None:
             raise UnknownProjection(
@@ -298,60 +295,10 @@ async def resume(at: Endpoints, domain: Domain, name: str) -> None:
     projection = domain.projection(name)
     async with tables.owner_connection(at) as owner, owner.transaction():
         await known(owner, projection, Slot.LIVE)
-        await _set_status(owner, projection, "active")
+        await _set_status(owner, projection, Slot.LIVE, "active")
 
 
-# What these have in common
-
-
-async def hold(owner: Connection, projection: AnyProjection) -> None:
-    """Keep projector and appends from the live table until the end of the transaction."""
-    name = projection.slot_name(Slot.LIVE)
-    await owner.execute(QUERIES.hold_state, {"name": name})
-    statement = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE")
-    if not await tables.exists(owner, projection, Slot.LIVE):
-        raise _not_there(projection, Slot.LIVE)
-    await owner.execute(statement.format(table(projection, Slot.LIVE)))
-
-
-async def _align(owner: Connection, domain: Domain, projection: AnyProjection, slot: Slot) -> Place:
-    """Bring a table to where the live one is; that place. Within the caller's transaction.
-
-    An asynchronous one is where its checkpoint says. An inline one holds whatever is committed.
-    """
-    live = await known(owner, projection, Slot.LIVE)
-    mine = await known(owner, projection, slot)
-    target = Target.of(projection, domain.registry, slot)
-    if mine.mark != target.shape.mark and (slot, projection.mode) == (Slot.PREVIOUS, Mode.ASYNC):
-        return mine.place  # the program that made it goes on with it from there
-    require_shape(target, mine.mark)
-    if projection.mode is Mode.ASYNC:
-        reach = Reach(mine.place, max(live.place, mine.place))
-    else:
-        after = mine.place if mine.seen is None else _before_all_unseen(mine.seen)
-        reach = Reach(after, settled=False, seen=mine.seen)
-    await _require_unarchived(owner, projection, reach.after)
-    page = await catch_up(owner, target, reach)
-    if page is not None:
-        await save(owner, target, page)
-        return page.last
-    return max(mine.place, live.place)
-
-
-async def _require_unarchived(owner: Connection, projection: AnyProjection, after: Place) -> None:
-    """Refuse to catch up past events that lie in the archive. Raises ProjectionNotReady."""
-    place = {"transaction": str(after.transaction), "position": after.index}
-    row = await (await owner.execute(QUERIES.archived_after, place)).fetchone()
-    if row is not None and row[0]:
-        raise ProjectionNotReady(
-            f"streams were archived since this table of {projection.name} was made",
-            hint=f"neolayer projections rebuild {projection.name}",
-        )
-
-
-def _before_all_unseen(snapshot: str) -> Place:
-    """Every transaction below a snapshot's first number had ended by then."""
-    return Place(int(snapshot.split(":")[0]) - 1, END.index)
+# Tables and their states
 
 
 async def _move(owner: Connection, projection: AnyProjection, come_from: Slot, to: Slot) -> None:
@@ -365,32 +312,6 @@ async def _move(owner: Connection, projection: AnyProjection, come_from: Slot, t
     await owner.execute(QUERIES.rename, values)
 
 
-async def _state(owner: Connection, projection: AnyProjection, slot: Slot) -> State | None:
-    name = {"name": projection.slot_name(slot)}
-    row = await (await owner.execute(QUERIES.state, name)).fetchone()
-    return None if row is None else State(row[0], row[1], place_of(row[2], row[3]), row[4])
-
-
-async def known(owner: Connection, projection: AnyProjection, slot: Slot) -> State:
-    """The same of a table that must be there. Raises ProjectionNotReady."""
-    state = await _state(owner, projection, slot)
-    if state is None:
-        raise _not_there(projection, slot)
-    return state
-
-
-def _not_there(projection: AnyProjection, slot: Slot) -> ProjectionNotReady:
-    name = projection.name
-    match slot:
-        case Slot.NEXT:
-            message, hint = f"{name} was not rebuilt", f"neolayer projections rebuild {name}"
-        case Slot.PREVIOUS:
-            message, hint = f"{name} was never switched: there is nothing to go back to", None
-        case Slot.LIVE:
-            message, hint = f"{name} has no table yet", "start the layer with it: neolayer up"
-    return ProjectionNotReady(message, hint=hint)
-
-
 async def _register(owner: Connection, projection: AnyProjection, slot: Slot, status: str) -> None:
     values: dict[str, Any] = {
         "name": projection.slot_name(slot),
@@ -401,8 +322,10 @@ async def _register(owner: Connection, projection: AnyProjection, slot: Slot, st
     await owner.execute(QUERIES.register, values)
 
 
-async def _set_status(owner: Connection, projection: AnyProjection, status: str) -> None:
-    values = {"name": projection.name, "status": status, "cause": None}
+async def _set_status(
+    owner: Connection, projection: AnyProjection, slot: Slot, status: str
+) -> None:
+    values = {"name": projection.slot_name(slot), "status": status, "cause": None}
     await owner.execute(QUERIES.set_status, values)
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import psycopg
 from psycopg import sql
 
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import Conflict
 from neolayer.events.projections.model import AnyProjection, Mode, Slot
 from neolayer.events.projections.shape import Shape, shape_of, table
 
@@ -32,11 +34,19 @@ _READERS = (Role.APP, Role.RELAY, Role.BACKUP, Role.OPERATOR, Role.PROJECTOR)
 
 @asynccontextmanager
 async def owner_connection(at: Endpoints) -> AsyncGenerator[Connection]:
-    """The event store as the migrator, who may act as the owner and sees every tenant."""
+    """The event store as the migrator, who may act as the owner and sees every tenant.
+
+    Raises Conflict where others hold for long what is needed here.
+    """
     dsn = at.cluster(Database.EVENT_STORE).dsn(Role.MIGRATOR, Database.EVENT_STORE)
     async with await connect(dsn, autocommit=True, application_name="projections") as owner:
         await owner.execute("SET lock_timeout = '10s'")
-        yield owner
+        try:
+            yield owner
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
+            raise Conflict(
+                "others were at work on the tables of read models", hint="try again"
+            ) from exc
 
 
 @asynccontextmanager
@@ -45,6 +55,23 @@ async def turn(owner: Connection) -> AsyncGenerator[None]:
     async with owner.transaction():
         await owner.execute(QUERIES.take_turns)
         yield
+
+
+@asynccontextmanager
+async def alone(owner: Connection, name: str) -> AsyncGenerator[None]:
+    """Nobody else rebuilds, compares, switches or drops this read model until the end of the block,
+    over any number of transactions. Raises Conflict."""
+    row = await (await owner.execute(QUERIES.take_alone, {"name": name})).fetchone()
+    if row is None or not row[0]:
+        raise Conflict(
+            f"{name} is being rebuilt, compared or switched by somebody else",
+            hint="try again when that has ended: neolayer projections list",
+        )
+    try:
+        yield
+    finally:
+        if not owner.closed:
+            await owner.execute(QUERIES.leave_alone, {"name": name})
 
 
 async def create(connection: Connection, projection: AnyProjection, slot: Slot) -> None:

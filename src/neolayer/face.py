@@ -117,9 +117,13 @@ class TenantView:
     webhooks: Webhooks
     audit: AuditTrail
 
-    async def position(self) -> Position:
-        """What a store must reflect to have all that was written through this view until now."""
-        return await self.scope.position()
+    async def position(self) -> Positions:
+        """What a store must reflect to have all that was written through this view until now, in
+        either database: `at_least=` and `wait_for` take it as it is.
+
+        `acme.scope.position()` and `acme.events.scope.position()` are those of one database alone.
+        """
+        return Positions.of(await self.scope.position(), await self.events.scope.position())
 
 
 @dataclass(frozen=True, slots=True)

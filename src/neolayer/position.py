@@ -104,3 +104,8 @@ class Positions:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.each))
+
+
+def of_database(wanted: Position | Positions | None, database: str) -> Position | None:
+    """What is wanted of one database: of several databases' positions its own, if there is one."""
+    return wanted.at(database) if isinstance(wanted, Positions) else wanted

@@ -27,7 +27,7 @@ from neolayer.errors import EngineUnavailable, InvalidInput
 from neolayer.events import resending
 from neolayer.events.errors import ProjectionFailed
 from neolayer.events.model import NewEvent, StreamAppend
-from neolayer.events.projections import Occurrence, Projection
+from neolayer.events.projections import Occurrence, Projection, reading
 from neolayer.events.projections.reading import NotFoldedYet
 from neolayer.events.projections.rebuild import rebuild, resume, switch, switch_back
 from neolayer.events.projections.status import Standing, standings
@@ -96,6 +96,29 @@ async def test_reading_waits_for_what_was_written(the_bank: Bank) -> None:
         await acme.read_models.get(
             BALANCES, account, at_least=later.position, within=timedelta(milliseconds=30)
         )
+
+
+async def test_reading_waits_for_nothing_that_is_written_meanwhile(
+    the_bank: Bank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant that never stops writing, and a projector that is never level with it: the read
+    ends as soon as what stood there when it began is folded, and says what it reflects."""
+    acme, account, polls = await the_bank.tenant(), uuid4(), list[float]()
+    written = await acme.events.append(account, [Deposited(5)])
+    await acme.events.append(account, [Deposited(1)])
+
+    async def fold_then_write(seconds: float) -> None:
+        polls.append(seconds)
+        assert len(polls) < 20, "still waiting"
+        await the_bank.project()
+        await acme.events.append(account, [Deposited(1)])
+
+    monkeypatch.setattr(reading.asyncio, "sleep", fold_then_write)
+    row = await acme.read_models.get(BALANCES, account, at_least=written.position)
+    assert row is not None and row.balance >= 6
+    assert len(polls) == 1
+    found = await acme.read_models.get_as_of(BALANCES, account)
+    assert found.position is not None and len(polls) == 2
 
 
 @pytest.mark.parametrize("projection", [BALANCES, INLINE_BALANCES])

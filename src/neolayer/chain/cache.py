@@ -34,7 +34,7 @@ from neolayer.freshness.cache_versions import (
     version_of,
     version_text,
 )
-from neolayer.position import Position
+from neolayer.position import Position, Positions, of_database
 
 _LIVES: Final = timedelta(minutes=5)
 _REST_S: Final = 1.0
@@ -58,7 +58,7 @@ class TransactionCache:
         self._rests_until = 0.0
 
     async def transaction(
-        self, network: str, transaction_hash: str, *, at_least: Position | None = None
+        self, network: str, transaction_hash: str, *, at_least: Position | Positions | None = None
     ) -> Transaction | None:
         """The transaction in whatever state it is, with its confirmations as of now, or None.
 
@@ -68,7 +68,7 @@ class TransactionCache:
         return (await self.transaction_as_of(network, transaction_hash, at_least=at_least)).value
 
     async def transaction_as_of(
-        self, network: str, transaction_hash: str, *, at_least: Position | None = None
+        self, network: str, transaction_hash: str, *, at_least: Position | Positions | None = None
     ) -> AsOf[Transaction | None]:
         """The same, with the position that it reflects."""
         cursor = await self._connection.execute(_sql.network_head, {"network": network})
@@ -76,7 +76,8 @@ class TransactionCache:
         if found is None:
             return AsOf(None, None)
         network_id, head, end = found
-        wanted = at_least.version if at_least is not None else 0
+        core = of_database(at_least, "neolayer")
+        wanted = core.version if core is not None else 0
         stored, version = await self._stored(network_id, transaction_hash.lower(), (wanted, end))
         if stored is not None:
             stored = replace(stored, confirmation_count=_confirmations(stored, head))

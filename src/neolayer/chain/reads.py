@@ -7,7 +7,7 @@ from neolayer.chain.cache import TransactionCache
 from neolayer.chain.reading import Block, Coverage, Transaction
 from neolayer.engines.postgres.connections import Pool
 from neolayer.freshness import AsOf
-from neolayer.position import Position
+from neolayer.position import Position, Positions
 
 
 class ChainReads:
@@ -18,7 +18,7 @@ class ChainReads:
         self._cache = cache
 
     async def transaction(
-        self, network: str, transaction_hash: str, *, at_least: Position | None = None
+        self, network: str, transaction_hash: str, *, at_least: Position | Positions | None = None
     ) -> Transaction | None:
         """The transaction in whatever state it is, through the cache; None where unknown.
 
@@ -27,7 +27,7 @@ class ChainReads:
         return await self._cache.transaction(network, transaction_hash, at_least=at_least)
 
     async def transaction_as_of(
-        self, network: str, transaction_hash: str, *, at_least: Position | None = None
+        self, network: str, transaction_hash: str, *, at_least: Position | Positions | None = None
     ) -> AsOf[Transaction | None]:
         """The same, with the position that the answer reflects."""
         return await self._cache.transaction_as_of(network, transaction_hash, at_least=at_least)

@@ -33,7 +33,7 @@ from neolayer.events.personal import Erased, Personal
 from neolayer.events.projections.domain import Domain, load_domain
 from neolayer.events.projections.model import Mode, Occurrence, Projection
 from neolayer.events.projections.operations import Projections
-from neolayer.events.projections.reading import ReadModels
+from neolayer.events.projections.reading import NotFoldedYet, ReadModels
 from neolayer.events.registry import EventTypes, Registry
 from neolayer.events.rooms import EventRooms, TenantRooms, open_event_rooms
 from neolayer.events.snapshots import SnapshotPolicy
@@ -65,6 +65,7 @@ __all__ = [
     "Loaded",
     "Mode",
     "NewEvent",
+    "NotFoldedYet",
     "Occurrence",
     "ParkedEvent",
     "Personal",

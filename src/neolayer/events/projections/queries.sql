@@ -403,18 +403,14 @@ SELECT public.guard_read_model(%(table)s::text::regclass);
 LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE;
 
 -- reached --
--- Whether a projection has folded all that is committed by now, and how far it is.
+-- Whether a projection has folded what stands up to a place, and how far it is; what of the tenant
+-- stands still in it.
 SELECT
     p.status,
     p.last_processed_transaction::text,
     p.last_processed_position,
-    NOT EXISTS (
-        SELECT FROM public.events AS e
-        WHERE
-            e.tenant_id = %(tenant)s
-            AND (e.transaction_id, e.position)
-            > (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
-    ),
+    (coalesce(p.last_processed_transaction, '0'), coalesce(p.last_processed_position, 0))
+    >= (%(transaction)s::text::xid8, %(position)s::bigint),
     (
         SELECT k.cause FROM public.projection_parked_events AS k
         WHERE
@@ -422,9 +418,12 @@ SELECT
             AND (%(stream)s::uuid IS NULL OR k.aggregate_id = %(stream)s::uuid)
             AND k.discarded_at IS NULL
         ORDER BY k.parked_at LIMIT 1
-    ),
-    pg_snapshot_xmin(pg_current_snapshot()) >= %(ended)s::text::xid8
+    )
 FROM public.projections AS p WHERE p.projection_name = %(name)s;
+
+-- has_ended --
+-- Whether every transaction below a number has ended.
+SELECT pg_snapshot_xmin(pg_current_snapshot()) >= %(ended)s::text::xid8;
 
 -- written --
 -- How far the log is, as a position's version, and a number above that of every transaction which
@@ -435,9 +434,20 @@ SELECT
     pg_current_xact_id()::text;
 
 -- log_end --
--- The same without such a number, which would be a write.
-SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
-     | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint;
+-- The same without such a number, which would be a write; and where the last event stands, in reading
+-- order, of those that the tenant has by now.
+SELECT
+    ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48
+    | (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
+    e.transaction_id::text,
+    e.position
+FROM (VALUES (true)) AS once (is_there)
+LEFT JOIN LATERAL (
+    SELECT t.transaction_id, t.position FROM public.events AS t
+    WHERE t.tenant_id = %(tenant)s::uuid
+    ORDER BY t.transaction_id DESC, t.position DESC
+    LIMIT 1
+) AS e ON true;
 
 -- lock_rows --
 -- Take turns with other appends that concern the same rows of an inline projection.

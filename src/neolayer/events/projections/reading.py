@@ -3,8 +3,9 @@
     row = await acme.read_models.get(BALANCES, account_id, at_least=written.position)
 
 An inline projection is always up to date. An asynchronous one may lag; `at_least` waits until it
-has folded whatever was committed when the read began, which holds every position given out before.
-A position that the log has not reached yet is waited for first, whatever the projection's mode.
+has folded whatever the tenant had committed when the read began, which holds every position given
+out before, and for nothing that is written meanwhile. A position that the log has not reached yet
+is waited for first, whatever the projection's mode. Of `acme.position()` the event store's counts.
 Reads below go through row-level security, as every read of a tenant does.
 """
 
@@ -32,7 +33,7 @@ from neolayer.events.projections.model import AnyProjection, Key, Mode, Projecti
 from neolayer.events.projections.pages import place_of
 from neolayer.events.projections.shape import Shape, keys_json, shape_of, statements, table
 from neolayer.freshness import AsOf
-from neolayer.position import Position
+from neolayer.position import Position, Positions, of_database
 from neolayer.tenancy import Scope
 
 QUERIES = load_queries(__name__)
@@ -50,6 +51,22 @@ class NotFoldedYet(NeolayerError):
     exit_code = 4
 
 
+class _Waiting:
+    """Ever longer pauses, until a time is over."""
+
+    def __init__(self, within: timedelta) -> None:
+        self._deadline = asyncio.get_running_loop().time() + within.total_seconds()
+        self._pause_s = _POLL_S
+
+    async def goes_on(self) -> bool:
+        """Whether there was time left, after a pause."""
+        if asyncio.get_running_loop().time() >= self._deadline:
+            return False
+        await asyncio.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 1.5, _LONGEST_POLL_S)
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class ReadModels:
     """The read models of one tenant. `scope` is one of the event store."""
@@ -61,7 +78,7 @@ class ReadModels:
         self,
         projection: Projection[R],
         *key: Any,
-        at_least: Position | None = None,
+        at_least: Position | Positions | None = None,
         within: timedelta = _PATIENCE,
     ) -> R | None:
         """The row with that key, or None.
@@ -86,7 +103,7 @@ class ReadModels:
         *,
         after: Key | None = None,
         limit: int = 100,
-        at_least: Position | None = None,
+        at_least: Position | Positions | None = None,
         within: timedelta = _PATIENCE,
         **equal: Any,
     ) -> list[R]:
@@ -102,7 +119,7 @@ class ReadModels:
         self,
         projection: Projection[R],
         *key: Any,
-        at_least: Position | None = None,
+        at_least: Position | Positions | None = None,
         within: timedelta = _PATIENCE,
     ) -> AsOf[R | None]:
         """The same row with a position that it reflects, or without one where it lags behind or
@@ -118,7 +135,7 @@ class ReadModels:
         *,
         after: Key | None = None,
         limit: int = 100,
-        at_least: Position | None = None,
+        at_least: Position | Positions | None = None,
         within: timedelta = _PATIENCE,
         **equal: Any,
     ) -> AsOf[builtins.list[R]]:
@@ -137,31 +154,53 @@ class ReadModels:
         """
         written = await self.scope.one(QUERIES.written)
         assert written is not None
-        params = self._asked(projection, stream) | {"ended": written[1]}
-        loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + within.total_seconds(), _POLL_S
+        waiting = _Waiting(within)
+        if not await self._ended(written[1], waiting):
+            return None
+        _, last = await self._log_end()
         while True:
-            row = await self.scope.one(QUERIES.reached, params)
+            row = await self._standing(projection, last, stream)
             if row is None or row[4] is not None or row[0] == "failed":
                 return None
-            if row[5] and (row[3] or projection.mode is Mode.INLINE):
+            if row[3] or projection.mode is Mode.INLINE:
                 return Position.from_version(written[0], _DATABASE)
-            if loop.time() >= deadline:
+            if not await waiting.goes_on():
                 return None
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_POLL_S)
-
-    def _asked(self, projection: AnyProjection, stream: UUID | None) -> dict[str, Any]:
-        tenant = self.codec.tenant
-        return {"name": projection.name, "tenant": tenant, "stream": stream, "ended": "0"}
 
     async def place(self, projection: AnyProjection) -> Place:
         """How far an asynchronous projection is in reading order: rows reflect every event up to
         there. An inline one reflects all that is committed, wherever this says it is.
         """
-        params = self._asked(projection, None)
-        row = await self.scope.one(QUERIES.reached, params)
+        row = await self._standing(projection, BEGINNING, None)
         return BEGINNING if row is None else place_of(row[1], row[2])
+
+    async def _standing(
+        self, projection: AnyProjection, up_to: Place, stream: UUID | None
+    ) -> tuple[Any, ...] | None:
+        """How a projection is, whether it is at `up_to`, and why the tenant or `stream` stands."""
+        params = {
+            "name": projection.name,
+            "tenant": self.codec.tenant,
+            "stream": stream,
+            "transaction": str(up_to.transaction),
+            "position": up_to.index,
+        }
+        return await self.scope.one(QUERIES.reached, params)
+
+    async def _log_end(self) -> tuple[Position, Place]:
+        """How far the log is, and the last event that the tenant has by now."""
+        row = await self.scope.one(QUERIES.log_end, {"tenant": self.codec.tenant})
+        assert row is not None
+        return Position.from_version(row[0], _DATABASE), place_of(row[1], row[2])
+
+    async def _ended(self, transaction: str, waiting: _Waiting) -> bool:
+        """Whether all transactions below a number end in time."""
+        while True:
+            row = await self.scope.one(QUERIES.has_ended, {"ended": transaction})
+            if row is not None and row[0]:
+                return True
+            if not await waiting.goes_on():
+                return False
 
     async def _fetch(
         self, query: sql.Composed, params: dict[str, Any]
@@ -187,12 +226,13 @@ class ReadModels:
     async def _wait(
         self,
         projection: AnyProjection,
-        at_least: Position | None,
+        at_least: Position | Positions | None,
         within: timedelta,
         *,
         stream: UUID | None = None,
     ) -> None:
         """Until it reflects `at_least`; of `stream` alone, where only that one counts."""
+        at_least = of_database(at_least, _DATABASE)
         if at_least is None:
             return
         if at_least.database != _DATABASE:
@@ -200,54 +240,56 @@ class ReadModels:
                 f"{projection.name} is made of {_DATABASE}, not of {at_least.database}",
                 hint=f"`at_least` is a position of {_DATABASE}, as an append gives it",
             )
-        loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + within.total_seconds(), _POLL_S
-        params = self._asked(projection, stream)
-        params |= {"ended": await self._written(projection, at_least, deadline)}
+        waiting = _Waiting(within)
+        last = await self._written(projection, at_least, waiting)
         while True:
-            row = await self.scope.one(QUERIES.reached, params)
+            row = await self._standing(projection, last, stream)
             if row is not None and row[4] is not None:
                 raise ProjectionFailed(
                     f"a stream stands still in {projection.name}: {row[4]}",
                     hint=f"neolayer projections parked {projection.name}",
                 )
-            if row is not None and row[5] and (row[3] or projection.mode is Mode.INLINE):
+            if row is not None and (row[3] or projection.mode is Mode.INLINE):
                 return
             if row is not None and row[0] == "failed":
                 raise ProjectionFailed(
                     f"{projection.name} stands still and does not reflect {at_least}",
                     hint="neolayer projections list says why",
                 )
-            if loop.time() >= deadline:
+            if not await waiting.goes_on():
                 place = place_of(row[1], row[2]) if row is not None else BEGINNING
                 raise NotFoldedYet(
                     f"{projection.name} does not reflect {at_least} yet: it is at {place}",
                     hint="neolayer projections list says how far it is",
                 )
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_POLL_S)
 
-    async def _written(self, projection: AnyProjection, at_least: Position, deadline: float) -> str:
-        """Until the log holds the position: the transaction below which all must have ended for
-        its commit to be seen. That is none, where the position is one that was given out before.
+    async def _written(
+        self, projection: AnyProjection, at_least: Position, waiting: _Waiting
+    ) -> Place:
+        """Until the log holds the position: the last event that the tenant has then.
+
+        Which includes whatever was committed at the position: at once, where that was given out
+        before; where the log had to get there, after all that was under way has ended.
         """
-        loop, pause, has_waited = asyncio.get_running_loop(), _POLL_S, False
-        while True:
-            row = await self.scope.one(QUERIES.log_end)
-            assert row is not None
-            end = Position.from_version(row[0], _DATABASE)
-            if end >= at_least:
-                break
-            if loop.time() >= deadline:
+        end, last = await self._log_end()
+        if end >= at_least:
+            return last
+        while end < at_least:
+            if not await waiting.goes_on():
                 raise NotFoldedYet(
                     f"{projection.name} does not reflect {at_least} yet: the log is at {end}",
                     hint="a position behind the log's end is of a write that is not there",
                 )
-            has_waited = True
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_POLL_S)
-        written = await self.scope.one(QUERIES.written) if has_waited else None
-        return "0" if written is None else written[1]
+            end, last = await self._log_end()
+        written = await self.scope.one(QUERIES.written)
+        assert written is not None
+        if not await self._ended(written[1], waiting):
+            raise NotFoldedYet(
+                f"{projection.name} does not reflect {at_least} yet: a transaction that may hold it"
+                " is still under way",
+                hint="neolayer status names whoever writes for long",
+            )
+        return (await self._log_end())[1]
 
 
 def _listing(

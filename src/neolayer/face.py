@@ -121,9 +121,9 @@ class TenantView:
         """What a store must reflect to have all that was written through this view until now, in
         either database: `at_least=` and `wait_for` take it as it is.
 
-        `acme.scope.position()` and `acme.events.scope.position()` are those of one database alone.
+        `acme.scope.position()` and `acme.events.position()` are those of one database alone.
         """
-        return Positions.of(await self.scope.position(), await self.events.scope.position())
+        return Positions.of(await self.scope.position(), await self.events.position())
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ READS = {
     "attestations": "attestation list policy verifications",
     "sealed_data": "describe get list may_open stranded_by",
     "computations": "computation list result",
-    "events": "follow opened read_all read_stream state",
+    "events": "follow opened position read_all read_stream state",
     "aggregates": "load",
     "read_models": "get get_as_of list list_as_of place",
     "subjects": "keys",

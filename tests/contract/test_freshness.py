@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from tests.fixtures.fix_relay import RelayScene
 from tests.fixtures.patience import PATIENCE
 
-from neolayer.freshness import NotFresh, Store, wait_for
+from neolayer.errors import EngineUnavailable
+from neolayer.freshness import NotFresh, Store, position_of, positions, wait_for
 from neolayer.position import Position
 
 NOW = timedelta(0)
@@ -40,3 +44,36 @@ async def test_a_store_that_is_behind_is_not_fresh(relay_scene: RelayScene) -> N
     assert await waiting == dict.fromkeys(BOTH, there)
     for sink in (clickhouse, redis):
         await sink.close()
+
+
+@contextlib.asynccontextmanager
+async def silence() -> AsyncIterator[int]:
+    """The port of somebody who takes every connection and says nothing."""
+    taken: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in taken:
+            writer.close()
+
+
+async def test_C5_a_store_that_says_nothing_is_waited_for_no_longer_than_asked(
+    relay_scene: RelayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has five seconds (here: a quarter) to say where it is; then it counts as at nothing, and
+    a look says that it is silent."""
+    monkeypatch.setattr(positions, "LOOK_S", 0.25)
+    redis = relay_scene.redis_sink()
+    await redis.open(0)
+    await redis.reflect(Position(1, 0x1000).version)
+    async with silence() as port:
+        at = relay_scene.endpoints
+        at = replace(at, clickhouse=replace(at.clickhouse, host="127.0.0.1", port=port))
+        with pytest.raises(NotFresh, match="clickhouse is at nothing yet, redis is there") as told:
+            await wait_for(Position(1, 0x1000), at, stores=BOTH, timeout=NOW)
+        assert told.value.reached == {Store.CLICKHOUSE: None, Store.REDIS: Position(1, 0x1000)}
+        with pytest.raises(EngineUnavailable, match=r"has said nothing for 0\.25 sec"):
+            await position_of(Store.CLICKHOUSE, at)
+    await redis.close()

@@ -29,10 +29,13 @@ from neolayer.cli import where as where_command
 from neolayer.engines.endpoints import ClickHouseEndpoint, Endpoints, RedisEndpoint, Role
 from neolayer.engines.postgres.connections import connect
 from neolayer.engines.redis.client import connect as connect_redis
+from neolayer.errors import InvalidInput
 from neolayer.face import open_at
 from neolayer.freshness import stores_at, wait_for
 from neolayer.insight import demonstration
 from neolayer.relay.run import run as run_relay
+from neolayer.relay.where import class_of
+from neolayer.relay.where import where as look
 from neolayer.schema.runner import migrate_up
 from neolayer.settings import RelaySettings, Settings
 from neolayer.tenancy import Principal, Tenants, open_core
@@ -223,6 +226,33 @@ async def test_where_shows_every_copy_of_a_row(
     assert code == 2 and "tenants are on no network" in error
     code, _, error = await run_where("nonsense", "1")
     assert code == 2 and "smart_contracts" in error
+    code, _, error = await run_where("audit_entry", "1")
+    assert code == 1 and "no row of audit_entries" in error
+    with pytest.raises(InvalidInput, match="is not text"):
+        await look(layer, class_of("blocks", CLASSES), "\udce9")
+
+
+async def test_where_says_of_a_row_that_the_store_may_have_let_go_of_that_it_expired(
+    layer: Endpoints, run_where: Callable[..., Any]
+) -> None:
+    """As reconcile, which does not compare it: nobody looks for what has gone as it should."""
+    dsn = layer.postgres.dsn(Role.ADMIN, "neolayer")
+    async with await connect(dsn, application_name="tests") as connection:
+        await connection.execute(
+            "UPDATE blockchain.blocks SET created_at = now() - interval '2 years'"
+            " WHERE block_number = 3"
+        )
+    clickhouse = layer.clickhouse
+    await clickhouse_statements(clickhouse, "TRUNCATE TABLE blocks")
+    copies = (await located(run_where, "block", "3"))[0]
+    assert copies == {"postgres": "same", "clickhouse": "expired"}
+
+
+async def test_what_cannot_be_compared_is_not_called_equal(run: Callable[..., Any]) -> None:
+    """Messages, and a table of which the store that is asked for has no copies."""
+    for arguments in (("--table", "events"), ("--table", "blocks", "--sink", "redis")):
+        code, out = await run(*arguments)
+        assert code == 2 and out == "", arguments
 
 
 async def test_where_keeps_to_the_tenant_and_shows_no_secret(

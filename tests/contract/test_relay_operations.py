@@ -144,6 +144,21 @@ async def test_C8_a_poison_row_that_is_gone_is_replayed_as_a_deletion(scene: Rel
         assert await scene.copied() == []
 
 
+async def test_C8_a_poison_row_that_is_deleted_is_gone(scene: RelayScene) -> None:
+    """Whatever else it had: only its key is told, so what was refused before holds up nothing."""
+    scene.sql("ALTER TABLE accounts REPLICA IDENTITY FULL")
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', 1), (2, 'bob', 1)")
+        scene.sql("UPDATE accounts SET amount = -1 WHERE id = 1")
+        await scene.arrives(scene.sql("DELETE FROM accounts WHERE id = 1"), Store.CLICKHOUSE)
+        assert [row[0] for row in await scene.copied()] == [2]
+        scene.sql("UPDATE accounts SET amount = -1 WHERE id = 2")
+        position = scene.sql("UPDATE accounts SET id = 3, amount = 1 WHERE id = 2")
+        await scene.arrives(position, Store.CLICKHOUSE)
+        assert [row[0] for row in await scene.copied()] == [3]
+        assert not any(one.deleted for one in await desk.letters("clickhouse"))
+
+
 async def test_C8_a_poison_row_of_a_first_copy_is_parked_too(scene: RelayScene) -> None:
     """What the store refuses of the tables as they stand has a letter as well."""
     scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', -1), (2, 'bob', 1)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from neolayer.engines.postgres.replication import Server
 from neolayer.freshness import PutBack
 from neolayer.position import Position, pack_version
 from neolayer.relay.known_server import KnownServer
+from neolayer.relay.operations.desk import RebuildStatus
 from neolayer.relay.status import (
     FlowState,
     LaneState,
@@ -90,5 +92,17 @@ def test_C3_the_lag_of_copies_is_not_nothing_while_the_server_is_refused(
     sink = _sink_status("null", Position(1, 5_000), None, LaneState(), refused, state)
     assert (sink.lag_bytes, sink.lag_seconds) == (bytes_behind, None)
     assert ("it was put back" in (sink.error or "")) is (at < 5_000)
-    alarms = alarms_of(RelayStatus((refused,), (sink,)), {}, 0)
+    alarms = alarms_of(RelayStatus((refused,), (sink,)), {}, [], 0)
     assert "The relay of neolayer fails: PostgreSQL was put back (so)" in alarms
+
+
+def test_a_rebuild_that_failed_needs_a_person() -> None:
+    """It is among the alarms, so the exit code tells too; one that is done is not."""
+    times = (datetime(2026, 1, 1, tzinfo=UTC), None)
+    failed, done = (
+        RebuildStatus("clickhouse", table, False, state, error, *times, 1, 1, 1)
+        for table, state, error in (("a.b", "failed", "no column c"), ("a.d", "done", None))
+    )
+    alarms = alarms_of(RelayStatus((), ()), {}, [failed, done], 0)
+    assert "clickhouse: the rebuild of a.b failed: no column c" in alarms
+    assert not any("a.d" in alarm for alarm in alarms)

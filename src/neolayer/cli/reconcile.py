@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from neolayer.catalogue import DataClass, OutgoingCopy
 from neolayer.cli.output import write_json, write_line
 from neolayer.cli.progress import Counting
 from neolayer.cli.root import app, invocation
 from neolayer.cli.values import Seconds
+from neolayer.errors import InvalidInput, SettingsError
 from neolayer.freshness import Store
 from neolayer.platform import copied_classes, endpoints
 from neolayer.relay.comparing.report import TableReport
@@ -50,7 +52,7 @@ async def reconcile(
 
         compared = compare(
             at,
-            copied_classes(table),
+            _comparable(table),
             stores=None if sink is None else [sink],
             repair=repair,
             deep=deep,
@@ -63,9 +65,27 @@ async def reconcile(
                 reports.append(report)
                 if not json:
                     _show(report)
+    if not reports:
+        what = "copies" if table is None else f"copies of {table}"
+        raise SettingsError(
+            f"{'no store' if sink is None else sink} here holds {what}: nothing was compared",
+            hint="leave out --table or --sink, or configure the store",
+        )
     if json:
         write_json([_facts(report) for report in reports])
     return 0 if all(report.agrees for report in reports) else DIFFERENT
+
+
+def _comparable(table: str | None) -> list[DataClass]:
+    """The classes that have copies which can be read. Raises InvalidInput."""
+    chosen = copied_classes(table)
+    read = [one for one in chosen if not all(isinstance(c, OutgoingCopy) for c in one.copies)]
+    if not read:
+        raise InvalidInput(
+            f"{table} goes out as messages only, which nobody can compare",
+            hint="neolayer relay status says how far each stream is",
+        )
+    return read
 
 
 def _show(report: TableReport) -> None:

@@ -65,7 +65,7 @@ async def status(*, as_json: AsJson = False) -> int:
     async with _desk(at) as desk:
         asked = {one.sink: one for one in await desk.standings()}
         rebuilds = await desk.rebuilds()
-    alarms = alarms_of(found, asked, settings.relay.log_bytes)
+    alarms = alarms_of(found, asked, rebuilds, settings.relay.log_bytes)
     if as_json:
         write_json(facts_of(found, asked, rebuilds, alarms))
     else:

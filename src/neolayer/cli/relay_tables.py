@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,7 +12,12 @@ from neolayer.relay.operations.desk import Letter, RebuildStatus, Standing
 from neolayer.relay.status import LaneState, RelayStatus, read_state, state_path
 
 
-def alarms_of(found: RelayStatus, asked: dict[str, Standing], bound: int) -> list[str]:
+def alarms_of(
+    found: RelayStatus,
+    asked: dict[str, Standing],
+    rebuilds: Sequence[RebuildStatus],
+    bound: int,
+) -> list[str]:
     """What needs a person."""
     alarms = [reader.alarm for reader in found.readers if reader.alarm]
     if not found.running:
@@ -23,12 +29,17 @@ def alarms_of(found: RelayStatus, asked: dict[str, Standing], bound: int) -> lis
         if reader.error
     ]
     alarms += [f"{sink.name} fails: {sink.error}" for sink in found.sinks if sink.error]
+    alarms += [
+        f"{one.sink}: the rebuild of {one.table} failed: {one.error}"
+        for one in rebuilds
+        if one.state == "failed"
+    ]
     return [*alarms, *(alarm for one in asked.values() for alarm in one.alarms(bound))]
 
 
 def show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[RebuildStatus]) -> None:
     columns = ("sink", "position", "lag", "waiting", "state", "letters")
-    lanes = _lanes()
+    lanes = _lanes() if found.running else {}
     write_table(
         columns,
         [
@@ -37,7 +48,9 @@ def show(found: RelayStatus, asked: dict[str, Standing], rebuilds: list[RebuildS
                 sink.position,
                 None if sink.lag_bytes is None else f"{sink.lag_bytes} B",
                 sink.waiting_rows,
-                _state(asked.get(sink.name), lanes.get(sink.name), sink.error),
+                _state(asked.get(sink.name), lanes.get(sink.name), sink.error)
+                if found.running
+                else "stands",
                 asked[sink.name].letters if sink.name in asked else 0,
             )
             for sink in found.sinks

@@ -9,7 +9,8 @@ more, when the stores are there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +23,8 @@ from redis.exceptions import RedisError
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
-from neolayer.errors import NeolayerError, NotSupported
+from neolayer.engines.silence import LOOK_S, answers_within
+from neolayer.errors import EngineUnavailable, NeolayerError, NotSupported
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY, read_version
 from neolayer.freshness.put_back import require_not_ahead, require_not_refused
 from neolayer.freshness.streams import Stream, version_reader
@@ -103,8 +105,11 @@ class NotFresh(NeolayerError):
 async def position_of(
     store: Store | Stream, endpoints: Endpoints, database: str = _CORE
 ) -> Position | None:
-    """The position of a database that a store reflects now, or None. Raises EngineUnavailable."""
-    async with _reading(store, endpoints, database) as read:
+    """The position of a database that a store reflects now, or None.
+
+    Raises EngineUnavailable, also where it says nothing for `LOOK_S`.
+    """
+    async with answers_within(str(store), LOOK_S), _reading(store, endpoints, database) as read:
         return await read()
 
 
@@ -123,6 +128,7 @@ async def wait_for(
     Of several databases' positions a store waits for those that it is fed from; a store that is
     fed from none of them is left out. Raises NotFresh at the time limit, saying how far each store
     is, PutBack where what a store reflects is not what this server writes, and EngineUnavailable.
+    A store that says nothing is waited for until the limit, and for `LOOK_S` at least.
     """
     deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
     wanted = position.each if isinstance(position, Positions) else (position,)
@@ -137,28 +143,47 @@ async def wait_for(
         for store in fed:
             found = await _wait_until(store, one, endpoints, deadline)
             if found is None:
-                raise NotFresh(
-                    one, {each: await position_of(each, endpoints, one.database) for each in fed}
-                )
+                raise NotFresh(one, await _how_far(fed, endpoints, one.database))
             reached[store] = there[store] = found
         await require_not_ahead(there, endpoints)
+    return reached
+
+
+async def _how_far(
+    stores: Sequence[Store | Stream], endpoints: Endpoints, database: str
+) -> dict[Store | Stream, Position | None]:
+    """The position of each; None too where one says nothing."""
+    found = await asyncio.gather(
+        *(position_of(store, endpoints, database) for store in stores), return_exceptions=True
+    )
+    reached: dict[Store | Stream, Position | None] = {}
+    for store, at in zip(stores, found, strict=True):
+        if isinstance(at, BaseException) and not isinstance(at, EngineUnavailable):
+            raise at
+        reached[store] = None if isinstance(at, BaseException) else at
     return reached
 
 
 async def _wait_until(
     store: Store | Stream, wanted: Position, endpoints: Endpoints, deadline: float
 ) -> Position | None:
+    clock = asyncio.get_running_loop().time
     delay = _POLL_S
-    async with _reading(store, endpoints, wanted.database) as read:
-        while True:
-            at = await read()
-            if at is not None and at >= wanted:
-                return at
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                return None
-            await asyncio.sleep(min(delay, left))
-            delay = min(delay * 1.5, 1.0)
+    with contextlib.suppress(TimeoutError):
+        async with (
+            asyncio.timeout_at(max(deadline, clock() + LOOK_S)),
+            _reading(store, endpoints, wanted.database) as read,
+        ):
+            while True:
+                at = await read()
+                if at is not None and at >= wanted:
+                    return at
+                left = deadline - clock()
+                if left <= 0:
+                    return None
+                await asyncio.sleep(min(delay, left))
+                delay = min(delay * 1.5, 1.0)
+    return None
 
 
 def _positions_of(read_version: Callable[[], Awaitable[int | None]], database: str) -> Reader:

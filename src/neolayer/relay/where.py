@@ -10,6 +10,7 @@ are never shown.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,11 +21,12 @@ from uuid import UUID
 from neolayer.catalogue import CacheCopy, DataClass
 from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.engines.silence import answers_within
 from neolayer.errors import InvalidInput, NeolayerError
 from neolayer.events.segments import Segment, SegmentDamaged, SegmentMissing, SegmentStore
 from neolayer.freshness import Store, position_of, stores_at
 from neolayer.position import Position
-from neolayer.relay.comparable import Comparable, Key, StoredRow
+from neolayer.relay.comparable import AGE, Comparable, Key, Shape, StoredRow
 from neolayer.relay.comparing.redis import CachedRows
 from neolayer.relay.comparing.source import fits
 from neolayer.relay.comparing.stores import OPENERS, cached_rows
@@ -51,6 +53,7 @@ class State(StrEnum):
     DIFFERS = "differs"  # not as PostgreSQL, although the store has read everything
     MISSING = "missing"
     ARCHIVED = "archived"  # taken out of the table into the object store
+    EXPIRED = "expired"  # older than what the store keeps, so it may be gone
     DELETED = "deleted"  # only the trace of a deletion
     NOT_CACHED = "not cached"
     MARKED = "marked"  # a tombstone: readers go to PostgreSQL
@@ -97,14 +100,18 @@ def class_of(kind: str, classes: Collection[DataClass]) -> DataClass:
     """
     wanted = kind.lower().replace("-", "_")
     for one in classes:
-        if wanted in (one.name, one.name.removesuffix("s"), one.table):
+        if wanted in (one.name, _singular(one.name), one.table):
             return one
     for one in classes:  # a contract is a smart_contract
-        if one.name.removesuffix("s").endswith(f"_{wanted}"):
+        if _singular(one.name).endswith(f"_{wanted}"):
             return one
     raise InvalidInput(
         f"there is no kind {kind!r}", hint=f"one of: {', '.join(one.name for one in classes)}"
     )
+
+
+def _singular(name: str) -> str:
+    return f"{name[:-3]}y" if name.endswith("ies") else name.removesuffix("s")
 
 
 async def where(
@@ -121,6 +128,10 @@ async def where(
     or the class is of none, and EngineUnavailable where PostgreSQL is away;
     another engine that is away is a copy of state unknown.
     """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{value!r} is not text", hint="it has half of a character") from None
     async with reading(at, Database(one.database), tenant) as read, _open(at, one) as places:
         table = await described(read, one)
         if network is not None:
@@ -154,8 +165,8 @@ async def _open(at: Endpoints, one: DataClass) -> AsyncGenerator[_Places]:
     rows = tuple(rows for rows in opened.values() if one.table in rows.tables)
     names = [*(rows.name for rows in rows), *(["redis"] if cache else [])]
     try:
-        reached = {name: await _reached(Store(name), at, one.database) for name in names}
-        yield _Places(rows, cache, reached)
+        reached = await asyncio.gather(*(_reached(Store(name), at, one.database) for name in names))
+        yield _Places(rows, cache, dict(zip(names, reached, strict=True)))
     finally:
         for each in (*opened.values(), *([cache] if cache else [])):
             await each.close()
@@ -183,7 +194,8 @@ async def _located(table: KnownTable, row: KnownRow, places: _Places, end: Posit
 async def _guarded(asked: Awaitable[Copy], engine: str, places: _Places) -> Copy:
     """An engine that is away is said so, beside what the others have."""
     try:
-        return await asked
+        async with answers_within(engine):
+            return await asked
     except NeolayerError as exc:
         return Copy(engine, "", State.UNKNOWN, None, places.reached[engine], None, exc.message)
 
@@ -206,7 +218,8 @@ async def _row_copy(
     place = f"{table.one.table.partition('.')[2]} {' '.join(key)}"
     lag = _lag(reached, end)
     if stored is None:
-        return Copy(rows.name, place, State.MISSING, None, reached, lag)
+        state = State.EXPIRED if _is_expired(row, shape) else State.MISSING
+        return Copy(rows.name, place, state, None, reached, lag)
     position = Position.from_version(stored.version, end.database)
     if stored.deleted:
         state = State.BEHIND if lag else State.DELETED
@@ -215,6 +228,11 @@ async def _row_copy(
     else:
         state = State.BEHIND if lag else State.DIFFERS
     return Copy(rows.name, place, state, position, reached, lag)
+
+
+def _is_expired(row: KnownRow, shape: Shape) -> bool:
+    created = row.typed.get(AGE)
+    return shape.since is not None and created is not None and created < shape.since
 
 
 async def _cached_copy(

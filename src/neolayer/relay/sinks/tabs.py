@@ -41,6 +41,7 @@ _ESCAPES = ((b"\\", rb"\\"), (b"\t", rb"\t"), (b"\n", rb"\n"), (b"\r", rb"\r"))
 def encode(changes: TableChanges, *, columns: Sequence[str], key: Sequence[str]) -> bytes:
     """The changes as lines of `columns`, version and deletion mark, the last one of each key.
 
+    Of a row that is gone only its key is told: what else it had, ClickHouse may not take.
     Inserts alone need no look at their keys: what the source holds unique, they do not repeat.
     Raises Incomplete where a value is not known, RelayError where a key is not in the old row.
     """
@@ -53,8 +54,9 @@ def encode(changes: TableChanges, *, columns: Sequence[str], key: Sequence[str])
             for page in changes.rows()
         )
     latest = list(latest_by_key(changes, key).values())
+    named = frozenset(relation.places(key))
     return b"".join(
-        _latest_lines(latest[start : start + ROWS_PER_PAGE], places, relation)
+        _latest_lines(latest[start : start + ROWS_PER_PAGE], places, relation, named)
         for start in range(0, len(latest), ROWS_PER_PAGE)
     )
 
@@ -107,10 +109,16 @@ def _version_texts(changes: TableChanges) -> Iterator[bytes]:
     return chain.from_iterable(runs)
 
 
-def _latest_lines(latest: Sequence[Latest], places: Sequence[int], relation: Relation) -> bytes:
-    rows = [row for row, _, _ in latest]
+def _latest_lines(
+    latest: Sequence[Latest], places: Sequence[int], relation: Relation, named: frozenset[int]
+) -> bytes:
+    rows = [row if mark == LIVE else _only(row, named) for row, _, mark in latest]
     versions = [b"%d" % version for _, version, _ in latest]
     return _lines(rows, places, versions, [mark for _, _, mark in latest], relation)
+
+
+def _only(row: Row, named: frozenset[int]) -> Row:
+    return tuple(value if place in named else NULL for place, value in enumerate(row))
 
 
 def _lines(

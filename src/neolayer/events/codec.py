@@ -21,8 +21,7 @@ from neolayer.events.subjects import Subjects
 _KEY_ID = "subject:{}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(msgspec.Struct, frozen=True):
     """An event that is to be stored as `form`, and what it reads as; without a kind nobody has
     registered it. Its `plain` fields are to be sealed under the key of `subject`."""
 
@@ -79,24 +78,24 @@ class TenantCodec:
 
     def _given(self, event: Any, category: str | None) -> _Given:
         if not isinstance(event, NewEvent):
-            return self._typed(event if isinstance(event, Envelope) else Envelope(event))
+            return self._typed(event)
         if category is None or not self.registry.knows(category, event.type):
             return _Given(event)
         return _bare(self.registry.named(category, event.type), event)
 
-    def _typed(self, envelope: Envelope) -> _Given:
-        event: Any = envelope.event
+    def _typed(self, given: Any) -> _Given:
+        event = _content(given)
         kind = self.registry.kind_of(event)
         data, value = kind.data_of(event)
-        form = NewEvent(
-            kind.name,
-            data,
-            envelope.event_id,
-            envelope.metadata,
-            envelope.correlation_id,
-            envelope.causation_id,
-            kind.schema_version,
-        )
+        form = NewEvent(kind.name, data, schema_version=kind.schema_version)
+        if isinstance(given, Envelope):
+            form = replace(
+                form,
+                event_id=given.event_id,
+                metadata=given.metadata,
+                correlation_id=given.correlation_id,
+                causation_id=given.causation_id,
+            )
         if not kind.personal:
             return _Given(form, kind, value)
         for name in kind.personal:

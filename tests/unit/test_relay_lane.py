@@ -24,6 +24,7 @@ from neolayer.relay.changes import Batch
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.comparable import Shape
 from neolayer.relay.lane import Lane
+from neolayer.relay.segment import _BEGIN as BEGIN
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot
@@ -351,7 +352,7 @@ def damage(folder: Path, *, segment: int, at: float) -> None:
     """One byte of a segment of the log is not what was written."""
     path = sorted(folder.glob("*.segment"))[segment]
     data = bytearray(path.read_bytes())
-    data[27 + int((len(data) - 27) * at)] ^= 0xFF
+    data[BEGIN + int((len(data) - BEGIN) * at)] ^= 0xFF
     path.write_bytes(data)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from neolayer.errors import RelayError
-from neolayer.relay import segments
+from neolayer.relay import segment, segments
 from neolayer.relay.changes import INSERT, Batch, Relation, TableChanges, Truncation
 from neolayer.relay.segment import CutOff, LogDamaged
 from neolayer.relay.segments import Cursor, SegmentLog
@@ -216,8 +218,8 @@ async def test_a_segment_that_is_gone_does_not_come_back_without_its_beginning(
 ) -> None:
     """Where somebody removed the file, appending is refused in one sentence."""
     log = await opened(tmp_path)
-    (segment,) = tmp_path.glob("*.segment")
-    segment.unlink()
+    (path,) = tmp_path.glob("*.segment")
+    path.unlink()
     with pytest.raises(RelayError, match="cannot be used: No such file"):
         log.append(batch(START + 1))
     assert list(tmp_path.glob("*.segment")) == []
@@ -247,3 +249,86 @@ async def test_C4_nothing_stays_of_a_segment_whose_fsync_failed_when_it_was_open
     again.resume(START, new_slot=False)
     again.append(batch(START + 1, rows=5))
     assert await everything(again) == [batch(START + 1, rows=5)]
+
+
+async def six_segments(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A log of a batch each, closed."""
+    monkeypatch.setattr(segments, "_SEGMENT_BYTES", 1)
+    monkeypatch.setattr(segments, "_RECENT_BYTES", 1)
+    log = await opened(folder)
+    for step in range(1, 7):
+        log.append(batch(START + step, rows=step % 3))
+        await log.roll()
+    await log.sync()
+    return sorted(folder.glob("*.segment"))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def cut_between_records(path: Path) -> None:
+    """The file holds one record: only its beginning stays."""
+    with path.open("r+b") as file:
+        file.truncate(segment._BEGIN)
+
+
+def spoil_beginning(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:30] + bytes([data[30] ^ 1]) + data[31:])
+
+
+@pytest.mark.parametrize("harm", [remove, cut_between_records, spoil_beginning])
+@pytest.mark.parametrize("number", [1, 2, 4])
+async def test_C12_a_segment_that_is_missing_is_never_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None], number: int
+) -> None:
+    """Gone, emptied at a record's end or spoilt, with rows or with none: who must read there is
+    told; who stands behind it reads on."""
+    paths = await six_segments(tmp_path, monkeypatch)
+    harm(paths[number])
+    log = await opened(tmp_path)
+    assert (log.start, log.position, log.rows) == (START, START + 6, 6)
+    cursor = await log.cursor(START)
+    for step in range(1, number + 1):
+        assert await cursor.next() == batch(START + step, rows=step % 3)
+    with pytest.raises(LogDamaged):
+        await cursor.next()
+    with pytest.raises(LogDamaged):
+        await (await log.cursor(START + number)).next()
+    behind = await drained(log, await log.cursor(START + number + 1))
+    assert [one.position for one in behind] == [START + one for one in range(number + 2, 7)]
+
+
+@pytest.mark.parametrize("name", ["x.segment", "00000000000003EA.segment", "{}.copy.segment"])
+async def test_a_file_that_is_none_of_ours_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Somebody's copy of a segment under a name that no segment has: neither read nor removed."""
+    paths = await six_segments(tmp_path, monkeypatch)
+    stray = tmp_path / name.format(paths[2].stem)
+    stray.write_bytes(paths[2].read_bytes())
+    log = await opened(tmp_path)
+    assert [one.position for one in await everything(log)] == [START + one for one in range(1, 7)]
+    assert stray.exists()
+
+
+async def test_a_segment_under_another_segments_name_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its beginning says where it belongs."""
+    paths = await six_segments(tmp_path, monkeypatch)
+    paths[3].write_bytes(paths[1].read_bytes())
+    log = await opened(tmp_path)
+    cursor = await log.cursor(START)
+    assert [(await cursor.next()).position for _ in range(3)] == [START + 1, START + 2, START + 3]
+    with pytest.raises(LogDamaged):
+        await cursor.next()
+
+
+async def test_a_folder_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
+    """How much its disk has left nobody can say then."""
+    log = await opened(tmp_path / "log")
+    shutil.rmtree(tmp_path / "log")
+    with pytest.raises(RelayError, match="cannot be used: No such file"):
+        assert log.free_bytes

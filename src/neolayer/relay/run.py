@@ -197,7 +197,9 @@ class _Flow:
         if self._segments is not None:
             self.state.log_bytes = self._segments.held_bytes
             self.state.copy_bytes = self._segments.wanted_bytes
-            self.state.free_bytes = self._segments.free_bytes
+            self.state.free_bytes = None
+            with contextlib.suppress(RelayError):  # the stream itself says what is wrong there
+                self.state.free_bytes = self._segments.free_bytes
         return self.state
 
     def _report(self, group: BaseExceptionGroup[NeolayerError]) -> None:

@@ -1,13 +1,15 @@
 """One file of the segment log.
 
-It begins with a mark of the format and the number of rows before it. Then come records: a
-checksum, a head that says enough to pass over the batch, and the batch. What a killed process or a
-lost machine leaves half written at the end is told by the checksum.
+It begins with a mark of the format and its place in the log: the position, the rows and the bytes
+before it. So one that is missing, or lost its end, leaves a gap that whoever reads runs into. Then
+come records: a checksum, a head that says enough to pass over the batch, and the batch. What a
+killed process or a lost machine leaves half written at the end is told by the checksum.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,12 +22,16 @@ import msgspec
 from neolayer.errors import RelayError
 from neolayer.relay.changes import Batch
 
-_MARK: Final = b"neolayer segment 1\n"
-_ROWS = struct.Struct(">Q")
+_MARK: Final = b"neolayer segment 2\n"
+_PLACE = struct.Struct(">QQQ")  # position, rows and bytes before it
 _CHECKSUM = struct.Struct(">I")
 _HEAD = struct.Struct(">IQQQI")
-_BEGIN: Final = len(_MARK) + _ROWS.size
+_BEGIN: Final = len(_MARK) + _PLACE.size + _CHECKSUM.size
+_NAME = re.compile(r"[0-9a-f]{16}\.segment")
 _READ_BYTES: Final = 1 << 20
+_DAMAGE_HINT: Final = (
+    "look at its disk; the copies that still had to read it start over by themselves"
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch).decode
@@ -105,24 +111,31 @@ class Segment:
     @classmethod
     def create(cls, folder: Path, *, start: int, rows: int, offset: int) -> Segment:
         """A new file, which appears whole and stays. Raises OSError."""
-        path = folder / f"{start:016x}.segment"
+        path = folder / _name(start)
         unfinished = path.with_suffix(".new")
-        unfinished.write_bytes(_MARK + _ROWS.pack(rows))
+        unfinished.write_bytes(_beginning(start, rows, offset))
         sync(unfinished)
         unfinished.rename(path)
         sync(folder)
         return cls(path, start, rows, offset, 0)
 
+    @staticmethod
+    def names(folder: Path) -> list[Path]:
+        """The files of a folder that are called as segments are, in their order."""
+        return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
     @classmethod
-    def existing(cls, path: Path, *, offset: int) -> Segment | None:
-        """A file of an earlier process; None where it has another format. Raises OSError."""
+    def existing(cls, path: Path) -> Segment | None:
+        """A file of an earlier process; None where its beginning is not what this version writes
+        into a file of that name. Raises OSError."""
         with path.open("rb") as file:
-            head = file.read(_BEGIN)
-        if len(head) < _BEGIN or not head.startswith(_MARK):
+            begin = file.read(_BEGIN)
+        if len(begin) < _BEGIN:
             return None
-        (rows,) = _ROWS.unpack_from(head, len(_MARK))
-        size = path.stat().st_size - _BEGIN
-        return cls(path, int(path.stem, 16), rows, offset, size)
+        start, rows, offset = _PLACE.unpack_from(begin, len(_MARK))
+        if begin != _beginning(start, rows, offset) or path.name != _name(start):
+            return None
+        return cls(path, start, rows, offset, path.stat().st_size - _BEGIN)
 
     @property
     def end(self) -> int:
@@ -162,6 +175,8 @@ class Segment:
 
     def read(self, offset: int) -> list[tuple[Batch, Head]]:
         """The batches from an offset on: about 1 MiB of them. Raises LogDamaged or CutOff."""
+        if offset >= self.end:
+            raise LogDamaged(f"what follows {self.path} is missing", hint=_DAMAGE_HINT)
         found: list[tuple[Batch, Head]] = []
         up_to = min(offset + _READ_BYTES, self.end)
         with self._at(offset) as file:
@@ -205,10 +220,16 @@ class Segment:
         return file
 
     def _damaged(self) -> LogDamaged:
-        return LogDamaged(
-            f"{self.path} is damaged",
-            hint="look at its disk; the copies that still had to read it start over by themselves",
-        )
+        return LogDamaged(f"{self.path} is damaged", hint=_DAMAGE_HINT)
+
+
+def _name(start: int) -> str:
+    return f"{start:016x}.segment"
+
+
+def _beginning(start: int, rows: int, offset: int) -> bytes:
+    begin = _MARK + _PLACE.pack(start, rows, offset)
+    return begin + _CHECKSUM.pack(zlib.crc32(begin))
 
 
 def sync(path: Path) -> None:

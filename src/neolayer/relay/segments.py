@@ -10,9 +10,9 @@ it a transaction whose rest is missing, because the server sends that again from
 What all sinks have passed is deleted. Beyond its bound the log forgets its oldest segment all the
 same: a sink that still needed it is cut off, and must copy the tables as they stand. Where such a
 copy itself took longer than the log goes back, more is held for the next one. A record that the
-disk has changed, or does not give back, costs a copy in the same way, but only for the sinks which
-still have to read it. The newest batches are kept in memory too, so that sinks which keep up read
-nothing from the disk.
+disk has changed, or does not give back, and a segment that is missing cost a copy in the same way,
+but only for the sinks which still have to read there. The newest batches are kept in memory too, so
+that sinks which keep up read nothing from the disk.
 """
 
 from __future__ import annotations
@@ -192,8 +192,11 @@ class SegmentLog:
 
     @property
     def free_bytes(self) -> int:
-        """What its disk has left."""
-        return shutil.disk_usage(self.folder).free
+        """What its disk has left. Raises RelayError."""
+        try:
+            return shutil.disk_usage(self.folder).free
+        except OSError as exc:
+            raise _unusable(self.folder, exc) from exc
 
     def give_room(self, sink: str, room: int) -> None:
         """Hold so many bytes, be it beyond the bound, until `take_room`: a sink that copies for
@@ -248,16 +251,17 @@ class SegmentLog:
     # The parts.
 
     def _load(self) -> None:
-        """Find what an earlier process left, and cut what is torn or has no end."""
-        paths = sorted(self.folder.glob("*.segment"))
-        for path in paths:
-            offset = self._segments[-1].end if self._segments else 0
-            segment = Segment.existing(path, offset=offset)
-            if segment is None:
-                return self._load_nothing(paths)
-            self._segments.append(segment)
+        """Find what an earlier process left, and cut what is torn or has no end.
+
+        What cannot be believed goes: it leaves a gap, and is missed by whoever must still read it.
+        """
+        for path in Segment.names(self.folder):
+            if segment := Segment.existing(path):
+                self._segments.append(segment)
+            else:
+                path.unlink()
         if not self._segments:
-            return None
+            return
         last = self._segments[-1]
         at = self._boundary = _Boundary(last.offset, last.start, last.rows)
         for head in last.whole_records():
@@ -272,13 +276,6 @@ class SegmentLog:
             last.cut(last.offset)
             raise
         self._end = self._durable = self._boundary
-        return None
-
-    def _load_nothing(self, paths: list[Path]) -> None:
-        """Another version wrote it: what is here is as good as gone."""
-        self._segments.clear()
-        for path in paths:
-            path.unlink()
 
     def _start_over(self, position: int) -> None:
         """Forget everything; the log begins at `position`."""
@@ -292,7 +289,11 @@ class SegmentLog:
         self._end = self._boundary = self._durable = at
 
     def _drop_oldest(self) -> None:
-        self._segments.pop(0).path.unlink(missing_ok=True)
+        try:
+            self._segments[0].path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise _unusable(self.folder, exc) from exc
+        del self._segments[0]
 
     def _remember(self, batch: Batch, head: Head) -> None:
         self._recent[self.end] = batch, head

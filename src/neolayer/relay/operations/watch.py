@@ -1,14 +1,15 @@
 """The running relay's look at the desk, each second: who is paused, what to send again, to rebuild.
 
-None of it holds up the others: pauses, replays and rebuilds have a loop each, and where one fails
-it is tried again at the next look.
+None of it holds up the others: what is asked of a sink is a task of its own, one for its letters
+and one for its rebuilds, and where one fails it is tried again at a later look.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -21,6 +22,8 @@ from neolayer.relay.operations.replay import replay
 from neolayer.relay.sinks.sink import CopyLost, Rebuildable
 
 LOOK_S: Final = 1.0
+_REPLAY, _REBUILD = "replay", "rebuild"
+_Keys: TypeAlias = Sequence[tuple[str | None, ...]]
 
 _log = structlog.get_logger()
 
@@ -33,6 +36,7 @@ class Watch:
         self._lanes = {lane.sink.name: lane for lane in lanes}
         self._snapshot = snapshot
         self._said: str | None = None
+        self._at_work: set[tuple[str, str]] = set()  # what is being done, and in which sink
 
     async def hold(self) -> None:
         """Let the lanes stand still that are paused. Raises EngineUnavailable."""
@@ -49,18 +53,35 @@ class Watch:
     async def run(self) -> None:
         """Look until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for look in (self.hold, self._replay, self._rebuild):
+            for look in (self.hold, partial(self._replay, tasks), partial(self._rebuild, tasks)):
                 tasks.create_task(self._again_and_again(look))
 
     async def _again_and_again(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
+            await self._try(look)
+
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except* NeolayerError as group:
+            self._say(_first(group))
+        except* Exception:  # a fault of ours in what was asked for must not stop the flow
+            _log.exception("what was asked for failed unexpectedly, will try again")
+
+    def _begin(
+        self, tasks: asyncio.TaskGroup, what: str, sink: str, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Do it beside all else; until it ends the sink is not asked for more of its kind."""
+        self._at_work.add((what, sink))
+
+        async def do() -> None:
             try:
-                await look()
-            except* NeolayerError as group:
-                self._say(_first(group))
-            except* Exception:  # a fault of ours in what was asked for must not stop the flow
-                _log.exception("what was asked for failed unexpectedly, will try again")
+                await self._try(work)
+            finally:
+                self._at_work.discard((what, sink))
+
+        tasks.create_task(do())
 
     def _say(self, error: NeolayerError) -> None:
         """Once, and not each second."""
@@ -68,19 +89,33 @@ class Watch:
             _log.warning("cannot do what was asked for, will try again", error=error.message)
         self._said = error.message
 
-    async def _replay(self) -> None:
-        takers = [name for name in self._ready() if isinstance(self._lanes[name].sink, Rebuildable)]
+    async def _replay(self, tasks: asyncio.TaskGroup) -> None:
+        ready = self._ready(_REPLAY)
+        takers = [name for name in ready if isinstance(self._lanes[name].sink, Rebuildable)]
         found = await self._desk.requested_letters(takers) if takers else {}
-        for (sink, table), keys in found.items():
-            if table not in self._lanes[sink].sink.tables:
-                self._say(RelayError(f"{sink} has no copy of {table} any more: its letters stay"))
-                continue
-            await replay(self._desk, self._lanes[sink], table, keys, self._snapshot)
+        for sink in {sink for sink, _ in found}:
+            letters = {table: keys for (of, table), keys in found.items() if of == sink}
+            self._begin(
+                tasks, _REPLAY, sink, partial(self._replay_into, self._lanes[sink], letters)
+            )
 
-    async def _rebuild(self) -> None:
-        ready = self._ready()
-        for wanted in await self._desk.wanted_rebuilds(ready) if ready else ():
-            lane = self._lanes[wanted.sink]
+    async def _replay_into(self, lane: Lane, letters: Mapping[str, _Keys]) -> None:
+        for table, keys in letters.items():
+            if table in lane.sink.tables:
+                await replay(self._desk, lane, table, keys, self._snapshot)
+            else:
+                name = lane.sink.name
+                self._say(RelayError(f"{name} has no copy of {table} any more: its letters stay"))
+
+    async def _rebuild(self, tasks: asyncio.TaskGroup) -> None:
+        ready = self._ready(_REBUILD)
+        found = await self._desk.wanted_rebuilds(ready) if ready else []
+        for sink in {wanted.sink for wanted in found}:
+            asked = [wanted for wanted in found if wanted.sink == sink]
+            self._begin(tasks, _REBUILD, sink, partial(self._rebuild_in, self._lanes[sink], asked))
+
+    async def _rebuild_in(self, lane: Lane, asked: Sequence[Wanted]) -> None:
+        for wanted in asked:
             if wanted.whole:  # its sink works, so it ended: who did it died before saying so
                 await self._desk.end_copy(wanted.sink, wanted.version or 0)
                 continue
@@ -97,8 +132,13 @@ class Watch:
         if wanted.table not in lane.sink.tables:
             raise RelayError(f"{wanted.sink} has no copy of {wanted.table}")
 
-    def _ready(self) -> list[str]:
-        return [name for name, lane in self._lanes.items() if lane.working]
+    def _ready(self, what: str) -> list[str]:
+        """The sinks that can take it, and have not been given it yet."""
+        return [
+            name
+            for name, lane in self._lanes.items()
+            if lane.working and (what, name) not in self._at_work
+        ]
 
 
 def _first(group: BaseExceptionGroup[NeolayerError]) -> NeolayerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tracemalloc
 from collections.abc import Collection, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Collection, Sequence
 import psycopg
 import pytest
 from tests.fixtures.fix_relay import COLUMNS, RelayScene
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.errors import EngineUnavailable
 from neolayer.freshness import Store
@@ -17,6 +19,7 @@ from neolayer.relay.changes import UNCHANGED, Batch, Incomplete, TableChanges
 from neolayer.relay.comparable import Shape
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Park, Rejected, Snapshot
+from neolayer.relay.status import read_state
 
 THOUSAND = (
     "INSERT INTO accounts (id, owner, amount, note)"
@@ -172,6 +175,80 @@ async def test_a_missing_column_is_reported_not_guessed(relay_scene: RelayScene)
         )
         assert "has no column 'note'" in await relay_scene.error_of("clickhouse")
     assert len(await relay_scene.copied()) == 1000
+
+
+async def errors_end(scene: RelayScene, *sinks: str) -> None:
+    """Return when none of these sinks reports an error."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (state := read_state(scene.state_file)) is None or any(
+            state.lanes[name].error for name in sinks
+        ):
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("is_started_again", [False, True])
+async def test_C10_a_column_that_was_away_for_a_while_costs_a_copy(
+    relay_scene: RelayScene, is_started_again: bool
+) -> None:
+    """What the log says of that while fits no more, however long one waits. When the table fits
+    again its rows are copied, by the relay that met it and by one that is started then."""
+    away = "ALTER TABLE accounts RENAME COLUMN note TO remark"
+    back = "ALTER TABLE accounts RENAME COLUMN remark TO note"
+    async with relay_scene.relaying(relay_scene.clickhouse_sink()):
+        await relay_scene.arrives(relay_scene.sql(THOUSAND), Store.CLICKHOUSE)
+        relay_scene.sql(away, "UPDATE accounts SET remark = 'meanwhile' WHERE id < 10")
+        assert "has no column 'note'" in await relay_scene.error_of("clickhouse")
+        if not is_started_again:
+            position = relay_scene.sql(back, "UPDATE accounts SET note = 'after' WHERE id < 5")
+            await relay_scene.arrives(position, Store.CLICKHOUSE)
+            await errors_end(relay_scene, "clickhouse")
+    if is_started_again:
+        position = relay_scene.sql(back, "UPDATE accounts SET note = 'after' WHERE id < 5")
+        async with relay_scene.relaying(relay_scene.clickhouse_sink()):
+            await relay_scene.arrives(position, Store.CLICKHOUSE)
+            await errors_end(relay_scene, "clickhouse")
+    await relay_scene.same()
+
+
+async def test_C10_deletions_that_name_no_row_cost_a_copy_once_they_do(
+    relay_scene: RelayScene,
+) -> None:
+    """A replica identity without the copies' keys: store and cache say what to do, and while it is
+    so nothing is copied in vain; afterwards what was deleted meanwhile is gone from both."""
+    narrow = "ALTER TABLE accounts{} REPLICA IDENTITY {}"
+    parts = ("", "_0", "_1")
+    relay_scene.sql("ALTER TABLE accounts ADD COLUMN other bigint NOT NULL DEFAULT 0")
+    relay_scene.sql(
+        *(
+            statement
+            for part in ("_0", "_1")
+            for statement in (
+                f"CREATE UNIQUE INDEX by_other{part} ON accounts{part} (other, part)",
+                f"ALTER TABLE accounts{part} REPLICA IDENTITY USING INDEX by_other{part}",
+            )
+        )
+    )
+    async with relay_scene.relaying():
+        await relay_scene.arrives(
+            relay_scene.sql(
+                "INSERT INTO accounts (id, owner, other) SELECT g, 'ann', g"
+                " FROM generate_series(1, 20) g"
+            )
+        )
+        relay_scene.sql("DELETE FROM accounts WHERE id <= 10")
+        assert "does not name id" in await relay_scene.error_of("clickhouse")
+        assert "does not name owner, id" in await relay_scene.error_of("redis")
+        state = read_state(relay_scene.state_file)
+        assert state is not None
+        for name in ("clickhouse", "redis"):
+            hint = state.lanes[name].hint
+            assert hint and hint.startswith("ALTER TABLE public.accounts REPLICA IDENTITY FULL")
+        assert len(await relay_scene.copied()) == 20
+        relay_scene.sql(*(narrow.format(part, "FULL") for part in parts))
+        await relay_scene.arrives(relay_scene.sql("DELETE FROM accounts WHERE id = 20"))
+        await errors_end(relay_scene, "clickhouse", "redis")
+        await relay_scene.same()
+    assert len(await relay_scene.copied()) == 9
 
 
 async def test_a_missing_column_is_reported_by_the_first_copy_too(relay_scene: RelayScene) -> None:

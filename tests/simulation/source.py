@@ -15,7 +15,7 @@ from tests.unit import pgoutput_encoder as wire
 from neolayer.engines.postgres.replication import CreatedSlot, Server, SlotLost, SlotMissing
 from neolayer.errors import EngineUnavailable
 from neolayer.position import pack_version
-from neolayer.relay.changes import Relation
+from neolayer.relay.changes import Misfit, Relation
 from neolayer.relay.comparable import Bound, Key, Shape
 
 if TYPE_CHECKING:
@@ -338,6 +338,9 @@ class Snapshot:
     async def divide(self, table: str, shape: Shape) -> Snapshot:
         await self._trip()
         return self
+
+    async def require_fit(self, misfit: Misfit) -> None:
+        await self._trip()
 
     async def bounds(self, low: Bound, high: Bound, rows: int) -> list[Key]:
         await self._trip()

@@ -12,6 +12,7 @@ from neolayer.cli.relay_tables import alarms_of
 from neolayer.engines.postgres.replication import Server
 from neolayer.freshness import PutBack
 from neolayer.position import Position, pack_version
+from neolayer.relay.changes import Unnamed
 from neolayer.relay.known_server import KnownServer
 from neolayer.relay.operations.desk import RebuildStatus
 from neolayer.relay.status import (
@@ -106,3 +107,19 @@ def test_a_rebuild_that_failed_needs_a_person() -> None:
     alarms = alarms_of(RelayStatus((), ()), {}, [failed, done], 0)
     assert "clickhouse: the rebuild of a.b failed: no column c" in alarms
     assert not any("a.d" in alarm for alarm in alarms)
+
+
+def test_an_alarm_tells_what_helps_a_sink_that_fails() -> None:
+    """The hint of its last error; none once it has recovered."""
+    lane, well = LaneState(), reader(4_000, None)
+    state = RelayState(1, 0, 1e12, {"neolayer": FlowState("slot", {"null": lane})})
+    lane.failed(Unnamed("public.accounts", ["id"]))
+    failing = _sink_status("null", Position(1, 4_000), None, lane, well, state)
+    (_, said) = alarms_of(RelayStatus((well,), (failing,)), {}, [], 0)
+    assert said == (
+        "null fails: a change of table public.accounts does not name id, which a copy of it needs"
+        " (ALTER TABLE public.accounts REPLICA IDENTITY FULL; then it is copied anew by itself)"
+    )
+    lane.recovered()
+    recovered = _sink_status("null", Position(1, 4_000), None, lane, well, state)
+    assert (recovered.error, recovered.hint) == (None, None)

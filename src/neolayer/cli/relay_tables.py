@@ -28,7 +28,11 @@ def alarms_of(
         for reader in found.readers
         if reader.error
     ]
-    alarms += [f"{sink.name} fails: {sink.error}" for sink in found.sinks if sink.error]
+    alarms += [
+        f"{sink.name} fails: {sink.error}" + (f" ({sink.hint})" if sink.hint else "")
+        for sink in found.sinks
+        if sink.error
+    ]
     alarms += [
         f"{one.sink}: the rebuild of {one.table} failed: {one.error}"
         for one in rebuilds
@@ -123,6 +127,7 @@ def facts_of(
                 "lag_bytes": sink.lag_bytes,
                 "waiting_rows": sink.waiting_rows,
                 "error": sink.error,
+                "hint": sink.hint,
                 "paused_at": asked[sink.name].paused_at if sink.name in asked else None,
                 "letters": asked[sink.name].letters if sink.name in asked else 0,
                 "unparked": asked[sink.name].unparked if sink.name in asked else 0,

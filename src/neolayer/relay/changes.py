@@ -40,6 +40,35 @@ class Incomplete(RelayError):
         )
 
 
+class Misfit(RelayError):
+    """The log describes a table, or names its rows, otherwise than a copy of it needs."""
+
+    def __init__(self, table: str, columns: Sequence[str], meaning: str, remedy: str) -> None:
+        super().__init__(
+            f"{meaning} {', '.join(columns)}, which a copy of it needs",
+            hint=f"{remedy}; then it is copied anew by itself",
+        )
+        self.table = table
+        self.columns = tuple(columns)
+
+
+class Unnamed(Misfit):
+    """A deletion, or an update of what a copy is keyed by, that does not say of which row."""
+
+    def __init__(self, table: str, columns: Sequence[str]) -> None:
+        remedy = f"ALTER TABLE {table} REPLICA IDENTITY FULL"
+        super().__init__(table, columns, f"a change of table {table} does not name", remedy)
+
+
+class Lacking(Misfit):
+    """A column that a copy has is not in the table."""
+
+    def __init__(self, table: str, column: str) -> None:
+        remedy = "bring the catalogue and the schema to the same version"
+        super().__init__(table, [repr(column)], f"table {table} has no column", remedy)
+        self.columns = (column,)
+
+
 class Relation(msgspec.Struct, frozen=True, array_like=True):
     """A table as the log describes it at this point. `types` are the columns' type oids."""
 
@@ -54,15 +83,12 @@ class Relation(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.schema}.{self.name}"
 
     def places(self, columns: Sequence[str]) -> tuple[int, ...]:
-        """Where these columns stand in a row. Raises RelayError naming the one that is missing."""
+        """Where these columns stand in a row. Raises Lacking for one that is missing."""
         try:
             return tuple(self.columns.index(column) for column in columns)
         except ValueError:
             missing = next(column for column in columns if column not in self.columns)
-            raise RelayError(
-                f"table {self.table} has no column {missing!r}, which a copy of it needs",
-                hint="bring the catalogue and the schema to the same version",
-            ) from None
+            raise Lacking(self.table, missing) from None
 
 
 class Change(NamedTuple):

@@ -3,8 +3,9 @@
 Each sink has its own lane and its own place in the log, so a slow or dead one delays no other.
 What a lane holds in memory is what it writes at once. Where the log has let go of what comes next
 or cannot be read there, or the sink lost what it had, the sink opens anew, at once: it copies the
-tables as they stand and goes on from there. Where that happens again and again it waits in between,
-and is failing. A copy that was cut short, by a failure, a pause or the end of
+tables as they stand and goes on from there. So it does where the log describes a table otherwise
+than the copy needs, as soon as the table itself fits. Where that happens again and again it waits
+in between, and is failing. A copy that was cut short, by a failure, a pause or the end of
 the process, goes on with what is left. One that took longer than the log goes back starts over with
 twice the room, so that it ends.
 """
@@ -24,7 +25,7 @@ from neolayer.crash_points import crash_point
 from neolayer.errors import NeolayerError, RelayError
 from neolayer.freshness import PutBack
 from neolayer.position import Position
-from neolayer.relay.changes import Batch, Incomplete
+from neolayer.relay.changes import Batch, Incomplete, Misfit
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.completing import Completing
 from neolayer.relay.copying.progress import OwnProgress, Progress
@@ -90,6 +91,7 @@ class Lane:
         self._completing: Completing | None = None
         self._refused: Sequence[Rejected] | None = None  # of a write that is done, not parked yet
         self._is_unreadable = False  # what comes next, so that only a copy leads past it
+        self._misfit: Misfit | None = None  # why, where it does not fit the copy
         self._cut_off = 0  # how often in a row it was cut off then
         self._pause_s = 0.0  # before the sink may open anew again
         self._in_doubt = False  # it has opened anew more than once, and nothing was written since
@@ -133,6 +135,9 @@ class Lane:
                 await self._start_over(exc, said=self._widened())
             except LogDamaged as exc:
                 self._is_unreadable = True
+                await self._start_over(exc, said=exc)
+            except Misfit as exc:
+                self._is_unreadable, self._misfit = True, exc
                 await self._start_over(exc, said=exc)
 
     def keep_mark(self) -> None:
@@ -217,6 +222,10 @@ class Lane:
             )
 
     async def _copy(self, snapshot: SnapshotMaker) -> int | None:
+        if self._misfit is not None:
+            # A copy leads past what does not fit once the table itself does.
+            async with snapshot() as tables:
+                await tables.require_fit(self._misfit)
         self._is_copying = self._has_copied = True
         if not self._cut_off:
             self._log.give_room(self.sink.name, max(self._log.bound, self._log.wanted_bytes))
@@ -267,11 +276,11 @@ class Lane:
         crash_point("relay.after_copy")
         self._mark.move(version)
         await asyncio.to_thread(self.keep_mark)
-        self._is_unreadable = False
+        self._is_unreadable, self._misfit = False, None
         self._logger.info("copied")
 
     async def _follow(self, cursor: Cursor, snapshot: SnapshotMaker) -> None:
-        """Write what the log brings. Raises CutOff, LogDamaged or CopyLost."""
+        """Write what the log brings. Raises CutOff, LogDamaged, CopyLost or Misfit."""
         opened_at = time.monotonic()
         while True:
             self._caught_up_with_copy(cursor)
@@ -349,7 +358,7 @@ class Lane:
     async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do it, and again after each failure, with growing pauses; never gives up.
 
-        Raises CutOff, LogDamaged, CopyLost or PutBack, which trying again does not help.
+        Raises CutOff, LogDamaged, CopyLost, PutBack or Misfit, which trying again does not help.
         """
         pause_s = _FIRST_RETRY_S
         while True:
@@ -359,6 +368,8 @@ class Lane:
             except (CutOff, LogDamaged, CopyLost, PutBack):
                 raise
             except NeolayerError as exc:
+                if isinstance(exc, Misfit) and _is_copied(self.sink):
+                    raise
                 self._failed(exc)
             except Exception as exc:  # a fault of ours in one sink must not stop the others
                 self._logger.exception("the sink failed unexpectedly")
@@ -366,7 +377,8 @@ class Lane:
             else:
                 _honour_cancellation()
                 self._is_well = True
-                self.state.error = self.state.error if self._in_doubt else None
+                if not self._in_doubt:
+                    self.state.recovered()
                 return done
             await _rest(pause_s)
             pause_s = min(pause_s * 2, _LAST_RETRY_S)
@@ -376,6 +388,11 @@ class Lane:
         self.state.failed(exc)
         self._moved.set()
         self._logger.warning("cannot write, will try again", error=exc.message)
+
+
+def _is_copied(sink: Sink) -> bool:
+    """Whether a copy makes good what it is not given; others wait for what they can read."""
+    return isinstance(sink, Rebuildable | Resendable | Forgetful)
 
 
 async def _rest(seconds: float) -> None:

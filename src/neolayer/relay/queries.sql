@@ -25,3 +25,25 @@ CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) AS t
 INNER JOIN pg_class AS c ON c.oid = t.relid
 INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE p.pubname = %(publication)s;
+
+-- unnamed --
+-- Columns of a key that the log leaves out where it tells of a row by its replica identity alone;
+-- a partitioned table's rows are told of by the identity of their partition.
+SELECT wanted.name
+FROM unnest(%(key)s::text []) WITH ORDINALITY AS wanted (name, place)
+WHERE EXISTS (
+    SELECT 1
+    FROM pg_class AS c
+    WHERE (
+        c.oid = %(table)s::regclass
+        OR c.oid IN (SELECT relid FROM pg_partition_tree(%(table)s::regclass))
+    )
+    AND c.relkind = 'r' AND c.relreplident <> 'f' AND NOT EXISTS (
+        SELECT 1
+        FROM pg_index AS i
+        JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+        WHERE i.indrelid = c.oid AND a.attname = wanted.name
+        AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+    )
+)
+ORDER BY wanted.place;

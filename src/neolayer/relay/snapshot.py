@@ -19,13 +19,15 @@ from psycopg.abc import Params, QueryNoTemplate
 from psycopg.rows import TupleRow, dict_row
 
 from neolayer.engines.postgres.connections import Connection, connect, explain
+from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.replication import ReplicationConnection
 from neolayer.errors import RelayError
 from neolayer.position import pack_version
-from neolayer.relay.changes import Relation
+from neolayer.relay.changes import Misfit, Relation, Unnamed
 from neolayer.relay.comparable import Shape
 from neolayer.relay.comparing.source import SourceTable, open_source
 
+_sql = load_queries(__name__, "queries.sql")
 _EVERYTHING = sql.SQL("true")
 # Parts of one snapshot are read side by side, each with locks until its end: where somebody waits
 # for a table (TRUNCATE, ALTER) that one part has read, another that comes for it would wait behind
@@ -52,6 +54,13 @@ class ExportedSnapshot:
     async def divide(self, table: str, shape: Shape) -> SourceTable:
         """The table in ranges of its keys. Raises RelayError where it is not as `shape` says."""
         return await open_source(self, table, shape)
+
+    async def require_fit(self, misfit: Misfit) -> None:
+        await self.describe(misfit.table, misfit.columns)
+        if isinstance(misfit, Unnamed):
+            values = {"table": misfit.table, "key": list(misfit.columns)}
+            if await self.query(_sql.unnamed, values):
+                raise misfit
 
     async def describe(self, table: str, columns: Sequence[str]) -> Relation:
         statement = sql.SQL(

@@ -43,6 +43,7 @@ class LaneState(msgspec.Struct):
     writes: int = 0
     committed_at: float | None = None
     error: str | None = None
+    hint: str | None = None
     error_at: float | None = None
     failures: int = 0
     rejected: int = 0
@@ -50,8 +51,11 @@ class LaneState(msgspec.Struct):
     copying: bool = False
 
     def failed(self, exc: NeolayerError) -> None:
-        self.error, self.error_at = exc.message, time.time()
+        self.error, self.hint, self.error_at = exc.message, exc.hint, time.time()
         self.failures += 1
+
+    def recovered(self) -> None:
+        self.error = self.hint = None
 
 
 class FlowState(msgspec.Struct):
@@ -133,6 +137,7 @@ class SinkStatus:
     lag_seconds: float | None
     waiting_rows: int | None
     error: str | None
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,16 +324,20 @@ async def _reader_status(
     )
 
 
-async def _held(name: str, endpoints: Endpoints) -> tuple[str, Position | None, str | None]:
+async def _held(
+    name: str, endpoints: Endpoints
+) -> tuple[str, Position | None, NeolayerError | None]:
     """A store's name, the position it has, and why it does not say."""
     try:
         return name, await position_of(_STORES[name], endpoints), None
     except NeolayerError as exc:
-        return name, None, exc.message
+        return name, None, exc
 
 
 def _store_status(
-    held: tuple[str, Position | None, str | None], reader: ReaderStatus, state: RelayState | None
+    held: tuple[str, Position | None, NeolayerError | None],
+    reader: ReaderStatus,
+    state: RelayState | None,
 ) -> SinkStatus:
     name, position, silent = held
     lane = state.lanes.get(name) if state else None
@@ -346,7 +355,7 @@ def _stream_status(
 def _sink_status(
     name: str,
     position: Position | None,
-    silent: str | None,
+    silent: NeolayerError | None,
     lane: LaneState | None,
     reader: ReaderStatus,
     state: RelayState | None,
@@ -354,13 +363,17 @@ def _sink_status(
     behind = _behind(position, reader)
     does_not_compare = behind is None and position is not None
     is_unknown = does_not_compare or (behind and reader.error)
+    error, hint = (lane.error, lane.hint) if lane else (None, None)
+    if silent is not None:
+        error, hint = silent.message, silent.hint
     return SinkStatus(
         name=name,
         position=position,
         lag_bytes=behind,
         lag_seconds=None if is_unknown else _lag_seconds(behind, lane, state),
         waiting_rows=lane.waiting_rows if lane else None,
-        error=silent or (lane.error if lane else None) or _ahead(position, reader),
+        error=error or _ahead(position, reader),
+        hint=hint,
     )
 
 

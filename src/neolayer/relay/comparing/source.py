@@ -18,12 +18,12 @@ from psycopg.abc import Params, QueryNoTemplate
 from psycopg.rows import TupleRow
 
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import RelayError
 from neolayer.relay.changes import (
     DELETE,
     INSERT,
     NULL,
     ROWS_PER_PAGE,
+    Lacking,
     Relation,
     TableChanges,
     Value,
@@ -340,15 +340,12 @@ class SourceTable:
 
 
 async def open_source(snapshot: Readable, table: str, shape: Shape) -> SourceTable:
-    """The table at the snapshot. Raises RelayError where it is not as the copy needs it."""
+    """The table at the snapshot. Raises Lacking where it is not as the copy needs it."""
     rows = await snapshot.query(_sql.columns, {"table": table})
     found = {row[0]: Column(*row) for row in rows}
     missing = [name for name in (*shape.key, *shape.columns) if name not in found]
     if missing:
-        raise RelayError(
-            f"table {table} has no column {missing[0]!r}, which a copy of it needs",
-            hint="bring the catalogue and the schema to the same version",
-        )
+        raise Lacking(table, missing[0])
     return SourceTable(
         snapshot,
         table,

@@ -26,7 +26,7 @@ from typing import Final, Protocol
 
 from neolayer.crash_points import crash_point
 from neolayer.errors import NotSupported
-from neolayer.relay.changes import Relation
+from neolayer.relay.changes import Misfit, Relation
 from neolayer.relay.comparable import Bound, Key, Shape
 from neolayer.relay.copying.progress import Progress, Range, Wanted
 from neolayer.relay.sinks.sink import Park, Rebuildable, Resendable, Snapshot
@@ -52,6 +52,10 @@ class Tables(Protocol):
     def version(self) -> int: ...
 
     async def divide(self, table: str, shape: Shape) -> Divided: ...
+
+    async def require_fit(self, misfit: Misfit) -> None:
+        """Raises Misfit where the table is still as the log described it."""
+        ...
 
     def again(self) -> AbstractAsyncContextManager[Tables]:
         """The same, to be read beside this one and while it lives."""

@@ -23,7 +23,7 @@ from bson.errors import InvalidBSON, InvalidDocument
 
 from neolayer.catalogue import MongoCopy
 from neolayer.errors import RelayError
-from neolayer.relay.changes import Relation, Row, Value
+from neolayer.relay.changes import Relation, Row, Unnamed, Value
 from neolayer.relay.digests import halves, row_digest
 from neolayer.relay.values import JSON, Notation, UnfitValue, document_at, value_of
 
@@ -99,15 +99,12 @@ class Encoder:
         )
 
     def id(self, row: Row) -> Any:
-        """The document's `_id`. Raises RelayError where the row does not name its key."""
+        """The document's `_id`. Raises Unnamed where the row does not name its key."""
         parts: dict[str, str | int] = {}
         for name, place, read in self._key:
             value = row[place]
             if isinstance(value, int):
-                raise RelayError(
-                    f"a change of table {self._relation.table} does not name {name}",
-                    hint=f"ALTER TABLE {self._relation.table} REPLICA IDENTITY FULL",
-                )
+                raise Unnamed(self._relation.table, [name])
             parts[name] = read(value)
         return parts if len(self._key) > 1 else parts[self._key[0][0]]
 

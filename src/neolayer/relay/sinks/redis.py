@@ -21,7 +21,6 @@ from neolayer.catalogue import CacheCopy, DataClass
 from neolayer.engines.endpoints import RedisEndpoint
 from neolayer.engines.redis.client import connect, explain
 from neolayer.engines.redis.scripts import Script, load_script
-from neolayer.errors import RelayError
 from neolayer.freshness.cache_versions import (
     CHECKPOINT_KEY,
     FLOOR_KEY,
@@ -29,7 +28,7 @@ from neolayer.freshness.cache_versions import (
     read_version,
     version_text,
 )
-from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, Truncation
+from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, Truncation, Unnamed
 from neolayer.relay.sinks.sink import Rejected
 
 _KEYS_PER_CALL = 1_024
@@ -140,7 +139,8 @@ def changed_keys(changes: TableChanges, template: str) -> Iterator[tuple[bytes, 
 def _key_of(template: str, relation: Relation) -> Callable[[Row], bytes]:
     """A function that fills `transaction:{network_id}:{hash}` from a row."""
     parts = [(text.encode(), column) for text, column, _, _ in Formatter().parse(template)]
-    places = relation.places([column for _, column in parts if column])
+    columns = [column for _, column in parts if column]
+    places = relation.places(columns)
     pattern = b"%b".join([*(text.replace(b"%", b"%%") for text, column in parts if column), b""])
     pattern += b"".join(text.replace(b"%", b"%%") for text, column in parts if not column)
 
@@ -148,9 +148,6 @@ def _key_of(template: str, relation: Relation) -> Callable[[Row], bytes]:
         try:
             return pattern % tuple(row[place] for place in places)
         except TypeError:
-            raise RelayError(
-                f"a change of table {relation.table} does not name its cache key {template}",
-                hint=f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL",
-            ) from None
+            raise Unnamed(relation.table, columns) from None
 
     return fill

@@ -15,7 +15,6 @@ from operator import itemgetter
 from typing import TypeAlias, cast
 
 from neolayer.catalogue import ClickHouseCopy
-from neolayer.errors import RelayError
 from neolayer.relay.changes import (
     DELETE,
     NULL,
@@ -24,6 +23,7 @@ from neolayer.relay.changes import (
     Relation,
     Row,
     TableChanges,
+    Unnamed,
     Value,
 )
 from neolayer.relay.sinks.sink import Rejected
@@ -43,7 +43,7 @@ def encode(changes: TableChanges, *, columns: Sequence[str], key: Sequence[str])
 
     Of a row that is gone only its key is told: what else it had, ClickHouse may not take.
     Inserts alone need no look at their keys: what the source holds unique, they do not repeat.
-    Raises Incomplete where a value is not known, RelayError where a key is not in the old row.
+    Raises Incomplete where a value is not known, Unnamed where a key is not in the old row.
     """
     relation = changes.relation
     places = relation.places(columns)
@@ -80,7 +80,7 @@ def latest_by_key(changes: TableChanges, key: Sequence[str]) -> dict[tuple[Value
     """The last state of every key that was touched: (row, version, LIVE or DEAD).
 
     Within a part of a transaction changes share a version, so only the last may be told. A row
-    whose key changed leaves its old key behind, deleted. Raises RelayError.
+    whose key changed leaves its old key behind, deleted. Raises Unnamed.
     """
     pick = _picker(changes.relation.places(key))
     latest: dict[tuple[Value, ...], Latest] = {}
@@ -90,7 +90,7 @@ def latest_by_key(changes: TableChanges, key: Sequence[str]) -> dict[tuple[Value
             latest[before] = (old, version, DEAD)
         if kind == DELETE:
             if NULL in name:
-                raise _keyless(changes.relation, key)
+                raise Unnamed(changes.relation.table, key)
             latest[name] = (row, version, DEAD)
         else:
             latest[name] = (row, version, LIVE)
@@ -177,10 +177,3 @@ def _escape(text: bytes) -> bytes:
     for character, escape in _ESCAPES:
         text = text.replace(character, escape)
     return text
-
-
-def _keyless(relation: Relation, key: Sequence[str]) -> RelayError:
-    return RelayError(
-        f"a delete in table {relation.table} does not name {', '.join(key)}",
-        hint=f"ALTER TABLE {relation.table} REPLICA IDENTITY FULL",
-    )

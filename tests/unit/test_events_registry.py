@@ -27,6 +27,7 @@ from tests.fixtures.bank import (
 )
 
 from neolayer.errors import SettingsError
+from neolayer.events.aggregates import Aggregate
 from neolayer.events.errors import (
     BadEventType,
     BadProjection,
@@ -147,6 +148,30 @@ def test_a_snapshot_is_due_every_so_many_events() -> None:
     assert policy.is_due(last=0, version=10)
     assert not policy.is_due(last=10, version=19)
     assert policy.is_due(last=10, version=31)
+
+
+class Basket(msgspec.Struct, frozen=True):
+    first: Item | None = None
+
+
+BASKET = Aggregate("basket", Basket(), lambda basket, _: basket, lambda *_: [], SnapshotPolicy())
+
+
+class Item(msgspec.Struct, frozen=True):
+    name: str
+
+
+def test_an_aggregates_snapshots_bear_a_mark_of_its_state() -> None:
+    """Of its fields, its beginning and who folds it; types may be declared behind the aggregate."""
+    fuller = msgspec.defstruct("Basket", [("first", Item | None, None), ("n", int, 0)], frozen=True)
+    marks = {
+        BASKET.form,
+        replace(BASKET, initial=Basket(Item("a"))).form,
+        replace(BASKET, initial=fuller()).form,
+        replace(BASKET, evolve=evolve).form,
+    }
+    assert len(marks) == 4
+    assert replace(BASKET, initial=Basket()).form == BASKET.form
 
 
 # Personal fields

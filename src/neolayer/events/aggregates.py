@@ -59,11 +59,11 @@ class Aggregate(Generic[S]):
     evolve: Callable[[S, Any], S] = field(repr=False)
     decide: Callable[[Any, S], Sequence[Event]] = field(repr=False)
     snapshots: SnapshotPolicy | None = None
-    form: str = field(default="", init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if self.snapshots is not None:
-            object.__setattr__(self, "form", form_of(self.initial, folded_by(self.evolve)))
+    @property
+    def form(self) -> str:
+        """The mark of its snapshots."""
+        return form_of(self.initial, folded_by(self.evolve))
 
     def replay(self, events: Iterable[Event]) -> S:
         """The state after these events, from the beginning."""
@@ -219,7 +219,7 @@ class Aggregates:
             "after": after,
             "snapshots": snapshots and policy is not None,
             "schema_version": policy.schema_version if policy else 1,
-            "form": aggregate.form,
+            "form": aggregate.form if policy else "",
             "limit": PAGE_EVENTS,
         }
         row = await self._scope.one(QUERIES.load, params)

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -55,11 +56,15 @@ def folded_by(evolve: Any) -> str:
 def form_of(initial: msgspec.Struct, by: str) -> str:
     """The mark of a state: who folds it, from what, and every field there is, with its type."""
     try:
-        fields = msgspec.json.encode(msgspec.json.schema(type(initial)), order="sorted")
-        start = msgspec.json.encode(initial, order="sorted")
+        parts = by.encode(), _fields_of(type(initial)), msgspec.json.encode(initial, order="sorted")
     except TypeError:  # of what cannot be stored there will be no snapshot
-        fields = start = b""
-    return sha256(b"\0".join((by.encode(), fields, start))).hexdigest()[:32]
+        parts = (by.encode(),)
+    return sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+@lru_cache
+def _fields_of(kind: type[msgspec.Struct]) -> bytes:
+    return msgspec.json.encode(msgspec.json.schema(kind), order="sorted")
 
 
 class BackgroundWrites:

@@ -15,6 +15,7 @@ from tests.fixtures.patience import PATIENCE_S
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
 from neolayer.events import (
+    BEGINNING,
     Events,
     NewEvent,
     Poison,
@@ -394,3 +395,87 @@ async def test_what_is_replayed_is_waited_for(new_events: NewEvents) -> None:
 async def _waits(events: Events) -> bool:
     row = await events.scope.one("SELECT count(*) FROM pg_locks WHERE NOT granted")
     return row is not None and row[0] > 0
+
+
+async def test_C_a_subscription_keeps_its_types_and_its_start(new_events: NewEvents) -> None:
+    """Whoever asks for it with others is refused, where events would be passed over without a word;
+    where no start is named it goes on."""
+    events, stream = new_events(), uuid4()
+    await fill(events, [stream], 3)
+    first = (await events.read_all())[0].place
+    await events.subscribe("narrow", types=["B", "A", "B"], after=first)
+    again = await events.subscribe("narrow", types=["A", "B"])
+    assert again.types == ["A", "B"]
+    assert (await events.subscribe("narrow", types=["A", "B"], after=first)).name == "narrow"
+    with pytest.raises(Conflict, match="is of A, B, not of all types"):
+        await events.subscribe("narrow")
+    with pytest.raises(Conflict, match=f"began after {first}, not after 0:0"):
+        await events.subscribe("narrow", types=["A", "B"], after=BEGINNING)
+    with pytest.raises(InvalidInput, match="1 to 1000 types"):
+        await events.subscribe("none", types=[])
+    await events.subscribe("wide")
+    with pytest.raises(Conflict, match="is of all types, not of A"):
+        await events.subscribe("wide", types=["A"])
+    assert [one.types for one in await events.subscriptions.list()] == [("A", "B"), None]
+
+
+async def test_C_an_older_subscription_is_told_its_types(
+    new_events: NewEvents, module_databases: Endpoints
+) -> None:
+    """One from before they were noted takes those of whoever subscribes first, and keeps its
+    place."""
+    events, stream = new_events(), uuid4()
+    await fill(events, [stream], 2)
+    assert await (await events.subscribe("old")).catch_up(noting()) == 2
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    with psycopg.connect(dsn) as admin:
+        admin.execute(
+            "UPDATE public.subscriptions SET started_transaction_id = NULL,"
+            " started_position = NULL WHERE tenant_id = %s",
+            (events.scope.tenant,),
+        )
+    old = await events.subscribe("old", types=["Deposited"])
+    assert await old.catch_up(noting()) == 0
+    with pytest.raises(Conflict, match="is of Deposited"):
+        await events.subscribe("old")
+
+
+async def test_C_catching_up_waits_for_a_dead_consumer(new_events: NewEvents) -> None:
+    """It has died with its lease running: what it held is handled once that ends, and not called
+    done before. Its row is gone then."""
+    events, streams = new_events(), [uuid4() for _ in range(4)]
+    await fill(events, streams, 2)
+    subscription = await events.subscribe("once", partitions=2, lease=timedelta(seconds=0.3))
+    await events.scope.fetch(
+        "SELECT * FROM public.claim_partitions('once', 'dead', interval '1.5 seconds')"
+    )
+    assert await subscription.catch_up(noting("heir")) == 8
+    assert in_order(await handled(events)) == {stream: [1, 2] for stream in streams}
+    rows = await events.scope.fetch(
+        "SELECT consumer FROM public.subscription_consumers WHERE tenant_id = %s",
+        (events.scope.tenant,),
+    )
+    assert rows == []
+
+
+async def test_C_catching_up_waits_for_what_another_handles(new_events: NewEvents) -> None:
+    """A living consumer is at it: done is when that one has handled it."""
+    events, stream, go_on = new_events(), uuid4(), asyncio.Event()
+    await fill(events, [stream], 1)
+    subscription = await events.subscribe("shared once", partitions=1)
+    begun = asyncio.Event()
+
+    async def slow(tx: Transaction, event: RecordedEvent) -> None:
+        begun.set()
+        await go_on.wait()
+        await noting("slow")(tx, event)
+
+    one = asyncio.create_task(subscription.catch_up(slow))
+    await begun.wait()
+    other = asyncio.create_task(subscription.catch_up(noting("other")))
+    async with asyncio.timeout(PATIENCE_S):
+        while len((await events.subscriptions.list())[0].consumers) < 2 and not other.done():
+            await asyncio.sleep(0.01)
+    go_on.set()
+    assert (await one, await other) == (1, 0)
+    assert await handled(events) == [(stream, 1, "slow")]

@@ -18,7 +18,7 @@ from neolayer.cli.output import counted, say, write_json, write_table
 from neolayer.cli.values import Count, Id, whole
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.errors import InvalidInput, SettingsError
-from neolayer.events import BEGINNING, Events, Poison, RecordedEvent, TypedEvents
+from neolayer.events import Events, Poison, RecordedEvent, TypedEvents
 from neolayer.events.consuming import Handler
 from neolayer.events.parked import Parked
 from neolayer.events.projections.domain import imported
@@ -42,6 +42,9 @@ async def subscribe(
 ) -> None:
     """Write events as JSON lines as they come, from where this subscription is; Ctrl-C ends it.
 
+    Types and place belong to the subscription: others are refused later. --once waits for what
+    another consumer holds, until that one has handled it or is found dead.
+
     Example: neolayer events subscribe audit-feed --tenant acme --once
     """
 
@@ -49,7 +52,7 @@ async def subscribe(
         subscription = await events.subscribe(
             name,
             partitions=partitions,
-            after=after or BEGINNING,
+            after=after,
             types=type_,
             poison=Poison.HOLD,
         )

@@ -131,7 +131,7 @@ class Consumer:
             held.noted = held.place
 
     async def _page(self, held: Held) -> bool:
-        (horizon,) = (await self.of.scope.one(sql.horizon)) or (0,)
+        horizon = await self.horizon()
         events = await self._read(held)
         if not events:
             # Nothing of this partition below the horizon: no need to look there again.
@@ -170,18 +170,37 @@ class Consumer:
                 one_by_one = await self._store(held, before, None) is not None
         await self._alone(held, failed.event, failed)
 
-    async def _read(self, held: Held) -> list[RecordedEvent]:
+    async def horizon(self) -> int:
+        """Below this transaction everything that will ever be there is there."""
+        ((horizon,),) = await self.of.scope.fetch(sql.horizon)
+        return horizon
+
+    async def behind(self, horizon: int) -> list[str | None]:
+        """Whose partitions have events below this transaction: others' than this consumer's."""
+        mine = {held.partition for held in self._leases}
+        found: list[str | None] = []
+        for partition, transaction, index, owner, _ in await self.of.scope.fetch(
+            sql.progress, {"name": self.of.name}
+        ):
+            place = Place(transaction, index)
+            if partition not in mine and place.transaction < horizon:
+                events = await self._read(Held(partition, 0, place, place), limit=1)
+                if events and events[0].place.transaction < horizon:
+                    found.append(owner)
+        return found
+
+    async def _read(self, held: Held, *, limit: int = PAGE) -> list[RecordedEvent]:
         asked, types = after_place(held.place), self.of.types
         asked |= {"partitions": self.of.partitions, "partition": held.partition, "types": types}
 
         async def page(markers: int) -> Page:
-            params = events_asked(**asked, limit=PAGE, markers=markers)
+            params = events_asked(**asked, limit=limit, markers=markers)
             return page_of(await self.of.scope.fetch(sql.next_events, params))
 
         def is_wanted(event: RecordedEvent) -> bool:
             return types is None or event.type in types
 
-        return await merged(self.of.archive, Wanted(held.place, PAGE, is_wanted), page)
+        return await merged(self.of.archive, Wanted(held.place, limit, is_wanted), page)
 
     async def _alone(self, held: Held, event: RecordedEvent, failed: _Poisoned | None) -> None:
         """Handle one event that failed, or park it."""

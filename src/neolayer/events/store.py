@@ -275,20 +275,21 @@ class Events:
         name: str,
         *,
         partitions: int = 4,
-        after: Place = BEGINNING,
+        after: Place | None = None,
         types: Sequence[str] | None = None,
         poison: Poison = Poison.HOLD,
         lease: timedelta = LEASE,
         poll: timedelta = POLL,
     ) -> Subscription:
-        """The subscription of that name; made, to begin after `after`, if it is not there.
+        """The subscription of that name; made if it is not there, to begin after `after` (None: at
+        the beginning).
 
-        Raises Conflict where it has another number of partitions, InvalidInput.
+        Raises Conflict where it has another number of partitions, is of other types or began
+        elsewhere, InvalidInput.
         """
-        made = await subscribe(self.scope, name, partitions=partitions, after=after)
+        made = await subscribe(self.scope, name, partitions=partitions, types=types, after=after)
         return replace(
             made,
-            types=types,
             poison=poison,
             lease=lease,
             poll=poll,

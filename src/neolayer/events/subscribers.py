@@ -24,11 +24,12 @@ sql = load_queries(__name__, "subscriptions.sql")
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionStanding:
-    """A subscription. All up to `place` was handled or parked; `lag_events` lie behind it, of all
-    types and at most 100,000; `consumers` work on it now."""
+    """A subscription, of `types` (None: all). All up to `place` was handled or parked;
+    `lag_events` lie behind it, of all types and at most 100,000; `consumers` work on it now."""
 
     name: str
     partitions: int
+    types: tuple[str, ...] | None
     created_at: datetime
     place: Place
     lag_events: int
@@ -47,9 +48,16 @@ class Subscriptions:
         """Every one, by name."""
         return [
             SubscriptionStanding(
-                name, partitions, created_at, Place(transaction, index), lag, parked, tuple(names)
+                name,
+                partitions,
+                None if types is None else tuple(types),
+                created_at,
+                Place(transaction, index),
+                lag,
+                parked,
+                tuple(names),
             )
-            for name, partitions, created_at, transaction, index, lag, parked, names in (
+            for name, partitions, types, created_at, transaction, index, lag, parked, names in (
                 await self.scope.fetch(sql.list_subscriptions)
             )
         ]

@@ -15,6 +15,8 @@ on. Under `Poison.HOLD` the later events of its stream wait behind it, under `Po
 not. `replay` handles what is parked, in order; `discard` gives one up.
 
 A subscription that begins at the beginning is given archived events too, where they stood.
+
+Its types and where it began are the subscription's own: who asks for it with others is refused.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from neolayer.errors import Conflict, EngineUnavailable, InvalidInput, NotFound
 from neolayer.events.archive import Archive
 from neolayer.events.consuming import Consumer, Handler
 from neolayer.events.following import POLL, back_off, wait
-from neolayer.events.model import LONGEST_NAME, MOST_PARTITIONS, Place, Poison
+from neolayer.events.model import BEGINNING, LONGEST_NAME, MOST_PARTITIONS, Place, Poison
 from neolayer.events.parked import Parked, ParkedEvent
 from neolayer.events.segments import SegmentStore
 from neolayer.telemetry import log_warning
@@ -43,6 +45,7 @@ from neolayer.tenancy import Scope
 
 sql = load_queries(__name__, "subscriptions.sql")
 LEASE = timedelta(seconds=10)
+MOST_TYPES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +106,26 @@ class Subscription:
             await working.leave()
 
     async def catch_up(self, handle: Handler, *, consumer: str | None = None) -> int:
-        """Handle what is there and return how many events that were; for tests and commands."""
-        working = Consumer(self, consumer or _own_name(), handle)
+        """Handle what is there and return how many events that were; for tests and commands.
+
+        What another consumer holds is waited for: until it is handled, or that one's lease ends.
+        """
+        working, told = Consumer(self, consumer or _own_name(), handle), False
         try:
-            while await working.work():
-                pass
+            horizon = await working.horizon()
+            while True:
+                while await working.work():
+                    pass
+                owners = await working.behind(horizon)
+                if not owners:
+                    break
+                if not told:
+                    names = (
+                        ", ".join(sorted({owner for owner in owners if owner})) or "one that left"
+                    )
+                    log_warning("a subscription waits for other consumers", consumers=names)
+                told = True
+                await wait(self.poll)
             await working.note_places()
         finally:
             await working.leave()
@@ -144,18 +162,21 @@ async def subscribe(
     name: str,
     *,
     partitions: int,
-    after: Place,
+    types: Sequence[str] | None = None,
+    after: Place | None = None,
 ) -> Subscription:
-    """The subscription of that name, made if it is not there. Raises InvalidInput, Conflict."""
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise InvalidInput(f"a subscription's name is 1 to {LONGEST_NAME} printable characters")
+    """The subscription of that name, made if it is not there, to begin after `after` (None: at the
+    beginning). Raises InvalidInput, Conflict."""
+    _require_name(name, "subscription's name")
     if not 1 <= partitions <= MOST_PARTITIONS:
         raise InvalidInput(
             f"a subscription has 1 to {MOST_PARTITIONS} partitions, not {partitions}"
         )
-    place = {"transaction": str(after.transaction), "index": after.index}
+    wanted, begins = _types(types), after or BEGINNING
+    params = {"name": name, "partitions": partitions, "types": wanted}
+    place = {"transaction": str(begins.transaction), "index": begins.index}
     async with scope.transaction() as tx:
-        await tx.execute(sql.make_subscription, {"name": name, "partitions": partitions} | place)
+        await tx.execute(sql.make_subscription, params | place)
         row = await tx.one(sql.subscription, {"name": name})
     if row is None:
         raise NotFound(f"there is no subscription {name!r}")
@@ -164,7 +185,38 @@ async def subscribe(
             f"subscription {name!r} has {row[0]} partitions, not {partitions}",
             hint="a stream would change its partition: make another subscription",
         )
-    return Subscription(scope, name, partitions)
+    if row[1] != wanted:
+        raise Conflict(
+            f"subscription {name!r} is of {_told(row[1])}, not of {_told(wanted)}",
+            hint="it would pass over events: make another subscription",
+        )
+    if after is not None and (began := Place(row[2], row[3])) != after:
+        raise Conflict(
+            f"subscription {name!r} began after {began}, not after {after}",
+            hint="it goes on from where it is: leave the place out, or make another subscription",
+        )
+    return Subscription(scope, name, partitions, wanted)
+
+
+def _types(types: Sequence[str] | None) -> list[str] | None:
+    """As they are stored. Raises InvalidInput."""
+    if types is None:
+        return None
+    for each in types:
+        _require_name(each, "type")
+    wanted = sorted(set(types))
+    if not 0 < len(wanted) <= MOST_TYPES:
+        raise InvalidInput(f"a subscription is of 1 to {MOST_TYPES} types, or of all")
+    return wanted
+
+
+def _told(types: Sequence[str] | None) -> str:
+    return "all types" if types is None else ", ".join(types)
+
+
+def _require_name(name: str, what: str) -> None:
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise InvalidInput(f"a {what} is 1 to {LONGEST_NAME} printable characters")
 
 
 def _own_name() -> str:

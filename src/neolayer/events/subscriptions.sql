@@ -1,19 +1,35 @@
 -- make_subscription --
 -- A subscription with its partitions, at the beginning or where the caller says; none if it is there.
+-- One that was made before its types and its start were noted is given them.
 WITH made AS (
-    INSERT INTO public.subscriptions (tenant_id, subscription, partitions)
-    VALUES ((SELECT core.current_tenant()), %(name)s::text, %(partitions)s::int)
+    INSERT INTO public.subscriptions
+    (tenant_id, subscription, partitions, types, started_transaction_id, started_position)
+    VALUES (
+        (SELECT core.current_tenant()), %(name)s::text, %(partitions)s::int, %(types)s::text [],
+        %(transaction)s::text::xid8, %(index)s::bigint
+    )
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, subscription, partitions
+),
+
+known AS (
+    UPDATE public.subscriptions SET
+        types = %(types)s::text [],
+        started_transaction_id = %(transaction)s::text::xid8, started_position = %(index)s::bigint
+    WHERE
+        tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text
+        AND started_transaction_id IS NULL
 )
+
 INSERT INTO public.subscription_partitions
 (tenant_id, subscription, partition, transaction_id, position)
 SELECT made.tenant_id, made.subscription, p.number, %(transaction)s::text::xid8, %(index)s::bigint
 FROM made CROSS JOIN LATERAL generate_series(0, made.partitions - 1) AS p (number);
 
 -- subscription --
--- How many partitions a subscription has.
-SELECT partitions FROM public.subscriptions
+-- How many partitions a subscription has, of which types it is, and where it began.
+SELECT partitions, types::text [], started_transaction_id::text::bigint, started_position
+FROM public.subscriptions
 WHERE tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text;
 
 -- delete_subscription --
@@ -133,7 +149,7 @@ LIMIT %(limit)s::bigint;
 -- behind that (up to a hundred thousand, and those of archived streams that were not handled whole),
 -- how many are parked, who works on it.
 SELECT
-    s.subscription, s.partitions, s.created_at, p.transaction_id::text::bigint, p.position,
+    s.subscription, s.partitions, s.types::text [], s.created_at, p.transaction_id::text::bigint, p.position,
     (
         SELECT count(*) FROM (
             SELECT FROM public.events AS e

@@ -127,7 +127,7 @@ class TypedEvents:
         name: str,
         *,
         partitions: int = 4,
-        after: Place = BEGINNING,
+        after: Place | None = None,
         types: Sequence[str] | None = None,
         poison: Poison = Poison.HOLD,
         lease: timedelta = LEASE,

@@ -49,8 +49,8 @@ async def query(
     64-bit integers are JSON numbers; numeric and wider integers are strings, so nothing is
     rounded. In analytics the tables bear the names they have in core: transactions, blocks, logs.
     The embedded ClickHouse gives no statement more than 300 s. A copy's answer says on stderr which
-    position it reflects; what --at-least asks for is what writes and ingest return, and where it
-    does not come in time the code is 4.
+    position it reflects, and so does every answer with --at-least, which takes what writes and
+    ingest return; where it does not come in time the code is 4. Read models take no --at-least.
 
     Example: neolayer query analytics "SELECT count(), sum(value) FROM transactions" --json
     """

@@ -26,6 +26,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -102,6 +103,8 @@ class Subscription:
                     continue
                 if not found:
                     await wait(self.poll, until, news)
+            with suppress(EngineUnavailable, psycopg.Error):
+                await working.note_places()
         finally:
             await working.leave()
 

@@ -1,5 +1,6 @@
 """Which position a derived store reflects, and waiting for one."""
 
+from neolayer.freshness.log_end import NotWritten, wait_for_log
 from neolayer.freshness.positions import (
     ALL_STORES,
     AsOf,
@@ -16,6 +17,7 @@ __all__ = [
     "ALL_STORES",
     "AsOf",
     "NotFresh",
+    "NotWritten",
     "PutBack",
     "Store",
     "Stream",
@@ -23,4 +25,5 @@ __all__ = [
     "stores_at",
     "streams_at",
     "wait_for",
+    "wait_for_log",
 ]

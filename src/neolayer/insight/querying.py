@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -34,8 +34,8 @@ from neolayer.engines.endpoints import ClickHouseEndpoint, Database, Endpoints, 
 from neolayer.engines.engine import Level
 from neolayer.engines.postgres.connections import Connection, connect
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import QueryError
-from neolayer.freshness import Store, wait_for
+from neolayer.errors import InvalidInput, QueryError
+from neolayer.freshness import Store, wait_for, wait_for_log
 from neolayer.position import Position, Positions
 from neolayer.schema.context_secret import read_context_secret, sign_context
 
@@ -47,6 +47,7 @@ _CHECKPOINT = "SELECT max(version) FROM relay_checkpoints WHERE sink = 'clickhou
 _EMBEDDED_LIMIT = timedelta(minutes=5)  # what the embedded ClickHouse gives any reader
 _CONTEXT_LIVES = timedelta(minutes=5)
 _sql = load_queries(__name__)
+_READ_MODELS = re.compile(r"\bread_models\b", re.IGNORECASE)
 _WIDE = re.compile(r"Int(128|256)")
 Row = Sequence[Any]
 
@@ -71,7 +72,8 @@ _DATABASES = {
 class Answer:
     """Column names in order, and the rows in blocks as they arrive.
 
-    `position` is what a derived store's answer reflects at least; None where it is the source's.
+    `position` is what the answer reflects at least: a derived store's always, where it is known;
+    the source's own where one was asked for.
     """
 
     columns: tuple[str, ...]
@@ -93,9 +95,10 @@ async def ask(
 ) -> AsyncGenerator[Answer]:
     """Run one statement as the operator, or as what a tenant (id or identifier) may see.
 
-    The answer reflects `at_least`: a store that does not yet is waited for, and where it takes
-    longer than `patience`, NotFresh says how far it is. `notes` as in `wait_for`, which may raise
-    PutBack.
+    The answer reflects `at_least`: what does not yet is waited for, and where it takes longer than
+    `patience`, NotFresh (a copy) or NotWritten (a database's own log) says how far it is. Read
+    models follow their events by themselves, so with `at_least` they are refused. `notes` as
+    in `wait_for`, which may raise PutBack.
 
     Raises QueryError with the server's own words, where it takes longer than `time_limit` (zero:
     no limit), its rows' way to us included, and where there is no such tenant. ClickHouse holds
@@ -119,11 +122,24 @@ async def ask(
     )
     async with await connect(dsn, application_name="query") as connection:
         await connection.set_read_only(True)
+        reached = None
+        if at_least is not None:
+            _refuse_read_models(statement)
+            reached = await wait_for_log(at_least, connection, database, timeout=patience)
+            await connection.rollback()
         if context is not None:
             await connection.execute(_sql.no_other_limits)
             await connection.execute(_sql.assume_context, {"context": context})
         async with _ask_postgres(connection, statement, time_limit) as answer:
-            yield answer
+            yield replace(answer, position=reached)
+
+
+def _refuse_read_models(statement: str) -> None:
+    if _READ_MODELS.search(statement):
+        raise InvalidInput(
+            "a read model is behind its events: a position in the log does not say what it has",
+            hint="leave --at-least out, or ask in Python: acme.read_models.get(..., at_least=...)",
+        )
 
 
 def _refusal(exc: psycopg.Error, time_limit: timedelta) -> QueryError:

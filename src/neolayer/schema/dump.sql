@@ -4353,6 +4353,13 @@ BEGIN
     SELECT s.tenant_id, s.subscription, by_consumer, present + lease
     FROM public.subscriptions s WHERE s.tenant_id = asking AND s.subscription = named
     ON CONFLICT (tenant_id, subscription, consumer) DO UPDATE SET seen_until = excluded.seen_until;
+    DELETE FROM public.subscription_consumers c
+    USING (
+        SELECT d.consumer FROM public.subscription_consumers d
+        WHERE d.tenant_id = asking AND d.subscription = named AND d.seen_until <= present
+        FOR UPDATE SKIP LOCKED
+    ) AS dead
+    WHERE c.tenant_id = asking AND c.subscription = named AND c.consumer = dead.consumer;
     SELECT ceil(s.partitions::numeric / greatest((
         SELECT count(*) FROM public.subscription_consumers c
         WHERE c.tenant_id = asking AND c.subscription = named AND c.seen_until > present
@@ -4836,8 +4843,13 @@ TABLE public.subscriptions
     COLUMN subscription character varying(255) NOT NULL
     COLUMN partitions integer NOT NULL
     COLUMN created_at timestamp with time zone NOT NULL DEFAULT CURRENT_TIMESTAMP
+    COLUMN types character varying(255)[]
+    COLUMN started_transaction_id xid8
+    COLUMN started_position bigint
     CONSTRAINT subscriptions_partitions_check CHECK (((partitions >= 1) AND (partitions <= 1024)))
     CONSTRAINT subscriptions_pkey PRIMARY KEY (tenant_id, subscription)
+    CONSTRAINT subscriptions_started_check CHECK (((started_transaction_id IS NULL) = (started_position IS NULL)))
+    CONSTRAINT subscriptions_types_check CHECK (((cardinality(types) >= 1) AND (cardinality(types) <= 1000)))
     POLICY tenant_isolation PERMISSIVE * TO neolayer_app, neolayer_owner USING (tenant_id = ( SELECT core.current_tenant() AS current_tenant)) CHECK (tenant_id = ( SELECT core.current_tenant() AS current_tenant))
     OWNER neolayer_owner
     GRANT neolayer_app=arwd

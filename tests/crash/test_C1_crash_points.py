@@ -14,7 +14,6 @@ import os
 import random
 import re
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from uuid import UUID, uuid4
 import pytest
 from tests.crash import ledger
 from tests.crash.crash_runner import Runner
+from tests.crash.kept_seeds import keep, keeping, kept
 from tests.crash.workload import Workload
 from tests.fixtures.bank import AccountClosed, Deposited, Opened, Withdrawn
 from tests.fixtures.cached_accounts import cache_all, cached
@@ -35,7 +35,6 @@ from tests.fixtures.patience import PATIENCE_S
 from neolayer.events.rooms import TenantRooms
 
 ROOT = Path(__file__).parents[2]
-SEEDS = Path(__file__).with_name("seeds.toml")
 FIRST_SEED = int(os.environ.get("TEST_SEED", "20261128"))
 
 # A point, and at how many of its passes a run may choose to die.
@@ -83,18 +82,7 @@ def test_C1_every_named_point_has_runs_that_die_there() -> None:
 
 
 def seeds_to_run(kind: str, count: int) -> list[int]:
-    kept: list[int] = tomllib.loads(SEEDS.read_text())[kind]
-    return [*kept, *range(FIRST_SEED, FIRST_SEED + count)]
-
-
-def keep(kind: str, seed: int) -> None:
-    """Run this seed from now on."""
-    known = tomllib.loads(SEEDS.read_text())
-    known[kind] = sorted({*known[kind], seed})
-    head = SEEDS.read_text().splitlines()[0]
-    SEEDS.write_text(
-        "\n".join([head, *(f"{name} = {found}" for name, found in known.items())]) + "\n"
-    )
+    return [*kept(kind), *range(FIRST_SEED, FIRST_SEED + count)]
 
 
 class Tally(Counter[str]):
@@ -120,11 +108,8 @@ class Tally(Counter[str]):
     def keeping(self, seed: int) -> Iterator[None]:
         """Keep a seed that fails, be it before it could be judged."""
         failed = len(self.failed)
-        try:
+        with keeping(self.kind, seed):
             yield
-        except BaseException:
-            keep(self.kind, seed)
-            raise
         if len(self.failed) > failed:
             keep(self.kind, seed)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from tests.crash.kept_seeds import keeping, kept
 from tests.fixtures.bank import (
     BALANCES,
     INLINE_BALANCES,
@@ -42,7 +43,10 @@ SWITCH_POINTS = (
     "projections.in_switch",
     "projections.before_switch_commit",
 )
+POINTS = (*PROJECTOR_POINTS, *SWITCH_POINTS)
+KIND = "projector_kills"  # of the seeds that are kept
 KILLS = 300
+TOGETHER = 50  # what these leave is compared at once
 ROOT = Path(__file__).parents[2]
 
 
@@ -102,42 +106,62 @@ async def require_whole(the_bank: Bank) -> None:
         assert comparison.certificate.holds, comparison.differences[:3]
 
 
-async def run(the_bank: Bank, seeds: Sequence[int], points: Sequence[str]) -> dict[str, int]:
-    """A kill a seed, each with work of its own; what was lost or doubled at the end."""
+def point_of(seed: int) -> str:
+    return POINTS[seed % len(POINTS)]
+
+
+async def run(the_bank: Bank, seeds: Sequence[int]) -> dict[str, int]:
+    """A kill a seed, each with work of its own; what was lost or doubled at the end. A seed says
+    all of its kill, so that one that is kept dies as it did; where it is only seen later that
+    something is wrong, all seeds since the last comparison are kept."""
     acme, accounts = await the_bank.tenant(), list[UUID]()
     with forks(the_bank) as die:
-        for number, seed in enumerate(seeds):
-            dice = random.Random(seed)
-            await write(acme, dice, accounts, dice.randrange(8, 16))
-            point = points[number % len(points)]
-            work = "project" if point in PROJECTOR_POINTS else "switch"
-            passes = dice.randrange(1, 3)
-            code = await asyncio.to_thread(die, work, f"{point}:{passes}")
-            assert code == -signal.SIGKILL, (seed, point, code)
-            await the_bank.burial()
-            if number % 50 == 49:
+        for first in range(0, len(seeds), TOGETHER):
+            some = seeds[first : first + TOGETHER]
+            for seed in some:
+                with keeping(KIND, seed):
+                    await kill(the_bank, acme, accounts, die, seed)
+            with keeping(KIND, *some):
                 await require_whole(the_bank)
-    await require_whole(the_bank)
-    counted = await acme.read_models.get(TOTALS, "all")
+    with keeping(KIND, *seeds[-TOGETHER:]):
+        return await counted(the_bank, acme, len(seeds))
+
+
+async def kill(
+    the_bank: Bank,
+    acme: TenantRooms,
+    accounts: list[UUID],
+    die: Callable[[str, str], int],
+    seed: int,
+) -> None:
+    """Events to be folded, and a process that dies while it does."""
+    dice = random.Random(seed)
+    await write(acme, dice, accounts, dice.randrange(8, 16))
+    point = point_of(seed)
+    work = "project" if point in PROJECTOR_POINTS else "switch"
+    code = await asyncio.to_thread(die, work, f"{point}:{dice.randrange(1, 3)}")
+    assert code == -signal.SIGKILL, (seed, point, code)
+    await the_bank.burial()
+
+
+async def counted(the_bank: Bank, acme: TenantRooms, kills: int) -> dict[str, int]:
+    """What a tenant's totals lack and hold too often. Raises where they do."""
+    total = await acme.read_models.get(TOTALS, "all")
     ((events,),) = await the_bank.rows(
         "SELECT count(*) FROM public.events WHERE tenant_id = %s"
         " AND event_type IN ('deposited', 'withdrawn')",
         acme.subjects.scope.tenant,
     )
-    folded = counted.events if counted else 0
-    return {
-        "seeds": len(seeds),
-        "kills": len(seeds),
-        "lost": max(events - folded, 0),
-        "doubled": max(folded - events, 0),
-    }
+    folded = total.events if total else 0
+    lost, doubled = max(events - folded, 0), max(folded - events, 0)
+    assert (lost, doubled) == (0, 0)
+    return {"seeds": kills, "kills": kills, "lost": lost, "doubled": doubled}
 
 
 async def test_C1_a_killed_projector_counts_each_event_once(the_bank: Bank) -> None:
     """Three times at each of its points, with events waiting."""
-    seeds = [SEED + number for number in range(3 * len(PROJECTOR_POINTS))]
-    figures = await run(the_bank, seeds, PROJECTOR_POINTS)
-    assert (figures["lost"], figures["doubled"]) == (0, 0)
+    seeds = range(SEED, SEED + 3 * len(POINTS))
+    await run(the_bank, [*kept(KIND), *(one for one in seeds if point_of(one) in PROJECTOR_POINTS)])
 
 
 @pytest.mark.faults
@@ -146,8 +170,7 @@ async def test_C1_projector_and_switch_killed_at_any_point(
     the_bank: Bank, pytestconfig: pytest.Config
 ) -> None:
     """Three hundred seeded kills, rebuilds and switches among them; tables stay what events say."""
-    seeds = [SEED + 1_000 + number for number in range(KILLS)]
-    figures = await run(the_bank, seeds, (*PROJECTOR_POINTS, *SWITCH_POINTS))
+    seeds = [*kept(KIND), *(SEED + 1_000 + number for number in range(KILLS))]
+    figures = await run(the_bank, seeds)
     assert pytestconfig.cache is not None
     pytestconfig.cache.set("faults/projector", figures)
-    assert (figures["lost"], figures["doubled"]) == (0, 0)

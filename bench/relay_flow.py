@@ -1,5 +1,8 @@
 """The relay's own figures: reading, writing into ClickHouse, lag, memory with a sink down.
 
+The lag is measured at 10,000 row changes a second, and a figure of its own says whether the writer
+kept that up; another counts the inserts ClickHouse got meanwhile, by ClickHouse's own account.
+
 All contenders of a round read the same committed backlog, each through a copy of one slot. Ours is
 the whole relay: slot, decoder, fsynced segment log, lane and sink; the null sink unpacks every row.
 """
@@ -56,6 +59,9 @@ from neolayer.relay.sinks.sink import Rejected, Sink
 from neolayer.settings import RelaySettings
 
 DATABASE = "bench_relay"
+_CHANGES = 10_000  # a second
+_CHANGES_A_COMMIT = 100
+_INSERTS = 5  # a second: of rows and of the checkpoint, each twice, and room for one more
 _TRANSACTION = 1_000
 _REST_S = (
     0.008  # with which receiving is fastest; to be woken for each message is slower than the relay
@@ -94,12 +100,7 @@ def figures(
     samples = rounds(into_clickhouse, plan.pick(3, 10))
     yield compare("relay-clickhouse-vs-direct", samples, "relay", DIRECT)
     yield compare("relay-clickhouse-vs-lines", samples, "relay", LINES)
-    seconds = plan.pick(5, 30)
-    with _valkey(folder) as cache:
-        yield against_aim("relay-lag-null", _lags(source, _Null(), seconds), aim=100)
-        yield against_aim("relay-lag-redis", _lags(source, _Cache(cache), seconds), aim=100)
-    sink = _clickhouse_sink(clickhouse, source)
-    yield against_aim("relay-lag-clickhouse", _lags(source, sink, seconds), aim=2_000)
+    yield from _lag_figures(source, clickhouse, folder, plan.pick(5, 30))
     yield _memory(databases, plan)
 
 
@@ -336,25 +337,61 @@ async def _insert_lines(client: AsyncClient, part: bytes) -> int:
     return part.count(b"\n")
 
 
-def _lags(source: _Source, sink: _Null | _Cache | _Analytics, seconds: int) -> list[float]:
-    """The 99th percentile of the lag, in ms, for each second of 10,000 row changes a second."""
+def _lag_figures(
+    source: _Source, clickhouse: ClickHouseEndpoint, folder: Path, seconds: int
+) -> Iterator[Figure]:
+    with _valkey(folder) as cache:
+        null, redis_ = (_lag(source, sink, seconds) for sink in (_Null(), _Cache(cache)))
+    sink = _clickhouse_sink(clickhouse, source)
+    before = asyncio.run(_inserts(clickhouse))
+    analytics = _lag(source, sink, seconds)
+    inserts = asyncio.run(_inserts(clickhouse)) - before
+    yield against_aim("relay-lag-null", null.worst_ms, aim=100)
+    yield against_aim("relay-lag-redis", redis_.worst_ms, aim=100)
+    yield against_aim("relay-lag-clickhouse", analytics.worst_ms, aim=2_000)
+    kept = min(lag.per_second for lag in (null, redis_, analytics))
+    yield against_aim("relay-lag-changes", [kept], aim=_CHANGES)
+    yield against_aim("relay-lag-inserts", [inserts / analytics.seconds], aim=_INSERTS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lag:
+    """How late changes came, and how many were made: the writer may be too slow for the machine."""
+
+    worst_ms: list[float]  # the 99th percentile of each part of the time
+    per_second: float
+    seconds: float
+
+
+def _lag(source: _Source, sink: _Null | _Cache | _Analytics, seconds: int) -> _Lag:
     with source.slot() as slot, _writer() as writer:
         source.run(f"SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")
 
-        async def measured() -> list[tuple[int, float]]:
+        async def measured() -> tuple[list[tuple[int, float]], float]:
             stop = asyncio.Event()
             relay = asyncio.create_task(
                 run_sinks(source.dsn, [sink], RelaySettings(), stop, slot=slot)
             )
             await _until(lambda: bool(sink.reached))
-            commits = await asyncio.wrap_future(writer.submit(_write, source.dsn, seconds))
+            commits, took = await asyncio.wrap_future(writer.submit(_write, source.dsn, seconds))
             await _until(lambda: sink.reached[-1][0] & ((1 << 48) - 1) >= commits[-1][0])
             stop.set()
             await relay
-            return commits
+            return commits, took
 
-        commits = asyncio.run(measured())
-    return _percentiles(commits, sink.reached)
+        commits, took = asyncio.run(measured())
+    per_second = len(commits) * _CHANGES_A_COMMIT / took
+    progress(f"  {per_second:,.0f} row changes/s")
+    return _Lag(_percentiles(commits, sink.reached), per_second, took)
+
+
+async def _inserts(endpoint: ClickHouseEndpoint) -> int:
+    """How many inserts the server has been sent so far."""
+    client = await connect(endpoint)
+    query = "SELECT value FROM system.events WHERE event = 'InsertQuery'"
+    found = await client.query(query)
+    await client.close()
+    return int(found.result_rows[0][0])
 
 
 def _writer() -> ProcessPoolExecutor:
@@ -362,21 +399,24 @@ def _writer() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _write(dsn: str, seconds: int) -> list[tuple[int, float]]:
-    """100 transactions of 100 updates a second: where each ended in the log, and when."""
+def _write(dsn: str, seconds: int) -> tuple[list[tuple[int, float]], float]:
+    """Transactions of 100 updates, so many a second as make 10,000 changes: where each ended in
+    the log, and when; and how long it took in all."""
     commits: list[tuple[int, float]] = []
     update = "UPDATE accounts SET amount = amount + 1 WHERE id BETWEEN %s AND %s"
+    each = _CHANGES_A_COMMIT / _CHANGES
     with psycopg.connect(dsn, autocommit=True) as connection:
         started = time.monotonic()
-        for number in range(100 * seconds):
-            time.sleep(max(0.0, started + number / 100 - time.monotonic()))
-            first = 1 + 100 * (number % 500)
-            connection.execute(update, (first, first + 99))
+        for number in range(round(seconds / each)):
+            time.sleep(max(0.0, started + number * each - time.monotonic()))
+            first = 1 + _CHANGES_A_COMMIT * (number % 500)
+            changed = connection.execute(update, (first, first + _CHANGES_A_COMMIT - 1))
+            assert changed.rowcount == _CHANGES_A_COMMIT
             committed_at = time.time()
             row = connection.execute("SELECT pg_current_wal_flush_lsn() - '0/0'").fetchone()
             assert row is not None
             commits.append((int(row[0]), committed_at))
-    return commits
+        return commits, max(seconds, time.monotonic() - started)
 
 
 def _percentiles(

@@ -1,7 +1,8 @@
 """Add up what the runs of `make test-faults` noted, and print one line of JSON.
 
-seeds: runs of their own; kills: processes ended by SIGKILL at a named point; lost and doubled:
-what copies and read models then missed or held too often; points: how many named points had a kill.
+seeds: runs of their own; kills: processes ended by SIGKILL, at a named point or, of those that
+append events, anywhere; lost and doubled: what copies, read models and readers of all events then
+missed or had too often; points: how many named points had a kill.
 Fewer than promised is a failure, of each kind by itself: one that did not run noted nothing.
 """
 
@@ -22,6 +23,7 @@ OF_EACH: Mapping[str, Figures] = {
     "relay_points": {"seeds": 150, "kills": 150, "points": 12, "cached": 1},
     "projector_points": {"seeds": 500, "kills": 500, "points": 8},
     "projector": {"kills": 300},
+    "order_kills": {"seeds": 100, "kills": 300},
     "simulation": {"simulated_hours": 2, "simulated_kills": 1_000, "simulated_failovers": 10},
     "mutants": {"mutants": 38},
 }

@@ -50,6 +50,11 @@ def is_paused(scene: RelayScene, sink: str) -> bool:
     return state is not None and state.lanes[sink].paused
 
 
+def error_of(scene: RelayScene, sink: str = "clickhouse") -> str:
+    state = read_state(scene.state_file)
+    return (state.lanes[sink].error if state else None) or ""
+
+
 async def rebuilt(desk: Desk, sink: str = "clickhouse") -> RebuildStatus:
     """The rebuild once it has ended."""
     found: list[RebuildStatus] = []
@@ -115,6 +120,27 @@ async def test_C8_a_poison_row_is_parked_and_replayed(scene: RelayScene) -> None
         assert await desk.letters("clickhouse") == []
         await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         await scene.same()
+
+
+async def test_a_number_that_the_copy_cannot_hold_waits_for_a_wider_column(
+    scene: RelayScene,
+) -> None:
+    """ClickHouse would keep its low bits and say nothing; so nothing is written until it fits."""
+    await clickhouse_statements(
+        scene.endpoints.clickhouse, "ALTER TABLE accounts MODIFY COLUMN amount Int32"
+    )
+    scene.sql("ALTER TABLE accounts ALTER COLUMN amount TYPE integer")
+    async with desk_at(scene), relaying_with_desk(scene, scene.clickhouse_sink()):
+        position = scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', 7)")
+        await scene.arrives(position, Store.CLICKHOUSE)
+        scene.sql("ALTER TABLE accounts ALTER COLUMN amount TYPE bigint")
+        position = scene.sql("UPDATE accounts SET amount = 4000000000")
+        await eventually(lambda: "amount of table public.accounts has 64 bits" in error_of(scene))
+        await clickhouse_statements(
+            scene.endpoints.clickhouse, "ALTER TABLE accounts MODIFY COLUMN amount Int64"
+        )
+        await scene.arrives(position, Store.CLICKHOUSE)
+        assert [row[2] for row in await scene.copied()] == ["4000000000"]
 
 
 async def test_C8_a_word_that_an_enum_does_not_have_is_a_poison_row(scene: RelayScene) -> None:

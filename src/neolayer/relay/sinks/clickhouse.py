@@ -25,8 +25,9 @@ from neolayer.crash_points import crash_point
 from neolayer.engines.clickhouse.client import connect, explain
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.relay.changes import Batch, TableChanges, Truncation
+from neolayer.relay.changes import Batch, Relation, TableChanges, Truncation
 from neolayer.relay.comparable import Shape
+from neolayer.relay.sinks.integers import bits_of, require_wide
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 from neolayer.relay.sinks.tabs import LIVE, encode, rejected_line
 
@@ -67,11 +68,13 @@ class ClickHouseSink:
         self.tables = frozenset(self._copies)
         self._client: AsyncClient | None = None
         self._left = 0
+        self._held_by: set[Relation] = set()  # whose numbers our columns are wide enough for
         self.wait_s = wait_s
 
     async def open(self, confirmed: int) -> int | None:
         if self._client is None:
             self._client = await connect(self._endpoint)
+        self._held_by.clear()
         checkpoint = self._left = await self._checkpoint()
         return checkpoint if checkpoint and checkpoint >= confirmed else None
 
@@ -105,6 +108,7 @@ class ClickHouseSink:
                 continue
             if last_version.get(table) == changes.versions[0]:  # altered inside a transaction
                 rejected += await self._insert_all(waiting)
+            await self._require_wide(changes.relation, copy)
             waiting.setdefault(table, []).append(await _encode(changes, copy))
             last_version[table] = changes.versions[-1]
         rejected += await self._insert_all(waiting)
@@ -140,7 +144,17 @@ class ClickHouseSink:
         """Apply changes of one table and leave the checkpoint alone: for the reconciler."""
         if self._client is None:
             self._client = await connect(self._endpoint)
+        await self._require_wide(changes.relation, self._copies[table])
         return await self._insert(table, await _encode(changes, self._copies[table]))
+
+    async def _require_wide(self, relation: Relation, copy: ClickHouseCopy) -> None:
+        """Raises RelayError where numbers would be cut off, until the column is made wider."""
+        if relation in self._held_by:
+            return
+        types = await self._rows(_sql.column_types, {"table": copy.table})
+        held = {name: bits for name, kind in types if (bits := bits_of(kind)) is not None}
+        require_wide(relation, copy.columns, held)
+        self._held_by.add(relation)
 
     async def _insert_all(self, waiting: dict[str, list[bytes]]) -> list[Rejected]:
         rejected: list[Rejected] = []
@@ -186,6 +200,15 @@ class ClickHouseSink:
         parameters = {"table": copy.table, "version": version}
         if int(await self._command(_sql.count_below, parameters)):
             await self._command(_sql.delete_below, parameters)
+
+    async def _rows(self, statement: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        try:
+            found = await self._connected().query(  # pyright: ignore[reportUnknownMemberType]
+                statement, parameters
+            )
+        except (ClickHouseError, aiohttp.ClientError, OSError) as exc:
+            raise explain(exc, self._endpoint) from exc
+        return found.result_rows
 
     async def _command(self, statement: str, parameters: dict[str, Any]) -> Any:
         try:

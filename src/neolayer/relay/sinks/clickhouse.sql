@@ -2,6 +2,10 @@
 -- The position up to which a sink is complete here; 0 where nothing has arrived.
 SELECT max(version) FROM relay_checkpoints WHERE sink = {sink:String};
 
+-- column_types --
+-- Of one table, as it is now.
+SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String};
+
 -- count_below --
 -- Whether there is anything to remove: a mutation costs more than a look.
 SELECT count() FROM {table:Identifier} WHERE _version < {version:UInt64};

@@ -56,6 +56,7 @@ class Producer:
         self._kafka = library()
         self._producer: Any = None
         self._was_cut = False
+        self._undelivered: Any = None  # why the first message did not arrive that did not
         self._identity = f"{endpoint.prefix}.{name.replace(':', '.')}"
 
     async def open(self, topics: Collection[str]) -> None:
@@ -200,6 +201,7 @@ class Producer:
 
     def _transaction(self, outgoing: Sequence[Outgoing], position: int | None) -> dict[int, str]:
         refused: dict[int, str] = {}
+        self._undelivered = None
         last = self.written
         if outgoing:
             last = Reached(outgoing[-1].id, str(outgoing[-1].version))
@@ -215,6 +217,8 @@ class Producer:
             self._producer.abort_transaction(_PATIENCE_S)
             self._require_connected()  # or this took back what an earlier one had brought
             return refused
+        if self._undelivered is not None:
+            raise self._kafka.KafkaException(self._undelivered)
         crash_point("kafka.before_commit")
         self._producer.commit_transaction(_PATIENCE_S)
         crash_point("kafka.after_commit")
@@ -249,6 +253,8 @@ class Producer:
         def answered(error: Any, _: Any) -> None:
             if error is not None and error.name() in _TOO_LARGE:
                 refused[place] = error.str()
+            elif error is not None:
+                self._undelivered = self._undelivered or error
 
         topic = f"{self._endpoint.prefix}.{one.topic}"
         for partition in self._partitions(topic) if one.concerns_all else [-1]:

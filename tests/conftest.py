@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from neolayer.wallets.recursion_limit import recursion_limit_kept
@@ -25,3 +26,11 @@ pytest_plugins = [
     for file in sorted((Path(__file__).parent / "fixtures").glob("fix_*.py"))
     if find_spec(f"tests.fixtures.{file.stem}") is not None
 ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What simulations came to, also where they passed and whoever ran them."""
+    for report in terminalreporter.getreports("passed"):
+        for name, figures in report.user_properties:
+            if name.endswith("simulated"):
+                terminalreporter.write_line(f"{name}: {figures}")

@@ -103,6 +103,21 @@ def test_read_models_from_the_command_line(
     assert run("resume", "balances")[0] == 0
 
 
+def test_names_and_places_are_whole_on_a_narrow_terminal(
+    run: Run, module_databases: Endpoints, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are what one copies into the next command."""
+    deposit(module_databases, keyring, 5)
+    run("rebuild", "inline_totals")
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = json.loads(run("list", "--json")[1])
+    _, out, _ = run("list")
+    assert max(map(len, out.splitlines())) <= 80
+    for one in listed:
+        assert one["name"] in out.split()
+        assert one["place"] is None or one["place"] in out.split()
+
+
 def test_what_stands_still_from_the_command_line(
     run: Run, module_databases: Endpoints, keyring: Keyring
 ) -> None:

@@ -168,6 +168,37 @@ async def test_C8_discarded_in_the_live_table_and_in_every_replay(the_bank: Bank
     assert await acme.read_models.get(BALANCES, account) == Balance(account, 8, 3)
 
 
+async def test_C8_a_replay_says_where_it_comes_late(the_bank: Bank) -> None:
+    """Of a row that two streams feed the last writer wins: what stood still and is replayed comes
+    after what it came before. The replay says so, and a rebuild puts it in its place."""
+
+    class Last(msgspec.Struct, frozen=True):
+        kind: str
+        amount: int
+
+    last = Projection(
+        "last_deposit",
+        Last,
+        ("kind",),
+        (Deposited,),
+        lambda _, seen: Last("all", getattr(seen.event, "amount", 0)),
+        keys=lambda _: (("all",),),
+    )
+    acme, bank = await the_bank.tenant(), await the_bank.with_domain(last)
+    broken, at = await the_bank.with_domain(refusing(last, 4_666)), bank.endpoints
+    await acme.events.append(uuid4(), [Deposited(4_666)])
+    await acme.events.append(uuid4(), [Deposited(5)])
+    await broken.project()
+    tenant = acme.subjects.scope.tenant
+    replayed = await replay(at, bank.domain, "last_deposit", tenant=tenant)
+    assert replayed == Replayed(1, 0) and replayed.is_late
+    assert await acme.read_models.get(last, "all") == Last("all", 4_666)
+    assert not (await rebuild(at, bank.domain, "last_deposit")).certificate.holds
+    await switch(at, bank.domain, "last_deposit", different=True)
+    assert await acme.read_models.get(last, "all") == Last("all", 5)
+    assert not (await replay(at, bank.domain, "last_deposit", tenant=tenant)).is_late
+
+
 async def test_C8_two_who_discard_at_once_give_up_one_event(
     the_bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:

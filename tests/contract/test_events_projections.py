@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import psycopg
@@ -176,6 +176,20 @@ async def test_C8_a_projection_that_cannot_write_stops_and_others_go_on(the_bank
     assert await acme.read_models.get(BALANCES, account) == Balance(account, 1, 1)
     mended = await standing(the_bank, "balances")
     assert (mended.status, mended.cause) == ("active", None)
+
+
+async def test_the_lag_is_what_waits_and_since_when(the_bank: Bank) -> None:
+    """In events, and in seconds since the first of them was stored; nothing, once it is folded."""
+    acme = await the_bank.tenant()
+    await the_bank.project()
+    written = await acme.events.append(uuid4(), [Deposited(1), Deposited(2)])
+    await acme.events.append(uuid4(), [Deposited(3)])
+    behind = await standing(the_bank, "balances")
+    waited = (datetime.now(UTC) - written.events[0].recorded_at).total_seconds()
+    assert behind.lag_events == 3 and 0 < behind.lag_seconds <= waited
+    await the_bank.project()
+    level = await standing(the_bank, "balances")
+    assert (level.lag_events, level.lag_seconds) == (0, 0.0)
 
 
 async def standing(the_bank: Bank, name: str) -> Standing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -79,15 +79,16 @@ def write_table(
     rows: Iterable[Sequence[object]],
     *,
     title: str = "",
-    whole: str = "",
+    whole: str | Collection[str] = (),
 ) -> None:
     """A table on stdout for people; cut to the terminal's width, so never for scripts.
 
-    The column `whole` is not cut while there is another.
+    The columns `whole` are not cut while there are others.
     """
+    kept = (whole,) if isinstance(whole, str) else whole
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(visible(column), overflow="fold", no_wrap=column == whole)
+        table.add_column(visible(column), overflow="fold", no_wrap=column in kept)
     for row in rows:
         table.add_row(*(Text("" if cell is None else _shown(str(cell))) for cell in row))
     console = Console()

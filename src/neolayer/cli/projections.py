@@ -54,7 +54,7 @@ async def list_(*, as_json: AsJson = False, exit_code: ExitCode = False) -> int:
         say("No projection was ever run. Name your modules in the settings: events.modules")
     else:
         columns = ("projection", "mode", "status", "position", "lag", "waiting", "certificate")
-        write_table(columns, [_line(one) for one in found])
+        write_table(columns, [_line(one) for one in found], whole=("projection", "position"))
         for one in found:
             if one.cause:
                 say(f"{one.name} stands still: {one.cause}")
@@ -222,6 +222,11 @@ def _replayed(name: str, done: parking.Replayed, *, as_json: bool) -> int:
     else:
         still = f", {done.standing} stand still" if done.standing else ""
         say(f"{name}: {done.flowing} streams flow again{still}.")
+        if done.is_late:
+            say(
+                "Rows are made of several streams here, and these came late: where their order"
+                f" counts, neolayer projections rebuild {name} says what differs."
+            )
     return int(done.standing > 0)
 
 

@@ -11,7 +11,7 @@ nothing is given up.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from neolayer.events.projections import tables
 from neolayer.events.projections.alignment import known
 from neolayer.events.projections.domain import Domain
 from neolayer.events.projections.folding import Stream
-from neolayer.events.projections.model import Mode, Slot
+from neolayer.events.projections.model import Mode, Slot, of_stream
 from neolayer.events.projections.pages import (
     END,
     PAGE_EVENTS,
@@ -62,10 +62,15 @@ class ParkedOccurrence:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """How many streams flow again, and how many still stand."""
+    """How many streams flow again, and how many still stand.
+
+    `is_late` where rows are made of several streams, and of some later events already: what was
+    replayed came after those, in a rebuild it comes before them.
+    """
 
     flowing: int
     standing: int
+    is_late: bool = field(default=False, compare=False)
 
 
 async def parked(
@@ -116,7 +121,7 @@ async def replay(
                     standing += 1
                 case None:  # somebody else was first
                     pass
-    return Replayed(flowing, standing)
+    return _replayed(target, flowing, standing)
 
 
 async def discard(
@@ -139,14 +144,19 @@ async def discard(
                 hint=f"neolayer projections parked {name}",
             )
         stream, discarding = (tenant, stream_id), _Discarding(core.scope(tenant, by=by), row[0])
-        flows = await _go_on(owner, _target(domain, name), stream, discarding)
+        target = _target(domain, name)
+        flows = await _go_on(owner, target, stream, discarding)
     if flows is None:
         raise Conflict(
             f"stream {stream_id} no longer stands at version {row[0]} in {name}: somebody else has"
             " just given it up or replayed it",
             hint=f"see what is left: neolayer projections parked {name}",
         )
-    return Replayed(int(flows), int(not flows))
+    return _replayed(target, int(flows), int(not flows))
+
+
+def _replayed(target: Target, flowing: int, standing: int) -> Replayed:
+    return Replayed(flowing, standing, flowing > 0 and target.projection.keys is not of_stream)
 
 
 def _target(domain: Domain, name: str) -> Target:

@@ -29,9 +29,10 @@ from neolayer.events.codec import TenantCodec, open_fields, subjects_in
 from neolayer.events.errors import ProjectionFailed, ProjectionNotReady
 from neolayer.events.model import BEGINNING, Place
 from neolayer.events.personal import personal_fields
-from neolayer.events.projections.model import AnyProjection, Key, Mode, Projection, Slot, of_stream
+from neolayer.events.projections.model import AnyProjection, Key, Mode, Projection, of_stream
 from neolayer.events.projections.pages import place_of
-from neolayer.events.projections.shape import Shape, keys_json, shape_of, statements, table
+from neolayer.events.projections.selection import Selection, checked_key, rows_of
+from neolayer.events.projections.shape import keys_json, reading, shape_of
 from neolayer.freshness import AsOf
 from neolayer.position import Position, Positions, of_database
 from neolayer.tenancy import Scope
@@ -41,6 +42,12 @@ _DATABASE = "event_store"
 _PATIENCE = timedelta(seconds=5)
 _POLL_S = 0.01
 _LONGEST_POLL_S = 0.1
+
+_OTHER_TABLE = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,  # it would compare two types
+)
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -84,17 +91,17 @@ class ReadModels:
         """The row with that key, or None.
 
         Raises NotFoldedYet where it does not reflect `at_least` in time, InvalidInput where that is
-        a position of another database than the event store's, ProjectionFailed where it, or a
-        stream that the row may be made of, stands still, ProjectionNotReady before it has a table.
+        a position of another database than the event store's or the key cannot be one,
+        ProjectionFailed where it, or a stream that the row may be made of, stands still,
+        ProjectionNotReady before it has a table of these fields.
         """
-        if len(key) != len(projection.key):
-            raise InvalidInput(f"a key of {projection.name} is {', '.join(projection.key)}")
-        stream = key[0] if projection.keys is of_stream else None
-        await self._wait(projection, at_least, within, stream=stream)
+        key = checked_key(projection, key)
+        await self._wait(projection, at_least, within, stream=_stream(projection, key))
         shape = shape_of(projection)
-        query = statements(shape, table(projection, Slot.LIVE), locking=False).read
+        query = reading(shape, rows_of(projection))
         params = {"keys": keys_json(shape, [(self.codec.tenant, key)])}
-        rows = await self._opened(projection, [row[1] for row in await self._fetch(query, params)])
+        found = await self._fetch(projection, query, params)
+        rows = await self._opened(projection, [row[1] for row in found])
         return rows[0] if rows else None
 
     async def list(
@@ -108,12 +115,12 @@ class ReadModels:
         **equal: Any,
     ) -> list[R]:
         """Rows in the order of their keys, those behind the key `after`; `equal` are fields and the
-        values they must have. Raises as `get`.
+        values they must have, None where they must have none. Raises as `get`.
         """
+        query, params = Selection(projection, equal, after, limit).query()
         await self._wait(projection, at_least, within)
-        shape = shape_of(projection)
-        query, params = _listing(projection, shape, after, limit, equal)
-        return await self._opened(projection, [row[0] for row in await self._fetch(query, params)])
+        found = await self._fetch(projection, query, params)
+        return await self._opened(projection, [row[0] for row in found])
 
     async def get_as_of(
         self,
@@ -125,7 +132,7 @@ class ReadModels:
         """The same row with a position that it reflects, or without one where it lags behind or
         waits: every commit up to there counts in it. Raises as `get`.
         """
-        stream = key[0] if projection.keys is of_stream and key else None
+        stream = _stream(projection, checked_key(projection, key))
         position = await self._reflected(projection, within, stream=stream)
         return AsOf(await self.get(projection, *key, at_least=at_least, within=within), position)
 
@@ -203,19 +210,22 @@ class ReadModels:
                 return False
 
     async def _fetch(
-        self, query: sql.Composed, params: dict[str, Any]
+        self, projection: AnyProjection, query: sql.Composed, params: dict[str, Any]
     ) -> Sequence[tuple[Any, ...]]:
         try:
             return await self.scope.fetch(query, params)
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as exc:
-            raise ProjectionNotReady(
-                "the read model has no table yet, or one of other fields",
-                hint="neolayer projections list says how each is",
-            ) from exc
+        except _OTHER_TABLE as exc:
+            raise _not_ready(projection) from exc
+        except psycopg.DataError as exc:
+            said = exc.diag.message_primary or str(exc)
+            raise InvalidInput(f"not a key or value of {projection.name}: {said}") from exc
 
     async def _opened(self, projection: Projection[R], texts: Sequence[str]) -> list[R]:
         decoder = shape_of(projection).decoder
-        rows = [cast("R", decoder.decode(text)) for text in texts]
+        try:
+            rows = [cast("R", decoder.decode(text)) for text in texts]
+        except msgspec.ValidationError as exc:
+            raise _not_ready(projection) from exc
         personal = personal_fields(projection.row)
         if not personal:
             return rows
@@ -235,6 +245,8 @@ class ReadModels:
         at_least = of_database(at_least, _DATABASE)
         if at_least is None:
             return
+        if not isinstance(at_least, Position):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput("at_least is a Position, or Positions", hint="see Position.parse")
         if at_least.database != _DATABASE:
             raise InvalidInput(
                 f"{projection.name} is made of {_DATABASE}, not of {at_least.database}",
@@ -292,32 +304,15 @@ class ReadModels:
         return (await self._log_end())[1]
 
 
-def _listing(
-    projection: AnyProjection, shape: Shape, after: Key | None, limit: int, equal: dict[str, Any]
-) -> tuple[sql.Composed, dict[str, Any]]:
-    columns = {column.name: column.type for column in shape.columns}
-    if unknown := sorted(set(equal) - set(columns)):
-        raise InvalidInput(f"{projection.name} has no field {unknown[0]!r}")
-    conditions: list[sql.Composable] = [
-        sql.SQL("t.{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in equal
-    ]
-    params: dict[str, Any] = {**equal, "rows_at_most": limit}
-    if after is not None:
-        marks = [f"after_{number}" for number in range(len(shape.key))]
-        params |= dict(zip(marks, after, strict=True))
-        conditions.append(
-            sql.SQL("({}) > ({})").format(
-                _qualified(shape.key), sql.SQL(", ").join(map(sql.Placeholder, marks))
-            )
-        )
-    query = sql.SQL("SELECT to_jsonb(t)::text FROM {} AS t{} ORDER BY {} LIMIT {}").format(
-        table(projection, Slot.LIVE),
-        sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL(""),
-        _qualified(("tenant_id", *shape.key)),
-        sql.Placeholder("rows_at_most"),
+def _stream(projection: AnyProjection, key: Key) -> UUID | None:
+    """The one stream that a row is made of, where it is one."""
+    return key[0] if projection.keys is of_stream else None
+
+
+def _not_ready(projection: AnyProjection) -> ProjectionNotReady:
+    name = projection.name
+    return ProjectionNotReady(
+        f"{name} has no table yet, or one of other fields than {projection.row.__name__}",
+        hint=f"neolayer projections list says how it is; for other fields:"
+        f" neolayer projections rebuild {name}, then: neolayer projections switch {name}",
     )
-    return query, params
-
-
-def _qualified(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier("t", name) for name in names)

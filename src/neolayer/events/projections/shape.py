@@ -154,16 +154,24 @@ class Statements:
     remove: sql.Composed
 
 
-def statements(shape: Shape, at: sql.Identifier, *, locking: bool) -> Statements:
-    """The statements of one table; `locking` keeps what is read from other writers."""
+def reading(shape: Shape, at: sql.Composable, *, locking: bool = False) -> sql.Composed:
+    """How rows are read by their keys; `locking` keeps what is read from other writers."""
     keys = shape.recordset(keys_only=True)
-    same = sql.SQL(" AND ").join(
-        sql.SQL("t.{0} = k.{0}").format(sql.Identifier(each)) for each in ("tenant_id", *shape.key)
-    )
-    read = sql.SQL(
+    lock = sql.SQL(" FOR UPDATE OF t" if locking else "")
+    return sql.SQL(
         "SELECT k.n, to_jsonb(t)::text FROM jsonb_to_recordset(%(keys)s::jsonb) AS k ({})"
         " INNER JOIN {} AS t ON {}{}"
-    ).format(keys, at, same, sql.SQL(" FOR UPDATE OF t" if locking else ""))
+    ).format(keys, at, _same_key(shape), lock)
+
+
+def _same_key(shape: Shape) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("t.{0} = k.{0}").format(sql.Identifier(each)) for each in ("tenant_id", *shape.key)
+    )
+
+
+def statements(shape: Shape, at: sql.Identifier, *, locking: bool) -> Statements:
+    """The statements of one table; see `reading`."""
     put = sql.SQL(
         "INSERT INTO {} ({}) SELECT {} FROM jsonb_to_recordset(%(rows)s::jsonb) AS r ({})"
         " ON CONFLICT ({}) {}"
@@ -177,8 +185,8 @@ def statements(shape: Shape, at: sql.Identifier, *, locking: bool) -> Statements
     )
     remove = sql.SQL(
         "DELETE FROM {} AS t USING jsonb_to_recordset(%(keys)s::jsonb) AS k ({}) WHERE {}"
-    ).format(at, keys, same)
-    return Statements(read, put, remove)
+    ).format(at, shape.recordset(keys_only=True), _same_key(shape))
+    return Statements(reading(shape, at, locking=locking), put, remove)
 
 
 def _on_conflict(shape: Shape) -> sql.Composable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -274,6 +275,48 @@ async def test_C12_a_slot_that_was_dropped_is_made_anew_and_the_copy_starts_over
         position = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (500, 'after')")
         await relay_scene.arrives(position)
         await relay_scene.same()
+
+
+async def test_C12_a_slot_that_is_dropped_while_it_streams_is_made_anew(
+    relay_scene: RelayScene,
+) -> None:
+    """C12: somebody ends the stream and drops the slot in one moment: the running relay makes
+    another, and what changed until then is in the copy all the same, deletions too."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql(HUNDRED))
+        with psycopg.connect(relay_scene.dsn, autocommit=True) as connection:
+            dropped = False
+            while not dropped:
+                connection.execute(
+                    "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+                    " WHERE slot_name = %s",
+                    [relay_scene.slot],
+                )
+                with contextlib.suppress(psycopg.errors.ObjectInUse):
+                    connection.execute("SELECT pg_drop_replication_slot(%s)", [relay_scene.slot])
+                    dropped = True
+        relay_scene.sql(
+            "DELETE FROM accounts WHERE id <= 10",
+            "UPDATE accounts SET note = 'missed' WHERE id > 90",
+        )
+        await until(relay_scene.is_streaming)
+        position = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (500, 'after')")
+        await relay_scene.arrives(position)
+        await relay_scene.same()
+
+
+async def test_C12_a_folder_that_is_removed_under_the_relay_is_made_anew(
+    relay_scene: RelayScene,
+) -> None:
+    """It says so, goes on by itself, and nothing is missing."""
+    async with relay_scene.relaying():
+        await relay_scene.arrives(relay_scene.sql(HUNDRED))
+        shutil.rmtree(relay_scene.folder)
+        await until(lambda: relay_scene.state_file.exists())
+        position = relay_scene.sql("DELETE FROM accounts WHERE id <= 10")
+        await relay_scene.arrives(position)
+        await relay_scene.same()
+    assert list(relay_scene.folder.rglob("*.segment"))
 
 
 async def test_C12_a_log_that_was_lost_costs_only_what_lags(

@@ -500,6 +500,8 @@ def _simulated(world: World) -> Iterator[None]:
         if path.suffix == ".mark":
             world.disk.marks[path.name] = path.read_bytes()
         elif path.is_file():
+            if path.suffix == ".new":  # all of it was written again, and is on the disk now
+                world.disk.failed.pop(name, None)
             world.disk.synced[name] = path.stat().st_size
 
     def cut(self: segment.Segment, end: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from tests.fixtures.batches import PlainSnapshot
 from tests.fixtures.copies import Undivided
 from tests.fixtures.patience import PATIENCE_S
+from tests.simulation.mutants import Mutant
 from tests.simulation.virtual_time import VirtualLoop
 from tests.unit.test_relay_segments import START, batch, opened
 
@@ -159,6 +161,71 @@ async def test_C12_a_copy_that_takes_longer_than_the_log_goes_back_ends(tmp_path
         log.append(batch(log.position + 1))
         await log.roll()
     assert log.held_bytes <= bound + bound // 8
+
+
+class Down(NullSink):
+    """Cannot be opened, and notes when it was tried."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries: list[float] = []
+
+    async def open(self, confirmed: int) -> int | None:
+        self.tries.append(asyncio.get_running_loop().time())
+        raise EngineUnavailable("null", "not now")
+
+
+def pauses_of(folder: Path, *, seconds: float, seed: int) -> list[float]:
+    """How long a lane waits between two tries to open a sink that is down."""
+    loop = VirtualLoop(random.Random(1))
+    random.seed(seed)
+
+    async def try_to_open() -> list[float]:
+        sink = Down()
+        lane = Lane(sink, await opened(folder), rows=10, state=LaneState())
+        task = asyncio.create_task(lane.run(nothing_to_copy))  # type: ignore[arg-type]
+        await asyncio.sleep(seconds)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return [later - sooner for sooner, later in pairwise(sink.tries)]
+
+    try:
+        return loop.run_until_complete(try_to_open())
+    finally:
+        loop.close()
+
+
+def require_back_off(folder: Path) -> None:
+    pauses = pauses_of(folder, seconds=300, seed=1)
+    assert 30 < len(pauses) < 75
+    most = [min(0.1 * 2**step, 10.0) for step in range(len(pauses))]
+    shares = [pause / longest for pause, longest in zip(pauses, most, strict=True)]
+    assert all(0.499 < share < 1.001 for share in shares)
+    assert max(shares) - min(shares) > 0.25, "they come in step"
+    assert pauses != pauses_of(folder, seconds=300, seed=2)
+
+
+def test_C7_a_sink_that_is_down_is_tried_ever_more_seldom_and_out_of_step(tmp_path: Path) -> None:
+    """Pauses double up to ten seconds, and each is cut short by chance, so that sinks which went
+    down at once do not come back at once."""
+    require_back_off(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        Mutant(
+            "no growth", lanes, "Lane._until_done", "min(pause_s * 2, _LAST_RETRY_S)", "pause_s"
+        ),
+        Mutant("no end", lanes, "Lane._until_done", "min(pause_s * 2, _LAST_RETRY_S)", "pause_s*2"),
+        Mutant("no jitter", lanes, "_rest", "random.uniform(0.5, 1.0)", "1.0"),
+    ],
+    ids=str,
+)
+def test_a_back_off_without_growth_end_or_jitter_is_noticed(tmp_path: Path, mutant: Mutant) -> None:
+    """What the test above shows is what the pauses are made of."""
+    with mutant.applied(), pytest.raises(AssertionError):
+        require_back_off(tmp_path)
 
 
 class Losing(NullSink):

@@ -109,6 +109,12 @@ def test_names_and_places_are_whole_on_a_narrow_terminal(
     """They are what one copies into the next command."""
     deposit(module_databases, keyring, 5)
     run("rebuild", "inline_totals")
+    dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(
+            "UPDATE public.projections SET last_processed_transaction = '1',"
+            " last_processed_position = 12345678901 WHERE projection_name = 'inline_totals:next'"
+        )
     monkeypatch.setenv("COLUMNS", "80")
     listed = json.loads(run("list", "--json")[1])
     _, out, _ = run("list")

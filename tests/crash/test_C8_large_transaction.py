@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from tests.crash.test_C1_relay_kill import relay_of, until
 from tests.fixtures.fix_relay import RelayScene
+from tests.fixtures.tcp_proxy import Proxy, proxied
 
 from neolayer.freshness import Store
 
@@ -27,14 +32,36 @@ def peak_mb(process: subprocess.Popen[bytes]) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) // 1024
 
 
-async def test_C8_a_million_rows_in_one_transaction(relay_scene: RelayScene) -> None:
-    """Every row arrives, exactly, and the relay never holds them all."""
-    async with relay_of(relay_scene) as relay:
-        await until(relay_scene.is_streaming)
-        before = peak_mb(relay[0])
-        position = await asyncio.to_thread(relay_scene.sql, ROWS)
-        await relay_scene.arrives(position, Store.CLICKHOUSE, seconds=200)
-        assert peak_mb(relay[0]) - before < ROOM_MB
-    copied = "SELECT count(), toString(sum(amount)), uniqExact(id) FROM accounts FINAL"
-    total = str(MILLION * (MILLION + 1) // 2)
-    assert await relay_scene.copied(copied) == [(MILLION, total, MILLION)]
+@contextlib.contextmanager
+def through_proxy(scene: RelayScene) -> Iterator[tuple[RelayScene, Proxy]]:
+    """The scene with its Redis behind a proxy."""
+    redis = scene.endpoints.redis
+    port = urlsplit(redis.url).port
+    assert port is not None
+    with proxied(port) as proxy:
+        there = dataclasses.replace(redis, url=redis.url.replace(f":{port}", f":{proxy.port}"))
+        endpoints = dataclasses.replace(scene.endpoints, redis=there)
+        yield dataclasses.replace(scene, endpoints=endpoints), proxy
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("is_down", [False, True], ids=["all up", "redis down"])
+async def test_C8_a_million_rows_in_one_transaction(relay_scene: RelayScene, is_down: bool) -> None:
+    """Every row arrives, exactly, and the relay never holds them all: not for the sinks that are
+    there, not for one that is down while the transaction comes, and not when it catches up."""
+    with through_proxy(relay_scene) as (scene, proxy):
+        async with relay_of(scene) as relay:
+            await until(scene.is_streaming)
+            await scene.arrives(scene.sql("INSERT INTO unrelated (text) VALUES ('x')"))
+            before = peak_mb(relay[0])
+            with proxy.refusing() if is_down else contextlib.nullcontext():
+                position = await asyncio.to_thread(scene.sql, ROWS)
+                await scene.arrives(position, Store.CLICKHOUSE, seconds=200)
+                if is_down:
+                    await scene.error_of("redis")
+                assert peak_mb(relay[0]) - before < ROOM_MB
+            await scene.arrives(position, seconds=200)
+            assert peak_mb(relay[0]) - before < ROOM_MB
+        copied = "SELECT count(), toString(sum(amount)), uniqExact(id) FROM accounts FINAL"
+        total = str(MILLION * (MILLION + 1) // 2)
+        assert await scene.copied(copied) == [(MILLION, total, MILLION)]

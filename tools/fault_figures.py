@@ -24,7 +24,7 @@ OF_EACH: Mapping[str, Figures] = {
     "projector_points": {"seeds": 500, "kills": 500, "points": 8},
     "projector": {"kills": 300},
     "order": {"seeds": 500},
-    "order_kills": {"seeds": 100, "kills": 300},
+    "order_kills": {"seeds": 60, "kills": 240},
     "simulation": {"simulated_hours": 2, "simulated_kills": 1_000, "simulated_failovers": 10},
     "projector_simulation": {"projector_simulated_hours": 1, "projector_simulated_kills": 50},
     "mutants": {"mutants": 38},

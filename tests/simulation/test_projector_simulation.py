@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 import pytest
 import structlog
+from tests.crash.kept_seeds import keeping, kept
 from tests.fixtures import bank
 from tests.simulation.event_store import LARGEST, Connection, EventStore, ReadModel, StoredEvent
 from tests.simulation.virtual_time import VirtualLoop
@@ -24,6 +25,7 @@ from neolayer.events.projections import projector as module
 from neolayer.events.projections.domain import Domain
 from neolayer.events.projections.projector import Projector
 
+KIND = "projector_simulation"  # of the seeds that are kept
 FIRST_SEED = int(os.environ.get("TEST_SEED", "1"))
 DOMAIN = Domain.of([bank.accounts], [bank.BALANCES, bank.TOTALS])
 CONVERGES_S = 600.0
@@ -198,14 +200,15 @@ def simulate(seed: int, minutes: float, monkeypatch: pytest.MonkeyPatch) -> Worl
 def run_seeds(count: int, minutes: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     quiet = structlog.get_config()["logger_factory"]
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    worlds: list[World] = []
     try:
-        worlds = [
-            simulate(seed, minutes, monkeypatch) for seed in range(FIRST_SEED, FIRST_SEED + count)
-        ]
+        for seed in [*kept(KIND), *range(FIRST_SEED, FIRST_SEED + count)]:
+            with keeping(KIND, seed):
+                worlds.append(simulate(seed, minutes, monkeypatch))
     finally:
         structlog.configure(logger_factory=quiet)
     return {
-        "runs": count,
+        "runs": len(worlds),
         "simulated hours": round(sum(world.loop.now for world in worlds) / 3600, 2),
         "events": sum(len(world.store.events) for world in worlds),
         "kills": sum(world.kills for world in worlds),

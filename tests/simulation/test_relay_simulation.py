@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.crash.kept_seeds import keeping, kept
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.world import Broken, simulate
 
+KIND = "relay_simulation"  # of the seeds that are kept
 FIRST_SEED = int(os.environ.get("TEST_SEED", "1"))
 # Most mutants are noticed in the first; what only shows while all else is well takes luck.
 SEEDS = 32
@@ -19,9 +21,11 @@ SEEDS = 32
 def run_seeds(count: int, folder: Path, *, minutes: float) -> dict[str, float]:
     began, hours, kills, starts = time.perf_counter(), 0.0, 0, 0
     failovers, resumed = 0, 0
-    for seed in range(FIRST_SEED, FIRST_SEED + count):
+    seeds = [*kept(KIND), *range(FIRST_SEED, FIRST_SEED + count)]
+    for seed in seeds:
         try:
-            world = simulate(seed, folder, minutes=minutes)
+            with keeping(KIND, seed):
+                world = simulate(seed, folder, minutes=minutes)
         except Broken as broken:
             pytest.fail(f"seed {seed}: {broken}")
         hours += world.loop.now / 3600
@@ -31,13 +35,13 @@ def run_seeds(count: int, folder: Path, *, minutes: float) -> dict[str, float]:
         resumed += world.resumed
     took = time.perf_counter() - began
     return {
-        "runs": count,
+        "runs": len(seeds),
         "simulated hours": round(hours, 1),
         "kills": kills,
         "starts": starts,
         "failovers": failovers,
         "ranges of copies that went on": resumed,
-        "runs per second": round(count / took, 2),
+        "runs per second": round(len(seeds) / took, 2),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +28,11 @@ def keep(kind: str, *seeds: int) -> None:
 
 @contextmanager
 def keeping(kind: str, *seeds: int) -> Iterator[None]:
-    """Keep the seeds of a run that fails, in whatever way."""
+    """Keep the seeds of a run that fails, in whatever way but that somebody ends it."""
     try:
         yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise
     except BaseException:
         keep(kind, *seeds)
         raise

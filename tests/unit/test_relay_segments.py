@@ -13,6 +13,7 @@ import pytest
 from neolayer.errors import RelayError
 from neolayer.relay import segment, segments
 from neolayer.relay.changes import INSERT, Batch, Relation, TableChanges, Truncation
+from neolayer.relay.segment import _BEGIN as BEGIN
 from neolayer.relay.segment import CutOff, LogDamaged
 from neolayer.relay.segments import Cursor, SegmentLog
 
@@ -249,6 +250,43 @@ async def test_C4_nothing_stays_of_a_segment_whose_fsync_failed_when_it_was_open
     again.resume(START, new_slot=False)
     again.append(batch(START + 1, rows=5))
     assert await everything(again) == [batch(START + 1, rows=5)]
+
+
+async def test_C4_nothing_takes_the_place_of_what_a_failed_fsync_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that came at that moment would stand where another was told: it is refused, and the
+    server sends all of it again."""
+    log = await opened(tmp_path)
+    log.append(batch(START + 1))
+    await log.sync()
+    log.append(batch(START + 2))
+    monkeypatch.setattr(segments, "sync", failing_sync)
+    with pytest.raises(RelayError, match="Input/output error"):
+        await log.sync()
+    with pytest.raises(RelayError, match="lost its end"):
+        log.append(batch(START + 3))
+    monkeypatch.undo()
+    log = await opened(tmp_path)
+    assert log.position == START + 1
+
+
+async def test_C4_a_record_that_does_not_follow_the_one_before_it_is_an_end(tmp_path: Path) -> None:
+    """As of a log that lost a record between them: from there on the server sends again."""
+    log = await opened(tmp_path)
+    for step in range(1, 4):
+        log.append(batch(START + step))
+    await log.sync()
+    (path,) = tmp_path.glob("*.segment")
+    size = (path.stat().st_size - BEGIN) // 3
+    held = path.read_bytes()
+    path.write_bytes(held[: BEGIN + size] + held[BEGIN + 2 * size :])
+    log = await opened(tmp_path)
+    assert (log.position, log.rows) == (START + 1, 1)
+
+
+def failing_sync(path: Path) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 async def six_segments(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:

@@ -65,6 +65,7 @@ class SegmentLog:
         self._recent_bytes = 0
         self._grown = asyncio.Event()
         self._syncing = asyncio.Lock()
+        self._is_cut = False  # what was appended is not all there: who opens it anew reads it again
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._load()
@@ -124,6 +125,8 @@ class SegmentLog:
                 f"the log of {self.folder} is at {Position.from_version(self.position)} and was "
                 f"given {Position.from_version(batch.position)}, which is earlier"
             )
+        if self._is_cut:
+            raise RelayError(f"the segment log in {self.folder} lost its end")
         head, record = pack(batch, rows_before=self.rows)
         try:
             self._segments[-1].append(record)
@@ -153,7 +156,9 @@ class SegmentLog:
             try:
                 await asyncio.to_thread(sync, self._segments[-1].path)
             except OSError as exc:
-                # A disk may forget in silence what it once failed to write: nothing of it stays.
+                # A disk may forget in silence what it once failed to write: nothing of it stays,
+                # and nothing is put in its place.
+                self._is_cut = True
                 with suppress(OSError):
                     self._segments[-1].cut(self._durable.offset)
                 raise _unusable(self.folder, exc) from exc
@@ -265,6 +270,8 @@ class SegmentLog:
         last = self._segments[-1]
         at = self._boundary = _Boundary(last.offset, last.start, last.rows)
         for head in last.whole_records():
+            if head.rows_before != at.rows:
+                break
             at = _Boundary(at.offset + head.size, head.position, head.rows_before + head.rows)
             if not head.unfinished:
                 self._boundary = at

@@ -39,8 +39,8 @@ class Projecting:
             self._projector = Projector(self.endpoints, domain)
         seen = await self._projector.catch_up()
         if monotonic() >= self._next_look:
-            await fold_newer(self.endpoints, self._projector.domain)
             self._next_look = monotonic() + _LOOK_S
+            await fold_newer(self.endpoints, self._projector.domain)
         return seen
 
     async def close(self) -> None:

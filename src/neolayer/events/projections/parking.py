@@ -114,7 +114,7 @@ async def replay(
     target, flowing, standing = _target(domain, name), 0, 0
     async with tables.owner_connection(at) as owner:
         async for stream in _standing(owner, name, tenant, stream_id):
-            match await _go_on(owner, target, stream):
+            match await go_on(owner, target, stream):
                 case True:
                     flowing += 1
                 case False:
@@ -145,7 +145,7 @@ async def discard(
             )
         stream, discarding = (tenant, stream_id), _Discarding(core.scope(tenant, by=by), row[0])
         target = _target(domain, name)
-        flows = await _go_on(owner, target, stream, discarding)
+        flows = await go_on(owner, target, stream, discarding)
     if flows is None:
         raise Conflict(
             f"stream {stream_id} no longer stands at version {row[0]} in {name}: somebody else has"
@@ -198,10 +198,13 @@ class _Discarding:
             append(tx, Entry("DELETE", "parked_event", resource_id=name, changes=changes))
 
 
-async def _go_on(
+async def go_on(
     owner: Connection, target: Target, stream: Stream, discarding: _Discarding | None = None
 ) -> bool | None:
-    """Fold a stream on from where it stands; whether it flows now, None where it did already."""
+    """Fold a stream on from where it stands; whether it flows now, None where it did already.
+
+    Raises ProjectionNotReady where the table is not this program's to fill.
+    """
     tenant, stream_id = stream
     at: dict[str, Any] = {"name": target.name, "tenant": tenant, "stream": stream_id}
     async with tables.turn(owner):

@@ -127,6 +127,20 @@ WHERE
 ORDER BY k.tenant_id, k.aggregate_id
 LIMIT 1000;
 
+-- standing_newer --
+-- The streams that stand still in a projection at an event that was too new for whoever folded, those
+-- after a place in this list; and which event that is.
+SELECT
+    k.tenant_id, k.aggregate_id, e.aggregate_type, e.event_type, e.schema_version, k.cause
+FROM public.projection_parked_events AS k
+INNER JOIN public.events AS e USING (tenant_id, aggregate_id, event_version)
+WHERE
+    k.projection_name = %(name)s AND k.discarded_at IS NULL
+    AND k.cause LIKE '%% was stored at schema version %%'
+    AND (k.tenant_id, k.aggregate_id) > (%(after_tenant)s::uuid, %(after_stream)s::uuid)
+ORDER BY k.tenant_id, k.aggregate_id
+LIMIT 1000;
+
 -- standing_at --
 -- The version that a stream stands still at.
 SELECT k.event_version FROM public.projection_parked_events AS k

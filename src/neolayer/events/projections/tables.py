@@ -8,8 +8,8 @@ policy holds writes as the layer's own work alone, and so no tenant does by SQL.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 import psycopg
 from psycopg import sql
@@ -22,6 +22,7 @@ from neolayer.events.projections.model import AnyProjection, Mode, Slot
 from neolayer.events.projections.shape import Shape, shape_of, table
 
 QUERIES = load_queries(__name__)
+LOCK_PATIENCE_MS = 10_000
 
 _POLICY = sql.SQL(
     "CREATE POLICY tenant_isolation ON {} TO neolayer_app, neolayer_owner"
@@ -40,13 +41,21 @@ async def owner_connection(at: Endpoints) -> AsyncGenerator[Connection]:
     """
     dsn = at.cluster(Database.EVENT_STORE).dsn(Role.MIGRATOR, Database.EVENT_STORE)
     async with await connect(dsn, autocommit=True, application_name="projections") as owner:
-        await owner.execute("SET lock_timeout = '10s'")
-        try:
+        patience = sql.SQL("SET lock_timeout = {}").format(sql.Literal(LOCK_PATIENCE_MS))
+        await owner.execute(patience)
+        with giving_way():
             yield owner
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
-            raise Conflict(
-                "others were at work on the tables of read models", hint="try again"
-            ) from exc
+
+
+@contextmanager
+def giving_way() -> Generator[None]:
+    """Raises Conflict where others hold for long what the block needs."""
+    try:
+        yield
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as exc:
+        raise Conflict(
+            "others were at work on the tables of read models", hint="try again"
+        ) from exc
 
 
 @asynccontextmanager

@@ -169,6 +169,8 @@ class Aggregates:
         written = await self.events.append(
             stream_id, events, category=aggregate.category, expected_version=loaded.version
         )
+        if written.is_repeated:  # stored elsewhere, and not always right behind what was loaded
+            return await self._repeated(aggregate, stream_id, written)
         self._keep(aggregate, stream_id, loaded, state, written.version, seen)
         return Executed(state, written.version, written)
 
@@ -192,8 +194,14 @@ class Aggregates:
             events.append(event)
         versions = {stream_id: events[-1].version}
         position = await self.events.position()
-        loaded = await self.load(aggregate, stream_id)
         written = Appended(position, versions, events, is_repeated=True)
+        return await self._repeated(aggregate, stream_id, written)
+
+    async def _repeated(
+        self, aggregate: Aggregate[S], stream_id: UUID, written: Appended
+    ) -> Executed[S]:
+        """The aggregate as of now, with what had been stored before."""
+        loaded = await self.load(aggregate, stream_id)
         return Executed(loaded.state, loaded.version, written)
 
     async def delete_snapshots(self, stream_id: UUID) -> int:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
-from tests.fixtures.bank import ACCOUNT, INLINE_BALANCES, Balance, Deposited, Opened
+from tests.fixtures.bank import ACCOUNT, INLINE_BALANCES, Balance, Deposit, Deposited, Opened
 from tests.fixtures.fix_projections import Bank
 
 from neolayer.cli import event_options as command
@@ -173,3 +173,19 @@ async def test_E15_a_parked_events_cause_keeps_no_personal_words(the_bank: Bank)
     assert [one.cause for one in await subscription.parked()] == ["ValueError"]
     assert await subscription.replay(acme.events.typed(refuse)) == 0
     assert [one.cause for one in await subscription.parked()] == ["ValueError"]
+
+
+async def test_a_typed_event_of_another_category_is_refused(the_bank: Bank) -> None:
+    """Its stream, and all that are read with it, could not be read by type any more."""
+    acme, stream = await the_bank.tenant(), uuid4()
+    orders = replace(ACCOUNT, category="order")
+    with pytest.raises(UnfitEvent, match="deposited is an event of category 'account', not of 'o"):
+        await acme.events.append(stream, [Deposited(5)], category="order")
+    with pytest.raises(UnfitEvent):
+        await acme.aggregates.execute(orders, stream, Deposit(5))
+    bare = NewEvent("ordered", {})
+    with pytest.raises(UnfitEvent):
+        await acme.events.append_all([StreamAppend(stream, [bare, Deposited(5)], "order")])
+    assert await acme.events.state(stream) is None
+    await acme.events.append(stream, [Deposited(5)], category="account")
+    assert [event for event, _ in await acme.events.read_all()] == [Deposited(5)]

@@ -78,14 +78,19 @@ class TenantCodec:
 
     def _given(self, event: Any, category: str | None) -> _Given:
         if not isinstance(event, NewEvent):
-            return self._typed(event)
+            return self._typed(event, category)
         if category is None or not self.registry.knows(category, event.type):
             return _Given(event)
         return _bare(self.registry.named(category, event.type), event)
 
-    def _typed(self, given: Any) -> _Given:
+    def _typed(self, given: Any, category: str | None) -> _Given:
         event = _content(given)
         kind = self.registry.kind_of(event)
+        if category not in (None, kind.category):
+            raise UnfitEvent(
+                f"{kind.name} is an event of category {kind.category!r}, not of {category!r}",
+                hint="a reader would not find its type: declare one in that category",
+            )
         data, value = kind.data_of(event)
         form = NewEvent(kind.name, data, schema_version=kind.schema_version)
         if isinstance(given, Envelope):

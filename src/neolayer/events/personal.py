@@ -20,74 +20,88 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterator, Mapping
-from types import UnionType
-from typing import Annotated, Any, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import TypeAlias, cast
 from uuid import UUID
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec import inspect
 
 from neolayer.keys import BrokenSeal
 
 FORMAT = "ps1"
 _NONCE_BYTES = 12
-_MARK = "neolayer: personal"
 
 
 class Erased(msgspec.Struct, frozen=True):
     """What stands where a personal value was whose key has been deleted."""
 
 
-Personal: TypeAlias = Annotated[str | Erased, _MARK]
+Personal: TypeAlias = str | Erased
 
 Keys = Mapping[UUID, bytes]
 
 
 def personal_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The fields of a type that are declared `Personal` (or `Personal | None`)."""
-    hints = get_type_hints(kind, include_extras=True)
-    return tuple(name for name in kind.__struct_fields__ if _is_personal(hints[name]))
+    """The fields of a type that are `Personal` (or `Personal | None`), by whatever name."""
+    return tuple(one.name for one in _fields_of(kind) if _is_personal(one.type))
 
 
 def misplaced_personal(kind: type[msgspec.Struct]) -> str | None:
     """The first field that holds `Personal` where nothing would seal it: within a list, a mapping,
-    another Struct, or beside other types."""
-    hints = get_type_hints(kind, include_extras=True)
-    seen = {kind}
+    another Struct or another event of its own type, or beside other types."""
     return next(
-        (name for name, hint in hints.items() if not _is_personal(hint) and _holds(hint, seen)),
+        (
+            one.name
+            for one in _fields_of(kind)
+            if not _is_personal(one.type) and _holds_personal(one.type, set())
+        ),
         None,
     )
 
 
-def _is_personal(annotation: Any) -> bool:
-    if get_origin(annotation) not in (Union, UnionType):
-        return _is_marked(annotation)
-    others = [part for part in get_args(annotation) if part is not type(None)]
-    return len(others) == 1 and _is_marked(others[0])
+@lru_cache(maxsize=1_000)
+def _fields_of(kind: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    """As msgspec reads them: NewTypes, type variables and forward references resolved."""
+    return cast("inspect.StructType", inspect.type_info(kind)).fields
 
 
-def _is_marked(annotation: Any) -> bool:
-    return _MARK in getattr(annotation, "__metadata__", ())
+def _is_personal(info: inspect.Type) -> bool:
+    parts = [part for part in _alternatives(info) if not isinstance(part, inspect.NoneType)]
+    return len(parts) == 2 and inspect.StrType() in parts and any(map(_is_erased, parts))
 
 
-def _holds(annotation: Any, seen: set[Any]) -> bool:
+def _alternatives(info: inspect.Type) -> Iterator[inspect.Type]:
+    if not isinstance(info, inspect.UnionType):
+        yield info
+        return
+    for part in info.types:
+        yield from _alternatives(part)
+
+
+def _is_erased(info: object) -> bool:
+    return isinstance(info, inspect.StructType) and info.cls is Erased
+
+
+def _holds_personal(info: object, seen: set[int]) -> bool:
     """Whether there is personal text anywhere in what a type describes."""
-    if _is_marked(annotation):
+    if _is_erased(info):
         return True
-    return any(_holds(part, seen) for part in _parts(annotation, seen))
+    if id(info) in seen:
+        return False
+    seen.add(id(info))
+    return any(_holds_personal(part, seen) for part in _parts(info))
 
 
-def _parts(annotation: Any, seen: set[Any]) -> Iterator[Any]:
-    yield from get_args(annotation)
-    if hasattr(annotation, "__value__"):  # type Name = ...
-        yield annotation.__value__
-    origin: Any = get_origin(annotation) or annotation
-    if isinstance(origin, type) and hasattr(origin, "__annotations__") and origin not in seen:
-        seen.add(origin)
-        yield from get_type_hints(cast("type[Any]", origin), include_extras=True).values()
+def _parts(info: object) -> Iterable[object]:
+    if isinstance(info, tuple):
+        return cast("tuple[object, ...]", info)
+    if isinstance(info, inspect.Type | inspect.Field):
+        return (getattr(info, name) for name in info.__struct_fields__)
+    return ()
 
 
 def seal_text(

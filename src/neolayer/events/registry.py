@@ -55,8 +55,8 @@ class EventType:
         """The event as JSON has it, and as that reads. Raises UnfitEvent where nothing could read
         it: a frozen Struct takes values of any type."""
         try:
-            data = cast("dict[str, Any]", msgspec.to_builtins(event))
-            return data, msgspec.convert(data, self.kind)
+            data = cast("dict[str, Any]", msgspec.to_builtins(event, str_keys=True))
+            return data, msgspec.convert(data, self.kind, str_keys=True)
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
             raise UnfitEvent(
                 f"this is no {self.name}: {exc}", hint="nothing could read it: mend its fields"
@@ -89,7 +89,7 @@ class EventType:
     def _upcast(self, data: Data, schema_version: int) -> Event:
         current = self.schema_version
         data = upcast(self.name, data, self.steps, come_from=schema_version, to=current)
-        return msgspec.convert(data, self.kind)
+        return msgspec.convert(data, self.kind, str_keys=True)
 
     def _refusal(self, schema_version: int, exc: Exception) -> UndecodableEvent:
         return UndecodableEvent(
@@ -256,7 +256,3 @@ class Registry:
     def knows_name(self, name: str) -> bool:
         """Whether events of any category are called so."""
         return any(one.name == name for one in self)
-
-    def has_personal_fields(self, category: str) -> bool:
-        """Whether any type of the category holds personal data."""
-        return any(one.personal for one in self if one.category == category)

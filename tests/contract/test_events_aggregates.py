@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from tests.fixtures import bank
 from tests.fixtures.bank import (
     ACCOUNT,
     KEPT_ACCOUNT,
@@ -135,7 +134,6 @@ async def test_a_snapshot_of_another_schema_version_is_ignored(the_bank: Bank) -
     def evolve(state: Richer, event: object) -> Richer:
         return Richer(state.balance + getattr(event, "amount", 0), state.deposits + 1)
 
-    evolve.__module__, evolve.__qualname__ = bank.evolve.__module__, bank.evolve.__qualname__
     acme, account = await the_bank.tenant(), uuid4()
     for _ in range(10):
         await acme.aggregates.execute(KEPT_ACCOUNT, account, Deposit(1))
@@ -145,7 +143,7 @@ async def test_a_snapshot_of_another_schema_version_is_ignored(the_bank: Bank) -
         initial=Richer(),
         evolve=evolve,
         decide=lambda command, state: [Deposited(1)],
-        snapshots=SnapshotPolicy(every=10, schema_version=2),
+        snapshots=SnapshotPolicy(10, 2, name=KEPT_ACCOUNT.folded_by),
     )
     assert (await acme.aggregates.load(richer, account)).state == Richer(10, 10)
     await acme.aggregates.execute(richer, account, Deposit(1))

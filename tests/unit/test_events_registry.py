@@ -154,7 +154,11 @@ class Basket(msgspec.Struct, frozen=True):
     first: Item | None = None
 
 
-BASKET = Aggregate("basket", Basket(), lambda basket, _: basket, lambda *_: [], SnapshotPolicy())
+def fill(basket: Basket, _: object) -> Basket:
+    return basket
+
+
+BASKET = Aggregate("basket", Basket(), fill, lambda *_: [], SnapshotPolicy())
 
 
 class Item(msgspec.Struct, frozen=True):

@@ -52,18 +52,26 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 @dataclass(frozen=True, slots=True)
 class Aggregate(Generic[S]):
-    """One kind of aggregate. `category` is that of its streams and events."""
+    """One kind of aggregate. `category` is that of its streams and events.
+
+    Raises InvalidInput where its snapshots could be another's (`SnapshotPolicy.name`).
+    """
 
     category: str
     initial: S
     evolve: Callable[[S, Any], S] = field(repr=False)
     decide: Callable[[Any, S], Sequence[Event]] = field(repr=False)
     snapshots: SnapshotPolicy | None = None
+    folded_by: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.snapshots is not None:
+            object.__setattr__(self, "folded_by", folded_by(self.evolve, self.snapshots))
 
     @property
     def form(self) -> str:
         """The mark of its snapshots."""
-        return form_of(self.initial, folded_by(self.evolve))
+        return form_of(self.initial, self.folded_by)
 
     def replay(self, events: Iterable[Event]) -> S:
         """The state after these events, from the beginning."""
@@ -316,7 +324,7 @@ class Aggregates:
         version: int,
         subjects: frozenset[UUID],
     ) -> None:
-        of, state_json, key_id = folded_by(aggregate.evolve), msgspec.json.encode(state), None
+        of, state_json, key_id = aggregate.folded_by, msgspec.json.encode(state), None
         kept = _Kept(of, aggregate.form, msgspec.Raw(state_json))
         for subject in subjects:
             key = (await self._codec.subjects.keys([subject])).get(subject)

@@ -5,8 +5,10 @@ append, in a task of its own: an append neither waits for it nor fails with it.
 
 A snapshot says whose state it holds and of what form: which function folded it, from what, into
 what type. Anything else is no snapshot to whoever loads, so neither two aggregates over one stream
-nor two versions of a program take one another's. What no form shows, such as a sum that is counted
-otherwise from now on, means raising the policy's `schema_version`.
+nor two versions of a program take one another's. A function is known by module and name; one that
+these do not lead back to (a closure, a lambda, an object's method) is one of many, and its
+policy must bear a `name` that no other aggregate over these streams bears. What no form shows, such
+as a sum that is counted otherwise from now on, means raising the policy's `schema_version`.
 
 Where a category's events hold personal fields the whole state is sealed under the key of the one
 person concerned; a stream about several people has none, because a state in plain text would
@@ -16,11 +18,13 @@ outlive their keys.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -33,24 +37,45 @@ _FAREWELL_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPolicy:
-    """How often a snapshot is taken, and which form of state it holds."""
+    """How often a snapshot is taken, and which form of state it holds.
+
+    `name` says whose it is, in place of the name of `evolve`.
+    """
 
     every: int = 100
     schema_version: int = 1
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.schema_version < 1:
             raise InvalidInput("snapshots are taken every so many events, at least one")
+        if self.name is not None and not (self.name.isprintable() and self.name.strip()):
+            raise InvalidInput(f"a snapshot policy's name is printable text: {self.name[:300]!r}")
 
     def is_due(self, *, last: int, version: int) -> bool:
         """Whether a state at `version` is worth keeping, the last one being that of `last`."""
         return version - last >= self.every
 
 
-def folded_by(evolve: Any) -> str:
-    """What a function is called, for good; lambdas by where they stand."""
-    name = f"{evolve.__module__}.{getattr(evolve, '__qualname__', type(evolve).__qualname__)}"
-    return f"{name}:{evolve.__code__.co_firstlineno}" if name.endswith("<lambda>") else name
+def folded_by(evolve: Any, policy: SnapshotPolicy) -> str:
+    """Whose states these are, for good. Raises InvalidInput where nothing tells."""
+    module, name = getattr(evolve, "__module__", None), getattr(evolve, "__qualname__", None)
+    if policy.name is not None:
+        return policy.name
+    if module is None or name is None or _found(module, name) is not evolve:
+        raise InvalidInput(
+            f"snapshots of what {name or type(evolve).__name__} folds could be another's:"
+            " no module holds it under its name",
+            hint='name them: SnapshotPolicy(name="accounts with a fee of 1")',
+        )
+    return f"{module}.{name}"
+
+
+def _found(module: str, name: str) -> Any:
+    try:
+        return attrgetter(name)(sys.modules[module])
+    except (KeyError, AttributeError):
+        return None
 
 
 def form_of(initial: msgspec.Struct, by: str) -> str:

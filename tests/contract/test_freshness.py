@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from tests.fixtures.fix_relay import RelayScene
 from tests.fixtures.patience import PATIENCE
+from tests.fixtures.silence import silence
 
 from neolayer.errors import EngineUnavailable
 from neolayer.freshness import NotFresh, Store, position_of, positions, wait_for
@@ -44,19 +43,6 @@ async def test_a_store_that_is_behind_is_not_fresh(relay_scene: RelayScene) -> N
     assert await waiting == dict.fromkeys(BOTH, there)
     for sink in (clickhouse, redis):
         await sink.close()
-
-
-@contextlib.asynccontextmanager
-async def silence() -> AsyncIterator[int]:
-    """The port of somebody who takes every connection and says nothing."""
-    taken: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in taken:
-            writer.close()
 
 
 async def test_C5_a_store_that_says_nothing_is_waited_for_no_longer_than_asked(

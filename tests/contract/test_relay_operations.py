@@ -28,6 +28,7 @@ from neolayer.freshness import Store
 from neolayer.relay.changes import Batch
 from neolayer.relay.comparable import Shape
 from neolayer.relay.copying import tables as copying
+from neolayer.relay.operations import desk as desks
 from neolayer.relay.operations import watch
 from neolayer.relay.operations.desk import Desk, RebuildStatus, desk_of
 from neolayer.relay.sinks.null import NullSink
@@ -593,6 +594,30 @@ async def test_C8_a_full_room_is_counted_once_a_batch(scene: RelayScene) -> None
         assert (standing.letters, standing.most, standing.unparked) == (room, room // 8, flood)
     await eventually(lambda: scene.rows(reads)[0][0])  # the desk's session tells of it as it ends
     assert scene.rows(reads)[0][0] < 20 * (room + flood)
+
+
+async def test_C7_a_sink_and_a_table_with_many_letters_hold_up_no_other(
+    layer_databases: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets its share of a look; a request that ends leaves the letters where they are."""
+    monkeypatch.setattr(desks, "_REPLAYED_AT_ONCE", 2)
+    many = [Rejected("public.a", (f"{n}",), 7, False, "no", {}) for n in range(3)]
+    async with desk_of(layer_databases, Role.RELAY) as desk:
+        await desk.park("clickhouse", "neolayer", [*many, dataclasses.replace(many[0], table="b")])
+        await desk.park("mongodb", "neolayer", many[:1])
+        for sink in ("clickhouse", "mongodb"):
+            async with desk_of(layer_databases, Role.OPERATOR) as operator:
+                await operator.request_replay(sink)
+        found = await desk.requested_letters(["clickhouse", "mongodb"])
+        assert {at: len(keys) for at, keys in found.items()} == {
+            ("clickhouse", "b"): 1,
+            ("clickhouse", "public.a"): 2,
+            ("mongodb", "public.a"): 1,
+        }
+        await desk.end_replay("clickhouse", "public.a")
+        assert ("clickhouse", "public.a") not in await desk.requested_letters(["clickhouse"])
+        assert len(await desk.letters("clickhouse")) == 4
+        assert await desk.still_requested("clickhouse") == 1
 
 
 async def test_operators_ask_and_the_relay_does(layer_databases: Endpoints) -> None:

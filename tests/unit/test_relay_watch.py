@@ -53,6 +53,8 @@ class Desk:
         self.asked.append(tuple(sinks))
         return {(name, TABLE): [("1",)] for name in sinks if name in self.left}
 
+    async def end_replay(self, sink: str, table: str) -> None: ...
+
     async def end_rebuild(self, wanted: Wanted, error: str | None = None) -> None:
         self.left.discard(wanted.sink)
 
@@ -125,3 +127,41 @@ async def test_what_failed_is_tried_again_at_a_later_look(
         while desk.left:
             await asyncio.sleep(0.001)
     assert not troubles
+
+
+async def test_C7_letters_that_cannot_be_sent_hold_up_no_other_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of one sink: a table that fails look after look comes first, one that is not copied any more
+    is asked for no longer, and the last is served."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
+    failing, gone, other = "public.a", "public.b", "public.c"
+    asked, failed = {failing, gone, other}, 0
+
+    class Letters(Desk):
+        async def requested_letters(self, sinks: Collection[str]) -> dict[tuple[str, str], Any]:
+            return {("one", table): [("1",)] for table in sorted(asked) if "one" in sinks}
+
+        async def end_replay(self, sink: str, table: str) -> None:
+            assert sink == "one"
+            asked.discard(table)
+
+    async def replay(_: Desk, lane: Any, table: str, *rest: object) -> None:
+        nonlocal failed
+        if table == failing:
+            failed += 1
+            raise EngineUnavailable("one", "not this table")
+        assert table == other
+        asked.discard(table)
+
+    monkeypatch.setattr(watch, "replay", replay)
+    store = Store("one")
+    store.tables = frozenset({failing, other})  # type: ignore[misc]
+    lane = SimpleNamespace(sink=store, working=True, resume=lambda: None)
+    looking = Watch(Letters(), [lane], lambda: None)  # type: ignore[arg-type, list-item, return-value]
+    task = asyncio.create_task(looking.run())
+    async with asyncio.timeout(PATIENCE_S):
+        while asked != {failing} or failed < 2:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

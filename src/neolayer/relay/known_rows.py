@@ -37,6 +37,11 @@ class KnownTable:
     def column(self, name: str) -> Column | None:
         return next((column for column in self.columns if column.name == name), None)
 
+    def fits(self, name: str, text: str) -> bool:
+        """Whether there is such a column, whose type can have that value."""
+        column = self.column(name)
+        return column is not None and fits(column, text)
+
 
 @dataclass(frozen=True, slots=True)
 class KnownRow:

@@ -8,7 +8,7 @@ under later snapshots. What changes on and on is called unsettled, and is not a 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,10 +29,12 @@ _MOST_IN_DOUBT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A store to compare, and how to wait until it reflects a position (raises NotFresh)."""
+    """A store to compare, how to wait until it reflects a position (raises NotFresh), and a look
+    that ends soon where it says nothing (raises EngineUnavailable)."""
 
     rows: Comparable
     reaches: Reaches
+    answers: Callable[[str], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -95,6 +97,7 @@ class _Reconciling:
         self.report = TableReport(table, store.rows.name, Position(0, 0, database))
 
     async def run(self) -> TableReport:
+        await self._store.answers(self._database)
         newest = await self._rows.newest(self._table, MOST_NAMED)
         self.report.transfers += 1
         async with self._ranges() as ranges:

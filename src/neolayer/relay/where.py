@@ -11,24 +11,24 @@ are never shown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Final, Protocol, runtime_checkable
 from uuid import UUID
 
 from neolayer.catalogue import CacheCopy, DataClass
 from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.engines.silence import answers_within
-from neolayer.errors import InvalidInput, NeolayerError
+from neolayer.engines.silence import LOOK_S, answers_within
+from neolayer.errors import EngineUnavailable, InvalidInput, NeolayerError
 from neolayer.events.segments import Segment, SegmentDamaged, SegmentMissing, SegmentStore
 from neolayer.freshness import Store, position_of, stores_at
 from neolayer.position import Position
 from neolayer.relay.comparable import AGE, Comparable, Key, Shape, StoredRow
 from neolayer.relay.comparing.redis import CachedRows
-from neolayer.relay.comparing.source import fits
 from neolayer.relay.comparing.stores import OPENERS, cached_rows
 from neolayer.relay.digests import row_digest
 from neolayer.relay.known_rows import (
@@ -41,6 +41,8 @@ from neolayer.relay.known_rows import (
     reading,
     require_network,
 )
+
+_SEARCH_S: Final = 30.0  # through rows by something else than their key, or for a whole object
 
 _sql = load_queries(__name__, "where.sql")
 
@@ -149,11 +151,13 @@ async def where(
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """The opened stores that have copies of a class, and what each reflects."""
+    """The opened stores that have copies of a class, and what each reflects; `away` are those that
+    did not say, and why: they are asked for nothing more."""
 
     rows: tuple[Comparable, ...]
     cache: CachedRows | None
     reached: dict[str, Position | None]
+    away: dict[str, EngineUnavailable]
 
 
 @asynccontextmanager
@@ -165,39 +169,54 @@ async def _open(at: Endpoints, one: DataClass) -> AsyncGenerator[_Places]:
     rows = tuple(rows for rows in opened.values() if one.table in rows.tables)
     names = [*(rows.name for rows in rows), *(["redis"] if cache else [])]
     try:
-        reached = await asyncio.gather(*(_reached(Store(name), at, one.database) for name in names))
-        yield _Places(rows, cache, dict(zip(names, reached, strict=True)))
+        found = await asyncio.gather(*(_reached(Store(name), at, one.database) for name in names))
+        reached = {name: position for name, (position, _) in zip(names, found, strict=True)}
+        away = {name: why for name, (_, why) in zip(names, found, strict=True) if why is not None}
+        yield _Places(rows, cache, reached, away)
     finally:
         for each in (*opened.values(), *([cache] if cache else [])):
             await each.close()
 
 
-async def _reached(store: Store, at: Endpoints, database: str) -> Position | None:
+async def _reached(
+    store: Store, at: Endpoints, database: str
+) -> tuple[Position | None, EngineUnavailable | None]:
     try:
-        return await position_of(store, at, database)
+        return await position_of(store, at, database), None
+    except EngineUnavailable as exc:
+        return None, exc
     except NeolayerError:  # its copies say so themselves
-        return None
+        return None, None
 
 
 async def _located(table: KnownTable, row: KnownRow, places: _Places, end: Position) -> Located:
     copies = [Copy("postgres", f"{end.database}.{row.part}", State.SAME, end, end, 0)]
     for rows in places.rows:
-        copies.append(await _guarded(_row_copy(table, row, rows, places, end), rows.name, places))
+        look = partial(_row_copy, table, row, rows, places, end)
+        copies.append(await _guarded(look, rows.name, places))
     if places.cache is not None:
-        copies.append(
-            await _guarded(_cached_copy(table, row, places.cache, places, end), "redis", places)
-        )
+        look = partial(_cached_copy, table, row, places.cache, places, end)
+        copies.append(await _guarded(look, places.cache.name, places))
     key = {name: row.texts.get(name) for name in table.key}
     return Located(table.one.name, table.one.table, key, _shown(table, row), tuple(copies))
 
 
-async def _guarded(asked: Awaitable[Copy], engine: str, places: _Places) -> Copy:
+async def _guarded(look: Callable[[], Awaitable[Copy]], engine: str, places: _Places) -> Copy:
     """An engine that is away is said so, beside what the others have."""
     try:
-        async with answers_within(engine):
-            return await asked
+        async with _answering(engine, places):
+            return await look()
     except NeolayerError as exc:
         return Copy(engine, "", State.UNKNOWN, None, places.reached[engine], None, exc.message)
+
+
+@asynccontextmanager
+async def _answering(engine: str, places: _Places, seconds: float = LOOK_S) -> AsyncGenerator[None]:
+    """Raises EngineUnavailable where it is away, or the block takes longer."""
+    if (why := places.away.get(engine)) is not None:
+        raise why
+    async with answers_within(engine, seconds):
+        yield
 
 
 def _shown(table: KnownTable, row: KnownRow) -> dict[str, str | None]:
@@ -254,36 +273,48 @@ async def _cached_copy(
 async def _orphans(
     table: KnownTable, value: str, places: _Places, end: Position
 ) -> AsyncGenerator[Located]:
-    """Copies of rows that PostgreSQL has not."""
+    """Copies of rows that PostgreSQL has not, and the stores that may have some."""
     text = value.lower() if value[:2].lower() == "0x" else value
-    for rows, name in _searched(table, places):
-        column = table.column(name)
-        if not isinstance(rows, _Findable) or column is None or not fits(column, text):
+    absent = Copy("postgres", f"{end.database}.{table.one.table}", State.MISSING, end, end)
+    for rows, names in _searched(table, places, text):
+        try:
+            async with _answering(rows.name, places, _SEARCH_S):
+                found = [one for name in names for one in await _found(rows, table, name, text)]
+        except NeolayerError as exc:
+            reached = places.reached[rows.name]
+            unknown = Copy(rows.name, "", State.UNKNOWN, None, reached, None, exc.message)
+            yield Located(table.one.name, table.one.table, {names[0]: text}, {}, (absent, unknown))
             continue
-        shape = rows.shape(table.one.table)
-        for key in await rows.find(table.one.table, name, text, MOST):
-            stored = await rows.entry(table.one.table, key)
-            if stored is None:
-                continue
-            copy = Copy(
-                rows.name,
-                f"{table.one.table.partition('.')[2]} {' '.join(key)}",
-                State.BEHIND if _lag(places.reached[rows.name], end) else State.DIFFERS,
-                Position.from_version(stored.version, end.database),
-                places.reached[rows.name],
-                _lag(places.reached[rows.name], end),
-            )
-            absent = Copy("postgres", f"{end.database}.{table.one.table}", State.MISSING, end, end)
-            names = dict(zip(shape.key, key, strict=True))
-            yield Located(table.one.name, table.one.table, dict(names), {}, (absent, copy))
+        for stored in found:
+            copy = _orphan(table, rows.name, stored, places, end)
+            key = dict(zip(rows.shape(table.one.table).key, stored.key, strict=True))
+            yield Located(table.one.name, table.one.table, dict(key), {}, (absent, copy))
+
+
+async def _found(rows: Comparable, table: KnownTable, name: str, text: str) -> list[StoredRow]:
+    """The rows of a store that have this value."""
+    assert isinstance(rows, _Findable), "only those are searched"
+    keys = await rows.find(table.one.table, name, text, MOST)
+    found = [await rows.entry(table.one.table, key) for key in keys]
+    return [stored for stored in found if stored is not None]
+
+
+def _orphan(
+    table: KnownTable, engine: str, stored: StoredRow, places: _Places, end: Position
+) -> Copy:
+    reached = places.reached[engine]
+    lag = _lag(reached, end)
+    place = f"{table.one.table.partition('.')[2]} {' '.join(stored.key)}"
+    state = State.BEHIND if lag else State.DIFFERS
+    version = Position.from_version(stored.version, end.database)
+    return Copy(engine, place, state, version, reached, lag)
 
 
 async def _archived(
     read: Read, at: Endpoints, table: KnownTable, value: str, end: Position
 ) -> AsyncGenerator[Located]:
     """Streams that went to the object store."""
-    columns = [table.column(name) for name in table.one.known_by]
-    if not any(column is not None and fits(column, value) for column in columns):
+    if not any(table.fits(name, value) for name in table.one.known_by):
         return
     store = SegmentStore(at.objects)
     for tenant, stream, version, *where in await read(
@@ -298,7 +329,8 @@ async def _archived(
 async def _segment_copy(store: SegmentStore, segment: Segment, events: int) -> Copy:
     state, detail = State.SAME, f"all {events} events of the stream"
     try:
-        await store.lines(segment, fresh=True)
+        async with answers_within("objects", _SEARCH_S):
+            await store.lines(segment, fresh=True)
     except NeolayerError as exc:
         detail = exc.message
         match exc:
@@ -311,10 +343,15 @@ async def _segment_copy(store: SegmentStore, segment: Segment, events: int) -> C
     return Copy("objects", segment.key, state, detail=detail)
 
 
-def _searched(table: KnownTable, places: _Places) -> Iterator[tuple[Comparable, str]]:
+def _searched(
+    table: KnownTable, places: _Places, text: str
+) -> Iterator[tuple[Comparable, list[str]]]:
+    """The stores that can be searched, and the columns whose type can have such a value."""
     for rows in places.rows:
-        columns = rows.shape(table.one.table).columns
-        yield from ((rows, name) for name in table.one.known_by if name in columns)
+        copied = rows.shape(table.one.table).columns
+        names = [name for name in table.one.known_by if name in copied and table.fits(name, text)]
+        if isinstance(rows, _Findable) and names:
+            yield rows, names
 
 
 def _digest_of(stored: StoredRow, columns: Sequence[str]) -> int:

@@ -13,11 +13,12 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.errors import RelayError, SettingsError
-from neolayer.freshness import Store, stores_at, wait_for
+from neolayer.freshness import Store, position_of, stores_at, wait_for
 from neolayer.freshness.positions import FED_FROM
 from neolayer.position import Position
 from neolayer.relay.comparable import Comparable
@@ -90,7 +91,8 @@ async def open_compared(
             rows = opener(at, classes)
             stack.push_async_callback(rows.close)
             if rows.tables:
-                opened.append(Compared(rows, _reaching(at, store, patience)))
+                answers = partial(position_of, store, at)
+                opened.append(Compared(rows, _reaching(at, store, patience), answers))
         yield opened
 
 
@@ -116,7 +118,7 @@ async def reconcile(
     """Compare the copies of these classes, table by table, each as of a position of its own.
 
     Raises SettingsError where a store is not configured, NotFresh where one does not get there
-    within `patience`, and what engines say.
+    within `patience`, EngineUnavailable where one says nothing, and what engines say.
     """
     for store in stores or ():
         if store not in stores_at(at):

@@ -231,12 +231,16 @@ class Desk:
     async def requested_letters(
         self, sinks: Collection[str]
     ) -> dict[tuple[str, str], list[tuple[str | None, ...]]]:
-        """The next keys to send again, by sink and table."""
+        """The next keys to send again, by sink and table: some of each."""
         values = {"sinks": list(sinks), "limit": _REPLAYED_AT_ONCE}
         found: dict[tuple[str, str], list[tuple[str | None, ...]]] = {}
         for row in await self._rows(_sql.requested_letters, values):
             found.setdefault((row["sink"], row["table_name"]), []).append(tuple(row["key"]))
         return found
+
+    async def end_replay(self, sink: str, table: str) -> None:
+        """Nothing of that table can be sent again: its letters stay, and are asked for no more."""
+        await self._rows(_sql.end_replay, {"sink": sink, "table": table})
 
     async def remove_letters(
         self, sink: str, table: str, keys: Iterable[tuple[str | None, ...]], *, version: int

@@ -80,10 +80,25 @@ SELECT count(*) FROM core.relay_dead_letters
 WHERE sink = %(sink)s AND replay_requested_at IS NOT NULL;
 
 -- requested_letters --
--- The next ones to send again, of one database's sinks.
-SELECT sink, table_name, key FROM core.relay_dead_letters
-WHERE sink = any(%(sinks)s) AND replay_requested_at IS NOT NULL
-ORDER BY sink, table_name, parked_at LIMIT %(limit)s;
+-- The next ones to send again, so many of each table of each of these sinks: what cannot be sent
+-- holds up nothing else.
+SELECT t.sink, t.table_name, l.key
+FROM (
+    SELECT DISTINCT d.sink, d.table_name FROM core.relay_dead_letters AS d
+    WHERE d.sink = any(%(sinks)s) AND d.replay_requested_at IS NOT NULL
+) AS t
+CROSS JOIN LATERAL (
+    SELECT d.key FROM core.relay_dead_letters AS d
+    WHERE
+        d.sink = t.sink AND d.table_name = t.table_name AND d.replay_requested_at IS NOT NULL
+    ORDER BY d.parked_at, d.key LIMIT %(limit)s
+) AS l
+ORDER BY t.sink, t.table_name;
+
+-- end_replay --
+-- What was asked for cannot be done: the letters stay, and the request does not.
+UPDATE core.relay_dead_letters SET replay_requested_at = NULL
+WHERE sink = %(sink)s AND table_name = %(table)s AND replay_requested_at IS NOT NULL;
 
 -- remove_letter --
 -- The sink has the row now, as of that version; a newer letter stays.

@@ -35,7 +35,7 @@ class Watch:
         self._desk = desk
         self._lanes = {lane.sink.name: lane for lane in lanes}
         self._snapshot = snapshot
-        self._said: str | None = None
+        self._said: dict[tuple[str, ...], str] = {}  # of what was asked for, the last trouble
         self._at_work: set[tuple[str, str]] = set()  # what is being done, and in which sink
 
     async def hold(self) -> None:
@@ -61,11 +61,11 @@ class Watch:
             await asyncio.sleep(LOOK_S)
             await self._try(look)
 
-    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _try(self, work: Callable[[], Awaitable[None]], *about: str) -> None:
         try:
             await work()
         except* NeolayerError as group:
-            self._say(_first(group))
+            self._say(_first(group), *about)
         except* Exception:  # a fault of ours in what was asked for must not stop the flow
             _log.exception("what was asked for failed unexpectedly, will try again")
 
@@ -77,17 +77,21 @@ class Watch:
 
         async def do() -> None:
             try:
-                await self._try(work)
+                await self._try(work, what, sink)
             finally:
                 self._at_work.discard((what, sink))
 
         tasks.create_task(do())
 
-    def _say(self, error: NeolayerError) -> None:
+    def _say(self, error: NeolayerError, *about: str) -> None:
         """Once, and not each second."""
-        if error.message != self._said:
-            _log.warning("cannot do what was asked for, will try again", error=error.message)
-        self._said = error.message
+        if self._said.get(about) != error.message:
+            _log.warning(
+                "cannot do what was asked for, will try again",
+                about=" ".join(about),
+                error=error.message,
+            )
+        self._said[about] = error.message
 
     async def _replay(self, tasks: asyncio.TaskGroup) -> None:
         ready = self._ready(_REPLAY)
@@ -100,12 +104,17 @@ class Watch:
             )
 
     async def _replay_into(self, lane: Lane, letters: Mapping[str, _Keys]) -> None:
+        """Table by table: one whose letters cannot be sent now holds up no other."""
         for table, keys in letters.items():
             if table in lane.sink.tables:
-                await replay(self._desk, lane, table, keys, self._snapshot)
+                work = partial(replay, self._desk, lane, table, keys, self._snapshot)
             else:
-                name = lane.sink.name
-                self._say(RelayError(f"{name} has no copy of {table} any more: its letters stay"))
+                work = partial(self._end_replay, lane.sink.name, table)
+            await self._try(work, _REPLAY, lane.sink.name, table)
+
+    async def _end_replay(self, sink: str, table: str) -> None:
+        await self._desk.end_replay(sink, table)
+        _log.warning("no copy of this table any more: its letters stay", sink=sink, table=table)
 
     async def _rebuild(self, tasks: asyncio.TaskGroup) -> None:
         ready = self._ready(_REBUILD)

@@ -23,8 +23,8 @@ from uuid import UUID
 import msgspec
 
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.events.circumstances import Circumstances
 from neolayer.events.codec import TenantCodec, key_id_for, subject_named
-from neolayer.events.commands import Circumstances
 from neolayer.events.model import (
     NO_JSON,
     Appended,
@@ -141,11 +141,14 @@ class Aggregates:
         """Decide and append; again from the start where somebody else appended meanwhile.
 
         With a `command_id` a command counts once: given again, it is not decided again, and what
-        it had stored comes back (`written.is_repeated`). Metadata, correlation and causation go to
-        each event. Commands to one stream of this process take turns.
+        it had stored comes back (`written.is_repeated`). One that led to no event has stored
+        nothing: given again it is decided again. The events' ids follow from the command's, so
+        `decide` gives them none then. Metadata, correlation and causation go to each event.
+        Commands to one stream of this process take turns.
 
         What `decide` and `evolve` raise passes through, and nothing is stored. Raises WrongVersion
-        where other processes were faster ten times in a row, and as `load` and `append`.
+        where other processes were faster ten times in a row, InvalidInput where
+        command and event both have an id, and as `load` and `append`.
         """
         about = Circumstances(command_id, metadata, correlation_id, causation_id)
         async with self.turns.at((self._scope.tenant, stream_id)):

@@ -79,18 +79,29 @@ class NewEvent:
     key_id: str | None = None
 
 
+_NO_ID = UUID(int=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A typed event with what tells of the try to store it, as a NewEvent has it:
 
     await acme.events.append(account_id, [Envelope(Deposited(5), event_id=payment_id)])
+
+    Without an `event_id` it is given one, and `has_own_id` is false.
     """
 
     event: msgspec.Struct
-    event_id: UUID = field(default_factory=uuid4, kw_only=True)
+    event_id: UUID = field(default=_NO_ID, kw_only=True)
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True)
     correlation_id: UUID | None = field(default=None, kw_only=True)
     causation_id: UUID | None = field(default=None, kw_only=True)
+    has_own_id: bool = field(default=True, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.event_id is _NO_ID:
+            object.__setattr__(self, "event_id", uuid4())
+            object.__setattr__(self, "has_own_id", False)
 
 
 class RecordedEvent:

@@ -18,11 +18,12 @@ from psycopg.types.json import Jsonb
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.errors import InvalidInput
 from neolayer.events import NewEvent
+from neolayer.events.bodies import MOST_DATA_BYTES, MOST_METADATA_BYTES
 from neolayer.events.model import StreamAppend
 from neolayer.events.projections import Mode, Occurrence, Projection
 from neolayer.events.projections.inline import FOLDING
 from neolayer.events.projections.parking import parked
-from neolayer.events.units import MOST_DATA_BYTES, MOST_METADATA_BYTES, make_unit
+from neolayer.events.units import make_unit
 from neolayer.schema.context_secret import sign_context
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_down, migrate_up

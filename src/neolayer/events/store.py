@@ -25,6 +25,7 @@ from neolayer.engines.endpoints import Database, Endpoints
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.errors import AccessDenied, InvalidInput
 from neolayer.events.archive import Archive, Page, Wanted, merged
+from neolayer.events.bodies import is_whole
 from neolayer.events.following import POLL, follow
 from neolayer.events.grouping import Grouper
 from neolayer.events.model import (
@@ -51,7 +52,6 @@ from neolayer.events.units import (
     Verdict,
     appended,
     batch_of,
-    is_whole,
     known_refused,
     make_unit,
     outcomes_of,

@@ -6,13 +6,10 @@ could not read would be everybody's error.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from datetime import datetime
-from enum import Enum
-from math import isfinite
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -21,10 +18,10 @@ import psycopg
 
 from neolayer.engines.postgres.parameters import RawTexts
 from neolayer.errors import InvalidInput
+from neolayer.events.bodies import MAX_INT, Body, body_of, hex_of, is_whole, require_name
 from neolayer.events.model import (
     CLOSED_TYPE,
     EXISTS,
-    LONGEST_NAME,
     Appended,
     Codec,
     EventIdTaken,
@@ -36,29 +33,14 @@ from neolayer.events.model import (
     WrongCategory,
     WrongVersion,
 )
-from neolayer.nuls import HoldsNul, refuse_nul, spells_nul
+from neolayer.nuls import HoldsNul
 from neolayer.position import Position
 
 MOST_STREAMS = 500  # each is a lock in the server's memory; append_events() refuses more
 # Everybody who reads events waits for an append's transaction, so it has an end within seconds.
 MOST_EVENTS = 50_000
 MOST_UNIT_BYTES = 16 << 20
-_MAX_INT = 2**31 - 1
-_LONGEST_KEY_ID = 100
-# As the database writes JSON, up to twice as much (schema/event_store/0070_sizes.sql).
-MOST_DATA_BYTES = 512 * 1024
-MOST_METADATA_BYTES = 128 * 1024
 _IN_PARTS = "append it in several parts, each with the version it expects"
-
-
-class Body(msgspec.Struct, frozen=True):
-    """What of an event is sent in another form: ids in hex, the rest as JSON."""
-
-    id: str
-    data: bytes
-    metadata: bytes | None
-    correlation: str | None
-    causation: str | None
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -294,26 +276,21 @@ def _part(append: StreamAppend, codec: Codec | None) -> Part:
     if not append.events:
         raise InvalidInput("an append needs at least one event")
     expected = append.expected_version
-    if not is_whole(expected) or not EXISTS <= expected <= _MAX_INT:
+    if not is_whole(expected) or not EXISTS <= expected <= MAX_INT:
         raise InvalidInput(f"no version: {repr(expected)[:60]}")
     if append.category is not None:
-        _require_name(append.category, "category")
+        require_name(append.category, "category")
     events = [_encoded(event, codec) for event in append.events]
     if any(event.type == CLOSED_TYPE for event in events[:-1]):
         raise InvalidInput("a stream takes no event after the one that closes it")
     return Part(
         append.stream_id,
-        _hex(append.stream_id, "stream_id"),
+        hex_of(append.stream_id, "stream_id"),
         append.category,
         append.expected_version,
         events,
-        [_body(event, place) for place, event in enumerate(events)],
+        [body_of(event, place) for place, event in enumerate(events)],
     )
-
-
-def is_whole(value: object) -> TypeGuard[int]:
-    """Whether it is an integer; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _encoded(event: object, codec: Codec | None) -> NewEvent:
@@ -324,86 +301,3 @@ def _encoded(event: object, codec: Codec | None) -> NewEvent:
             f"{type(event).__name__} is no NewEvent", hint="give the store a registry of types"
         )
     return codec.encode(event)
-
-
-def _body(event: NewEvent, place: int) -> Body:
-    """The event as it is sent, if nothing is wrong with it. Raises InvalidInput."""
-    try:
-        return _checked_body(event, place)
-    except HoldsNul as exc:
-        raise exc.within(f"events[{place}]") from None
-
-
-def _checked_body(event: NewEvent, place: int) -> Body:
-    _require_name(event.type, "type")
-    if not is_whole(event.schema_version) or not 0 < event.schema_version <= _MAX_INT:
-        raise InvalidInput(f"no schema version: {event.schema_version}")
-    key_id = event.key_id
-    if key_id is not None and "\0" in key_id:
-        raise HoldsNul("key_id")
-    if key_id is not None and (len(key_id) > _LONGEST_KEY_ID or not key_id.isprintable()):
-        raise InvalidInput(f"a key id has at most {_LONGEST_KEY_ID} printable characters")
-    metadata = None
-    if event.metadata:
-        metadata = _json(event.metadata, "metadata", most=MOST_METADATA_BYTES)
-    return Body(
-        _hex(event.event_id, "event_id", place),
-        _json(event.data, "data", most=MOST_DATA_BYTES),
-        metadata,
-        _hex(event.correlation_id, "correlation_id", place) if event.correlation_id else None,
-        _hex(event.causation_id, "causation_id", place) if event.causation_id else None,
-    )
-
-
-def _hex(value: object, name: str, place: int | None = None) -> str:
-    if not isinstance(value, UUID):
-        at = name if place is None else f"events[{place}].{name}"
-        raise InvalidInput(f"{at}: an id is a UUID, not {repr(value)[:100]}")
-    return value.hex
-
-
-def _require_name(name: object, what: str) -> None:
-    if not isinstance(name, str):
-        raise InvalidInput(f"a {what} is text, not {type(name).__name__}")
-    if "\0" in name:
-        raise HoldsNul(what)
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise InvalidInput(f"a {what} is 1 to {LONGEST_NAME} printable characters: {name[:300]!r}")
-
-
-def _json(value: Mapping[str, Any], field: str, *, most: int) -> bytes:
-    """As JSON that PostgreSQL can hold. Raises InvalidInput."""
-    try:
-        text = orjson.dumps(value)
-    except orjson.JSONEncodeError as exc:
-        hint = "write it as text" if "64-bit" in str(exc) else None
-        raise InvalidInput(f"an event's {field} is not JSON: {exc}", hint=hint) from None
-    if text[:1] != b"{":
-        raise InvalidInput(f"an event's {field} is an object, with names")
-    if b"null" in text:  # which is what becomes of NaN and the infinities
-        _require_finite(value, f"an event's {field}")
-    if spells_nul(text):
-        refuse_nul(orjson.loads(text), field)
-    if len(text) > most:
-        raise InvalidInput(
-            f"an event's {field} has {len(text)} bytes as JSON; at most {most}",
-            hint="keep what is long as a file, and its name in the event",
-        )
-    return text
-
-
-def _require_finite(value: Any, path: str) -> None:
-    """Refuse numbers that JSON has no words for. Raises InvalidInput."""
-    if isinstance(value, float) and not isfinite(value):
-        raise InvalidInput(f"{path} is {value}, which JSON cannot say", hint="write null or a text")
-    if isinstance(value, Mapping):
-        for name, item in cast("Mapping[Any, Any]", value).items():
-            _require_finite(item, f"{path}.{name}")
-    elif isinstance(value, list | tuple):
-        for place, item in enumerate(cast("Sequence[Any]", value)):
-            _require_finite(item, f"{path}[{place}]")
-    elif is_dataclass(value) and not isinstance(value, type):
-        for one in fields(value):
-            _require_finite(getattr(value, one.name), f"{path}.{one.name}")
-    elif isinstance(value, Enum):
-        _require_finite(value.value, path)

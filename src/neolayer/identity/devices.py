@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.identity.accounts import Account
 from neolayer.identity.credentials import Client
+from neolayer.identity.stored_users import StoredUser
 from neolayer.identity.tokens import new_token, token_hash
 from neolayer.tenancy import Transaction
 
@@ -15,10 +15,10 @@ DEVICE_LIFETIME = timedelta(days=365)
 MOST_DEVICES = 20
 
 
-def remember(tx: Transaction, account: Account, client: Client) -> str:
+def remember(tx: Transaction, stored: StoredUser, client: Client) -> str:
     """The token by which the device is known from now on."""
-    if account.device_id is not None and client.device is not None:
-        values = {"device_id": account.device_id, "lifetime": DEVICE_LIFETIME}
+    if stored.device_id is not None and client.device is not None:
+        values = {"device_id": stored.device_id, "lifetime": DEVICE_LIFETIME}
         tx.defer(QUERIES.see_device, values)
         return client.device
     token = new_token()
@@ -26,10 +26,10 @@ def remember(tx: Transaction, account: Account, client: Client) -> str:
         QUERIES.meet_device,
         {
             "tenant_id": tx.tenant,
-            "user_id": account.id,
+            "user_id": stored.id,
             "token_hash": token_hash(token),
             "lifetime": DEVICE_LIFETIME,
         },
     )
-    tx.defer(QUERIES.limit_devices, {"user_id": account.id, "most": MOST_DEVICES})
+    tx.defer(QUERIES.limit_devices, {"user_id": stored.id, "most": MOST_DEVICES})
     return token

@@ -20,7 +20,6 @@ from uuid import UUID
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.identity import backoff
-from neolayer.identity.accounts import Account, account_named, account_of
 from neolayer.identity.backoff import Kind
 from neolayer.identity.credentials import (
     Authenticated,
@@ -34,6 +33,7 @@ from neolayer.identity.login_trail import Stray, note
 from neolayer.identity.model import User
 from neolayer.identity.passwords import PasswordHasher
 from neolayer.identity.second import Refused, seed_for, take_second
+from neolayer.identity.stored_users import StoredUser, stored_user, stored_user_named
 from neolayer.identity.tries import Try, begin, forgive_source, login_subjects, settle
 from neolayer.keys import Keyring
 from neolayer.tenancy import Principal, Scope
@@ -58,10 +58,10 @@ class Login:
         """
         sources = backoff.sources_of(client.ip)
         async with self.scope.transaction() as tx:
-            account, name = await account_named(tx, name, client.device)
+            stored, name = await stored_user_named(tx, name, client.device)
             if self.stray is not None:
                 name, sources = self.stray.counted(name, sources)
-            begun = await begin(tx, account, login_subjects(account, name, sources))
+            begun = await begin(tx, stored, login_subjects(stored, name, sources))
         new_hash = await self._compare(begun, offered, client)
         return await self._enter(begun, offered, client, new_hash)
 
@@ -72,85 +72,85 @@ class Login:
         """
         nobody = self.scope.acting_as(Principal.anonymous())
         async with nobody.transaction() as tx:
-            account = await account_of(tx, user_id)
-            begun = await begin(tx, account, {backoff.proof_subject(user_id): (Kind.PROOF, 1)})
+            stored = await stored_user(tx, user_id)
+            begun = await begin(tx, stored, {backoff.proof_subject(user_id): (Kind.PROOF, 1)})
         await self._compare(begun, offered, client)
-        seed = await self._seed(account, offered)
-        async with self._refusing(account, client), self.scope.transaction() as tx:
-            await take_second(tx, account, offered, seed)
+        seed = await self._seed(stored, offered)
+        async with self._refusing(stored, client), self.scope.transaction() as tx:
+            await take_second(tx, stored, offered, seed)
             settle(tx, begun)
 
     async def _compare(self, begun: Try, offered: Credentials, client: Client) -> str:
         """The hash to store from now on. Raises BadCredentials, CodeRequired."""
-        account = begun.account
+        stored = begun.stored
         if begun.wait:
-            await self._refuse(account, client, "has to wait", retry_after=begun.wait)
-        verdict = await self.hasher.verify(account.password_hash, offered.password)
+            await self._refuse(stored, client, "has to wait", retry_after=begun.wait)
+        verdict = await self.hasher.verify(stored.password_hash, offered.password)
         if why := begun.objection(matches=verdict.matches):
-            await self._refuse(account, client, why)
-        if account.mfa_enabled and not offered.second:
+            await self._refuse(stored, client, why)
+        if stored.mfa_enabled and not offered.second:
             async with self.scope.transaction() as tx:
                 await forgive_source(tx, begun)
-                note(tx, account, client, "a code is needed")
+                note(tx, stored, client, "a code is needed")
             raise CodeRequired
-        assert account.password_hash is not None
+        assert stored.password_hash is not None
         if verdict.outdated:
             return await self.hasher.hash(offered.password)
-        return account.password_hash
+        return stored.password_hash
 
     async def _enter(
         self, begun: Try, offered: Credentials, client: Client, new_hash: str
     ) -> Authenticated:
         """Let them in. Raises BadCredentials: wrong code, or something changed meanwhile."""
-        account = begun.account
-        assert account.id is not None
-        if account.mfa_enabled and offered.code is not None and not begun.is_by_known_device:
-            await self._count_code(account, account.id, client)
-        seed = await self._seed(account, offered)
-        scope = self.scope.acting_as(Principal.user(account.id))
-        async with self._refusing(account, client), scope.transaction() as tx:
-            await take_second(tx, account, offered, seed)
+        stored = begun.stored
+        assert stored.id is not None
+        if stored.mfa_enabled and offered.code is not None and not begun.is_by_known_device:
+            await self._count_code(stored, stored.id, client)
+        seed = await self._seed(stored, offered)
+        scope = self.scope.acting_as(Principal.user(stored.id))
+        async with self._refusing(stored, client), scope.transaction() as tx:
+            await take_second(tx, stored, offered, seed)
             row = await tx.one(
                 QUERIES.enter,
                 {
-                    "user_id": account.id,
-                    "old_hash": account.password_hash,
+                    "user_id": stored.id,
+                    "old_hash": stored.password_hash,
                     "new_hash": new_hash,
-                    "mfa_enabled": account.mfa_enabled,
+                    "mfa_enabled": stored.mfa_enabled,
                     "failures": begun.failed_before,
                 },
             )
             if row is None:
                 raise Refused("changed meanwhile")
-            device = remember(tx, account, client)
-            own = backoff.proof_subject(account.id), backoff.code_subject(account.id)
+            device = remember(tx, stored, client)
+            own = backoff.proof_subject(stored.id), backoff.code_subject(stored.id)
             settle(tx, begun, *own)
-            note(tx, account, client)
+            note(tx, stored, client)
         return Authenticated(
             user=User.of_row(row),
             device=device,
-            known_device=account.device_id is not None,
+            known_device=stored.device_id is not None,
             failed_before=begun.failed_before,
-            second_factor=account.mfa_enabled,
+            second_factor=stored.mfa_enabled,
         )
 
-    async def _count_code(self, account: Account, user_id: UUID, client: Client) -> None:
+    async def _count_code(self, stored: StoredUser, user_id: UUID, client: Client) -> None:
         """Codes are a million: whoever has the password has few tries, wherever they come from.
 
         Raises BadCredentials.
         """
         async with self.scope.transaction() as tx:
-            begun = await begin(tx, account, {backoff.code_subject(user_id): (Kind.PROOF, 1)})
+            begun = await begin(tx, stored, {backoff.code_subject(user_id): (Kind.PROOF, 1)})
         if begun.wait:
-            await self._refuse(account, client, "has to wait", retry_after=begun.wait)
+            await self._refuse(stored, client, "has to wait", retry_after=begun.wait)
         if begun.is_barred:
-            await self._refuse(account, client, "too many wrong codes")
+            await self._refuse(stored, client, "too many wrong codes")
 
-    async def _seed(self, account: Account, offered: Credentials) -> bytes | None:
-        return await seed_for(self.keyring, self.scope.tenant, account, offered)
+    async def _seed(self, stored: StoredUser, offered: Credentials) -> bytes | None:
+        return await seed_for(self.keyring, self.scope.tenant, stored, offered)
 
     @asynccontextmanager
-    async def _refusing(self, account: Account, client: Client) -> AsyncGenerator[None]:
+    async def _refusing(self, stored: StoredUser, client: Client) -> AsyncGenerator[None]:
         """Write a refusal down after what it interrupted was rolled back."""
         why: str | None = None
         try:
@@ -158,11 +158,11 @@ class Login:
         except Refused as refused:
             why = refused.why
         if why is not None:
-            await self._refuse(account, client, why)
+            await self._refuse(stored, client, why)
 
     async def _refuse(
         self,
-        account: Account,
+        stored: StoredUser,
         client: Client,
         why: str,
         *,
@@ -170,7 +170,7 @@ class Login:
     ) -> NoReturn:
         if self.stray is None:
             async with self.scope.transaction() as tx:
-                note(tx, account, client, why)
+                note(tx, stored, client, why)
         else:
             async with self.stray.trail.transaction() as tx:
                 self.stray.note(tx, client)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from neolayer import audit
-from neolayer.identity.accounts import Account
 from neolayer.identity.backoff import Source
 from neolayer.identity.credentials import Client
+from neolayer.identity.stored_users import StoredUser
 from neolayer.tenancy import Scope, Transaction
 
 
@@ -44,12 +44,12 @@ class Stray:
         audit.append(tx, entry)
 
 
-def note(tx: Transaction, account: Account, client: Client, why: str | None = None) -> None:
+def note(tx: Transaction, stored: StoredUser, client: Client, why: str | None = None) -> None:
     """A login in the trail of its tenant, refused where there is a reason."""
     entry = audit.Entry(
         "LOGIN",
         "user",
-        None if account.id is None else str(account.id),
+        None if stored.id is None else str(stored.id),
         success=why is None,
         error_message=why,
         ip_address=client.ip,

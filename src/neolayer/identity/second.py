@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.identity.accounts import Account
 from neolayer.identity.credentials import Credentials
+from neolayer.identity.stored_users import StoredUser
 from neolayer.identity.totp import matching_step, recovery_code_hash, seed_binding
 from neolayer.keys import Keyring
 from neolayer.tenancy import Transaction
@@ -23,22 +23,22 @@ class Refused(Exception):
 
 
 async def seed_for(
-    keyring: Keyring, tenant: UUID | None, account: Account, offered: Credentials
+    keyring: Keyring, tenant: UUID | None, stored: StoredUser, offered: Credentials
 ) -> bytes | None:
     """What a code is checked with, opened before the transaction; None where none is needed."""
-    if not account.mfa_enabled or account.mfa_secret is None or offered.code is None:
+    if not stored.mfa_enabled or stored.mfa_secret is None or offered.code is None:
         return None
-    assert account.id is not None
-    return await keyring.open(account.mfa_secret, bound_to=seed_binding(tenant, account.id))
+    assert stored.id is not None
+    return await keyring.open(stored.mfa_secret, bound_to=seed_binding(tenant, stored.id))
 
 
 async def take_second(
-    tx: Transaction, account: Account, offered: Credentials, seed: bytes | None
+    tx: Transaction, stored: StoredUser, offered: Credentials, seed: bytes | None
 ) -> None:
     """Use the second factor up, where there is one. Raises Refused."""
-    if not account.mfa_enabled:
+    if not stored.mfa_enabled:
         return
-    assert account.id is not None
+    assert stored.id is not None
     if seed is not None and offered.code is not None:
         now = await tx.one(QUERIES.server_time)
         step = matching_step(seed, offered.code, at=now[0] if now else 0)
@@ -47,8 +47,8 @@ async def take_second(
             raise Refused("wrong code")
     elif offered.recovery_code is not None:
         query = QUERIES.take_recovery_code
-        values = {"code_hash": recovery_code_hash(account.id, offered.recovery_code)}
+        values = {"code_hash": recovery_code_hash(stored.id, offered.recovery_code)}
     else:
         raise Refused("wrong code")
-    if await tx.one(query, values | {"user_id": account.id}) is None:
+    if await tx.one(query, values | {"user_id": stored.id}) is None:
         raise Refused("a code that is used up, or wrong")

@@ -13,8 +13,8 @@ from uuid import UUID
 
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.identity import backoff
-from neolayer.identity.accounts import Account
 from neolayer.identity.backoff import Counter, Kind, Source
+from neolayer.identity.stored_users import StoredUser
 from neolayer.tenancy import Principal, Transaction
 
 QUERIES = load_queries(__name__, "people.sql")
@@ -26,7 +26,7 @@ Subjects = Mapping[bytes, tuple[Kind, int]]
 class Try:
     """A try and the counters that were read for it."""
 
-    account: Account
+    stored: StoredUser
     counters: tuple[Counter, ...]
 
     @property
@@ -57,33 +57,33 @@ class Try:
 
     def objection(self, *, matches: bool) -> str | None:
         """Why nobody gets in, whatever the second factor; for the audit, never for who asks."""
-        if self.account.id is None:
+        if self.stored.id is None:
             return "no such user"
         if not matches:
             return "wrong password"
         if self.is_barred:
             return "too many failures"
-        return None if self.account.is_open else "not active"
+        return None if self.stored.is_open else "not active"
 
 
-def login_subjects(account: Account, name: str, sources: Sequence[Source]) -> Subjects:
+def login_subjects(stored: StoredUser, name: str, sources: Sequence[Source]) -> Subjects:
     """What a login counts against: each with its kind, and how much it may do."""
     subjects: dict[bytes, tuple[Kind, int]] = {}
     for source in sources:
         subjects[backoff.pair_subject(name, source.text)] = Kind.PAIR, source.scale
         subjects[backoff.source_subject(source.text)] = Kind.SOURCE, source.scale
-    if account.id is None:
+    if stored.id is None:
         subjects[backoff.nobody_subject(name)] = Kind.NOBODY, 1
     else:
-        subjects[backoff.account_subject(account.id)] = Kind.ACCOUNT, 1
-    if account.device_id is not None:
-        subjects[backoff.device_subject(account.device_id)] = Kind.DEVICE, 1
+        subjects[backoff.account_subject(stored.id)] = Kind.ACCOUNT, 1
+    if stored.device_id is not None:
+        subjects[backoff.device_subject(stored.device_id)] = Kind.DEVICE, 1
     return subjects
 
 
-async def begin(tx: Transaction, account: Account, subjects: Subjects) -> Try:
+async def begin(tx: Transaction, stored: StoredUser, subjects: Subjects) -> Try:
     """Lock and read these counters, and count the try, unless it has to wait."""
-    begun = Try(account, await _opened(tx, subjects))
+    begun = Try(stored, await _opened(tx, subjects))
     if begun.wait:
         return begun
     counted = [counter for counter in begun.counted if not counter.is_used_up]

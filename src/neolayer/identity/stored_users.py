@@ -17,7 +17,7 @@ QUERIES = load_queries(__name__, "people.sql")
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class StoredUser:
     """What is stored about whoever is tried, or nothing of it."""
 
     id: UUID | None = None
@@ -28,20 +28,22 @@ class Account:
     device_id: UUID | None = None
 
     @classmethod
-    def of_row(cls, row: Sequence[Any] | None) -> Account:
+    def of_row(cls, row: Sequence[Any] | None) -> StoredUser:
         return cls() if row is None else cls(*row)
 
 
-async def account_of(tx: Transaction, user_id: UUID) -> Account:
+async def stored_user(tx: Transaction, user_id: UUID) -> StoredUser:
     """Of somebody who is logged in."""
-    return Account.of_row(await tx.one(QUERIES.credentials_by_id, {"user_id": user_id}))
+    return StoredUser.of_row(await tx.one(QUERIES.credentials_by_id, {"user_id": user_id}))
 
 
-async def account_named(tx: Transaction, name: str, device: str | None) -> tuple[Account, str]:
+async def stored_user_named(
+    tx: Transaction, name: str, device: str | None
+) -> tuple[StoredUser, str]:
     """By e-mail address or user name, with the device if it is theirs; and the canonical name."""
     query, canonical = _lookup(name)
     values = {"name": canonical, "device": device and token_hash(device)}
-    return Account.of_row(await tx.one(query, values)), canonical
+    return StoredUser.of_row(await tx.one(query, values)), canonical
 
 
 def _lookup(name: str) -> tuple[LiteralString, str]:

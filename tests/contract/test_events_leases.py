@@ -11,7 +11,7 @@ from tests.fixtures.fix_events import NewEvents
 from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Endpoints
-from neolayer.events import Events, NewEvent, RecordedEvent, Subscription
+from neolayer.events import Events, NewEvent, RecordedEvent, Subscription, open_event_store
 from neolayer.tenancy import Transaction
 
 OWNED_UNTIL = (
@@ -71,6 +71,41 @@ async def test_C_a_handler_longer_than_the_lease_gets_on(new_events: NewEvents) 
     assert sorted(set(done)) == [1, 2, 3]
 
 
+async def test_C_leases_are_renewed_while_handlers_hold_every_connection(
+    new_events: NewEvents, module_databases: Endpoints
+) -> None:
+    """As many slow handlers as the process has connections: each lease is renewed all the same."""
+    watching, tries, both = new_events(), list[str](), asyncio.Event()
+    await fill(watching, 1)
+
+    async def work(events: Events, name: str, stop: asyncio.Event) -> None:
+        subscription = await events.subscribe(name, partitions=1, lease=LEASE)
+        watched = await watching.subscribe(name, partitions=1)
+
+        async def handle(tx: Transaction, event: RecordedEvent) -> None:
+            tries.append(name)
+            if len(tries) == 2:
+                both.set()
+            await both.wait()
+            first_end, _ = await lease_of(watched)
+            while (await lease_of(watched))[0] < first_end + LEASE:
+                await asyncio.sleep(0.02)
+
+        await subscription.run(handle, until=stop)
+
+    async with open_event_store(module_databases, size=2, application_name="tests") as store:
+        assert watching.scope.tenant is not None
+        events = store.events(watching.scope.tenant, by=watching.scope.by)
+        stop, names = asyncio.Event(), ("one", "two")
+        running = [asyncio.create_task(work(events, name, stop)) for name in names]
+        async with asyncio.timeout(PATIENCE_S):
+            await both.wait()
+        await until_done(watching)
+        stop.set()
+        await asyncio.wait_for(asyncio.gather(*running), PATIENCE_S)
+    assert sorted(tries) == ["one", "two"]
+
+
 async def test_C_an_event_whose_handler_always_loses_the_lease_is_parked(
     new_events: NewEvents,
 ) -> None:
@@ -92,5 +127,5 @@ async def test_C_an_event_whose_handler_always_loses_the_lease_is_parked(
     await asyncio.wait_for(running, PATIENCE_S)
     (parked,) = await subscription.parked()
     assert (parked.version, parked.attempts) == (2, 3)
-    assert "longer than the lease" in (parked.cause or "")
+    assert "the consumer lost its lease" in (parked.cause or "")
     assert tries.count(2) == 3

@@ -42,8 +42,8 @@ MOST_S = 2.0  # after which a page's transaction ends with the event that is bei
 _END_OF_TRANSACTION = 2**63 - 1
 MOST_LOST = 3
 _LOST = (
-    "PartitionLost: the handler held its process up for longer than the lease; await what takes"
-    " long, or give the subscription a longer lease"
+    "PartitionLost: the consumer lost its lease at this event again and again; await what takes long,"
+    " or give the subscription a longer lease"
 )
 _MAY_PASS = (EngineUnavailable, psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -67,6 +67,8 @@ class Subscribed(Protocol):
 
     @property
     def scope(self) -> Scope: ...
+    @property
+    def beside(self) -> Scope | None: ...
     @property
     def name(self) -> str: ...
     @property
@@ -94,7 +96,8 @@ class Consumer:
     _lost: Counter[UUID] = field(default_factory=Counter[UUID])
 
     def __post_init__(self) -> None:
-        self._leases = Leases(self.of.scope, self.of.name, self.name, self.of.lease)
+        of = self.of
+        self._leases = Leases(of.scope, of.beside or of.scope, of.name, self.name, of.lease)
 
     async def work(self) -> bool:
         """One page of every partition that is held; whether there was anything."""

@@ -1,9 +1,10 @@
 """Which partitions of a subscription a consumer holds: claimed, kept while it is at work, freed.
 
 A lease is what a dead consumer's partitions run out by, so it is short. A handler may take longer:
-while one is at work the lease is renewed beside it, for as long as a transaction may last. What
-holds the whole process up is not renewed beside, and may lose its partition; the `fence` of the
-row, which rises with each owner, then keeps it from storing anything.
+while one is at work the lease is renewed beside it, for as long as a transaction may last, over a
+connection that no handler can hold. What holds the whole process up is not renewed beside, and may
+lose its partition; the `fence` of the row, which rises with each owner, then keeps it from storing
+anything.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from datetime import timedelta
 import psycopg
 
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import Conflict, EngineUnavailable, NotFound
-from neolayer.events.following import wait
+from neolayer.errors import Conflict, EngineUnavailable, NeolayerError, NotFound
 from neolayer.events.model import Place
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import Scope
@@ -46,14 +46,17 @@ class Held:
 
 @dataclass(slots=True)
 class Leases:
-    """What one consumer of a subscription holds."""
+    """What one consumer of a subscription holds; `beside` is where it is renewed."""
 
     scope: Scope
+    beside: Scope
     subscription: str
     consumer: str
     lease: timedelta
     _held: dict[int, Held] = field(default_factory=dict[int, Held])
     _claimed_at: float = float("-inf")
+    _kept_until: float = float("-inf")
+    _renewing: asyncio.Task[None] | None = None
 
     def __iter__(self):
         return iter(list(self._held.values()))
@@ -90,33 +93,38 @@ class Leases:
     @asynccontextmanager
     async def kept(self) -> AsyncGenerator[None]:
         """What is held is not taken away in this block, however long the lease is."""
-        over = asyncio.Event()
-        renewing = asyncio.create_task(self._renew(over))
+        self._kept_until = asyncio.get_running_loop().time() + LONGEST_S
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew())
         try:
             yield
         finally:
-            over.set()
-            await renewing
+            self._kept_until = float("-inf")
 
     async def leave(self) -> None:
         """Free what is held, for the others to take at once; what cannot be freed runs out."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+            self._renewing = None
         try:
             async with self.scope.transaction() as tx:
                 await tx.execute(sql.leave, self._params)
         except (EngineUnavailable, psycopg.Error) as exc:
             log_warning("a subscription's partitions were not freed", reason=str(exc))
 
-    async def _renew(self, over: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + LONGEST_S
-        while loop.time() < ends:
-            await wait(self._every, over)
-            if over.is_set():
-                return
+    async def _renew(self) -> None:
+        loop, every_s = asyncio.get_running_loop(), self._every.total_seconds()
+        while True:
+            await asyncio.sleep(every_s)
+            if loop.time() > self._kept_until:
+                continue
             try:
-                await self.scope.fetch(sql.renew, self._params)
-            except (EngineUnavailable, psycopg.Error) as exc:
-                log_warning("a subscription's lease was not renewed", reason=str(exc))
+                async with asyncio.timeout(every_s):
+                    await self.beside.fetch(sql.renew, self._params)
+            except (NeolayerError, psycopg.Error, TimeoutError) as exc:
+                reason = str(exc) or "no answer"
+                log_warning("a subscription's lease was not renewed", reason=reason)
 
     @property
     def _every(self) -> timedelta:

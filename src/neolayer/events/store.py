@@ -76,12 +76,14 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """One tenant's events, for whoever acts in `scope`, a scope of the event store."""
+    """One tenant's events, for whoever acts in `scope`, a scope of the event store; `beside` is the
+    same scope on a connection that is never held for long."""
 
     scope: Scope
     grouper: Grouper
     codec: Codec | None = None
     segments: SegmentStore | None = None
+    beside: Scope | None = None
 
     # Writing
 
@@ -295,6 +297,7 @@ class Events:
             poll=poll,
             committed=lambda: self.grouper.committed,
             segments=self.segments,
+            beside=self.beside,
         )
 
     @property
@@ -355,11 +358,13 @@ class EventStore:
     grouper: Grouper
     codec: Codec | None = None
     segments: SegmentStore | None = None
+    beside: TenantDatabase | None = None
 
     def events(self, tenant: UUID, *, by: Principal, codec: Codec | None = None) -> Events:
         """One tenant's events, for `by`."""
         scope = self.database.scope(tenant, by=by)
-        return Events(scope, self.grouper, codec or self.codec, self.segments)
+        beside = None if self.beside is None else self.beside.scope(tenant, by=by)
+        return Events(scope, self.grouper, codec or self.codec, self.segments, beside)
 
 
 @asynccontextmanager
@@ -375,9 +380,10 @@ async def open_event_store(
     async with (
         open_database(endpoints, which, size=size, application_name=name) as database,
         open_database(endpoints, which, size=1, application_name=name) as lane,
+        open_database(endpoints, which, size=1, application_name=name, lazily=True) as beside,
     ):
         grouper = Grouper(database, lane)
         try:
-            yield EventStore(database, grouper, codec, SegmentStore(endpoints.objects))
+            yield EventStore(database, grouper, codec, SegmentStore(endpoints.objects), beside)
         finally:
             await grouper.close()

@@ -60,7 +60,8 @@ class PartitionProgress:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """One tenant's subscription. `types` narrows it to events of these types."""
+    """One tenant's subscription. `types` narrows it to events of these types; `beside` has a
+    connection that no handler holds, for leases to be renewed."""
 
     scope: Scope
     name: str
@@ -71,6 +72,7 @@ class Subscription:
     poll: timedelta = POLL
     committed: Callable[[], asyncio.Event] | None = None
     segments: SegmentStore | None = None
+    beside: Scope | None = None
 
     @property
     def archive(self) -> Archive:

@@ -317,15 +317,22 @@ def _denied(permission: str) -> AccessDenied:
 
 @asynccontextmanager
 async def open_database(
-    endpoints: Endpoints, database: Database, *, size: int = 8, application_name: str = "api"
+    endpoints: Endpoints,
+    database: Database,
+    *,
+    size: int = 8,
+    application_name: str = "api",
+    lazily: bool = False,
 ) -> AsyncGenerator[TenantDatabase]:
-    """The core database or the event store of a layer.
+    """The core database or the event store of a layer; `lazily` without a connection at first.
 
     Raises EngineUnavailable, MigrationError before migrating.
     """
     signer = await read_signer(endpoints)
     dsn = endpoints.cluster(database).dsn(Role.APP, database)
-    async with open_lender(dsn, size=size, application_name=application_name) as connections:
+    async with open_lender(
+        dsn, size=size, application_name=application_name, lazily=lazily
+    ) as connections:
         yield TenantDatabase(connections, signer, database)
 
 

@@ -275,13 +275,22 @@ async def _clear(connection: CoreConnection) -> None:
 
 @asynccontextmanager
 async def open_lender(
-    dsn: str, *, size: int, application_name: str, patience_s: float = _PATIENCE_S
+    dsn: str,
+    *,
+    size: int,
+    application_name: str,
+    patience_s: float = _PATIENCE_S,
+    lazily: bool = False,
 ) -> AsyncGenerator[Lender]:
-    """A lender with its first connection made, closed at the end. Raises EngineUnavailable."""
+    """A lender with its first connection made (`lazily`: when it is asked for), closed at the end.
+
+    Raises EngineUnavailable.
+    """
     lender = Lender(dsn, size=size, application_name=application_name, patience_s=patience_s)
     try:
-        async with lender.lend():
-            pass
+        if not lazily:
+            async with lender.lend():
+                pass
         yield lender
     finally:
         await lender.close()

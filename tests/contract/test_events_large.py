@@ -13,7 +13,7 @@ from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Endpoints
 from neolayer.errors import EngineFull, EngineUnavailable, InvalidInput
-from neolayer.events import NewEvent, grouping, resending
+from neolayer.events import Interfered, NewEvent, grouping, resending
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,8 @@ async def test_C_a_large_append_keeps_nobody_waiting(
         (psycopg.errors.ProgramLimitExceeded("jsonb array too large"), InvalidInput, "at once", 1),
         (psycopg.errors.DiskFull("no space left"), EngineFull, "lost", 5),
         (psycopg.OperationalError("server closed"), EngineUnavailable, "connection was lost", 5),
+        (psycopg.errors.DeadlockDetected("deadlock"), Interfered, "in the way", 5),
+        (psycopg.errors.UniqueViolation("events_version"), Interfered, "in the way", 5),
     ],
 )
 async def test_C_what_the_server_says_of_an_append_is_told(
@@ -70,15 +72,20 @@ async def test_C_what_the_server_says_of_an_append_is_told(
     word: str,
     tries: int,
 ) -> None:
-    """Only a lost connection is one; what would be the same again is not sent again."""
-    sent: list[int] = []
+    """Only a lost connection is one; what would be the same again is not sent again, and between
+    two tries is a pause."""
+    sent, paused = list[int](), list[float]()
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
 
     async def fail(*_: Any) -> Any:
         sent.append(1)
         raise trouble
 
     monkeypatch.setattr(grouping, "_send", fail)
-    monkeypatch.setattr(resending, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(resending, "sleep", pause)
     with pytest.raises(becomes, match=word):
         await new_events().append(uuid4(), [NewEvent("Noted", {})], category="note")
     assert len(sent) == 1 + tries  # the first was in a group
+    assert len(paused) == tries - 1 and all(seconds > 0 for seconds in paused)

@@ -25,7 +25,7 @@ from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.errors import Conflict
 from neolayer.events.errors import ProjectionNotReady
-from neolayer.events.projections import Mode, Occurrence, Projection
+from neolayer.events.projections import Mode, Occurrence, Projection, alignment
 from neolayer.events.projections import rebuild as rebuilding
 from neolayer.events.projections.model import AnyProjection
 from neolayer.events.projections.rebuild import compare, rebuild, switch, switch_back
@@ -87,6 +87,32 @@ async def test_C15_a_second_rebuild_is_refused(
     assert (await running).certificate.holds
     await switch(bank.endpoints, bank.domain, projection.name)
     assert await acme.read_models.get(projection, "all") == Total("all", 10, 10)
+
+
+@pytest.mark.parametrize("at", [rebuilding, alignment], ids=["rebuild", "switch"])
+async def test_C15_it_ends_under_steady_appends(
+    the_bank: Bank, mode: Mode, monkeypatch: pytest.MonkeyPatch, at: Any
+) -> None:
+    """An event comes with each page that is folded: what is left after a page that was not full is
+    folded with the comparison, and at the switch."""
+    place = "rebuild" if at is rebuilding else "switch"
+    projection = replace(OF_TOTALS[mode], name=f"steady_{place}_{mode}")
+    bank, acme, account = await one_account(the_bank, projection)
+    inner, pages = at.next_page, list[int]()
+
+    async def beside_an_append(*arguments: Any, **more: Any) -> int:
+        await acme.events.append(account, [Deposited(1)])
+        await bank.project()
+        pages.append(await inner(*arguments, **more))
+        assert len(pages) < 20
+        return pages[-1]
+
+    monkeypatch.setattr(at, "next_page", beside_an_append)
+    comparison = await rebuild(bank.endpoints, bank.domain, projection.name, page_events=5)
+    assert comparison.certificate.holds
+    await switch(bank.endpoints, bank.domain, projection.name)
+    deposits = 10 + len(pages)
+    assert await acme.read_models.get(projection, "all") == Total("all", deposits, deposits)
 
 
 async def test_C15_rebuilds_started_at_once_make_one_right_table(

@@ -407,8 +407,9 @@ async def test_C_a_subscription_keeps_its_types_and_its_start(new_events: NewEve
     again = await events.subscribe("narrow", types=["A", "B"])
     assert again.types == ["A", "B"]
     assert (await events.subscribe("narrow", types=["A", "B"], after=first)).name == "narrow"
-    with pytest.raises(Conflict, match="is of A, B, not of all types"):
+    with pytest.raises(Conflict, match="is of A, B, not of all types") as refused:
         await events.subscribe("narrow")
+    assert refused.value.hint == "name its types: A, B"
     with pytest.raises(Conflict, match=f"began after {first}, not after 0:0"):
         await events.subscribe("narrow", types=["A", "B"], after=BEGINNING)
     with pytest.raises(InvalidInput, match="1 to 1000 types"):

@@ -61,7 +61,15 @@ def test_what_is_refused(kind: Any, texts: list[str]) -> None:
         assert len(str(refused.value)) < 200
 
 
-@pytest.mark.parametrize("text", ["", ":", "1", "-1:0", "1:-1", f"{2**63}:1", "9" * 5000 + ":1"])
+@pytest.mark.parametrize("place", [Place(741, 9), Place.end_of(741)])
+def test_a_place_is_read_as_it_was_shown(place: Place) -> None:
+    """By people's eyes or as JSON: what a command shows, `--after` takes."""
+    assert Place.parse(place.shown) == Place.parse(str(place)) == place
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "1", ":end", "1:END", "-1:0", "1:-1", f"{2**63}:1", "9" * 5000 + ":1"]
+)
 def test_places_no_event_can_be_at(text: str) -> None:
     """A place beyond what the event store counts to is refused where it is parsed."""
     with pytest.raises(InvalidInput, match="not a place") as refused:

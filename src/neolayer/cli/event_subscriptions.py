@@ -18,13 +18,11 @@ from neolayer.cli.output import counted, say, write_json, write_table
 from neolayer.cli.values import Count, Id, whole
 from neolayer.cli.within_tenant import TenantOption, tenant_scope
 from neolayer.errors import InvalidInput, SettingsError
-from neolayer.events import Events, Place, Poison, RecordedEvent, TypedEvents
+from neolayer.events import Events, Poison, RecordedEvent, TypedEvents
 from neolayer.events.consuming import Handler
 from neolayer.events.parked import Parked
 from neolayer.events.projections.domain import imported
 from neolayer.tenancy import Transaction
-
-_BEHIND_ALL = 2**63 - 1
 
 Name = Annotated[str, Parameter(help="The subscription.")]
 OfStream = Annotated[Id | None, Parameter(name="--stream", help="Of this stream only.")]
@@ -80,15 +78,10 @@ async def subscriptions(*, tenant: TenantOption, as_json: AsJson = False) -> Non
         return
     columns = ("subscription", "place", "behind", "parked", "partitions", "consumers")
     lines = [
-        (o.name, _shown(o.place), o.lag_events, o.parked, o.partitions, ", ".join(o.consumers))
+        (o.name, o.place.shown, o.lag_events, o.parked, o.partitions, ", ".join(o.consumers))
         for o in found
     ]
     write_table(columns, lines)
-
-
-def _shown(place: Place) -> str:
-    """A place behind all that a transaction holds is one of no event: its transaction's end."""
-    return f"{place.transaction}:end" if place.index == _BEHIND_ALL else str(place)
 
 
 async def unsubscribe(

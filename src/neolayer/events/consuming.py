@@ -39,11 +39,10 @@ PAGE = 200
 PAUSES_S = (0.1, 0.15)
 LONG_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 MOST_S = 2.0  # after which a page's transaction ends with the event that is being handled
-_END_OF_TRANSACTION = 2**63 - 1
 MOST_LOST = 3
 _LOST = (
-    "PartitionLost: the consumer lost its lease at this event again and again; await what takes long,"
-    " or give the subscription a longer lease"
+    "PartitionLost: the consumer lost its lease at this event again and again; await what takes"
+    " long, or give the subscription a longer lease"
 )
 _MAY_PASS = (EngineUnavailable, psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -138,7 +137,7 @@ class Consumer:
         events = await self._read(held)
         if not events:
             # Nothing of this partition below the horizon: no need to look there again.
-            held.place = max(held.place, Place(horizon - 1, _END_OF_TRANSACTION))
+            held.place = max(held.place, Place.end_of(horizon - 1))
             return False
         while events and held in self._leases:
             part = self._part(events)

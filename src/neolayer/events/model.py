@@ -31,7 +31,7 @@ MOST_PARTITIONS = 1024
 NO_JSON: Mapping[str, Any] = {}
 
 
-_PLACE = re.compile(r"([0-9]{1,19}):([0-9]{1,19})")
+_PLACE = re.compile(r"([0-9]{1,19}):([0-9]{1,19}|end)")
 _LARGEST: Final = 2**63 - 1
 
 
@@ -50,13 +50,24 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
     @classmethod
     def parse(cls, text: str) -> Place:
-        """What `str` wrote. Raises InvalidInput."""
-        found = _PLACE.fullmatch(text)
-        if found is None or int(found[1]) > _LARGEST or int(found[2]) > _LARGEST:
-            raise InvalidInput(
-                f"not a place: {text[:60]!r}", hint="write transaction:index, as in 741:9"
-            )
-        return cls(int(found[1]), int(found[2]))
+        """What `str` or `shown` wrote. Raises InvalidInput."""
+        if found := _PLACE.fullmatch(text):
+            place = cls(int(found[1]), _LARGEST if found[2] == "end" else int(found[2]))
+            if place.transaction <= _LARGEST and place.index <= _LARGEST:
+                return place
+        raise InvalidInput(
+            f"not a place: {text[:60]!r}", hint="write transaction:index, as in 741:9"
+        )
+
+    @classmethod
+    def end_of(cls, transaction: int) -> Place:
+        """Behind all that a transaction holds; no event stands there."""
+        return cls(transaction, _LARGEST)
+
+    @property
+    def shown(self) -> str:
+        """For people: the end of a transaction by that name, `741:end`."""
+        return f"{self.transaction}:end" if self.index == _LARGEST else str(self)
 
 
 BEGINNING: Final = Place(0, 0)

@@ -1,4 +1,5 @@
-"""An append is sent again where its connection was lost: its events' ids say whether it was stored.
+"""An append is sent again where its connection was lost or it had to give way to another: its
+events' ids say whether it was stored.
 
 What the server says of the append itself is told at once, in its words: sent again it would meet
 the same.
@@ -6,13 +7,14 @@ the same.
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import sleep
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import psycopg
 
 from neolayer.errors import EngineFull, EngineUnavailable, InvalidInput
+from neolayer.events.model import Interfered
 
 T = TypeVar("T")
 TRIES = 5
@@ -27,14 +29,18 @@ async def resent(
 ) -> T:
     """What `send` comes back with, tried five times; `again` is what else may pass.
 
-    Raises EngineUnavailable, EngineFull, InvalidInput where it is more than the server takes.
+    Raises Interfered where others were in its way each time, EngineUnavailable, EngineFull, and
+    InvalidInput where it is more than the server takes.
     """
     for attempt in range(1, TRIES + 1):
         try:
             return await send()
-        except again:
+        except again as exc:
             if attempt == TRIES:
-                raise
+                raise Interfered(
+                    f"others were in the way of the append {TRIES} times",
+                    hint="append it again: its events are stored once",
+                ) from exc
         except (psycopg.OperationalError, psycopg.InterfaceError) as exc:
             said = exc.diag.message_primary or "the connection was lost"
             if (exc.sqlstate or "").startswith(_TOO_MUCH):
@@ -45,5 +51,5 @@ async def resent(
             if attempt == TRIES:
                 kind = EngineFull if exc.sqlstate == _FULL else EngineUnavailable
                 raise kind("postgres", said) from exc
-            await asyncio.sleep(_PAUSE_S * attempt)
+        await sleep(_PAUSE_S * attempt)
     raise AssertionError

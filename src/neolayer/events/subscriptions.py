@@ -193,7 +193,9 @@ async def subscribe(
     if row[1] != wanted:
         raise Conflict(
             f"subscription {name!r} is of {_told(row[1])}, not of {_told(wanted)}",
-            hint="it would pass over events: make another subscription",
+            hint="it would pass over events: make another subscription"
+            if wanted
+            else f"name its types: {_told(row[1])}",
         )
     if after is not None and (began := Place(row[2], row[3])) != after:
         raise Conflict(

@@ -47,7 +47,7 @@ _CHECKPOINT = "SELECT max(version) FROM relay_checkpoints WHERE sink = 'clickhou
 _EMBEDDED_LIMIT = timedelta(minutes=5)  # what the embedded ClickHouse gives any reader
 _CONTEXT_LIVES = timedelta(minutes=5)
 _sql = load_queries(__name__)
-_READ_MODELS = re.compile(r"\bread_models\b", re.IGNORECASE)
+_READ_MODELS = re.compile(r'\bread_models(_next|_previous)?"?\s*\.', re.IGNORECASE)
 _WIDE = re.compile(r"Int(128|256)")
 Row = Sequence[Any]
 

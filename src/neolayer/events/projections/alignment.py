@@ -141,7 +141,7 @@ async def come_near(
     require_shape(target, mine.mark)
     if projection.mode is Mode.ASYNC:
         await _require_unarchived(owner, projection, mine.place)
-        while await next_page(owner, target, slot, PAGE_EVENTS):
+        while await next_page(owner, target, slot, PAGE_EVENTS) == PAGE_EVENTS:
             pass
         return
     async with in_one_snapshot(owner):

@@ -143,9 +143,11 @@ async def rebuild(
         target, done = Target.of(projection, domain.registry, Slot.NEXT), 0
         fetched = await fetch_archived(owner, at)
         archived = bool(fetched)
-        while looked_at := await next_page(
-            owner, target, Slot.NEXT, page_events, archived=archived
-        ):
+        looked_at = page_events
+        while (
+            looked_at == page_events
+        ):  # what comes after a page that was not full, `_compare` folds
+            looked_at = await next_page(owner, target, Slot.NEXT, page_events, archived=archived)
             done += looked_at
             on_progress(done)
         if await archived_streams(owner) != fetched:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, NewType, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, NewType, TypedDict, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
@@ -52,6 +52,11 @@ class Within(msgspec.Struct, frozen=True):
 class Renamed(msgspec.Struct, frozen=True):
     who: UUID
     name: Owner | None = None
+
+
+class Titled(msgspec.Struct, frozen=True):
+    who: UUID
+    name: Annotated[Personal | msgspec.UnsetType, msgspec.Meta(title="Name")] = msgspec.UNSET
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -122,6 +127,7 @@ def test_E15_personal_text_in_an_inner_type_is_refused(kind: Any, field: str) ->
     [
         (Named, Named(uuid4(), "Ann"), "value"),
         (Renamed, Renamed(uuid4(), Owner("Ann")), "name"),
+        (Titled, Titled(uuid4(), "Ann"), "name"),
         (Counted, Counted(uuid4(), [Step([Step()])], "Ann"), "name"),
     ],
 )
@@ -135,3 +141,11 @@ async def test_E15_personal_text_by_another_name_is_sealed(
     assert stored.data[field].startswith("ps1.") and "Ann" not in str(stored.data)
     (back,) = await codec.read_back([stored], category="thing")
     assert back == event
+
+
+async def test_a_personal_field_may_be_left_out() -> None:
+    """Then there is nothing to seal."""
+    codec = TenantCodec(uuid4(), declared(Titled), Subjects())  # type: ignore[arg-type]
+    (stored,) = await codec.encode([Titled(uuid4())])
+    assert "name" not in stored.data
+    assert (await codec.read_back([stored], category="thing"))[0].name is msgspec.UNSET  # type: ignore[attr-defined]

@@ -120,7 +120,7 @@ class TenantCodec:
         data = dict(form.data)
         for name in given.plain:
             text: Any = getattr(given.value, name)
-            if text is None:
+            if text is None or text is msgspec.UNSET:
                 continue
             data[kind.stored_name(name)] = seal_text(
                 text,
@@ -182,7 +182,7 @@ def _require_text(kind: EventType, name: str, value: object) -> None:
     """Raise UnfitEvent for what no key could seal, InvalidInput for what was erased."""
     if isinstance(value, Erased):
         raise InvalidInput(f"{kind.name}.{name} was erased and cannot be stored again")
-    if value is None:
+    if value is None or value is msgspec.UNSET:
         return
     if not isinstance(value, str):
         raise UnfitEvent(f"{kind.name}.{name} is personal text, not {type(value).__name__}")

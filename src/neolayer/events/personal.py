@@ -75,11 +75,13 @@ def _is_personal(info: inspect.Type) -> bool:
 
 
 def _alternatives(info: inspect.Type) -> Iterator[inspect.Type]:
-    if not isinstance(info, inspect.UnionType):
+    if isinstance(info, inspect.Metadata):  # a title, a description
+        yield from _alternatives(info.type)
+    elif isinstance(info, inspect.UnionType):
+        for part in info.types:
+            yield from _alternatives(part)
+    else:
         yield info
-        return
-    for part in info.types:
-        yield from _alternatives(part)
 
 
 def _is_erased(info: object) -> bool:

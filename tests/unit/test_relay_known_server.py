@@ -93,20 +93,29 @@ def test_C3_the_lag_of_copies_is_not_nothing_while_the_server_is_refused(
     sink = _sink_status("null", Position(1, 5_000), None, LaneState(), refused, state)
     assert (sink.lag_bytes, sink.lag_seconds) == (bytes_behind, None)
     assert ("it was put back" in (sink.error or "")) is (at < 5_000)
-    alarms = alarms_of(RelayStatus((refused,), (sink,)), {}, [], 0)
+    alarms = alarms_of(RelayStatus((refused,), (sink,)), {}, [], 0, {})
     assert "The relay of neolayer fails: PostgreSQL was put back (so)" in alarms
 
 
 def test_a_rebuild_that_failed_needs_a_person() -> None:
-    """It is among the alarms, so the exit code tells too; one that is done is not."""
+    """It is among the alarms with what to do, so the exit code tells too; one that is done is not,
+    nor one of a table or a sink that is declared no more: nobody could ask for it again."""
     times = (datetime(2026, 1, 1, tzinfo=UTC), None)
-    failed, done = (
-        RebuildStatus("clickhouse", table, False, state, error, *times, 1, 1, 1)
-        for table, state, error in (("a.b", "failed", "no column c"), ("a.d", "done", None))
-    )
-    alarms = alarms_of(RelayStatus((), ()), {}, [failed, done], 0)
-    assert "clickhouse: the rebuild of a.b failed: no column c" in alarms
-    assert not any("a.d" in alarm for alarm in alarms)
+    rebuilds = [
+        RebuildStatus(sink, table, False, state, error, *times, 1, 1, 1)
+        for sink, table, state, error in (
+            ("clickhouse", "a.b", "failed", "no column c"),
+            ("clickhouse", "a.d", "done", None),
+            ("clickhouse", "a.gone", "failed", "no table"),
+            ("gone", "a.b", "failed", "no sink"),
+        )
+    ]
+    copied = {"clickhouse": {"a.b", "a.d"}}
+    alarms = alarms_of(RelayStatus((), ()), {}, rebuilds, 0, copied)
+    assert [alarm for alarm in alarms if "rebuild" in alarm] == [
+        "clickhouse: the rebuild of a.b failed: no column c (mend the cause, then:"
+        " neolayer relay rebuild clickhouse a.b)"
+    ]
 
 
 def test_an_alarm_tells_what_helps_a_sink_that_fails() -> None:
@@ -115,7 +124,7 @@ def test_an_alarm_tells_what_helps_a_sink_that_fails() -> None:
     state = RelayState(1, 0, 1e12, {"neolayer": FlowState("slot", {"null": lane})})
     lane.failed(Unnamed("public.accounts", ["id"]))
     failing = _sink_status("null", Position(1, 4_000), None, lane, well, state)
-    (_, said) = alarms_of(RelayStatus((well,), (failing,)), {}, [], 0)
+    (_, said) = alarms_of(RelayStatus((well,), (failing,)), {}, [], 0, {})
     assert said == (
         "null fails: a change of table public.accounts does not name id, which a copy of it needs"
         " (ALTER TABLE public.accounts REPLICA IDENTITY FULL; then it is copied anew by itself)"

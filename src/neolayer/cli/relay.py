@@ -65,7 +65,9 @@ async def status(*, as_json: AsJson = False) -> int:
     async with _desk(at) as desk:
         asked = {one.sink: one for one in await desk.standings()}
         rebuilds = await desk.rebuilds()
-    alarms = alarms_of(found, asked, rebuilds, settings.relay.log_bytes)
+    some_failed = any(one.state == "failed" for one in rebuilds)
+    copied = {sink.name: sink.tables for sink in _sinks(at)} if some_failed else {}
+    alarms = alarms_of(found, asked, rebuilds, settings.relay.log_bytes, copied)
     if as_json:
         write_json(facts_of(found, asked, rebuilds, alarms))
     else:
@@ -312,13 +314,18 @@ def _desk(at: Endpoints) -> Desk:
     return desk_of(at, Role.OPERATOR)
 
 
-def _sink(at: Endpoints, name: str) -> Sink:
-    """The sink of that name, not connected. Raises SettingsError where there is none."""
+def _sinks(at: Endpoints) -> list[Sink]:
+    """Every sink, not connected."""
     databases = outgoing_databases(data_classes())
-    sinks = [
+    return [
         *declared_sinks(at, invocation().settings.relay, data_classes()),
         *(WebhookSink(at, data_classes(), database=one) for one in databases),
     ]
+
+
+def _sink(at: Endpoints, name: str) -> Sink:
+    """The sink of that name, not connected. Raises SettingsError where there is none."""
+    sinks = _sinks(at)
     for sink in sinks:
         if sink.name == name:
             return sink

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,8 +17,9 @@ def alarms_of(
     asked: dict[str, Standing],
     rebuilds: Sequence[RebuildStatus],
     bound: int,
+    copied: Mapping[str, Collection[str]],
 ) -> list[str]:
-    """What needs a person."""
+    """What needs a person; `copied` are the tables of each sink."""
     alarms = [reader.alarm for reader in found.readers if reader.alarm]
     if not found.running:
         alarms.append("The relay is not running.")
@@ -34,9 +35,10 @@ def alarms_of(
         if sink.error
     ]
     alarms += [
-        f"{one.sink}: the rebuild of {one.table} failed: {one.error}"
+        f"{one.sink}: the rebuild of {one.table} failed: {one.error} (mend the cause, then:"
+        f" neolayer relay rebuild {one.sink} {one.table})"
         for one in rebuilds
-        if one.state == "failed"
+        if one.state == "failed" and one.table in copied.get(one.sink, ())
     ]
     return [*alarms, *(alarm for one in asked.values() for alarm in one.alarms(bound))]
 

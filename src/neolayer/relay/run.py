@@ -36,7 +36,7 @@ from neolayer.freshness import PutBack
 from neolayer.position import Position, pack_version
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.decoder import Decoder
-from neolayer.relay.folder import hold_folder
+from neolayer.relay.folder import HeldFolder, hold_folder
 from neolayer.relay.known_server import KnownServer
 from neolayer.relay.lane import Lane
 from neolayer.relay.operations.desk import Desk, desk_of
@@ -139,7 +139,7 @@ async def _run_flows(flows: Sequence[_Flow], stop: asyncio.Event, folder: Path |
         if held is None:
             return
         async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(_write_state(flows, held / STATE_FILE))
+            writer = tasks.create_task(_write_state(flows, held))
             try:
                 async with asyncio.TaskGroup() as running:
                     for flow in flows:
@@ -171,13 +171,14 @@ class _Flow:
     def database(self) -> str:
         return self._source.database
 
-    async def run(self, stop: asyncio.Event, folder: Path) -> None:
+    async def run(self, stop: asyncio.Event, folder: HeldFolder) -> None:
         pause_s = _FIRST_RETRY_S
         try:
             while not stop.is_set():
                 started = time.monotonic()
                 try:
-                    await self._session(stop, folder / self._source.slot)
+                    folder.hold_on()
+                    await self._session(stop, folder.path / self._source.slot)
                 except* NeolayerError as group:
                     self._report(group)
                 if self.state.put_back:
@@ -359,14 +360,15 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
 
 
-async def _write_state(flows: Sequence[_Flow], path: Path) -> None:
+async def _write_state(flows: Sequence[_Flow], folder: HeldFolder) -> None:
     started_at = time.time()
     while True:
         state = RelayState(
             os.getpid(), started_at, time.time(), {flow.database: flow.show() for flow in flows}
         )
         try:
-            state.write(path)
-        except OSError as exc:  # a full disk must not stop the flow
+            folder.hold_on()  # another relay's state is its own
+            state.write(folder.path / STATE_FILE)
+        except (OSError, RelayError) as exc:  # a full disk must not stop the flow
             _log.warning("cannot write the state file", error=str(exc))
         await asyncio.sleep(1)

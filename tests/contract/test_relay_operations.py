@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.crash.writer import Writer
-from tests.fixtures.fix_relay import ACCOUNTS, RelayScene, clickhouse_statements
+from tests.fixtures.fix_relay import ACCOUNTS, COPIES, RelayScene, clickhouse_statements
 from tests.fixtures.fix_relay_operations import (
     desk_at,
     differences,
@@ -54,6 +54,11 @@ def is_paused(scene: RelayScene, sink: str) -> bool:
 def error_of(scene: RelayScene, sink: str = "clickhouse") -> str:
     state = read_state(scene.state_file)
     return (state.lanes[sink].error if state else None) or ""
+
+
+def hint_of(scene: RelayScene, sink: str = "clickhouse") -> str:
+    state = read_state(scene.state_file)
+    return (state.lanes[sink].hint if state else None) or ""
 
 
 async def rebuilt(desk: Desk, sink: str = "clickhouse") -> RebuildStatus:
@@ -142,6 +147,69 @@ async def test_a_number_that_the_copy_cannot_hold_waits_for_a_wider_column(
         )
         await scene.arrives(position, Store.CLICKHOUSE)
         assert [row[2] for row in await scene.copied()] == ["4000000000"]
+
+
+async def test_a_copy_writes_no_number_that_its_column_cannot_hold(scene: RelayScene) -> None:
+    """A first copy and a rebuild look as the stream does; what the hint says can be done as it
+    stands, and then the copy ends by itself."""
+    await clickhouse_statements(
+        scene.endpoints.clickhouse, "ALTER TABLE accounts MODIFY COLUMN amount Nullable(Int32)"
+    )
+    scene.sql(
+        "ALTER TABLE accounts ALTER COLUMN amount TYPE bigint",
+        "INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', 4000000000)",
+    )
+    async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        await eventually(lambda: "amount of table public.accounts has 64 bits" in error_of(scene))
+        assert await scene.copied() == []
+        widened = re.match("in ClickHouse: (ALTER .*?);", hint_of(scene))
+        assert widened and widened[1] == "ALTER TABLE accounts MODIFY COLUMN amount Nullable(Int64)"
+        await clickhouse_statements(scene.endpoints.clickhouse, widened[1])
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+        assert [row[2] for row in await scene.copied()] == ["4000000000"]
+        await clickhouse_statements(
+            scene.endpoints.clickhouse,
+            "ALTER TABLE accounts MODIFY COLUMN amount Int32 DEFAULT 0 SETTINGS mutations_sync = 2",
+        )
+        await desk.request_rebuild("clickhouse", TABLE)
+        failed = await rebuilt(desk)
+        assert failed.error and "has 64 bits" in failed.error
+        assert len(await scene.copied()) == 1
+
+
+async def test_a_key_that_clickhouse_cannot_alter_is_made_anew(scene: RelayScene) -> None:
+    """MODIFY COLUMN is refused for what rows are sorted by, so it is not what the hint says."""
+    await clickhouse_statements(
+        scene.endpoints.clickhouse,
+        "DROP TABLE accounts",
+        COPIES[0].replace("id Int64", "id Int32"),
+    )
+    scene.sql("INSERT INTO accounts (id, owner) VALUES (4000000000, 'ann')")
+    async with desk_at(scene), relaying_with_desk(scene, scene.clickhouse_sink()):
+        await eventually(lambda: "id of table public.accounts has 64 bits" in error_of(scene))
+        assert "made anew" in hint_of(scene) and "MODIFY" not in hint_of(scene)
+        await clickhouse_statements(scene.endpoints.clickhouse, "DROP TABLE accounts", COPIES[0])
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
+        await scene.same()
+
+
+async def test_a_column_that_was_wide_for_a_while_holds_up_nothing(scene: RelayScene) -> None:
+    """The log still tells of it as it was; once the table itself fits again, a copy leads past."""
+    await clickhouse_statements(
+        scene.endpoints.clickhouse, "ALTER TABLE accounts MODIFY COLUMN amount Int32"
+    )
+    scene.sql("ALTER TABLE accounts ALTER COLUMN amount TYPE integer")
+    async with desk_at(scene), relaying_with_desk(scene, scene.clickhouse_sink()):
+        position = scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', 7)")
+        await scene.arrives(position, Store.CLICKHOUSE)
+        scene.sql(
+            "ALTER TABLE accounts ALTER COLUMN amount TYPE bigint", "UPDATE accounts SET amount = 8"
+        )
+        await eventually(lambda: "amount of table public.accounts has 64 bits" in error_of(scene))
+        scene.sql("ALTER TABLE accounts ALTER COLUMN amount TYPE integer")
+        position = scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (2, 'bob', 9)")
+        await scene.arrives(position, Store.CLICKHOUSE)
+        assert [row[2] for row in await scene.copied()] == ["8", "9"]
 
 
 async def test_C8_a_word_that_an_enum_does_not_have_is_a_poison_row(scene: RelayScene) -> None:

@@ -11,9 +11,9 @@ import bson
 import pytest
 
 from neolayer.catalogue import MongoCopy
-from neolayer.errors import MigrationError, RelayError
+from neolayer.errors import MigrationError
 from neolayer.platform import data_classes
-from neolayer.relay.changes import NULL, Relation, Value
+from neolayer.relay.changes import NULL, Misfit, Relation, Value
 from neolayer.relay.sinks.bson import Encoder, id_from_texts, notation, texts_from_id
 from neolayer.schema.files import load_migrations
 from neolayer.schema.lines import Line
@@ -198,5 +198,5 @@ def test_a_key_sorts_as_in_postgresql() -> None:
     assert id_from_texts(["id"], ("7",), 1) == 7
     assert id_from_texts(["id"], ("7",), "x") == "7"
     numeric = Relation(1, "public", "n", ("id",), (1700,))
-    with pytest.raises(RelayError, match="cannot be a document's key"):
+    with pytest.raises(Misfit, match="cannot be a document's key"):
         Encoder(numeric, MongoCopy("n", ("id",), ("id",)), notation(decimals=True))

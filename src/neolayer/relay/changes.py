@@ -44,10 +44,7 @@ class Misfit(RelayError):
     """The log describes a table, or names its rows, otherwise than a copy of it needs."""
 
     def __init__(self, table: str, columns: Sequence[str], meaning: str, remedy: str) -> None:
-        super().__init__(
-            f"{meaning} {', '.join(columns)}, which a copy of it needs",
-            hint=f"{remedy}; then it is copied anew by itself",
-        )
+        super().__init__(meaning, hint=f"{remedy}; then it is copied anew by itself")
         self.table = table
         self.columns = tuple(columns)
 
@@ -56,17 +53,18 @@ class Unnamed(Misfit):
     """A deletion, or an update of what a copy is keyed by, that does not say of which row."""
 
     def __init__(self, table: str, columns: Sequence[str]) -> None:
-        remedy = f"ALTER TABLE {table} REPLICA IDENTITY FULL"
-        super().__init__(table, columns, f"a change of table {table} does not name", remedy)
+        names = ", ".join(columns)
+        meaning = f"a change of table {table} does not name {names}, which a copy of it needs"
+        super().__init__(table, columns, meaning, f"ALTER TABLE {table} REPLICA IDENTITY FULL")
 
 
 class Lacking(Misfit):
     """A column that a copy has is not in the table."""
 
     def __init__(self, table: str, column: str) -> None:
+        meaning = f"table {table} has no column {column!r}, which a copy of it needs"
         remedy = "bring the catalogue and the schema to the same version"
-        super().__init__(table, [repr(column)], f"table {table} has no column", remedy)
-        self.columns = (column,)
+        super().__init__(table, [column], meaning, remedy)
 
 
 class Relation(msgspec.Struct, frozen=True, array_like=True):

@@ -391,7 +391,8 @@ class Lane:
 
 
 def _is_copied(sink: Sink) -> bool:
-    """Whether a copy makes good what it is not given; others wait for what they can read."""
+    """Whether a copy makes good what it is not given, of rows or of a stream, as webhooks are one,
+    which is told anew. One that keeps nothing waits for what it can read."""
     return isinstance(sink, Rebuildable | Resendable | Forgetful)
 
 

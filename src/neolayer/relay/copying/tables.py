@@ -29,7 +29,7 @@ from neolayer.errors import NotSupported
 from neolayer.relay.changes import Misfit, Relation
 from neolayer.relay.comparable import Bound, Key, Shape
 from neolayer.relay.copying.progress import Progress, Range, Wanted
-from neolayer.relay.sinks.sink import Park, Rebuildable, Resendable, Snapshot
+from neolayer.relay.sinks.sink import Park, Rebuildable, Resendable, Snapshot, Typed
 
 RANGE_ROWS: Final = 50_000
 PARALLEL: Final = 2
@@ -54,7 +54,8 @@ class Tables(Protocol):
     async def divide(self, table: str, shape: Shape) -> Divided: ...
 
     async def require_fit(self, misfit: Misfit) -> None:
-        """Raises Misfit where the table is still as the log described it."""
+        """Raises Misfit where the table is still as the log described it, as far as it alone tells:
+        what a store's types hold is asked before a copy begins."""
         ...
 
     def again(self) -> AbstractAsyncContextManager[Tables]:
@@ -133,6 +134,8 @@ class _Rows(_Copying):
         self._left: deque[tuple[Wanted, Range]] = deque()
 
     async def run(self, wanted: Sequence[Wanted]) -> bool:
+        for one in wanted:
+            await self._require_types(one.table)
         begun = [await self._begun(one) for one in wanted]
         for one in begun:
             ranges = await self._way.progress.ranges_left(one)
@@ -147,6 +150,13 @@ class _Rows(_Copying):
         for one in begun:
             await self._sink.drop_below(one.table, one.version or self._version)
         return True
+
+    async def _require_types(self, table: str) -> None:
+        if isinstance(self._sink, Typed):
+            shape = self._sink.shape(table)
+            divided = await self._tables.divide(table, shape)
+            relation = await divided.part(None, None).describe(table, shape.columns)
+            await self._sink.require_types(relation)
 
     async def _copy_beside(self) -> None:
         async with self._tables.again() as mine:

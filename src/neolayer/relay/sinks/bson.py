@@ -22,8 +22,7 @@ from bson import Decimal128, Int64
 from bson.errors import InvalidBSON, InvalidDocument
 
 from neolayer.catalogue import MongoCopy
-from neolayer.errors import RelayError
-from neolayer.relay.changes import Relation, Row, Unnamed, Value
+from neolayer.relay.changes import Misfit, Relation, Row, Unnamed, Value
 from neolayer.relay.digests import halves, row_digest
 from neolayer.relay.values import JSON, Notation, UnfitValue, document_at, value_of
 
@@ -159,9 +158,12 @@ def text_of(value: Value) -> str | None:
 
 def _key_part(relation: Relation, name: str, type_id: int) -> Callable[[bytes], str | int]:
     if type_id in _UNORDERED:
-        raise RelayError(
+        raise Misfit(
+            relation.table,
+            [name],
             f"column {name} of table {relation.table} cannot be a document's key: "
-            "its texts sort otherwise than its values"
+            "its texts sort otherwise than its values",
+            "give it another type, or the copy another key",
         )
     if type_id in _WHOLE:
         return lambda text: Int64(int(text))

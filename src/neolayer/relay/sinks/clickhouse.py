@@ -27,7 +27,7 @@ from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.relay.changes import Batch, Relation, TableChanges, Truncation
 from neolayer.relay.comparable import Shape
-from neolayer.relay.sinks.integers import bits_of, require_wide
+from neolayer.relay.sinks.integers import Held, require_wide
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 from neolayer.relay.sinks.tabs import LIVE, encode, rejected_line
 
@@ -108,7 +108,7 @@ class ClickHouseSink:
                 continue
             if last_version.get(table) == changes.versions[0]:  # altered inside a transaction
                 rejected += await self._insert_all(waiting)
-            await self._require_wide(changes.relation, copy)
+            await self._require_wide(changes.relation)
             waiting.setdefault(table, []).append(await _encode(changes, copy))
             last_version[table] = changes.versions[-1]
         rejected += await self._insert_all(waiting)
@@ -131,8 +131,20 @@ class ClickHouseSink:
         await self._store(self.name, version)
         self._left = max(self._left, version)
 
+    async def require_types(self, relation: Relation) -> None:
+        copy = self._copies[relation.table]
+        found = await self._rows(_sql.column_types, {"table": copy.table})
+        held = {name: Held(type_, bool(is_key)) for name, type_, is_key in found}
+        require_wide(relation, copy.columns, copy.table, held)
+        self._held_by.add(relation)
+
+    async def _require_wide(self, relation: Relation) -> None:
+        if relation not in self._held_by:
+            await self.require_types(relation)
+
     async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
         copy = self._copies[table]
+        await self._require_wide(await part.describe(table, copy.columns))
         tail = b"\t%d\t%s\n" % (part.version, LIVE)
         async for block in _blocks(part.rows(table, copy.columns), tail):
             await park(await self._insert(table, block))
@@ -144,17 +156,8 @@ class ClickHouseSink:
         """Apply changes of one table and leave the checkpoint alone: for the reconciler."""
         if self._client is None:
             self._client = await connect(self._endpoint)
-        await self._require_wide(changes.relation, self._copies[table])
+        await self._require_wide(changes.relation)
         return await self._insert(table, await _encode(changes, self._copies[table]))
-
-    async def _require_wide(self, relation: Relation, copy: ClickHouseCopy) -> None:
-        """Raises RelayError where numbers would be cut off, until the column is made wider."""
-        if relation in self._held_by:
-            return
-        types = await self._rows(_sql.column_types, {"table": copy.table})
-        held = {name: bits for name, kind in types if (bits := bits_of(kind)) is not None}
-        require_wide(relation, copy.columns, held)
-        self._held_by.add(relation)
 
     async def _insert_all(self, waiting: dict[str, list[bytes]]) -> list[Rejected]:
         rejected: list[Rejected] = []

@@ -3,8 +3,10 @@
 SELECT max(version) FROM relay_checkpoints WHERE sink = {sink:String};
 
 -- column_types --
--- Of one table, as it is now.
-SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String};
+-- Of one table, as it is now; what is in its key cannot be altered.
+SELECT name, type, is_in_sorting_key OR is_in_partition_key AS is_key
+FROM system.columns
+WHERE database = currentDatabase() AND table = {table:String};
 
 -- count_below --
 -- Whether there is anything to remove: a mutation costs more than a look.

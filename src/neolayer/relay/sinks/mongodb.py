@@ -30,7 +30,7 @@ from neolayer.engines.mongodb.client import (
     database_of,
     explain,
 )
-from neolayer.relay.changes import Batch, TableChanges, Truncation
+from neolayer.relay.changes import Batch, Relation, TableChanges, Truncation
 from neolayer.relay.comparable import Shape
 from neolayer.relay.sinks.bson import Document, Encoder, notation, text_of
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
@@ -144,6 +144,9 @@ class MongoSink:
     async def reflect(self, version: int) -> None:
         await self._store(self.name, version)
         self._left = max(self._left, version)
+
+    async def require_types(self, relation: Relation) -> None:
+        Encoder(relation, self._copies[relation.table], self._words)
 
     async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
         async for documents in self._made(part, table):

@@ -167,6 +167,15 @@ class Rebuildable(Copied, Protocol):
 
 
 @runtime_checkable
+class Typed(Protocol):
+    """A sink whose columns have types of their own, which a table may outgrow."""
+
+    async def require_types(self, relation: Relation) -> None:
+        """Raises Misfit where what it copies of the table does not fit."""
+        ...
+
+
+@runtime_checkable
 class Resendable(Copied, Protocol):
     """A stream, which takes nothing back: a table may be told once more, part by part.
 

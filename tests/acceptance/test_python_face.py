@@ -73,7 +73,7 @@ CONFIGURATION = 'data_dir = "data"\n[events]\nmodules = ["bank"]\n'
 def folder() -> Iterator[Path]:
     """A configuration, the program's module, and a layer that runs by them with a block in it."""
     page = (REPOSITORY / "docs" / "how-to" / "event-sourcing.md").read_text(encoding="utf-8")
-    (bank,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    bank, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     with traversable_folder() as folder:
         (folder / "bank.py").write_text(bank)
         (folder / "neolayer.toml").write_text(CONFIGURATION)

@@ -424,21 +424,28 @@ async def test_C_an_older_subscription_is_told_its_types(
     new_events: NewEvents, module_databases: Endpoints
 ) -> None:
     """One from before they were noted takes those of whoever subscribes first, and keeps its
-    place."""
+    place; its start is whatever the first one says who names one."""
     events, stream = new_events(), uuid4()
     await fill(events, [stream], 2)
-    assert await (await events.subscribe("old")).catch_up(noting()) == 2
+    began = (await events.read_all())[0].place
+    assert await (await events.subscribe("old", after=began)).catch_up(noting()) == 1
     dsn = module_databases.event_store.dsn(Role.ADMIN, Database.EVENT_STORE)
     with psycopg.connect(dsn) as admin:
         admin.execute(
             "UPDATE public.subscriptions SET started_transaction_id = NULL,"
-            " started_position = NULL WHERE tenant_id = %s",
+            " started_position = NULL, types_known = false WHERE tenant_id = %s",
             (events.scope.tenant,),
         )
     old = await events.subscribe("old", types=["Deposited"])
     assert await old.catch_up(noting()) == 0
     with pytest.raises(Conflict, match="is of Deposited"):
         await events.subscribe("old")
+    again = await events.subscribe("old", types=["Deposited"], after=began)
+    assert await again.catch_up(noting()) == 0
+    with pytest.raises(Conflict, match=f"began after {began}, not after 0:0"):
+        await events.subscribe("old", types=["Deposited"], after=BEGINNING)
+    with pytest.raises(Conflict, match="is of Deposited, not of all types"):
+        await events.subscribe("old", after=began)
 
 
 async def test_C_catching_up_waits_for_a_dead_consumer(new_events: NewEvents) -> None:

@@ -180,6 +180,7 @@ async def subscribe(
     wanted, begins = _types(types), after or BEGINNING
     params = {"name": name, "partitions": partitions, "types": wanted}
     place = {"transaction": str(begins.transaction), "index": begins.index}
+    place |= {"is_told": after is not None}
     async with scope.transaction() as tx:
         await tx.execute(sql.make_subscription, params | place)
         row = await tx.one(sql.subscription, {"name": name})

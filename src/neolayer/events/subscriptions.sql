@@ -1,12 +1,16 @@
 -- make_subscription --
 -- A subscription with its partitions, at the beginning or where the caller says; none if it is there.
--- One that was made before its types and its start were noted is given them.
+-- One that was made before its types and its start were noted is given those; the start where the
+-- caller says one, since nobody else knows.
 WITH made AS (
     INSERT INTO public.subscriptions
-    (tenant_id, subscription, partitions, types, started_transaction_id, started_position)
+    (
+        tenant_id, subscription, partitions, types, types_known, started_transaction_id,
+        started_position
+    )
     VALUES (
         (SELECT core.current_tenant()), %(name)s::text, %(partitions)s::int, %(types)s::text [],
-        %(transaction)s::text::xid8, %(index)s::bigint
+        true, %(transaction)s::text::xid8, %(index)s::bigint
     )
     ON CONFLICT DO NOTHING
     RETURNING tenant_id, subscription, partitions
@@ -14,11 +18,12 @@ WITH made AS (
 
 known AS (
     UPDATE public.subscriptions SET
-        types = %(types)s::text [],
-        started_transaction_id = %(transaction)s::text::xid8, started_position = %(index)s::bigint
+        types = CASE WHEN types_known THEN types ELSE %(types)s::text [] END, types_known = true,
+        started_transaction_id = CASE WHEN %(is_told)s::boolean THEN %(transaction)s::text::xid8 END,
+        started_position = CASE WHEN %(is_told)s::boolean THEN %(index)s::bigint END
     WHERE
         tenant_id = (SELECT core.current_tenant()) AND subscription = %(name)s::text
-        AND started_transaction_id IS NULL
+        AND started_transaction_id IS NULL AND (%(is_told)s::boolean OR NOT types_known)
 )
 
 INSERT INTO public.subscription_partitions

@@ -4846,6 +4846,7 @@ TABLE public.subscriptions
     COLUMN types character varying(255)[]
     COLUMN started_transaction_id xid8
     COLUMN started_position bigint
+    COLUMN types_known boolean NOT NULL DEFAULT false
     CONSTRAINT subscriptions_partitions_check CHECK (((partitions >= 1) AND (partitions <= 1024)))
     CONSTRAINT subscriptions_pkey PRIMARY KEY (tenant_id, subscription)
     CONSTRAINT subscriptions_started_check CHECK (((started_transaction_id IS NULL) = (started_position IS NULL)))

@@ -341,6 +341,7 @@ async def restart_forgetting(broker: KafkaBroker, sink: KafkaSink, *topics: str)
     """The same, and the last transaction that touched these topics lost its marks there. Another
     one, elsewhere, begins only when the broker has noted that this one has ended."""
     await sink.begin_again(at(9), "public.coins")
+    await asyncio.to_thread(read, broker.endpoint(sink._endpoint.prefix), "coins")
     await asyncio.to_thread(broker.kill)
     broker.forget_marks(*topics)
     await asyncio.to_thread(broker.start)
@@ -389,6 +390,24 @@ async def test_C2_a_commit_whose_marks_the_broker_forgot_is_said_again_once(
     assert await other.open(at(1)) == at(3)
     await other.write([writes[2]])
     assert by_key(read(endpoint)) == expected(*rows)
+    await other.close()
+
+
+async def test_C2_where_only_the_checkpoint_lost_its_mark_nothing_is_told_twice(
+    kafka_broker: KafkaBroker, endpoint: KafkaEndpoint
+) -> None:
+    """Readers have what nobody can read the checkpoint of: it is written once more, and holds."""
+    sink = await opened(endpoint)
+    rows = keys(60)
+    writes = [events(at(2 + n), *rows[n * 20 : n * 20 + 20]) for n in range(3)]
+    assert await write_as_a_lane(sink, writes[:2]) == 0
+    await restart_forgetting(kafka_broker, sink, f"{endpoint.prefix}.checkpoints")
+    assert await write_as_a_lane(sink, writes[2:]) == 0
+    assert by_key(read(endpoint)) == expected(*rows)
+    await restart_forgetting(kafka_broker, sink, f"{endpoint.prefix}.checkpoints")
+    await sink.close()
+    other = KafkaSink(endpoint, CLASSES)
+    assert await other.open(at(1)) == at(4)
     await other.close()
 
 

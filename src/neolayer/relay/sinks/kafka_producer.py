@@ -7,9 +7,8 @@ commit would then make visible, beside the same messages sent once more, is take
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from neolayer.crash_points import crash_point
 from neolayer.engines.endpoints import KafkaEndpoint
 from neolayer.engines.kafka.client import TIMEOUT_S, Thread, library, options
+from neolayer.engines.kafka.reading import COMMITTED, UNCOMMITTED, Partitions
 from neolayer.engines.kafka.unstable import Place, unstable
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.envelope import Outgoing, Reached
@@ -25,6 +25,7 @@ from neolayer.relay.sinks.sink import note_of
 _PATIENCE_S: Final = 10.0
 _MARKING_S: Final = 5.0
 _PAUSE_S: Final = 0.05
+_TAIL: Final = 100_000  # messages of a partition, more than a write brings
 _TOO_LARGE: Final = ("MSG_SIZE_TOO_LARGE", "INVALID_MSG_SIZE", "INVALID_RECORD")
 
 
@@ -35,9 +36,10 @@ class Checkpoint(msgspec.Struct):
     last: Reached | None = None
 
 
-class _Versioned(msgspec.Struct):
-    """Of an envelope, what says when it was said."""
+class _Told(msgspec.Struct):
+    """Of an envelope, what says which it is and when it was said."""
 
+    id: str
     version: str
 
 
@@ -58,6 +60,7 @@ class Producer:
         self._was_cut = False
         self._undelivered: Any = None  # why the first message did not arrive that did not
         self._identity = f"{endpoint.prefix}.{name.replace(':', '.')}"
+        self._stored = Partitions(endpoint, self._identity)
 
     async def open(self, topics: Collection[str]) -> None:
         """Make what is missing, take over the identity, read the checkpoint. Raises KafkaException.
@@ -93,30 +96,67 @@ class Producer:
         self.last = self.written = self.found.last
 
     def _void_unmarked(self, admin: Any, topics: set[str]) -> None:
-        """Take back what a transaction of ours brought that the broker ended without its marks.
+        """Settle what a transaction of ours brought that the broker ended without its marks.
 
         All that we began has ended by now; what still holds up readers would become visible with
-        our next commit, beside the same messages sent again. The checkpoint then is the one before
-        it, and a copy that was under way begins anew.
+        our next commit, beside the same messages sent again. So it is taken back, and the
+        checkpoint is the one before it, unless readers have its messages and only the checkpoint
+        waits. Where it kept its marks in some partitions of several, all is copied anew, as a
+        copy is that was under way.
         """
         held_up = unstable(admin, topics)
         ours = {place for place in held_up if place[0] == self._checkpoints}
-        self._abort_in(ours)
-        for place in self._left_open(admin, ours, held_up):
+        data = held_up.keys() - ours
+        found = self._newest(self._name)
+        waiting = self._newest(self._name, UNCOMMITTED)
+        visible = (
+            self._visible(admin, topics - {self._checkpoints}, found, waiting)
+            if ours
+            else set[str]()
+        )
+        if visible and data:
+            self._store({note_of(self._name): 0, self._name: 0})
+        elif waiting.last is not None and waiting.last.id in visible:
+            self._store({self._name: waiting.position}, waiting.last)
+        else:
+            self._take_back_checkpoint(admin, ours, held_up)
+            if data:
+                oldest = min(self._version_at(*place, held_up[place]) for place in data)
+                is_passed = oldest <= found.position
+                # First: who is killed here finds the partitions as they were.
+                self._store({note_of(self._name): 0, **({self._name: 0} if is_passed else {})})
+        self._abort_in(data)
+        self.voided = self._left_open(admin, data, held_up) != data
+
+    def _take_back_checkpoint(
+        self, admin: Any, places: set[Place], held_up: Mapping[Place, int]
+    ) -> None:
+        self._abort_in(places)
+        for place in self._left_open(admin, places, held_up):
             raise EngineUnavailable(
                 "kafka",
                 f"{self._endpoint.address}: readers of {self._checkpoints} wait at offset"
-                f" {held_up[place]} for the end of a transaction that is not ours",
-                hint="end it: kafka-transactions.sh abort --topic ... --start-offset ...",
+                f" {held_up[place]} for the end of a transaction that is not this sink's",
+                hint="another sink may be at work: wait; else kafka-transactions.sh abort ends it",
             )
-        data = held_up.keys() - ours
-        if data:
-            oldest = min(self._version_at(*place, held_up[place]) for place in data)
-            is_passed = oldest <= self._newest(self._name).position
-            # First: who is killed here finds the partitions as they were.
-            self._store({note_of(self._name): 0, **({self._name: 0} if is_passed else {})})
-            self._abort_in(data)
-        self.voided = self._left_open(admin, held_up, held_up) != held_up.keys()
+
+    def _visible(
+        self, admin: Any, topics: Collection[str], found: Checkpoint, waiting: Checkpoint
+    ) -> set[str]:
+        """The ids of what readers have of a write whose checkpoint nobody can read yet."""
+        known = admin.list_topics(timeout=TIMEOUT_S).topics
+        ids: set[str] = set()
+        for topic in topics:
+            for partition in known[topic].partitions:
+                start = max(0, self._stored.end(topic, partition) - _TAIL)
+                with self._stored.messages(topic, partition, start) as messages:
+                    told = (msgspec.json.decode(one.value(), type=_Told) for one in messages)
+                    ids.update(
+                        one.id
+                        for one in told
+                        if found.position < int(one.version) <= waiting.position
+                    )
+        return ids
 
     def _left_open(
         self, admin: Any, places: Collection[Place], held_up: Mapping[Place, int]
@@ -135,10 +175,10 @@ class Producer:
 
     def _version_at(self, topic: str, partition: int, offset: int) -> int:
         """Of the first message from there on, committed or not; 0 where it is no envelope."""
-        with self._reading("read_uncommitted", topic, partition, offset) as messages:
+        with self._stored.messages(topic, partition, offset, isolation=UNCOMMITTED) as messages:
             for message in messages:
                 try:
-                    return int(msgspec.json.decode(message.value(), type=_Versioned).version)
+                    return int(msgspec.json.decode(message.value(), type=_Told).version)
                 except (ValueError, TypeError):
                     return 0
         return 0
@@ -161,10 +201,20 @@ class Producer:
         if not places:
             return
         self._begin()
+        failed: list[Any] = []
+
+        def answered(error: Any, _: Any) -> None:
+            if error is not None:
+                failed.append(error)
+
         for topic, partition in sorted(places):
-            self._producer.produce(topic, partition=partition, key=b"", value=b"")
+            self._producer.produce(
+                topic, partition=partition, key=b"", value=b"", on_delivery=answered
+            )
         if self._producer.flush(_PATIENCE_S):
             raise self._failed("_TIMED_OUT")
+        if failed:  # where nothing arrived nothing is ended
+            raise self._kafka.KafkaException(failed[0])
         self._producer.abort_transaction(_PATIENCE_S)
 
     def _make_topics(self, admin: Any, topics: Collection[str]) -> set[str]:
@@ -236,11 +286,11 @@ class Producer:
     def _note(self, version: int) -> None:
         self._store({note_of(self._name): version})
 
-    def _store(self, positions: Mapping[str, int]) -> None:
+    def _store(self, positions: Mapping[str, int], last: Reached | None = None) -> None:
         """Records of the checkpoint topic, by key; they are there when this returns."""
         self._begin()
         for key, position in positions.items():
-            record = msgspec.json.encode(Checkpoint(position))
+            record = msgspec.json.encode(Checkpoint(position, last))
             self._producer.produce(self._checkpoints, key=key, value=record)
         self._producer.commit_transaction(_PATIENCE_S)
         # The answer to a commit comes a moment before readers see what it brought.
@@ -293,47 +343,17 @@ class Producer:
                 refused[place] = exc.args[0].str()
                 return
 
-    def _newest(self, name: str) -> Checkpoint:
-        """The newest committed record of this name."""
+    def _newest(self, name: str, isolation: str = COMMITTED) -> Checkpoint:
+        """The newest record of this name."""
         found = Checkpoint()
         beginning = self._kafka.OFFSET_BEGINNING
-        with self._reading("read_committed", self._checkpoints, 0, beginning) as messages:
+        with self._stored.messages(
+            self._checkpoints, 0, beginning, isolation=isolation
+        ) as messages:
             for message in messages:
                 if message.key() == name.encode():
                     found = msgspec.json.decode(message.value(), type=Checkpoint)
         return found
-
-    @contextlib.contextmanager
-    def _reading(
-        self, isolation: str, topic: str, partition: int, offset: int
-    ) -> Generator[Iterator[Any]]:
-        """A partition's messages up to its end, which for committed ones is where they end."""
-        consumer = self._kafka.Consumer(
-            {
-                **options(self._endpoint),
-                "group.id": self._identity,
-                "enable.auto.commit": False,
-                "isolation.level": isolation,
-                "enable.partition.eof": True,
-            }
-        )
-
-        def messages() -> Iterator[Any]:
-            while (message := consumer.poll(TIMEOUT_S)) is not None:
-                error = message.error()
-                if error is None:
-                    yield message
-                elif error.name() == "_PARTITION_EOF":
-                    return
-                else:
-                    raise self._kafka.KafkaException(error)
-            raise self._failed("_TIMED_OUT")
-
-        try:
-            consumer.assign([self._kafka.TopicPartition(topic, partition, offset)])
-            yield messages()
-        finally:
-            consumer.close()
 
     def _failed(self, name: str) -> Exception:
         error: Exception = self._kafka.KafkaException(

@@ -13,7 +13,7 @@ from neolayer.engines.endpoints import ElasticsearchEndpoint
 from neolayer.engines.engine import Level
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch
-from neolayer.relay.sinks.elasticsearch import ElasticsearchSink
+from neolayer.relay.sinks.elasticsearch import ElasticsearchSink, document_id
 from neolayer.relay.sinks.sink import Rejected
 
 AT = ElasticsearchEndpoint(Level.REAL, "http://127.0.0.1:1")
@@ -41,7 +41,9 @@ class Answers:
         return 200, orjson.dumps(FOUND if "_search" in path else {})
 
 
-async def write(patch: pytest.MonkeyPatch, answers: Answers, batch: Batch) -> list[Rejected]:
+async def write(
+    patch: pytest.MonkeyPatch, answers: Answers | Stumbling, batch: Batch
+) -> list[Rejected]:
     async def exchange(*given: Any) -> tuple[int, bytes]:
         return await answers.exchange(*given)
 
@@ -80,3 +82,59 @@ async def test_a_document_is_refused_by_what_it_is(monkeypatch: pytest.MonkeyPat
     told = Answers(400, "mapper_parsing_exception", "failed to parse field [seen_at]")
     (rejected,) = await write(monkeypatch, told, Log().commit(put(Thing(1))))
     assert rejected.cause == "failed to parse field [seen_at]"
+
+
+class Stumbling:
+    """A server that fails on one document, so many times, whatever comes with it; `sick`: on all
+    that is written to its shard."""
+
+    def __init__(self, times: int, *, sick: bool = False) -> None:
+        self.left = times
+        self.sick = sick
+        self.sent: list[list[str]] = []
+
+    async def exchange(
+        self, client: SearchClient, method: str, path: str, data: bytes | None, _: object
+    ) -> tuple[int, bytes]:
+        if not path.startswith("/_bulk"):
+            return 200, b"{}"
+        heads = [orjson.loads(line) for line in (data or b"").splitlines()]
+        asked = [(verb, head[verb]) for head in heads for verb in head if verb in VERBS]
+        self.sent.append([of["_id"] for _, of in asked])
+        failed = {"status": 500, "error": {"type": "null_pointer_exception", "reason": "oh"}}
+        items: list[dict[str, Any]] = []
+        for verb, of in asked:
+            meant = of.get("routing", of["_id"]) == POISON
+            if meant and (verb == "index" or self.sick) and self.left > 0:
+                self.left -= verb == "index"
+                items.append({verb: failed})
+            else:
+                items.append({verb: {"status": 404 if verb == "delete" else 201}})
+        return 200, orjson.dumps({"items": items})
+
+
+VERBS = ("index", "delete")
+NEIGHBOUR, POISON = (document_id([str(part) for part in Thing(n).key]) for n in (1, 2))
+
+
+def three() -> Batch:
+    return Log().commit(*(put(Thing(number)) for number in (1, 2, 3)))
+
+
+async def test_C8_a_document_on_which_the_server_fails_is_parked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """C8: alone too, a few times, while its own shard takes writes; its neighbours are sent once.
+    Where it is taken after all nothing is parked."""
+    told = Stumbling(times=1_000)
+    (rejected,) = await write(monkeypatch, told, three())
+    assert (rejected.key[1], rejected.cause) == ("2", "oh")
+    neighbours = [ids for ids in told.sent if NEIGHBOUR in ids]
+    assert len(neighbours) == 1 and len(told.sent) > 2
+    assert not await write(monkeypatch, Stumbling(times=2), three())
+
+
+async def test_C4_a_shard_that_takes_nothing_parks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other shards take their documents; what fails there is the server's, and tried again."""
+    with pytest.raises(EngineUnavailable, match="cannot do it now: 500 oh"):
+        await write(monkeypatch, Stumbling(times=1_000, sick=True), three())

@@ -182,6 +182,22 @@ class SearchClient:
         return EngineUnavailable("elasticsearch", f"{where} broke the connection: {exc}")
 
 
+def is_fault(outcome: Mapping[str, Any]) -> bool:
+    """Whether the server failed on one operation without a word of its own state: the document may
+    be to blame, or the shard."""
+    status, (kind, _) = int(outcome["status"]), reason_of(outcome.get("error"))
+    is_state = status in (*_BUSY, 503) or kind in (*_NOT_READY, BLOCKED, "i_o_exception")
+    return status >= 500 and not is_state
+
+
+def probe_of(operation: bytes) -> bytes:
+    """An operation of a bulk that writes nothing to the shard that an `index` of it goes to: no row
+    has that name."""
+    head = orjson.loads(operation.partition(b"\n")[0])["index"]
+    probe = {"_index": head["_index"], "_id": "%probe", "routing": head["_id"]}
+    return orjson.dumps({"delete": probe}) + b"\n"
+
+
 def _trust(at: ElasticsearchEndpoint) -> ssl.SSLContext | bool:
     if at.authority is None:
         return True

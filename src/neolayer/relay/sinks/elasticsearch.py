@@ -22,7 +22,14 @@ import orjson
 from neolayer.catalogue import DataClass, SearchCopy
 from neolayer.crash_points import crash_point
 from neolayer.engines.elasticsearch.checkpoint import path_of
-from neolayer.engines.elasticsearch.client import BLOCKED, WAITS, SearchClient, reason_of
+from neolayer.engines.elasticsearch.client import (
+    BLOCKED,
+    WAITS,
+    SearchClient,
+    is_fault,
+    probe_of,
+    reason_of,
+)
 from neolayer.engines.endpoints import ElasticsearchEndpoint
 from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, Relation, Row, TableChanges, Truncation
@@ -36,6 +43,7 @@ _BULK_BYTES: Final = 8 << 20
 _TOMBSTONES_S: Final = 86_400
 _CLEAR_EVERY_S: Final = 3_600
 _TRIES: Final = 6
+_TRIES_ALONE: Final = 3
 _BUSY: Final = frozenset({429, 503})
 _CONFLICT: Final = 409
 _GONE: Final = 404
@@ -158,12 +166,13 @@ class ElasticsearchSink:
     ) -> list[Rejected]:
         """All operations of a part; what the server is too busy for is sent again, alone."""
         rejected = [one for one in operations if isinstance(one, Rejected)]
+        faults: list[_Operation] = []
         waiting = [one for one in operations if not isinstance(one, Rejected)]
         for attempt in range(_TRIES):
             if not waiting:
-                return rejected
+                return rejected + await self._send_alone(faults, copy)
             if attempt:
-                await asyncio.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311
+                await _pause(attempt)
             outcomes = await self._client.bulk(b"".join(line for line, *_ in waiting))
             busy: list[_Operation] = []
             for operation, outcome in zip(waiting, outcomes, strict=True):
@@ -173,12 +182,39 @@ class ElasticsearchSink:
                 if status in _BUSY and kind != BLOCKED:
                     busy.append(operation)
                     continue
+                if is_fault(outcome):
+                    faults.append(operation)
+                    continue
                 await self._raise_trouble(outcome)
                 rejected.append(_rejected(operation, copy, reason))
             waiting = busy
         raise EngineUnavailable(
             "elasticsearch", f"{self._at.address} is too busy for {len(waiting)} documents"
         )
+
+    async def _send_alone(
+        self, operations: Sequence[_Operation], copy: SearchCopy
+    ) -> list[Rejected]:
+        """Send each on which the server failed by itself; it is to blame where its shard takes
+        another write at the same time, try after try."""
+        rejected: list[Rejected] = []
+        left = [(one, "") for one in operations]
+        for attempt in range(_TRIES_ALONE):
+            if left:
+                await _pause(attempt)
+            failed: list[tuple[_Operation, str]] = []
+            for one, _ in left:
+                outcome, beside = await self._client.bulk(one[0] + probe_of(one[0]))
+                _, reason = reason_of(outcome.get("error"))
+                if "error" in beside:
+                    await self._raise_trouble(beside)
+                if is_fault(outcome):
+                    failed.append((one, reason))
+                elif "error" in outcome and int(outcome["status"]) != _CONFLICT:
+                    await self._raise_trouble(outcome)
+                    rejected.append(_rejected(one, copy, reason))
+            left = failed
+        return rejected + [_rejected(one, copy, reason) for one, reason in left]
 
     async def _raise_trouble(self, outcome: dict[str, Any]) -> None:
         """Of an operation that failed: raise EngineUnavailable unless the document is to blame."""
@@ -284,6 +320,10 @@ def encoder(at: ElasticsearchEndpoint, copy: SearchCopy, relation: Relation) -> 
         return orjson.dumps(head) + b"\n" + orjson.dumps(document) + b"\n"
 
     return encode
+
+
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(0.1 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 def document_id(key: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from neolayer.engines.endpoints import KafkaEndpoint
-from neolayer.engines.kafka.client import TIMEOUT_S, Thread, explain, library, options
+from neolayer.engines.kafka.client import Thread, explain, library, options
 
 _IDLE_S: Final = 0.2  # without a record for so long the end is reached again
 
@@ -25,11 +25,12 @@ def topic_of(endpoint: KafkaEndpoint) -> str:
 class _Reader:
     """Reads on from where it is; all of it in one thread, where librdkafka may block."""
 
-    def __init__(self, endpoint: KafkaEndpoint, sink: str) -> None:
+    def __init__(self, endpoint: KafkaEndpoint, sink: str, thread: Thread) -> None:
         self._kafka = library()
         self._topic = topic_of(endpoint)
         self._endpoint = endpoint
         self._sink = sink.encode()
+        self._thread = thread
         self._consumer: Any = None
         self._position = 0
         self._is_assigned = False
@@ -47,7 +48,8 @@ class _Reader:
                 }
             )
         if not self._is_assigned:
-            if self._topic not in self._consumer.list_topics(timeout=TIMEOUT_S).topics:
+            found = self._thread.patiently(lambda s: self._consumer.list_topics(timeout=s))
+            if self._topic not in found.topics:
                 return 0
             beginning = self._kafka.TopicPartition(self._topic, 0, self._kafka.OFFSET_BEGINNING)
             self._consumer.assign([beginning])
@@ -58,7 +60,8 @@ class _Reader:
 
     def _is_at_the_end(self) -> bool:
         """After one record more."""
-        message = self._consumer.poll(_IDLE_S if self._was_at_the_end else TIMEOUT_S)
+        poll = self._consumer.poll
+        message = poll(_IDLE_S) if self._was_at_the_end else self._thread.patiently(poll)
         if message is None:
             if self._was_at_the_end:
                 return True
@@ -88,7 +91,8 @@ async def reading(
 
     Raises EngineUnavailable.
     """
-    reader, thread = _Reader(endpoint, sink), Thread(f"{sink} checkpoint")
+    thread = Thread(f"{sink} checkpoint")
+    reader = _Reader(endpoint, sink, thread)
     kafka = library()
 
     async def read() -> int:

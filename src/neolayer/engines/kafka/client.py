@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from neolayer.engines.endpoints import KafkaEndpoint
@@ -16,6 +17,8 @@ from neolayer.errors import EngineError, EngineUnavailable, NotSupported
 
 T = TypeVar("T")
 TIMEOUT_S: Final = 10.0
+_AT_ONCE_S: Final = 2.0
+_SILENT: Final = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE"})
 
 
 def library() -> Any:
@@ -48,7 +51,7 @@ def explain(exc: BaseException, endpoint: KafkaEndpoint) -> EngineError:
     name = error.name() if hasattr(error, "name") else ""
     text = error.str() if hasattr(error, "str") else str(exc)
     hint = None
-    if name in ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE"):
+    if name in _SILENT:
         meaning, hint = "does not answer", "is a broker running there?"
     elif name in ("_AUTHENTICATION", "SASL_AUTHENTICATION_FAILED"):
         meaning, hint = "refuses the password", "check streams.kafka.username and password"
@@ -64,10 +67,27 @@ class Thread:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"kafka {name}")
+        self._is_ending = False
 
     async def run(self, work: Callable[[], T]) -> T:
         """The answer. A cancelled caller leaves the work to its end."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def patiently(self, ask: Callable[[float], Any]) -> Any:
+        """What it answers within `TIMEOUT_S`; called in the thread itself, and given a little of
+        that at a time, so that an end need not wait for a broker that says nothing."""
+        deadline = monotonic() + TIMEOUT_S
+        while True:
+            left = deadline - monotonic()
+            is_last = left <= _AT_ONCE_S or self._is_ending
+            try:
+                answer = ask(max(0.0, min(left, _AT_ONCE_S)))
+            except library().KafkaException as exc:
+                if is_last or self._is_ending or exc.args[0].name() not in _SILENT:
+                    raise
+            else:
+                if answer is not None or is_last or self._is_ending:
+                    return answer
 
     def end(self, last: Callable[[], None]) -> None:
         """Do this when what is under way has ended, and stop."""
@@ -75,4 +95,5 @@ class Thread:
         self.close()
 
     def close(self) -> None:
+        self._is_ending = True
         self._pool.shutdown(wait=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 from neolayer.engines.endpoints import KafkaEndpoint
 from neolayer.engines.engine import EngineStatus
-from neolayer.engines.kafka.client import TIMEOUT_S, Thread, explain, library, options
+from neolayer.engines.kafka.client import Thread, explain, library, options
 from neolayer.engines.probe import probe
 
 
@@ -39,8 +39,8 @@ class KafkaEngine:
 
     async def _look(self) -> None:
         assert self._thread is not None
-        admin = self._admin
-        seen = await self._thread.run(lambda: admin.list_topics(timeout=TIMEOUT_S))
+        thread, admin = self._thread, self._admin
+        seen = await thread.run(lambda: thread.patiently(lambda s: admin.list_topics(timeout=s)))
         brokers = len(seen.brokers)
         self._version = f"{brokers} broker{'s' if brokers != 1 else ''}"
 

@@ -251,6 +251,30 @@ async def test_C10_deletions_that_name_no_row_cost_a_copy_once_they_do(
     assert len(await relay_scene.copied()) == 9
 
 
+async def test_C8_an_old_key_that_the_log_does_not_tell_stays_nowhere(
+    relay_scene: RelayScene,
+) -> None:
+    """A replica identity without the copy's key: an update may have changed it, and the old row
+    would stay in the copy. It says so, and once old rows are told is copied anew."""
+    relay_scene.sql(
+        "ALTER TABLE accounts ADD COLUMN other bigint NOT NULL DEFAULT 0",
+        "CREATE UNIQUE INDEX by_other ON accounts (other, part)",
+        "ALTER TABLE accounts REPLICA IDENTITY USING INDEX by_other",
+        "ALTER TABLE accounts_0 REPLICA IDENTITY USING INDEX accounts_0_other_part_idx",
+        "ALTER TABLE accounts_1 REPLICA IDENTITY USING INDEX accounts_1_other_part_idx",
+    )
+    async with relay_scene.relaying(relay_scene.clickhouse_sink()):
+        position = relay_scene.sql("INSERT INTO accounts (id, owner) VALUES (1, 'ann')")
+        await relay_scene.arrives(position, Store.CLICKHOUSE)
+        relay_scene.sql("UPDATE accounts SET id = 2")
+        assert "does not name id" in await relay_scene.error_of("clickhouse")
+        tables = ("accounts", "accounts_0", "accounts_1")
+        relay_scene.sql(*(f"ALTER TABLE {one} REPLICA IDENTITY FULL" for one in tables))
+        position = relay_scene.sql("UPDATE accounts SET id = 3")
+        await relay_scene.arrives(position, Store.CLICKHOUSE)
+        await relay_scene.same()
+
+
 async def test_a_missing_column_is_reported_by_the_first_copy_too(relay_scene: RelayScene) -> None:
     """The copy at the first start names the table and the column."""
     relay_scene.sql("ALTER TABLE accounts RENAME COLUMN note TO remark")

@@ -33,12 +33,20 @@ def relation(
     schema: str = "public",
     name: str = "things",
     types: Sequence[int] = (),
+    identity: Sequence[str] | None = None,
 ) -> memoryview:
+    """`identity`: what of an old row is told; None: all of it (REPLICA IDENTITY FULL)."""
+    setting = b"f" if identity is None else b"d"
     described = b"".join(
-        b"\x01" + column.encode() + b"\0" + struct.pack(">Ii", oid, -1)
+        bytes([identity is None or column in identity])
+        + column.encode()
+        + b"\0"
+        + struct.pack(">Ii", oid, -1)
         for column, oid in zip(columns, types or [25] * len(columns), strict=True)
     )
-    head = struct.pack(">I", relation_id) + schema.encode() + b"\0" + name.encode() + b"\0d"
+    head = (
+        struct.pack(">I", relation_id) + schema.encode() + b"\0" + name.encode() + b"\0" + setting
+    )
     return wal_data(b"R" + head + struct.pack(">H", len(columns)) + described)
 
 

@@ -14,7 +14,7 @@ from neolayer.errors import RelayError
 from neolayer.relay import segment, segments
 from neolayer.relay.changes import INSERT, Batch, Relation, TableChanges, Truncation
 from neolayer.relay.segment import _BEGIN as BEGIN
-from neolayer.relay.segment import CutOff, LogDamaged
+from neolayer.relay.segment import CutOff, LogDamaged, Segment
 from neolayer.relay.segments import Cursor, SegmentLog
 
 THINGS = Relation(7, "public", "things", ("id", "name"), (20, 25))
@@ -362,6 +362,62 @@ async def test_a_segment_under_another_segments_name_is_not_believed(
     assert [(await cursor.next()).position for _ in range(3)] == [START + 1, START + 2, START + 3]
     with pytest.raises(LogDamaged):
         await cursor.next()
+
+
+class Unreadable:
+    """A disk that does not give back these files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
+        existing = Segment.existing
+
+        def read(path: Path) -> Segment | None:
+            if path in paths:
+                raise OSError(errno.EIO, "Input/output error")
+            return existing(path)
+
+        monkeypatch.setattr(Segment, "existing", read)
+
+
+async def test_C12_a_segment_that_the_disk_does_not_give_back_is_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who must still read it copies; the others go on. The file stays, and goes with the older
+    ones: it may be read another time, and is none of a log that begins anew."""
+    paths = await six_segments(tmp_path, monkeypatch)
+    with monkeypatch.context() as patch:
+        Unreadable(patch, paths[0], paths[2])
+        log = await opened(tmp_path)
+        position = log.position
+        assert log.start > START
+        with pytest.raises(LogDamaged):
+            await everything(log)
+        assert await drained(log, await log.cursor(position)) == []
+        assert all(path.exists() for path in paths)
+    assert (await opened(tmp_path)).start == START
+    with monkeypatch.context() as patch:
+        Unreadable(patch, paths[0], paths[2])
+        log = await opened(tmp_path)
+        log.forget(None)
+        assert [path.exists() for path in paths[:4]] == [False, False, False, False]
+    paths = sorted(tmp_path.glob("*.segment"))
+    with monkeypatch.context() as patch:
+        Unreadable(patch, paths[-1])
+        with pytest.raises(RelayError, match="cannot be used"):
+            await opened(tmp_path)
+        assert paths[-1].exists()
+
+
+async def test_C12_a_log_that_begins_anew_keeps_no_unreadable_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name says, it was written for another one."""
+    paths = await six_segments(tmp_path, monkeypatch)
+    with monkeypatch.context() as patch:
+        Unreadable(patch, paths[2])
+        log = await SegmentLog.open(tmp_path, bound=1 << 30)
+        log.resume(START - 500, new_slot=True)
+    assert [path for path in paths if path.exists()] == []
+    assert (await SegmentLog.open(tmp_path, bound=1 << 30)).start == START - 500
 
 
 async def test_a_folder_that_is_gone_is_one_sentence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_C8_a_name_goes_to_the_table_that_has_it(tmp_path: Path) -> None:
     assert called(gone, 7, "retired", 200) == "public.retired"
     exchanged = looked_up(tmp_path, stamps=9, coins=10)
     assert called(exchanged, 9, "stamps", 200) == "public.stamps"
+
+
+def test_C8_tables_that_are_swapped_again_and_again_are_told_each_time(tmp_path: Path) -> None:
+    """News that a look has confirmed are news again after they were taken back."""
+    told: set[tuple[int, str]] = set()
+    holders = [7, 9, 7, 9, 7]
+    for as_of, (before, now) in enumerate(pairwise(holders), 1):
+        live = {before: "public.coins", now: "public.retired"}
+        names = look_up(tmp_path, live, DECLARED, as_of=as_of * 100, told=told)
+        with pytest.raises(TableRenamed):
+            called(names, now, "coins", as_of * 100 + 50)
 
 
 def test_C8_the_decoder_tells_changes_under_the_declared_name(tmp_path: Path) -> None:

@@ -68,13 +68,18 @@ class Lacking(Misfit):
 
 
 class Relation(msgspec.Struct, frozen=True, array_like=True):
-    """A table as the log describes it at this point. `types` are the columns' type oids."""
+    """A table as the log describes it at this point.
+
+    `types` are the columns' type oids, `identity` the columns by which an old row is told where
+    one of them changes or it is deleted; None: it is always told whole, as far as is known.
+    """
 
     id: int
     schema: str
     name: str
     columns: tuple[str, ...]
     types: tuple[int, ...] = ()
+    identity: tuple[str, ...] | None = None
 
     @property
     def table(self) -> str:
@@ -87,6 +92,10 @@ class Relation(msgspec.Struct, frozen=True, array_like=True):
         except ValueError:
             missing = next(column for column in columns if column not in self.columns)
             raise Lacking(self.table, missing) from None
+
+    def hides(self, columns: Sequence[str]) -> bool:
+        """Whether an update without an old row may have changed one of them."""
+        return self.identity is not None and not set(columns).issubset(self.identity)
 
 
 class Change(NamedTuple):

@@ -69,6 +69,8 @@ _UNREADABLE = (struct.error, IndexError, KeyError, ValueError, OverflowError)
 _STREAM_COMMIT_BYTES: Final = 29  # transaction, flags, commit position, its end, time
 _NEW, _OLD, _OLD_KEY, _TEXT, _NULL, _UNCHANGED = b"NOKtnu"
 _HEADER: Final = 25  # kind, start of the data in the log, end of the log, send time
+_FULL: Final = ord("f")  # REPLICA IDENTITY FULL
+_IDENTIFIES: Final = 1  # a column's flag: it is of the replica identity
 _WIDEST: Final = 127  # columns: a count of two small integers in MessagePack
 _LONG: Final = 0xFFFF
 
@@ -409,18 +411,30 @@ def _read_relation(body: bytes) -> Relation:
     relation_id = _u32(body, 0)[0]
     schema, position = _text(body, 4)
     name, position = _text(body, position)
-    count = _u16(body, position + 1)[0]  # before it: which columns identify an old row
+    is_full = body[position] == _FULL
+    count = _u16(body, position + 1)[0]
     position += 3
     columns: list[str] = []
     types: list[int] = []
+    identity: list[str] = []
     for _ in range(count):
-        column, position = _text(body, position + 1)  # before it: whether it is one of those
+        flags = body[position]
+        column, position = _text(body, position + 1)
         columns.append(column)
+        if flags & _IDENTIFIES:
+            identity.append(column)
         types.append(_u32(body, position)[0])
         position += 8  # behind the type: its modifier
     if position > len(body):
         raise ValueError("a table's description is cut short")
-    return Relation(relation_id, schema or "pg_catalog", name, tuple(columns), tuple(types))
+    return Relation(
+        relation_id,
+        schema or "pg_catalog",
+        name,
+        tuple(columns),
+        tuple(types),
+        None if is_full else tuple(identity),
+    )
 
 
 def _text(body: bytes, start: int) -> tuple[str, int]:

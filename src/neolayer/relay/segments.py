@@ -10,9 +10,9 @@ it a transaction whose rest is missing, because the server sends that again from
 What all sinks have passed is deleted. Beyond its bound the log forgets its oldest segment all the
 same: a sink that still needed it is cut off, and must copy the tables as they stand. Where such a
 copy itself took longer than the log goes back, more is held for the next one. A record that the
-disk has changed, or does not give back, and a segment that is missing cost a copy in the same way,
-but only for the sinks which still have to read there. The newest batches are kept in memory too, so
-that sinks which keep up read nothing from the disk.
+disk has changed, or does not give back, and a segment that is missing or cannot be read cost a copy
+in the same way, but only for the sinks which still have to read there. The newest batches are kept
+in memory too, so that sinks which keep up read nothing from the disk.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class SegmentLog:
         self._rooms: dict[str, int] = {}
         self._segment_bytes = min(_SEGMENT_BYTES, max(1, bound // 8))
         self._segments: list[Segment] = []
+        self._unreadable: list[Path] = []  # what the disk does not give back now: gaps
         self._end = self._boundary = self._durable = _Boundary(0, 0, 0)
         self._recent: dict[int, tuple[Batch, Head]] = {}
         self._recent_bytes = 0
@@ -259,12 +260,24 @@ class SegmentLog:
         """Find what an earlier process left, and cut what is torn or has no end.
 
         What cannot be believed goes: it leaves a gap, and is missed by whoever must still read it.
+        So does what cannot be read, but it stays: another time the disk may give it back. Only the
+        end of the log must be readable. Raises OSError.
         """
+        trouble = None
         for path in Segment.names(self.folder):
-            if segment := Segment.existing(path):
+            try:
+                segment = Segment.existing(path)
+            except OSError as exc:
+                self._unreadable.append(path)
+                trouble = exc
+                continue
+            if segment:
                 self._segments.append(segment)
+                trouble = None
             else:
                 path.unlink()
+        if trouble is not None:
+            raise trouble
         if not self._segments:
             return
         last = self._segments[-1]
@@ -288,6 +301,7 @@ class SegmentLog:
         """Forget everything; the log begins at `position`."""
         while self._segments:
             self._drop_oldest()
+        self._drop_unreadable()
         self._begin_segment(_Boundary(self.end, position, self.rows))
 
     def _begin_segment(self, at: _Boundary) -> None:
@@ -296,11 +310,20 @@ class SegmentLog:
         self._end = self._boundary = self._durable = at
 
     def _drop_oldest(self) -> None:
+        oldest = self._segments[0]
         try:
-            self._segments[0].path.unlink(missing_ok=True)
+            self._drop_unreadable(before=oldest.path)
+            oldest.path.unlink(missing_ok=True)
         except OSError as exc:
             raise _unusable(self.folder, exc) from exc
         del self._segments[0]
+
+    def _drop_unreadable(self, *, before: Path | None = None) -> None:
+        """Those that are older than a segment which goes; by their names, they sort as it does."""
+        gone = [path for path in self._unreadable if before is None or path < before]
+        for path in gone:
+            path.unlink(missing_ok=True)
+            self._unreadable.remove(path)
 
     def _remember(self, batch: Batch, head: Head) -> None:
         self._recent[self.end] = batch, head

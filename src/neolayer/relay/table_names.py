@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 import psycopg
+from msgspec.structs import replace
 
 from neolayer.engines.postgres.connections import connect, explain
 from neolayer.engines.postgres.queries import load_queries
@@ -40,8 +41,8 @@ class TableNames:
     """What is known of ids as of a position of the log.
 
     `live` are the names that the published tables had then; `declared` the names that sinks copy,
-    `names` theirs by id. `told` are the news that let the stream begin again, which once is enough
-    for.
+    `names` theirs by id. `told` are the news that let the stream begin again though the database
+    does not say so, which once is enough for.
     """
 
     as_of: int
@@ -64,7 +65,7 @@ class TableNames:
         if known is None or known == relation.table:
             return relation
         schema, _, name = known.partition(".")
-        return Relation(relation.id, schema, name, relation.columns, relation.types)
+        return replace(relation, schema=schema, name=name)
 
     def _is_news(self, relation: Relation, known: str | None) -> bool:
         if (relation.id, relation.table) in self.told:
@@ -96,7 +97,12 @@ def look_up(
     as_of: int,
     told: set[tuple[int, str]],
 ) -> TableNames:
-    """The tables as they are called now, with what the folder has of them. Raises RelayError."""
+    """The tables as they are called now, with what the folder has of them.
+
+    News in `told` that this confirms are none any more: taken back and told again, they are news
+    again. Raises RelayError.
+    """
+    told.difference_update(live.items())
     path = folder / _FILE
     try:
         kept = _kept(path)

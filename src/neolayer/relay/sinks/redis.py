@@ -28,7 +28,16 @@ from neolayer.freshness.cache_versions import (
     read_version,
     version_text,
 )
-from neolayer.relay.changes import INSERT, Batch, Relation, Row, TableChanges, Truncation, Unnamed
+from neolayer.relay.changes import (
+    INSERT,
+    UPDATE,
+    Batch,
+    Relation,
+    Row,
+    TableChanges,
+    Truncation,
+    Unnamed,
+)
 from neolayer.relay.sinks.sink import Rejected
 
 _KEYS_PER_CALL = 1_024
@@ -124,10 +133,13 @@ def _marking(marks: dict[bytes, int]) -> list[int | str]:
 
 
 def changed_keys(changes: TableChanges, template: str) -> Iterator[tuple[bytes, int]]:
-    """(cache key, version) of every row that was updated or deleted, in order."""
+    """(cache key, version) of every row that was updated or deleted, in order. Raises Unnamed."""
     if changes.inserts_only:
         return
     name = _key_of(template, changes.relation)
+    columns = [column for _, column, _, _ in Formatter().parse(template) if column]
+    if UPDATE in changes.kinds and changes.relation.hides(columns):
+        raise Unnamed(changes.relation.table, columns)
     for version, kind, row, old in changes.changes():
         if kind == INSERT:
             continue

@@ -19,6 +19,8 @@ from neolayer.relay.changes import (
     DELETE,
     NULL,
     ROWS_PER_PAGE,
+    UPDATE,
+    UPDATE_WITH_KEY,
     Incomplete,
     Relation,
     Row,
@@ -80,14 +82,20 @@ def latest_by_key(changes: TableChanges, key: Sequence[str]) -> dict[tuple[Value
     """The last state of every key that was touched: (row, version, LIVE or DEAD).
 
     Within a part of a transaction changes share a version, so only the last may be told. A row
-    whose key changed leaves its old key behind, deleted. Raises Unnamed.
+    whose key changed leaves its old key behind, deleted. Raises Unnamed where an old key may be
+    one that the log does not tell.
     """
+    if UPDATE in changes.kinds and changes.relation.hides(key):
+        raise Unnamed(changes.relation.table, key)
     pick = _picker(changes.relation.places(key))
     latest: dict[tuple[Value, ...], Latest] = {}
     for version, kind, row, old in changes.changes():
         name = pick(row)
-        if old is not None and (before := pick(old)) != name and NULL not in before:
-            latest[before] = (old, version, DEAD)
+        if old is not None and (before := pick(old)) != name:
+            if NULL not in before:
+                latest[before] = (old, version, DEAD)
+            elif kind == UPDATE_WITH_KEY:
+                raise Unnamed(changes.relation.table, key)
         if kind == DELETE:
             if NULL in name:
                 raise Unnamed(changes.relation.table, key)

@@ -292,6 +292,27 @@ async def test_C7_a_busy_server_is_asked_again_for_what_it_did_not_take(
     assert len(search_case.documents()) == 3
 
 
+async def test_C8_a_document_is_to_blame_where_its_shard_takes_a_write_of_nothing(
+    search_case: SearchCase, sink: ElasticsearchSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C8: the server's own answer to that write, beside a fault that is put into the answers here;
+    the write leaves nothing behind, and the neighbours are there."""
+    probed: list[dict[str, Any]] = []
+    bulk = SearchClient.bulk
+
+    async def failing(self: SearchClient, lines: bytes) -> list[dict[str, Any]]:
+        outcomes = await bulk(self, lines)
+        probed.extend(one for one in outcomes if one["_id"] == "%probe")
+        fault = {"status": 500, "error": {"type": "null_pointer_exception", "reason": "oh"}}
+        return [fault if one["_id"].endswith(":1") else one for one in outcomes]
+
+    monkeypatch.setattr(SearchClient, "bulk", failing)
+    (rejected,) = await sink.write([Log().commit(*(put(Thing(n)) for n in range(3)))])
+    assert (rejected.key[1], rejected.cause) == ("1", "oh")
+    assert [(one["status"], one["result"]) for one in probed] == [(404, "not_found")] * 3
+    assert len(search_case.documents()) == 3
+
+
 async def test_nobody_there_is_one_sentence() -> None:
     """A port where nobody listens is named, with the way out."""
     engine = ElasticsearchEngine(ElasticsearchEndpoint(Level.REAL, "http://127.0.0.1:1"))

@@ -34,7 +34,7 @@ from neolayer.relay.changes import TableChanges
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
-from neolayer.relay.status import PUBLICATION
+from neolayer.relay.state import PUBLICATION
 from neolayer.schema.lines import Line
 from neolayer.settings import RelaySettings
 from neolayer.telemetry import configure_logging

@@ -31,7 +31,7 @@ from neolayer.relay.operations import watch
 from neolayer.relay.operations.desk import Desk
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
-from neolayer.relay.status import PUBLICATION, STATE_FILE, read_state
+from neolayer.relay.state import PUBLICATION, STATE_FILE, read_state
 from neolayer.settings import RelaySettings
 
 DATABASE = "bench_rebuild"

@@ -65,7 +65,7 @@ from neolayer.platform import copied_classes, data_classes, endpoints, keyring
 from neolayer.position import Position, Positions
 from neolayer.relay.comparing.report import TableReport
 from neolayer.relay.comparing.stores import reconcile
-from neolayer.relay.status import server_notes
+from neolayer.relay.state import server_notes
 from neolayer.relay.where import Located, class_of, where
 from neolayer.settings import Settings, load_settings
 from neolayer.tenancy import (

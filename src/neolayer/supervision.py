@@ -251,7 +251,8 @@ def _relay_reads(settings: Settings, at: Endpoints) -> Callable[[], Awaitable[bo
     before a person has done something: the layer is up for that person, and `status` says why."""
 
     async def reads() -> bool:
-        from neolayer.relay.status import read_state, slot_state, state_path
+        from neolayer.relay.state import read_state, state_path
+        from neolayer.relay.status import slot_state
 
         slot = await slot_state(at.postgres.dsn(Role.OPERATOR))
         if slot is not None and slot.active:

@@ -17,7 +17,8 @@ from neolayer.relay import run as relay_run
 from neolayer.relay.changes import Batch, TableChanges
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Rejected
-from neolayer.relay.status import STATE_FILE, read_state, relay_status, slot_of
+from neolayer.relay.state import STATE_FILE, read_state, slot_of
+from neolayer.relay.status import relay_status
 from neolayer.settings import RelaySettings
 
 

@@ -27,7 +27,8 @@ from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import CopyLost, Rejected
-from neolayer.relay.status import read_state, slot_state
+from neolayer.relay.state import read_state
+from neolayer.relay.status import slot_state
 from neolayer.settings import RelaySettings
 
 HUNDRED = "INSERT INTO accounts (id, owner) SELECT g, 'ann' FROM generate_series(1, 100) g"

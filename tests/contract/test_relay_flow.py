@@ -19,7 +19,7 @@ from neolayer.relay.changes import UNCHANGED, Batch, Incomplete, TableChanges
 from neolayer.relay.comparable import Shape
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Park, Rejected, Snapshot
-from neolayer.relay.status import read_state
+from neolayer.relay.state import read_state
 
 THOUSAND = (
     "INSERT INTO accounts (id, owner, amount, note)"

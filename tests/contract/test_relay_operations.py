@@ -33,7 +33,7 @@ from neolayer.relay.operations import watch
 from neolayer.relay.operations.desk import Desk, RebuildStatus, desk_of
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Park, Rejected, Snapshot
-from neolayer.relay.status import read_state
+from neolayer.relay.state import read_state
 
 TABLE = "public.accounts"
 SEED = 20261127

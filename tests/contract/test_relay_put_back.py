@@ -26,7 +26,7 @@ from neolayer.freshness.cache_versions import FLOOR_KEY, version_text
 from neolayer.insight.querying import Target, ask
 from neolayer.position import Position, pack_version
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.status import FlowState, read_state
+from neolayer.relay.state import FlowState, read_state
 from neolayer.supervision import _is_primary
 
 PASSWORD = "of the application"

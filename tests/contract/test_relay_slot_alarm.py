@@ -21,7 +21,7 @@ from neolayer.cli import main
 from neolayer.cli import relay as command
 from neolayer.engines.endpoints import ClickHouseEndpoint, Endpoints, RedisEndpoint, Role
 from neolayer.engines.postgres.replication import ReplicationConnection
-from neolayer.relay.status import PUBLICATION, SLOT
+from neolayer.relay.state import PUBLICATION, SLOT
 from neolayer.schema.lines import Line
 from neolayer.schema.runner import migrate_up
 

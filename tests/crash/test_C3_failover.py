@@ -28,7 +28,7 @@ from neolayer.errors import EngineError, EngineUnavailable
 from neolayer.freshness.positions import Store, position_of
 from neolayer.position import Position
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.status import read_state
+from neolayer.relay.state import read_state
 
 pytestmark = pytest.mark.faults
 PUT = "INSERT INTO accounts (id, owner, amount) SELECT g, '{}', g FROM generate_series({}, {}) g"

@@ -43,7 +43,7 @@ from neolayer.relay.sinks.mongodb import MongoSink
 from neolayer.relay.sinks.nats import NatsSink
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Sink
-from neolayer.relay.status import read_state
+from neolayer.relay.state import read_state
 
 pytestmark = pytest.mark.engines
 ACCOUNTS = DataClass(

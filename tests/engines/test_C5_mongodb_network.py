@@ -19,7 +19,7 @@ from neolayer.platform import data_classes
 from neolayer.relay.run import run_sinks
 from neolayer.relay.sinks.mongodb import MongoSink
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.status import STATE_FILE, read_state
+from neolayer.relay.state import STATE_FILE, read_state
 
 pytestmark = pytest.mark.engines
 __all__ = ["layer"]

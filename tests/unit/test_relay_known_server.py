@@ -15,14 +15,8 @@ from neolayer.position import Position, pack_version
 from neolayer.relay.changes import Unnamed
 from neolayer.relay.known_server import KnownServer
 from neolayer.relay.operations.desk import RebuildStatus
-from neolayer.relay.status import (
-    FlowState,
-    LaneState,
-    ReaderStatus,
-    RelayState,
-    RelayStatus,
-    _sink_status,
-)
+from neolayer.relay.state import FlowState, LaneState, RelayState
+from neolayer.relay.status import ReaderStatus, RelayStatus, _sink_status
 
 READ = pack_version(1, 5_000)
 

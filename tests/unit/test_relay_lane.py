@@ -30,7 +30,7 @@ from neolayer.relay.segment import _BEGIN as BEGIN
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot
-from neolayer.relay.status import LaneState
+from neolayer.relay.state import LaneState
 
 
 async def test_A6_a_refused_row_leaves_no_value_in_the_logs(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from neolayer.relay.sinks import kafka, nats
 from neolayer.relay.sinks.kafka import KafkaSink
 from neolayer.relay.sinks.nats import NatsSink
 from neolayer.relay.sinks.sink import Sink, note_of
-from neolayer.relay.status import LaneState
+from neolayer.relay.state import LaneState
 
 COIN = ["1", "ann", "1", None]
 

@@ -23,7 +23,8 @@ from neolayer.events.holding import who_holds
 from neolayer.insight.roles import role_troubles
 from neolayer.insight.time_series import time_series
 from neolayer.platform import endpoints, engines, engines_not_started, is_embedded
-from neolayer.relay.status import relay_status, state_path
+from neolayer.relay.state import state_path
+from neolayer.relay.status import relay_status
 from neolayer.settings import Settings
 from neolayer.webhooks.tasks import webhook_status
 

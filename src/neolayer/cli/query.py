@@ -16,7 +16,7 @@ from neolayer.cli.values import PositionsOf, Seconds, whole
 from neolayer.errors import QueryError
 from neolayer.insight.querying import LONGEST_TIME_LIMIT, PATIENCE, TIME_LIMIT, Answer, Target, ask
 from neolayer.platform import endpoints
-from neolayer.relay.status import server_notes
+from neolayer.relay.state import server_notes
 
 _PATIENCE_S = int(PATIENCE.total_seconds())
 _DEFAULT_S = int(TIME_LIMIT.total_seconds())

@@ -36,7 +36,8 @@ from neolayer.relay.operations.desk import Desk, RebuildStatus, desk_of
 from neolayer.relay.sinks.declared import declared_sinks
 from neolayer.relay.sinks.sink import Rebuildable, Sink
 from neolayer.relay.sinks.webhooks import WebhookSink
-from neolayer.relay.status import relay_status, server_notes, state_path
+from neolayer.relay.state import server_notes, state_path
+from neolayer.relay.status import relay_status
 
 app = App(name="relay", help="Look at the sinks, pause and resume one, replay, rebuild a copy.")
 root.command(app)

@@ -9,7 +9,8 @@ from typing import Any
 from neolayer.cli.output import counted, write_table
 from neolayer.cli.root import invocation
 from neolayer.relay.operations.desk import Letter, RebuildStatus, Standing
-from neolayer.relay.status import LaneState, RelayStatus, read_state, state_path
+from neolayer.relay.state import LaneState, read_state, state_path
+from neolayer.relay.status import RelayStatus
 
 
 def alarms_of(

@@ -21,7 +21,8 @@ from neolayer.insight.health import EngineHealth, Health, examine
 from neolayer.insight.joining import VERBS, Joining, joining
 from neolayer.insight.tasks import TasksState, tasks_path
 from neolayer.platform import data_classes, endpoints, engines
-from neolayer.relay.status import RelayStatus, state_path
+from neolayer.relay.state import state_path
+from neolayer.relay.status import RelayStatus
 from neolayer.settings import Settings
 
 UNHEALTHY, NOT_RUNNING = 1, 3

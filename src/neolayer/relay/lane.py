@@ -42,7 +42,7 @@ from neolayer.relay.sinks.sink import (
     Resendable,
     Sink,
 )
-from neolayer.relay.status import LaneState
+from neolayer.relay.state import LaneState
 
 _WRITE_BYTES: Final = 32 << 20
 _WRITE_BATCHES: Final = 4_096

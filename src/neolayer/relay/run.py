@@ -48,17 +48,16 @@ from neolayer.relay.sinks.declared import declared_sinks
 from neolayer.relay.sinks.sink import Forgetful, Sink
 from neolayer.relay.snapshot import ExportedSnapshot, export_snapshot
 from neolayer.relay.spool import Spool
-from neolayer.relay.status import (
+from neolayer.relay.state import (
     PUBLICATION,
     SLOT,
     STATE_FILE,
     FlowState,
     LaneState,
     RelayState,
-    publication_exists,
     slot_of,
-    slot_state,
 )
+from neolayer.relay.status import publication_exists, slot_state
 from neolayer.relay.table_names import TableNames, look_up, published_tables
 from neolayer.settings import RelaySettings
 

@@ -6,7 +6,7 @@ import asyncio
 
 from neolayer.platform import data_classes, endpoints, webhook_sinks
 from neolayer.relay.run import run
-from neolayer.relay.status import relay_folder
+from neolayer.relay.state import relay_folder
 from neolayer.settings import Settings
 from neolayer.workers.process import Work, run_worker
 

@@ -19,7 +19,7 @@ from litestar import Litestar
 from neolayer.api.app import make_app
 from neolayer.insight.tasks import tasks_path
 from neolayer.platform import endpoints
-from neolayer.relay.status import state_path
+from neolayer.relay.state import state_path
 from neolayer.settings import ServeSettings, Settings
 from neolayer.workers.connections import Bounds, keep_within
 from neolayer.workers.process import Work, run_worker

@@ -30,6 +30,7 @@ from neolayer.relay import checkpoints, decoder, lane, reader, run, segment, seg
 from neolayer.relay.comparable import Bound
 from neolayer.relay.copying import tables
 from neolayer.relay.copying.progress import OwnProgress, Wanted
+from neolayer.relay.folder import HeldFolder
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.sink import Rejected
 from neolayer.settings import RelaySettings
@@ -333,9 +334,11 @@ class World:
         settings = settings.model_copy(update={"log_bytes": BOUND})
         self.flow = run._Flow(run.Source("neolayer", "dsn", "slot"), sinks, settings, self.desk)  # type: ignore[arg-type]
         stop = asyncio.Event()
-        return asyncio.create_task(self.flow.run(stop, self.folder.parent)), stop
+        self.held = HeldFolder(self.folder.parent)
+        return asyncio.create_task(self.flow.run(stop, self.held)), stop
 
     def _end(self, task: asyncio.Task[None]) -> None:
+        self.held.close()
         error = None if task.cancelled() else task.exception()
         if self.process.dead:
             self.kills += 1

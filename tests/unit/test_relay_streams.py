@@ -133,7 +133,15 @@ class Connection:
         answer.set_result(None)
         return answer
 
-    async def ask(self, asked: Awaitable[Any], *, seconds: float) -> Any:
+    @property
+    def stream(self) -> Connection:
+        return self
+
+    async def account_info(self) -> None:
+        if self.life != self.broker.lives:
+            raise EngineUnavailable("nats", "ended the connection")
+
+    async def ask(self, asked: Awaitable[Any], *, seconds: float = 0) -> Any:
         return await asked
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ SOURCE = Path(neolayer.__file__).parent
 OPENERS = {
     "tenancy/database.py": "a scope's transaction: context set and asserted, wiped on return",
     "face.py": "the chain's public rows; no context, so no tenant's",
+    "freshness/put_back.py": "the end of the server's log; no table at all",
     "freshness/streams.py": "the queues' checkpoint; no context, so no tenant's",
     "insight/roles.py": "whether it can work at all: a connection is opened and given back",
     "insight/querying.py": "a question of one tenant, read-only, in a context of its own",

@@ -18,8 +18,8 @@ from tests.fixtures.patience import PATIENCE_S
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.parameters import RawTexts, Texts
 from neolayer.engines.postgres.round_trip import RoundTripConnection
-from neolayer.errors import InvalidInput
-from neolayer.tenancy import CoreDatabase, Principal, Scope, open_core
+from neolayer.errors import EngineUnavailable, InvalidInput
+from neolayer.tenancy import CoreDatabase, Principal, Scope, lending, open_core
 
 ADD = "INSERT INTO core.tenant_data (tenant_id, data_id, data) VALUES (%s, %s, '{}')"
 STATE = "SELECT core.session_state(), core.current_tenant(), core.has_temporary_objects()"
@@ -39,10 +39,13 @@ async def lonely(core: CoreDatabase, layer_databases: Endpoints) -> AsyncIterato
         yield database
 
 
+def as_admin_of(databases: Endpoints) -> psycopg.Connection:
+    return psycopg.connect(databases.postgres.dsn(Role.ADMIN, Database.CORE), autocommit=True)
+
+
 @pytest.fixture
 def as_admin(layer_databases: Endpoints) -> psycopg.Connection:
-    dsn = layer_databases.postgres.dsn(Role.ADMIN, Database.CORE)
-    return psycopg.connect(dsn, autocommit=True)
+    return as_admin_of(layer_databases)
 
 
 @pytest.mark.parametrize("leaving", (False, True))
@@ -405,3 +408,20 @@ async def test_what_cannot_be_adapted_costs_no_connection(
             async with scope.transaction() as tx:
                 await tx.one("SELECT %(value)s", {"value": value})
         assert await scope.one("SELECT pg_backend_pid()") == server
+
+
+async def test_a_session_that_is_ended_before_its_first_answer_is_one_named_error(
+    layer_databases: Endpoints, core: CoreDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is stopped just then says so to who opens, as one that is not there."""
+    learn = lending.CoreConnection.learn
+
+    async def learn_of_the_end(connection: lending.CoreConnection) -> None:
+        with as_admin_of(layer_databases) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s, 5000)", (connection.info.backend_pid,))
+        await learn(connection)
+
+    monkeypatch.setattr(lending.CoreConnection, "learn", learn_of_the_end)
+    with pytest.raises(EngineUnavailable, match=r"127\.0\.0\.1:\d+ cannot be reached: terminating"):
+        async with open_core(layer_databases, size=1, application_name="tests"):
+            pass

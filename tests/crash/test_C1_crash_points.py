@@ -175,7 +175,7 @@ class RelayRuns:
         deadline = time.monotonic() + PATIENCE_S
         while (code := self.runner.ended(within_s=dice.choice((0, 0.002, 0.01)))) is None:
             self.workload.step(dice)
-            assert time.monotonic() < deadline, what
+            assert time.monotonic() < deadline, (what, self._said())
         assert code == -9, (what, code, self._said())
         self.tally.killed(what.partition(" ")[2])
 

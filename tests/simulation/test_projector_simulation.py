@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
@@ -218,24 +217,22 @@ def run_seeds(count: int, minutes: float, monkeypatch: pytest.MonkeyPatch) -> di
 
 
 def test_C1_C8_the_projector_keeps_its_promises_in_simulated_time(
-    monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Killed between any two steps, cut off before and after COMMIT, two at once, over writers that
     stall and abort: each event counts once, a bad one holds up its own stream alone."""
     figures = run_seeds(2, 2, monkeypatch)
-    record_property("projector simulated", figures)
+    request.node.user_properties.append(("projector simulated", figures))
     assert min(figures["kills"], figures["lost connections"], figures["streams that stand"]) > 0
 
 
 @pytest.mark.faults
 def test_C1_C8_the_projector_keeps_its_promises_in_simulated_hours(
-    monkeypatch: pytest.MonkeyPatch,
-    pytestconfig: pytest.Config,
-    record_property: Callable[[str, object], None],
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, pytestconfig: pytest.Config
 ) -> None:
     """The same over more seeds, for six minutes each."""
     figures = run_seeds(10, 6, monkeypatch)
-    record_property("projector simulated", figures)
+    request.node.user_properties.append(("projector simulated", figures))
     assert pytestconfig.cache is not None
     noted = {
         "projector_simulated_hours": figures["simulated hours"],

@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 import psycopg
 from psycopg import pq
 
+from neolayer.engines.postgres.connections import explain
 from neolayer.engines.postgres.parameters import RawTexts
 from neolayer.engines.postgres.queries import load_queries
 from neolayer.engines.postgres.round_trip import RoundTripConnection, Rows, Sent
@@ -221,6 +222,9 @@ class Lender:
         )
         try:
             await connection.learn()
+        except psycopg.OperationalError as exc:  # the server ended it before its first answer
+            await connection.close()
+            raise explain(exc, self._dsn) from exc
         except BaseException:
             await connection.close()
             raise

@@ -26,7 +26,7 @@ from neolayer.relay.lane import Lane
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
-from neolayer.relay.sinks.sink import CopyLost, Rejected
+from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot
 from neolayer.relay.state import read_state
 from neolayer.relay.status import slot_state
 from neolayer.settings import RelaySettings
@@ -108,6 +108,30 @@ async def test_C6_a_fault_in_one_sink_stops_no_other(relay_scene: RelayScene) ->
         await until(lambda: other.rows == 100)
         await until(lambda: broken.rows == 100)
     assert broken.failures == 2
+
+
+async def test_C6_a_sink_whose_copy_failed_once_is_fed_when_it_is_copied(
+    relay_scene: RelayScene,
+) -> None:
+    """The next try copies what is left, and what is written after that arrives too."""
+    relay_scene.sql(HUNDRED)
+    sink, failures = relay_scene.clickhouse_sink(), 0
+    copy_part = sink.copy_part
+
+    async def fails_once(part: Snapshot, table: str, park: Park) -> None:
+        nonlocal failures
+        if failures == 0:
+            failures += 1
+            raise EngineUnavailable("clickhouse", "not now")
+        await copy_part(part, table, park)
+
+    sink.copy_part = fails_once  # type: ignore[method-assign]
+    async with relay_scene.relaying(sink):
+        for amount in (1, 2):
+            position = relay_scene.sql(f"UPDATE accounts SET amount = {amount}")
+            await relay_scene.arrives(position, Store.CLICKHOUSE)
+        assert failures == 1
+    assert sorted(await relay_scene.copied()) == sorted(relay_scene.rows())
 
 
 class HangingSink(NullSink):

@@ -19,6 +19,7 @@ from tests.crash.ledger import OnceSink, VersionedSink
 from tests.crash.projecting_process import DOMAIN
 from tests.fixtures.fix_databases import postgres_only
 from tests.fixtures.fix_relay import ACCOUNTS
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer import crash_points
 from neolayer.engines.endpoints import ClickHouseEndpoint, PostgresEndpoint, RedisEndpoint, Role
@@ -73,6 +74,12 @@ def sinks_of(job: Job) -> list[Sink]:
     return sinks
 
 
+def say_where_it_stands() -> None:
+    """Into the job's log, of one that should have died long ago: the test that waits shows it."""
+    for task in asyncio.all_tasks():
+        task.print_stack()
+
+
 async def relay(job: Job) -> None:
     """Relay until the crash point, or until every sink is at the position to reach."""
     # Small pieces, so that every boundary is passed often.
@@ -80,6 +87,7 @@ async def relay(job: Job) -> None:
     decoder.BATCH_ROWS, decoder.PART_BYTES = 50, 6 << 10
     tables.RANGE_ROWS = 20  # type: ignore[misc]
     stop, reached = asyncio.Event(), dict[str, int]()
+    asyncio.get_running_loop().call_later(PATIENCE_S / 2, say_where_it_stands)
     sinks = [noted(sink, reached) for sink in sinks_of(job)]
     running = asyncio.create_task(
         run_sinks(

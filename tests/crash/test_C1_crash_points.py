@@ -205,7 +205,7 @@ class RelayRuns:
         self.tally.judge(seed, point, lost=lost, doubled=doubled, other=other)
 
     def _said(self) -> str:
-        return Path(self.job(clickhouse=False)["log"]).read_text()[-3000:]
+        return Path(self.job(clickhouse=False)["log"]).read_text()[-9000:]
 
 
 async def relay_runs(scene: RelayScene, config: pytest.Config, count: int, *, every: int) -> Tally:
@@ -313,7 +313,7 @@ async def projector_run(the_bank: Bank, runner: Runner, seed: int, tally: Tally,
         "log": str(log),
     }
     code = runner.run(job)
-    assert code == -9, (seed, crash_at, code, log.read_text()[-3000:])
+    assert code == -9, (seed, crash_at, code, log.read_text()[-9000:])
     tally.killed(crash_at)
     await the_bank.burial()
     await the_bank.project()

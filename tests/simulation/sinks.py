@@ -30,6 +30,7 @@ class Store:
     down_until: float = 0.0
     slow_until: float = 0.0
     trouble: float = 0.0
+    fails_in_copies: int = 0  # so many times, come what may
     copies: int = 0
     effects: int = 0
     saves: int = 0
@@ -101,6 +102,9 @@ class SimulatedSink:
         for one in refused:
             owed = world.unparked.get((self.name, one.key[0]), 0)
             world.require(owed == 0, f"{self.name} goes on, what it refused has no letter")
+        if self.store.fails_in_copies:
+            self.store.fails_in_copies -= 1
+            raise EngineUnavailable(self.name, "failed in a copy")
         if self.dice.random() < self.store.trouble / 3:
             raise EngineUnavailable(self.name, "done, but the answer was lost")
 

@@ -437,10 +437,13 @@ class World:
             store.down_until = store.slow_until = store.trouble = 0
 
     async def _converge(self) -> None:
-        """In calm, every copy becomes what the source is; also one that was emptied."""
+        """In calm, every copy becomes what the source is; also one that was emptied, and whose new
+        copy fails once. What is written after that arrives as well."""
         task, stop = self._start()
         await self._catch_up(task)
+        self.stores["dead"].fails_in_copies = 1
         self.stores["dead"].empty()
+        await self._catch_up(task)
         await self._catch_up(task)
         stop.set()
         await asyncio.wait([task], timeout=60)

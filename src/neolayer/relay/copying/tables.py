@@ -140,10 +140,9 @@ class _Rows(_Copying):
         for one in begun:
             ranges = await self._way.progress.ranges_left(one)
             self._left.extend((one, range_) for range_ in ranges)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._copy_ranges(self._tables))
-            for _ in range(min(PARALLEL, len(self._left)) - 1):
-                tasks.create_task(self._copy_beside())
+        # In a task of its own: Python 3.11 leaves the one whose group failed while it waited for it
+        # marked as cancelled for ever, and a lane that is cancelled ends.
+        await asyncio.create_task(self._copy_side_by_side())
         if self._left:
             return False
         crash_point("relay.before_rebuild_end")
@@ -157,6 +156,12 @@ class _Rows(_Copying):
             divided = await self._tables.divide(table, shape)
             relation = await divided.part(None, None).describe(table, shape.columns)
             await self._sink.require_types(relation)
+
+    async def _copy_side_by_side(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._copy_ranges(self._tables))
+            for _ in range(min(PARALLEL, len(self._left)) - 1):
+                tasks.create_task(self._copy_beside())
 
     async def _copy_beside(self) -> None:
         async with self._tables.again() as mine:

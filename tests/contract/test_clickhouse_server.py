@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import datetime as dt
 import ipaddress
+import random
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +24,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureError
 from clickhouse_connect.driver.external import ExternalData
-from tests.fixtures.fix_clickhouse_process import ClickHouseProcess
+from tests.fixtures.fix_clickhouse_process import OWNER, OWNER_PASSWORD, ClickHouseProcess
 from tests.fixtures.patience import PATIENCE_S
 
 TYPED_VALUES: list[tuple[str, Any]] = [
@@ -450,6 +452,26 @@ def test_a_client_that_goes_away_stops_its_query(
     while running_queries(client, mark):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_client_that_goes_away_leaves_no_insert_behind(
+    clickhouse_process: ClickHouseProcess, client: Client
+) -> None:
+    """In whatever moment of an INSERT it dies: who comes next, on the same link of the engine,
+    can use it. One moment in some dozens is the one while the engine begins."""
+    table = make_table(client, "left_alone", "n UInt64")
+    head = (
+        f"POST /?query=INSERT+INTO+{table}+FORMAT+TabSeparated HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"X-ClickHouse-User: {OWNER}\r\nX-ClickHouse-Key: {OWNER_PASSWORD}\r\n"
+        "Content-Length: 2\r\n\r\n1\n"
+    )
+    dice = random.Random(1)
+    for _ in range(300):
+        with socket.create_connection(("127.0.0.1", clickhouse_process.port)) as leaving:
+            leaving.sendall(head.encode())
+            time.sleep(dice.uniform(0, 0.006))
+        answer = clickhouse_process.send("SELECT 1")
+        assert (answer.status, answer.data) == (200, b"1\n")
 
 
 def test_a_query_is_killed_by_its_id(clickhouse_process: ClickHouseProcess, client: Client) -> None:

@@ -143,6 +143,7 @@ class Link:
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
+        self._insert: Insert | None = None
         self.token = f"neolayer-link-{next(self._numbers)}"
 
     def run(
@@ -173,9 +174,17 @@ class Link:
     def insert(self, head: bytes, *, data_format: str) -> Insert:
         """Begin an INSERT; `head` has neither FORMAT nor data."""
         try:
-            return Insert(self._connection.send_insert(head, data_format))
+            self._insert = Insert(self._connection.send_insert(head, data_format))
         except _FAILURES as exc:
             raise _fault(exc) from exc
+        return self._insert
+
+    def abandon_insert(self) -> None:
+        """Abort the INSERT that was begun last, also one whose beginning nobody waited for: until
+        it ends, the link runs nothing else. Never raises."""
+        insert, self._insert = self._insert, None
+        if insert is not None:
+            insert.cancel()
 
     def close(self) -> None:
         self._connection.close()

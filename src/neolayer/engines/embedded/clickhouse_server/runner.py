@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from neolayer.engines.embedded.clickhouse_server import faults, statement
 from neolayer.engines.embedded.clickhouse_server.body import Body
@@ -156,7 +157,8 @@ class Runner:
     ) -> Outcome:
         pipe = Pipe()
         running = self._threads.start(link.run, query.into(pipe.path), params=params)
-        running.add_done_callback(lambda _: pipe.close_writer())
+        ending = partial(_end, pipe)
+        running.add_done_callback(ending)
         try:
             await asyncio.wait([running], timeout=_SHORT_SECONDS)
             while chunk := await pipe.read():
@@ -164,10 +166,14 @@ class Runner:
             return await asyncio.shield(running)
         except BaseException:  # a caller who hangs up too: the statement ends with it
             pipe.close_reader()
+            # Its end of the pipe is the mark that it is killed by: as long as a kill may be on its
+            # way, nobody else's may have that name.
+            running.remove_done_callback(ending)
             await settle(asyncio.ensure_future(self._stop(running, link.token, pipe.path)))
             raise
         finally:
             pipe.close_reader()
+            pipe.close_writer()
 
     async def _stop(self, running: asyncio.Future[Outcome], token: str, mark: str) -> None:
         """Kill what runs, and wait until it is gone: its link is then free again."""
@@ -191,8 +197,9 @@ class Runner:
             await self._threads.call(lease.link.run, set_statement(named))
         taken = len(early := prefix[head.data_at :])
         self._engine.require_room(taken)
-        insert = await self._threads.call(lease.link.insert, head.text, data_format=head.format)
+        link = lease.link
         try:
+            insert = await self._threads.call(link.insert, head.text, data_format=head.format)
             if early:
                 await self._threads.call(insert.append, early)
             async for piece in body.pieces(max(0, head.data_at - len(prefix))):
@@ -201,7 +208,7 @@ class Runner:
                 await self._threads.call(insert.append, piece)
             return await self._threads.call(insert.finish)
         except BaseException:  # a caller who hangs up too: half an insert is none
-            await self._threads.call(insert.cancel)
+            await self._threads.call(link.abandon_insert)
             raise
 
     async def _command(
@@ -223,6 +230,10 @@ class Runner:
             reply.set_format(wanted.default_format)
             await reply.write(outcome.body)
         return outcome
+
+
+def _end(pipe: Pipe, _: object) -> None:
+    pipe.close_writer()
 
 
 def _before_body(sql: bytes) -> bytes:

@@ -242,7 +242,7 @@ _ALL = (
         "us, 6.7 us in all; the insert from memory costs driver and server 1.7 us. So two busy "
         "cores end at 298,000 rows/s, less than half of the insert, and one slot, which one "
         "process of the server decodes, at 370,000 rows/s on any number of cores. In runs of "
-        "300,000 rows the relay reached 187,000 to 279,000 rows/s, before decision 32 "
+        "300,000 rows the relay reached 155,000 to 279,000 rows/s, before decision 32 "
         "131,000 to 148,000.",
     ),
     Claim(
@@ -447,7 +447,7 @@ _ALL = (
         note="it moves with the machine more than any other: 1.97, 1.51 and, over 20 rounds, 1.38 "
         "in runs a day or hours apart, while the code of the first and of the last, in turns on "
         "one server, differ by less than their own rounds do. A group of eight appends takes "
-        "1.45 ms: 0.69 of our process, 0.65 of the server's (0.27 of them for the rows, their "
+        "about 1.4 ms: 0.69 of our process, 0.65 of the server's (0.27 of them for the rows, their "
         "seven indexes and the streams' heads), 0.08 of the disk. One follows the other, on one "
         "core: eight writers who wait for their answers leave nothing to be got ready meanwhile, "
         "where the library's eight threads keep both cores busy. Two groups on their way at a time "

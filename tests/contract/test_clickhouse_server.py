@@ -220,6 +220,17 @@ def test_external_data_are_a_table_for_one_query(client: Client) -> None:
         client.query("SELECT * FROM extra")
 
 
+def test_external_data_that_cannot_be_read_leave_the_link_usable(client: Client) -> None:
+    """The fault is theirs, and of nobody who comes next."""
+    broken = ExternalData(
+        file_name="extra.csv", data=b"1\nno number\n" * 1000, fmt="CSV", structure=["a UInt8"]
+    )
+    for _ in range(3):
+        with pytest.raises(DatabaseError, match="code: 117"):
+            client.query("SELECT sum(a) FROM extra", external_data=broken)
+        assert client.query("SELECT 1").result_rows == [(1,)]
+
+
 def test_settings_hold_for_one_request(client: Client) -> None:
     """A request's settings apply to it, not to the session; SET applies to the session."""
     asked = "SELECT getSetting('max_block_size')"

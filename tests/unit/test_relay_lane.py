@@ -356,6 +356,39 @@ async def test_C1_a_write_that_is_done_again_is_so_after_a_power_cut_too(
     assert again.given[:2] == [START + 2, START + 3]
 
 
+class CoveringSink(NullSink):
+    """Fails where it is cancelled first, as a group of tasks does of which one fails just then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.writes = asyncio.Event(), 0
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        self.writes += 1
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if self.writes > 1:
+                raise
+            raise EngineUnavailable(self.name, "one of its tasks failed") from None
+        return ()
+
+
+async def test_C6_a_lane_that_is_cancelled_while_its_sink_fails_ends(tmp_path: Path) -> None:
+    """It does not try again until the sink is well: nobody would start the stream meanwhile."""
+    log, sink = await opened(tmp_path), CoveringSink()
+    log.append(batch(START + 1))
+    task = asyncio.create_task(Lane(sink, log, rows=10, state=LaneState()).run(None))  # type: ignore[arg-type]
+    await sink.begun.wait()
+    sink.begun.clear()
+    task.cancel()
+    again = asyncio.create_task(sink.begun.wait())
+    await asyncio.wait([task, again], return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    assert task.cancelled() and sink.writes == 1
+
+
 async def test_C1_a_write_that_the_log_has_let_go_of_is_made_good_by_a_copy(
     tmp_path: Path,
 ) -> None:

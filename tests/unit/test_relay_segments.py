@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.errors import RelayError
 from neolayer.relay import segment, segments
@@ -269,6 +271,34 @@ async def test_C4_nothing_takes_the_place_of_what_a_failed_fsync_took(
     monkeypatch.undo()
     log = await opened(tmp_path)
     assert log.position == START + 1
+
+
+async def test_C4_an_fsync_that_fails_after_its_stream_has_ended_is_heard_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk says it once: whoever opens the log next would hear that all is well."""
+    log = await opened(tmp_path)
+    log.append(batch(START + 1))
+    await log.sync()
+    log.append(batch(START + 2))
+    begun, may_fail = threading.Event(), threading.Event()
+
+    def sync(_: Path) -> None:
+        begun.set()
+        assert may_fail.wait(PATIENCE_S)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(segments, "sync", sync)
+    syncing = asyncio.create_task(log.sync())
+    assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+    for _ in range(2):
+        syncing.cancel()
+        await asyncio.sleep(0)
+    may_fail.set()
+    with pytest.raises(RelayError, match="Input/output error"):
+        await syncing
+    monkeypatch.undo()
+    assert (await opened(tmp_path)).position == START + 1
 
 
 async def test_C4_a_record_that_does_not_follow_the_one_before_it_is_an_end(tmp_path: Path) -> None:

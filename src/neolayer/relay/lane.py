@@ -362,6 +362,7 @@ class Lane:
         """
         pause_s = _FIRST_RETRY_S
         while True:
+            _honour_cancellation()
             await self._going.wait()
             try:
                 done = await work()
@@ -414,7 +415,8 @@ def _honour_cancellation() -> None:
     """Raise CancelledError where it was lost.
 
     In Python 3.11 `asyncio.wait_for`, which redis-py uses, swallows a cancellation that arrives in
-    the moment its work ends; a lane that missed it would keep the whole relay from starting again.
+    the moment its work ends, and a group of tasks tells of what failed in it rather than of that; a
+    lane that missed it would keep the whole relay from starting again.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

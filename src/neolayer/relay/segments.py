@@ -20,11 +20,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from neolayer.crash_points import crash_point
 from neolayer.errors import RelayError
@@ -155,7 +155,7 @@ class SegmentLog:
             boundary = self._boundary
             crash_point("relay.before_segment_fsync")
             try:
-                await asyncio.to_thread(sync, self._segments[-1].path)
+                await _to_its_end(asyncio.to_thread(sync, self._segments[-1].path))
             except OSError as exc:
                 # A disk may forget in silence what it once failed to write: nothing of it stays,
                 # and nothing is put in its place.
@@ -358,6 +358,19 @@ class Cursor:
         self._offset += head.size
         self._rows = head.rows_before + head.rows
         return batch
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for it whoever cancels: what it says, it says once, and it is told before that."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        task.result()
+        raise
 
 
 @contextmanager

@@ -48,6 +48,7 @@ _FAILURES: tuple[tuple[str, str, str | None], ...] = (
     ("failed to resolve host", "has a host name that is not known", "check the DSN"),
     ("timeout expired", "does not answer in time", "check host, port and firewall"),
     ("too many clients", "has no free connection", "raise max_connections or close sessions"),
+    ("server closed the connection", "closed the connection", "look into its log"),
     ("starting up", "is still starting", None),
     ("shutting down", "is shutting down", None),
 )

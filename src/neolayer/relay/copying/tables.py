@@ -170,10 +170,14 @@ class _Rows(_Copying):
     async def _copy_ranges(self, tables: Tables) -> None:
         while self._left and self._way.is_open():
             one, range_ = self._left.popleft()
-            divided = await tables.divide(one.table, self._sink.shape(one.table))
-            part = _Counted(divided.part(range_.low, range_.high))
-            await self._sink.copy_part(part, one.table, self._way.park)
-            await self._done(one, range_, part.count)
+            try:
+                divided = await tables.divide(one.table, self._sink.shape(one.table))
+                part = _Counted(divided.part(range_.low, range_.high))
+                await self._sink.copy_part(part, one.table, self._way.park)
+                await self._done(one, range_, part.count)
+            except BaseException:  # however it ended: it is not done
+                self._left.appendleft((one, range_))
+                raise
 
 
 class _Stream(_Copying):

@@ -173,6 +173,7 @@ class Link:
 
     def insert(self, head: bytes, *, data_format: str) -> Insert:
         """Begin an INSERT; `head` has neither FORMAT nor data."""
+        self._insert = None
         try:
             self._insert = Insert(self._connection.send_insert(head, data_format))
         except _FAILURES as exc:
@@ -187,6 +188,7 @@ class Link:
             insert.cancel()
 
     def close(self) -> None:
+        self._insert = None
         self._connection.close()
 
 

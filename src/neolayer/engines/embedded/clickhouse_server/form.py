@@ -61,9 +61,13 @@ class ExternalTable:
         insert = link.insert(
             f"INSERT INTO {quote_name(self.name)}".encode(), data_format=self.data_format
         )
-        for piece in _pieces(self.content):
-            insert.append(piece)
-        insert.finish()
+        try:
+            for piece in _pieces(self.content):
+                insert.append(piece)
+            insert.finish()
+        except BaseException:  # a row that cannot be read too: else the link runs nothing more
+            link.abandon_insert()
+            raise
 
     def drop(self, link: Link) -> None:
         link.run(f"DROP TEMPORARY TABLE IF EXISTS {quote_name(self.name)}".encode())

@@ -8,9 +8,10 @@ short and runs in one call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from neolayer.engines.embedded.clickhouse_server import faults, statement
@@ -49,8 +50,11 @@ _KILL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Running:
+    """A statement, its link's token, and the kills that are on their way to it."""
+
     token: str
     task: asyncio.Task[object] | None
+    kills: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
 
 
 class Runner:
@@ -75,11 +79,14 @@ class Runner:
                 faults.QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING,
                 f"Query with id = {wanted.query_id} is already running",
             )
-        self._running[wanted.query_id] = _Running(lease.link.token, asyncio.current_task())
+        running = _Running(lease.link.token, asyncio.current_task())
+        self._running[wanted.query_id] = running
         try:
             return await self._dispatch(wanted, body, lease, reply, may_write=may_write)
         finally:
             del self._running[wanted.query_id]
+            for kill in running.kills:  # none of them may find who has the link next
+                await settle(kill)
 
     async def drain(self, *, grace_seconds: float, limit_seconds: float) -> bool:
         """Let statements end by themselves, then kill them; False if some would not stop.
@@ -93,7 +100,7 @@ class Runner:
         while self._running and loop.time() - begun < limit_seconds:
             waited = loop.time() - begun
             for running in list(self._running.values()) if waited > grace_seconds else ():
-                await self._threads.call(self._engine.kill, running.token)
+                await self._kill(running)
                 if running.task and waited > grace_seconds + _CANCEL_AFTER_SECONDS:
                     running.task.cancel()
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
@@ -178,10 +185,16 @@ class Runner:
     async def _stop(self, running: asyncio.Future[Outcome], token: str, mark: str) -> None:
         """Kill what runs, and wait until it is gone: its link is then free again."""
         while not running.done():
-            await self._threads.call(self._engine.kill, token, mark=f"'{mark}'")
+            with contextlib.suppress(ClickHouseFault):  # tried again
+                await self._threads.call(self._engine.kill, token, mark=f"'{mark}'")
             await asyncio.wait([running], timeout=_KILL_SECONDS)
         if not running.cancelled():
             running.exception()
+
+    async def _kill(self, running: _Running) -> None:
+        kill = self._threads.start(self._engine.kill, running.token)
+        running.kills.append(kill)
+        await asyncio.shield(kill)
 
     async def _insert(
         self,
@@ -215,7 +228,7 @@ class Runner:
         self, wanted: Wanted, sql: bytes, lease: Lease, reply: Reply, *, kind: Kind
     ) -> Outcome:
         if (kill := _KILL.fullmatch(sql)) and (running := self._running.get(kill[1].decode())):
-            await self._threads.call(self._engine.kill, running.token)
+            await self._kill(running)
             return Outcome(b"", 0, 0, 0, 0, 0, 0.0)
         if kind is Kind.CONTROL:
             lease.spent = True

@@ -237,7 +237,7 @@ _ALL = (
         "rows at once into the same engine. The relay's last write is not counted: it waits half a "
         "second for company first.",
         bar=0.5,
-        note="a row costs PostgreSQL's walsender 2.6 us of processor time (1.1 us to decode it and "
+        note="A row costs PostgreSQL's walsender 2.6 us of processor time (1.1 us to decode it and "
         "write its text, the rest is a send() for each row), the relay 2.4 us and ClickHouse 1.7 "
         "us, 6.7 us in all; the insert from memory costs driver and server 1.7 us. So two busy "
         "cores end at 298,000 rows/s, less than half of the insert, and one slot, which one "
@@ -444,7 +444,7 @@ _ALL = (
         "events/s",
         "The same against that recorder with its database functions.",
         bar=1.6,
-        note="it moves with the machine more than any other: 1.97, 1.51 and, over 20 rounds, 1.38 "
+        note="It moves with the machine more than any other: 1.97, 1.51 and, over 20 rounds, 1.38 "
         "in runs a day or hours apart, while the code of the first and of the last, in turns on "
         "one server, differ by less than their own rounds do. A group of eight appends takes "
         "about 1.4 ms: 0.69 of our process, 0.65 of the server's (0.27 of them for the rows, their "

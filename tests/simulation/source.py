@@ -98,6 +98,8 @@ class Source:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     breaks: int = 0
     history: dict[str, list[tuple[int, str | None]]] = field(default_factory=dict)
+    # What a server that is gone had deleted in commits that went with it: copies were read there.
+    undone: set[tuple[str, int]] = field(default_factory=set)
 
     def commit(self) -> None:
         """One random transaction of one to thirty changes."""
@@ -134,10 +136,10 @@ class Source:
                     break
 
     def deletes(self, key: str, *, after: int, up_to: int) -> bool:
-        """Whether the key was deleted between two positions."""
-        return any(
-            after < version <= up_to and value is None for version, value in self.history[key]
-        )
+        """Whether the key was deleted between two positions, be it in a commit that was lost."""
+        deleted = {version for version, value in self.history[key] if value is None}
+        deleted |= {version for one, version in self.undone if one == key}
+        return any(after < version <= up_to for version in deleted)
 
     def _change(self) -> tuple[str, str, str, str]:
         key, value, die = str(self.dice.randrange(60)), str(self.dice.random()), self.dice.random()
@@ -181,6 +183,12 @@ class Source:
         gone = {pack_version(self.epoch, one.lsn + 1) for one in self.log[kept:]}
         self.lsn = self.log[kept].lsn if gone else self.lsn
         del self.log[kept:]
+        self.undone |= {
+            (key, version)
+            for key, states in self.history.items()
+            for version, value in states
+            if version in gone and value is None
+        }
         self.history = {
             key: [state for state in states if state[0] not in gone]
             for key, states in self.history.items()

@@ -15,7 +15,7 @@ from tests.simulation.world import Broken, simulate
 KIND = "relay_simulation"  # of the seeds that are kept
 FIRST_SEED = int(os.environ.get("TEST_SEED", "1"))
 # Most mutants are noticed in the first; what only shows while all else is well takes luck.
-SEEDS = 64
+SEEDS = 32
 
 
 def run_seeds(count: int, folder: Path, *, minutes: float) -> dict[str, float]:

@@ -354,11 +354,14 @@ class World:
         while self.loop.time() < end:
             await asyncio.sleep(self.dice.choice((0.01, 0.1, 0.5, 3.0)))
             for _ in range(self.dice.choice((1, 1, 3))):
-                self.source.commit()
-                last = self.source.log[-1]
-                self.commits[pack_version(self.source.epoch, last.lsn + 1)] = last.at
+                self._commit()
             self.check_memory()
             self.check_flow()
+
+    def _commit(self) -> None:
+        self.source.commit()
+        last = self.source.log[-1]
+        self.commits[pack_version(self.source.epoch, last.lsn + 1)] = last.at
 
     async def _break(self, end: float) -> None:
         dice, stores = self.dice, self.stores
@@ -437,9 +440,12 @@ class World:
             store.down_until = store.slow_until = store.trouble = 0
 
     async def _converge(self) -> None:
-        """In calm, every copy becomes what the source is; also one that was emptied, and whose new
-        copy fails once. What is written after that arrives as well."""
+        """In calm, every copy becomes what the source is; also after a time in which no sink
+        worked, and one that was emptied, and whose new copy fails once. What is written after that
+        arrives as well."""
         task, stop = self._start()
+        await self._catch_up(task)
+        await self._no_sink_works()
         await self._catch_up(task)
         self.stores["dead"].fails_in_copies = 1
         self.stores["dead"].empty()
@@ -452,6 +458,18 @@ class World:
             due = {key: one for key, one in self.source.rows.items() if key not in store.refuses}
             self.require(store.live() == due, f"{name} is not what the source is")
         self.require(not self.unparked, "a change that was refused has no letter")
+
+    async def _no_sink_works(self) -> None:
+        """More is written than the log may hold, and the server keeps none of it for us."""
+        end = self.loop.time() + 4 * CALM_S
+        for store in self.stores.values():
+            store.down_until = end
+        self.sinks_well_since = end + 40
+        while self.loop.time() < end:
+            await asyncio.sleep(0.2)
+            self._commit()
+            self.check_memory()
+            self.check_flow()
 
     async def _catch_up(self, task: asyncio.Task[None]) -> None:
         self.source.commit()

@@ -20,17 +20,18 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from neolayer.crash_points import crash_point
 from neolayer.errors import RelayError
 from neolayer.position import Position
 from neolayer.relay.changes import Batch
 from neolayer.relay.segment import CutOff, Head, LogDamaged, Segment, pack, sync
+from neolayer.waiting import to_its_end
 
 _SEGMENT_BYTES: Final = 64 << 20
 _RECENT_BYTES: Final = 8 << 20
@@ -155,7 +156,7 @@ class SegmentLog:
             boundary = self._boundary
             crash_point("relay.before_segment_fsync")
             try:
-                await _to_its_end(asyncio.to_thread(sync, self._segments[-1].path))
+                await _synced(self._segments[-1].path)
             except OSError as exc:
                 # A disk may forget in silence what it once failed to write: nothing of it stays,
                 # and nothing is put in its place.
@@ -360,16 +361,13 @@ class Cursor:
         return batch
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for it whoever cancels: what it says, it says once, and it is told before that."""
-    task = asyncio.create_task(work)
+async def _synced(path: Path) -> None:
+    """On the disk. A failure is said once only, so it is told also to one who was cancelled."""
+    syncing = asyncio.ensure_future(asyncio.to_thread(sync, path))
     try:
-        await asyncio.shield(task)
+        await to_its_end(syncing)
     except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        task.result()
+        syncing.result()
         raise
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from neolayer.engines.embedded.privileges import Account, spawn_options
 from neolayer.engines.embedded.processes import ProcessIdentity, dies_with_parent, inherited
 from neolayer.errors import EngineError, NeolayerError
+from neolayer.waiting import to_its_end
 
 _LOG_LIMIT_BYTES = 16 * 2**20
 _TAIL_BYTES = 8 * 2**10
@@ -74,7 +75,7 @@ class ChildProcess:
         """Fork. Raises EngineError where the program cannot be run."""
         service = self._service
         if service.prepare is not None:
-            await _finish(asyncio.create_task(asyncio.to_thread(service.prepare)))
+            await to_its_end(asyncio.to_thread(service.prepare))
         _turn_over(self._log)
         try:
             with self._log.open("ab") as output:
@@ -147,17 +148,6 @@ class ChildProcess:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-
-
-async def _finish(work: asyncio.Task[object]) -> None:
-    """Wait for work in a thread, which no cancellation can stop: let it end before we go on."""
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({work})
-        raise
 
 
 def describe_exit(code: int) -> str:

@@ -52,13 +52,22 @@ class Connection:
             asked.cancel()
             gone.cancel()
 
-    async def close(self) -> None:
-        """Release it; never raises what the server does."""
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await self.client.close()
-        except (OSError, TimeoutError):
-            return
+    async def close(self, *, seconds: float = TIMEOUT_S) -> None:
+        """Release it; never raises what the server does. What was not sent by then is let go."""
+        await _release(self.client, seconds)
+
+
+async def _release(client: Any, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await client.close()
+    except (OSError, TimeoutError):
+        return
+    finally:
+        # A server that reads no more keeps the client at flushing, and its socket open for good.
+        writer = getattr(client._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
 
 def _look_at(ended: asyncio.Future[Any]) -> None:
@@ -68,7 +77,7 @@ def _look_at(ended: asyncio.Future[Any]) -> None:
 
 async def connect(endpoint: NatsEndpoint, *, timeout_s: float = TIMEOUT_S) -> Connection:
     """An open connection; close it. Raises EngineUnavailable, NotSupported without the client."""
-    nats = _library()
+    client, failures = _client()
     connection: Connection | None = None
     early = asyncio.Event()
 
@@ -80,7 +89,7 @@ async def connect(endpoint: NatsEndpoint, *, timeout_s: float = TIMEOUT_S) -> Co
 
     try:
         async with asyncio.timeout(timeout_s):
-            client = await nats.connect(
+            await client.connect(
                 [url.strip() for url in endpoint.url.split(",")],
                 name="neolayer",
                 allow_reconnect=False,
@@ -90,8 +99,11 @@ async def connect(endpoint: NatsEndpoint, *, timeout_s: float = TIMEOUT_S) -> Co
                 closed_cb=ended,
                 error_cb=quiet,
             )
-    except (OSError, TimeoutError, nats.errors.Error) as exc:
-        raise explain(exc, endpoint) from exc
+    except BaseException as exc:  # raised again; the client leaves its socket open where it fails
+        await _release(client, timeout_s)
+        if isinstance(exc, failures):
+            raise explain(exc, endpoint) from exc
+        raise
     connection = Connection(client, client.jetstream(timeout=timeout_s), endpoint)
     if early.is_set():
         raise unavailable(endpoint, "ended the connection")
@@ -118,13 +130,15 @@ def unavailable(endpoint: NatsEndpoint, meaning: str, *, hint: str | None = None
     return EngineUnavailable("nats", f"{endpoint.address} {meaning}", hint=hint)
 
 
-def _library() -> Any:
+def _client() -> tuple[Any, tuple[type[Exception], ...]]:
+    """A client that is not connected, and what it raises where it cannot be."""
     try:
-        import nats
+        from nats.aio.client import Client
+        from nats.errors import Error
     except ImportError as exc:
         raise NotSupported(
             "nats",
             "its client is not installed",
             hint="pip install 'neolayer[streams]'",
         ) from exc
-    return nats
+    return Client(), (OSError, TimeoutError, Error)

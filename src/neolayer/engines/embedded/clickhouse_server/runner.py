@@ -23,7 +23,8 @@ from neolayer.engines.embedded.clickhouse_server.overlay import set_statement
 from neolayer.engines.embedded.clickhouse_server.pipe import Pipe
 from neolayer.engines.embedded.clickhouse_server.reply import Reply
 from neolayer.engines.embedded.clickhouse_server.request import Wanted
-from neolayer.engines.embedded.clickhouse_server.threads import Threads, settle
+from neolayer.engines.embedded.clickhouse_server.threads import Threads
+from neolayer.waiting import to_its_end
 
 PEEK_BYTES = 1 << 20
 MAX_QUERY_BYTES = 64 << 20
@@ -50,9 +51,9 @@ _KILL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A statement, its link's token, and the kills that are on their way to it."""
+    """A statement, and the kills that are on their way to it."""
 
-    token: str
+    lease: Lease
     task: asyncio.Task[object] | None
     kills: list[asyncio.Future[None]] = field(default_factory=list[asyncio.Future[None]])
 
@@ -79,14 +80,14 @@ class Runner:
                 faults.QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING,
                 f"Query with id = {wanted.query_id} is already running",
             )
-        running = _Running(lease.link.token, asyncio.current_task())
+        running = _Running(lease, asyncio.current_task())
         self._running[wanted.query_id] = running
         try:
-            return await self._dispatch(wanted, body, lease, reply, may_write=may_write)
+            return await self._dispatch(wanted, body, running, reply, may_write=may_write)
         finally:
             del self._running[wanted.query_id]
-            for kill in running.kills:  # none of them may find who has the link next
-                await settle(kill)
+            # None of them may find who has the link next.
+            await to_its_end(asyncio.gather(*running.kills, return_exceptions=True))
 
     async def drain(self, *, grace_seconds: float, limit_seconds: float) -> bool:
         """Let statements end by themselves, then kill them; False if some would not stop.
@@ -107,8 +108,9 @@ class Runner:
         return not self._running
 
     async def _dispatch(
-        self, wanted: Wanted, body: Body, lease: Lease, reply: Reply, *, may_write: bool
+        self, wanted: Wanted, body: Body, running: _Running, reply: Reply, *, may_write: bool
     ) -> Outcome:
+        lease = running.lease
         peeked = await body.peek(PEEK_BYTES)
         prefix = _before_body(wanted.sql) if peeked else wanted.sql
         beginning = prefix + peeked
@@ -119,7 +121,7 @@ class Runner:
         sql = prefix + await body.all(MAX_QUERY_BYTES)
         kind = self._judge(lease, sql, may_write=may_write)
         if kind is Kind.READ:
-            return await self._select(wanted, sql, lease.link, reply)
+            return await self._select(wanted, sql, running, reply)
         return await self._command(wanted, sql, lease, reply, kind=kind)
 
     def _judge(self, lease: Lease, sql: bytes, *, may_write: bool) -> Kind:
@@ -143,56 +145,60 @@ class Runner:
         text = sql.decode(errors="replace").replace("\\", "\\\\").replace("\t", "\\t")
         link.run(b"SELECT formatQuery({q:String})", params={"q": text.replace("\n", "\\n")})
 
-    async def _select(self, wanted: Wanted, sql: bytes, link: Link, reply: Reply) -> Outcome:
+    async def _select(self, wanted: Wanted, sql: bytes, running: _Running, reply: Reply) -> Outcome:
         query = statement.query(sql, default_format=wanted.default_format)
         reply.set_format(query.format)
         try:
-            return await self._through_pipe(query, wanted.params, link, reply)
+            return await self._through_pipe(query, wanted.params, running, reply)
         except ClickHouseFault as fault:
             if fault.code != faults.SYNTAX_ERROR or reply.started:
                 raise
         reply.discard()
         reply.set_format(wanted.default_format)
         outcome = await self._threads.call(
-            link.run, sql, output=wanted.default_format, params=wanted.params
+            running.lease.link.run, sql, output=wanted.default_format, params=wanted.params
         )
         await reply.write(outcome.body)
         return outcome
 
     async def _through_pipe(
-        self, query: statement.Query, params: Mapping[str, str], link: Link, reply: Reply
+        self, query: statement.Query, params: Mapping[str, str], running: _Running, reply: Reply
     ) -> Outcome:
         pipe = Pipe()
-        running = self._threads.start(link.run, query.into(pipe.path), params=params)
+        link = running.lease.link
+        outcome = self._threads.start(link.run, query.into(pipe.path), params=params)
         ending = partial(_end, pipe)
-        running.add_done_callback(ending)
+        outcome.add_done_callback(ending)
         try:
-            await asyncio.wait([running], timeout=_SHORT_SECONDS)
+            await asyncio.wait([outcome], timeout=_SHORT_SECONDS)
             while chunk := await pipe.read():
                 await reply.write(chunk)
-            return await asyncio.shield(running)
+            return await asyncio.shield(outcome)
         except BaseException:  # a caller who hangs up too: the statement ends with it
             pipe.close_reader()
             # Its end of the pipe is the mark that it is killed by: as long as a kill may be on its
             # way, nobody else's may have that name.
-            running.remove_done_callback(ending)
-            await settle(asyncio.ensure_future(self._stop(running, link.token, pipe.path)))
+            outcome.remove_done_callback(ending)
+            await to_its_end(self._stop(running, outcome, mark=f"'{pipe.path}'"))
             raise
         finally:
             pipe.close_reader()
             pipe.close_writer()
 
-    async def _stop(self, running: asyncio.Future[Outcome], token: str, mark: str) -> None:
+    async def _stop(
+        self, running: _Running, outcome: asyncio.Future[Outcome], *, mark: str
+    ) -> None:
         """Kill what runs, and wait until it is gone: its link is then free again."""
-        while not running.done():
+        while not outcome.done():
             with contextlib.suppress(ClickHouseFault):  # tried again
-                await self._threads.call(self._engine.kill, token, mark=f"'{mark}'")
-            await asyncio.wait([running], timeout=_KILL_SECONDS)
-        if not running.cancelled():
-            running.exception()
+                await self._kill(running, mark=mark)
+            await asyncio.wait([outcome], timeout=_KILL_SECONDS)
+        if not outcome.cancelled():
+            outcome.exception()
 
-    async def _kill(self, running: _Running) -> None:
-        kill = self._threads.start(self._engine.kill, running.token)
+    async def _kill(self, running: _Running, *, mark: str = "") -> None:
+        """Ask the engine to stop it, by its link and by a mark in its text."""
+        kill = self._threads.start(self._engine.kill, running.lease.link.token, mark=mark)
         running.kills.append(kill)
         await asyncio.shield(kill)
 

@@ -17,6 +17,7 @@ from neolayer.engines.embedded.clickhouse_server.faults import (
     TOO_MANY_SIMULTANEOUS_QUERIES,
     ClickHouseFault,
 )
+from neolayer.waiting import to_its_end
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,24 +63,10 @@ class Threads:
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run on a thread and wait for its end even when cancelled: an engine call cannot be
         left behind, for the link it uses must not be used by two threads."""
-        future = self.start(function, *args, **kwargs)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await settle(future)
-            raise
+        return await to_its_end(self.start(function, *args, **kwargs))
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-async def settle(future: asyncio.Future[T]) -> None:
-    """Wait until the future is done, however often the waiting task is cancelled."""
-    while not future.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
-    if not future.cancelled():
-        future.exception()
 
 
 def _busy() -> ClickHouseFault:

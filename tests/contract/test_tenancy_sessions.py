@@ -70,6 +70,23 @@ async def test_what_is_refused_at_the_end_of_a_transaction_is_told(
         assert (count.first, one.first) == ((0,), (1,))
 
 
+async def test_a_session_is_not_reset_where_what_comes_after_fails(
+    layer_databases: Endpoints,
+) -> None:
+    """It is one transaction with the reset, which is taken back."""
+    dsn = layer_databases.postgres.dsn(Role.ADMIN, Database.CORE)
+    connection = await RoundTripConnection.connect(dsn, autocommit=True, prepare_threshold=None)
+    setting = ("SET lock_timeout = 7", None)
+    async with connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await connection.round_trip([setting], after=[("SELECT 1 / 0", None)], leaving=True)
+        assert not connection.is_reset and not connection.is_undone
+        (left,) = await connection.round_trip([("SHOW lock_timeout", None)], leaving=True)
+        assert left.first == ("7ms",) and connection.is_reset
+        (left,) = await connection.round_trip([("SHOW lock_timeout", None)])
+        assert left.first == ("0",) and not connection.is_reset
+
+
 async def state_of(scope: Scope) -> tuple[object, ...]:
     """What a borrower finds: its session, its tenant, and what lies about."""
     found = await scope.one(STATE)

@@ -51,8 +51,7 @@ from neolayer.tenancy import Principal, TenantDatabase
 
 _Sent = tuple[Statement, Params | None]
 sql = load_queries(__name__)
-# After COMMIT, but in the same round trip; two Syncs would be two packets.
-_END: tuple[_Sent, _Sent] = ((sql.commit, None), (sql.committed_at, RawTexts()))
+_COMMITTED_AT: _Sent = (sql.committed_at, RawTexts())
 _EVENT, _GROUP = sql.append_event, sql.append_group
 MOST_UNITS = 256
 MOST_APART = 60  # beyond 64 subtransactions of one transaction every snapshot of the server pays
@@ -64,6 +63,7 @@ _AGAIN = (
 )
 
 Answer = tuple[Outcome, Position]
+_Stream = tuple[int | None, str]
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +76,9 @@ class _Member:
     answer: asyncio.Future[Answer | None]
 
     @property
-    def streams(self) -> list[tuple[UUID | None, UUID]]:
-        return [(self.tenant, stream) for stream in self.unit.streams]
+    def streams(self) -> list[_Stream]:
+        tenant = None if self.tenant is None else self.tenant.int  # a UUID is slow to hash
+        return [(tenant, part.stream) for part in self.unit.parts]
 
 
 @dataclass(slots=True, eq=False)
@@ -168,7 +169,7 @@ class Grouper:
         """From the front, whoever still waits; of one stream only what does not mind its order."""
         group: list[_Member] = []
         held: deque[_Member] = deque()
-        seen: dict[tuple[UUID | None, UUID], bool] = {}  # -> whether more may come
+        seen: dict[_Stream, bool] = {}  # -> whether more may come
         size = streams = 0
         if len(self._waiting) == 1:
             member = self._waiting.popleft()
@@ -217,7 +218,7 @@ class Grouper:
         ]
         answers, position = await _send(self.lane, [(None, turn)])
         self._note_commit()
-        writers = Counter[tuple[UUID | None, UUID]]()
+        writers = Counter[_Stream]()
         for answer, members in zip(answers, by_context.values(), strict=True):
             outcomes = _outcomes(answer, [member.unit for member in members])
             for member, outcome in zip(members, outcomes, strict=True):
@@ -316,8 +317,11 @@ async def _send(
         statements += appending
     context = turns[0][0]
     async with database.connection() as connection:
-        sent = connection.enter_and(context, *statements, *_END, begin=True, leaving=True)
-        rows = (await sent)[1 if context is None else 2 :]
+        # Without BEGIN they are one transaction, which ends before it is asked where the log is.
+        sent = connection.enter_and(
+            context, *statements, begin=False, after=(_COMMITTED_AT,), leaving=True
+        )
+        rows = (await sent)[0 if context is None else 1 :]
     answers = [
         _cell(answer)
         for (statement, _), answer in zip(statements, rows, strict=False)
@@ -326,7 +330,7 @@ async def _send(
     return answers, _position(rows[-1])
 
 
-def _writers(by_context: Mapping[str, list[_Member]]) -> Counter[tuple[UUID | None, UUID]]:
+def _writers(by_context: Mapping[str, list[_Member]]) -> Counter[_Stream]:
     return Counter(
         key for members in by_context.values() for member in members for key in member.streams
     )

@@ -27,10 +27,6 @@ SELECT public.append_within(%(streams)s::uuid [], %(batch)s::jsonb)::text;
 -- The next tenant of a group of appends, in the transaction that core.enter() has opened.
 SELECT set_config('neolayer.context', %(context)s, true);
 
--- commit --
--- The end of a group.
-COMMIT;
-
 -- committed_at --
 -- A position at or above the commit that came before.
 SELECT ('x' || left(pg_walfile_name(pg_current_wal_flush_lsn()), 8))::bit(32)::bigint << 48

@@ -159,6 +159,7 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         `after` is sent along and run once the statements' transaction has ended, however it did.
         `leaving` tells that they are the borrower's last: the session's settings are reset in the
         same round trip, when that transaction has ended: what it puts off to its end needs them.
+        `after` follows in the transaction of that.
         Raises InvalidInput on a text that PostgreSQL has no place for; nothing was sent then.
         Cancelled, it asks the server to stop; the connection must then be closed.
         """
@@ -176,15 +177,15 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                     await self.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
                 raise
             self.pgconn.exit_pipeline_mode()
-            done, reset = told[0], told[1] if leaving else []
-            further = told[1 + leaving] if second else []
-            tidied = told[-1] if len(told) > 1 + leaving + bool(second) else []
-            self._note([*done, *reset, *further])
-            self.is_reset = bool(reset) and reset[0].status == _READY
+            done, then = told[0], told[1] if leaving or second else []
+            tidied = told[2] if len(told) > 2 else []
+            self._note([*done, *then])
+            self.is_reset = leaving and not any(answer.status == _FAILED for answer in then)
             self._note_prepared(preparing, tidied)
-            self._raise_first_error(done, further)
+            # A reset that fails is for who has the connection next, but it takes `after` along.
+            self._raise_first_error(done, then if second else [])
             forms = [each[-1] for each in (*first, *second)]
-            return list(map(self._rows, [*done, *further], forms))
+            return list(map(self._rows, [*done, *then[leaving:]], forms))
 
     def forget_prepared(self) -> None:
         """To be called when the server was told to forget (DISCARD ALL)."""
@@ -220,11 +221,9 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         for each in first:
             self._send(*each)
         self.pgconn.pipeline_sync()
-        if leaving:
-            self.pgconn.send_query_params(_RESET, None)
-            self.pgconn.pipeline_sync()
-            syncs += 1
-        if second:
+        if leaving or second:
+            if leaving:
+                self.pgconn.send_query_params(_RESET, None)
             for each in second:
                 self._send(*each)
             self.pgconn.pipeline_sync()

@@ -241,9 +241,10 @@ _ALL = (
         "write its text, the rest is a send() for each row), the relay 2.4 us and ClickHouse 1.7 "
         "us, 6.7 us in all; the insert from memory costs driver and server 1.7 us. So two busy "
         "cores end at 298,000 rows/s, less than half of the insert, and one slot, which one "
-        "process of the server decodes, at 370,000 rows/s on any number of cores. In runs of "
-        "300,000 rows the relay reached 155,000 to 279,000 rows/s, before decision 32 "
-        "131,000 to 148,000.",
+        "process of the server decodes, at 370,000 rows/s on any number of cores. Half of the "
+        "insert was 387,000 rows/s in the last run: more than a reader gets who does not even "
+        "parse what PostgreSQL sends (relay-null-vs-raw). In runs of 300,000 to 500,000 rows the "
+        "relay reached 155,000 to 283,000 rows/s, before decision 32 131,000 to 148,000.",
     ),
     Claim(
         "relay-clickhouse-vs-lines",
@@ -445,13 +446,12 @@ _ALL = (
         "The same against that recorder with its database functions.",
         bar=1.6,
         note="It moves with the machine more than any other: 1.97, 1.51 and, over 20 rounds, 1.38 "
-        "in runs a day or hours apart, while the code of the first and of the last, in turns on "
-        "one server, differ by less than their own rounds do. A group of eight appends takes "
-        "about 1.4 ms: 0.69 of our process, 0.65 of the server's (0.27 of them for the rows, their "
-        "seven indexes and the streams' heads), 0.08 of the disk. One follows the other, on one "
-        "core: eight writers who wait for their answers leave nothing to be got ready meanwhile, "
-        "where the library's eight threads keep both cores busy. Two groups on their way at a time "
-        "were tried: 0.9 times as fast, since each pays again what a transaction costs.",
+        "and 1.66 in runs hours or days apart. A group of eight appends takes 1.0 to 1.4 ms: 0.4 "
+        "to 0.7 of our process, 0.5 to 0.6 of the server's (0.27 of them for the rows, their seven "
+        "indexes and the streams' heads), 0.1 of the disk. One follows the other, on one core: "
+        "eight writers who wait for their answers leave nothing to be got ready meanwhile, where "
+        "the library's eight threads keep both cores busy. Two groups of four on their way at a "
+        "time were tried: 0.77 times as fast, since each pays again what a transaction costs.",
     ),
     Claim(
         "events-read-all",

@@ -99,6 +99,44 @@ async def test_C8_what_a_stream_took_is_not_told_twice_where_a_letter_cannot_be_
     assert len(tries) == 3 and sink.writes == 1
 
 
+class LeftWithoutAnAnswer(NullSink):
+    """A labelled stand-in for a client that cancels what its callers wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        self.writes += 1
+        if self.writes == 1:
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            answer.cancel()
+            await answer
+        return await super().write(batches)
+
+
+async def test_C6_a_client_that_cancels_what_is_waited_for_ends_no_lane(tmp_path: Path) -> None:
+    """Nobody wished the lane to end: it is a failure like others, told and tried again."""
+    log = await opened(tmp_path)
+    sink, state = LeftWithoutAnAnswer(), LaneState()
+    lane = Lane(sink, log, rows=10, state=state)
+    running = asyncio.create_task(
+        lane.run(lambda: contextlib.nullcontext(Undivided(PlainSnapshot(log.position))))
+    )
+    log.append(batch(log.position + 1))
+    await log.roll()
+    told: str | None = None
+    async with asyncio.timeout(PATIENCE_S):
+        while lane.position < log.position and not running.done():
+            told = told or state.error
+            await asyncio.sleep(0.01)
+    assert sink.writes == 2 and not running.done()
+    assert told == "null was left without an answer"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled()
+
+
 class SlowToCopy(NullSink):
     """A labelled stand-in for a large table: while it is copied, more comes than the log holds."""
 

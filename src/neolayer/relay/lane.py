@@ -372,6 +372,9 @@ class Lane:
                 if isinstance(exc, Misfit) and _is_copied(self.sink):
                     raise
                 self._failed(exc)
+            except asyncio.CancelledError:  # of something it waited for, unless we are cancelled
+                _honour_cancellation()
+                self._failed(RelayError(f"{self.sink.name} was left without an answer"))
             except Exception as exc:  # a fault of ours in one sink must not stop the others
                 self._logger.exception("the sink failed unexpectedly")
                 self._failed(RelayError(f"{self.sink.name} failed: {type(exc).__name__}: {exc}"))

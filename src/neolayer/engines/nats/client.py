@@ -42,7 +42,7 @@ class Connection:
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not asked.done():
+            if not asked.done() or asked.cancelled():
                 raise unavailable(self.endpoint, "ended the connection")
             return asked.result()
         except TimeoutError:

@@ -25,5 +25,8 @@ async def to_its_end(work: Awaitable[T]) -> T:
     if cancelled is not None:
         if not ending.cancelled():
             ending.exception()  # looked at, so that nobody is told of it at the very end
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            del cancelled  # which holds this frame
     return ending.result()

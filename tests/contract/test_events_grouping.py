@@ -73,6 +73,24 @@ async def test_appends_at_once_share_commits(
         assert {(event.tenant_id, event.version) for event in found} == {(events.scope.tenant, 1)}
 
 
+@pytest.mark.parametrize("appends", (1, 12))
+async def test_the_position_of_an_append_lies_behind_its_commit(
+    new_events: NewEvents, admin: psycopg.Connection, appends: int
+) -> None:
+    """A store that has it has the append; so it is asked when the commit is done."""
+    tenants = [new_events() for _ in range(3)]
+    row = admin.execute("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchone()
+    assert row is not None
+    stored = await asyncio.gather(
+        *(
+            tenants[number % 3].append(uuid4(), [deposit()], category="account")
+            for number in range(appends)
+        )
+    )
+    for one in stored:
+        assert one.position is not None and one.position.lsn > row[0]
+
+
 async def test_D_what_is_no_json_is_refused_alone(new_events: NewEvents) -> None:
     """Half a character in a field fails the append that has it, and no other; before it is sent."""
     events, other = new_events(), new_events()

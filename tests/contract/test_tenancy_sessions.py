@@ -81,6 +81,7 @@ async def test_a_session_is_not_reset_where_what_comes_after_fails(
         with pytest.raises(psycopg.errors.DivisionByZero):
             await connection.round_trip([setting], after=[("SELECT 1 / 0", None)], leaving=True)
         assert not connection.is_reset and not connection.is_undone
+        assert connection.failed_at == 1
         (left,) = await connection.round_trip([("SHOW lock_timeout", None)], leaving=True)
         assert left.first == ("7ms",) and connection.is_reset
         (left,) = await connection.round_trip([("SHOW lock_timeout", None)])

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import NatsEndpoint
 from neolayer.engines.engine import Level
@@ -33,7 +34,7 @@ def sockets() -> set[str]:
 
 @asynccontextmanager
 async def stand_in(serve: Serve) -> AsyncIterator[NatsEndpoint]:
-    """A server of another process's kind: what it accepted is closed when it ends."""
+    """A server in this process, which keeps what it accepted open until it ends."""
     writers: list[asyncio.StreamWriter] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -59,6 +60,13 @@ async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> 
     await reader.read()
 
 
+async def fall_silent_before_tls(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    writer.write(_INFO.replace(b'"headers"', b'"tls_required":true,"headers"'))
+    await reader.read()
+
+
 async def stop_reading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(_INFO)
     await reader.readuntil(b"PING\r\n")
@@ -67,25 +75,43 @@ async def stop_reading(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     reader._transport.pause_reading()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("serve", [hang_up, say_nothing])
+@pytest.mark.parametrize("serve", [hang_up, say_nothing, fall_silent_before_tls])
 async def test_C5_a_connection_that_fails_leaves_no_socket_open(serve: Serve) -> None:
     async with stand_in(serve) as endpoint:
         before = sockets()
         for _ in range(3):
             with pytest.raises(EngineUnavailable):
                 await connect(endpoint, timeout_s=0.2)
-        await until_few(before, served=3 if serve is say_nothing else 0)
+        await until_few(before, served=0 if serve is hang_up else 3)
 
 
-async def test_C5_a_connection_given_up_while_it_is_made_leaves_no_socket_open() -> None:
-    async with stand_in(say_nothing) as endpoint:
+@pytest.mark.parametrize("serve", [say_nothing, fall_silent_before_tls])
+async def test_C5_a_connection_given_up_while_it_is_made_is_gone_at_once(serve: Serve) -> None:
+    """Nobody waits for a server that said nothing, and no socket stays open."""
+    async with stand_in(serve) as endpoint:
         before = sockets()
-        connecting = asyncio.create_task(connect(endpoint))
+        connecting = asyncio.create_task(connect(endpoint, timeout_s=PATIENCE_S * 10))
         await asyncio.sleep(0.1)
         connecting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await connecting
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
         await until_few(before, served=1)
+
+
+async def test_a_url_that_the_client_refuses_is_told_as_such() -> None:
+    with pytest.raises(EngineUnavailable, match="invalid connect url"):
+        await connect(NatsEndpoint(Level.REAL, "nats://here:4222:33", "here"))
+
+
+async def test_an_answer_that_the_client_cancels_is_an_engine_that_did_not_answer() -> None:
+    async with stand_in(stop_reading) as endpoint:
+        connection = await connect(endpoint)
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer.cancel()
+        with pytest.raises(EngineUnavailable, match="without an answer"):
+            await connection.ask(answer)
+        await connection.close()
 
 
 async def test_C5_a_server_that_reads_no_more_keeps_no_socket_of_ours() -> None:

@@ -137,6 +137,37 @@ async def test_C6_a_client_that_cancels_what_is_waited_for_ends_no_lane(tmp_path
     assert running.cancelled()
 
 
+class Hanging(NullSink):
+    """Is given something, and never done with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_writing = asyncio.Event()
+
+    async def write(self, batches: Sequence[Batch]) -> Sequence[Rejected]:
+        self.is_writing.set()
+        await asyncio.Event().wait()
+        return []
+
+
+async def test_C6_a_lane_that_is_cancelled_in_mid_write_ends_and_tells_no_failure(
+    tmp_path: Path,
+) -> None:
+    log = await opened(tmp_path)
+    sink, state = Hanging(), LaneState()
+    lane = Lane(sink, log, rows=10, state=state)
+    running = asyncio.create_task(
+        lane.run(lambda: contextlib.nullcontext(Undivided(PlainSnapshot(log.position))))
+    )
+    log.append(batch(log.position + 1))
+    await log.roll()
+    async with asyncio.timeout(PATIENCE_S):
+        await sink.is_writing.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert running.cancelled() and state.error is None
+
+
 class SlowToCopy(NullSink):
     """A labelled stand-in for a large table: while it is copied, more comes than the log holds."""
 

@@ -373,7 +373,8 @@ class Lane:
                     raise
                 self._failed(exc)
             except asyncio.CancelledError:  # of something it waited for, unless we are cancelled
-                _honour_cancellation()
+                if _is_cancelled():
+                    raise
                 self._failed(RelayError(f"{self.sink.name} was left without an answer"))
             except Exception as exc:  # a fault of ours in one sink must not stop the others
                 self._logger.exception("the sink failed unexpectedly")
@@ -421,6 +422,11 @@ def _honour_cancellation() -> None:
     the moment its work ends, and a group of tasks tells of what failed in it rather than of that; a
     lane that missed it would keep the whole relay from starting again.
     """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if _is_cancelled():
         raise asyncio.CancelledError
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wishes that we end, rather than what we wait for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -42,8 +42,10 @@ class Connection:
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not asked.done() or asked.cancelled():
+            if not asked.done():
                 raise unavailable(self.endpoint, "ended the connection")
+            if asked.cancelled():
+                raise unavailable(self.endpoint, "leaves a question without an answer")
             return asked.result()
         except TimeoutError:
             raise unavailable(self.endpoint, "does not answer in time") from None
@@ -58,6 +60,9 @@ class Connection:
 
 
 async def _release(client: Any, seconds: float) -> None:
+    """Close it, and its socket in any case; `seconds` are for what it still has to send."""
+    if client._transport is None:
+        return
     try:
         async with asyncio.timeout(seconds):
             await client.close()
@@ -65,7 +70,7 @@ async def _release(client: Any, seconds: float) -> None:
         return
     finally:
         # A server that reads no more keeps the client at flushing, and its socket open for good.
-        writer = getattr(client._transport, "_io_writer", None)
+        writer = getattr(client._transport, "_io_writer", None)  # none over a web socket
         if writer is not None:
             writer.transport.abort()
 
@@ -100,7 +105,7 @@ async def connect(endpoint: NatsEndpoint, *, timeout_s: float = TIMEOUT_S) -> Co
                 error_cb=quiet,
             )
     except BaseException as exc:  # raised again; the client leaves its socket open where it fails
-        await _release(client, timeout_s)
+        await _release(client, 0)
         if isinstance(exc, failures):
             raise explain(exc, endpoint) from exc
         raise

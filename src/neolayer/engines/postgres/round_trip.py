@@ -159,7 +159,7 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
         `after` is sent along and run once the statements' transaction has ended, however it did.
         `leaving` tells that they are the borrower's last: the session's settings are reset in the
         same round trip, when that transaction has ended: what it puts off to its end needs them.
-        `after` follows in the transaction of that.
+        `after` follows in the transaction of that, which began as the borrower's settings had it.
         Raises InvalidInput on a text that PostgreSQL has no place for; nothing was sent then.
         Cancelled, it asks the server to stop; the connection must then be closed.
         """
@@ -178,14 +178,15 @@ class RoundTripConnection(psycopg.AsyncConnection[TupleRow]):
                 raise
             self.pgconn.exit_pipeline_mode()
             done, then = told[0], told[1] if leaving or second else []
+            reset, further = then[:leaving], then[leaving:]
             tidied = told[2] if len(told) > 2 else []
             self._note([*done, *then])
             self.is_reset = leaving and not any(answer.status == _FAILED for answer in then)
             self._note_prepared(preparing, tidied)
             # A reset that fails is for who has the connection next, but it takes `after` along.
-            self._raise_first_error(done, then if second else [])
+            self._raise_first_error(done, [*further, *reset] if second else [])
             forms = [each[-1] for each in (*first, *second)]
-            return list(map(self._rows, [*done, *then[leaving:]], forms))
+            return list(map(self._rows, [*done, *further], forms))
 
     def forget_prepared(self) -> None:
         """To be called when the server was told to forget (DISCARD ALL)."""

@@ -9,7 +9,7 @@ import pytest
 from stamina.instrumentation import set_on_retry_hooks
 from tests.fixtures.fix_tenancy import NewTenant
 
-from neolayer.engines.endpoints import Endpoints
+from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.identity import Roles
 from neolayer.tenancy import CoreDatabase, Principal, Tenants, Transaction
 from neolayer.tenancy.retrying import ATTEMPTS, done_again
@@ -49,6 +49,30 @@ async def test_C11_writers_who_meet_near_a_limit_both_get_through(
     assert attempts == 3
     allowances = {str(each.limit): each.used for each in await tenants.allowances(scope.tenant)}
     assert allowances["documents"] == 1 + 2 * 17
+
+
+@pytest.mark.parametrize("times", (1, ATTEMPTS))
+async def test_C11_a_statement_that_stands_alone_is_done_again(
+    layer_databases: Endpoints, new_tenant: NewTenant, times: int
+) -> None:
+    """It is a transaction of its own, so nobody else could do it again. What counts the tries here
+    is a sequence, which no transaction takes back."""
+    scope, name = await new_tenant(), f"gives_way_{times}"
+    dsn = layer_databases.postgres.dsn(Role.ADMIN, Database.CORE)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE SEQUENCE core.{name}")  # type: ignore[arg-type]
+        admin.execute(
+            f"CREATE FUNCTION core.{name}() RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$"
+            f" BEGIN IF nextval('core.{name}') <= {times} THEN"
+            " RAISE EXCEPTION 'gives way' USING ERRCODE = 'deadlock_detected'; END IF;"
+            f" RETURN currval('core.{name}'); END $$"  # type: ignore[arg-type]
+        )
+        try:
+            admin.execute(f"GRANT EXECUTE ON FUNCTION core.{name} TO neolayer_app")  # type: ignore[arg-type]
+            assert await scope.one(f"SELECT core.{name}()") == (times + 1,)  # type: ignore[arg-type]
+        finally:
+            admin.execute(f"DROP FUNCTION core.{name}")  # type: ignore[arg-type]
+            admin.execute(f"DROP SEQUENCE core.{name}")  # type: ignore[arg-type]
 
 
 async def test_C11_a_verb_is_done_again_from_its_beginning(

@@ -33,7 +33,7 @@ from neolayer.position import Position
 from neolayer.tenancy.context import LIFETIME, ContextSigner, Principal, read_signer
 from neolayer.tenancy.lending import CoreConnection, Lender, Loan, open_lender
 from neolayer.tenancy.model import TenantLimitExceeded
-from neolayer.tenancy.retrying import done_again
+from neolayer.tenancy.retrying import GIVING_WAY, done_again
 
 QUERIES = load_queries(__name__)
 T = TypeVar("T")
@@ -219,7 +219,8 @@ class Scope:
         return await attempt()
 
     async def fetch(self, query: Statement, params: Params | None = None) -> list[TupleRow]:
-        """All rows of one statement, which is a transaction of its own: one round trip."""
+        """All rows of one statement, which is a transaction of its own: one round trip, and again
+        where it had to give way to another, five times at most."""
         return (await self._execute(query, params)).rows
 
     async def one(self, query: Statement, params: Params | None = None) -> TupleRow | None:
@@ -227,6 +228,13 @@ class Scope:
         return (await self._execute(query, params)).first
 
     async def _execute(self, query: Statement, params: Params | None) -> Rows:
+        try:
+            return await self._execute_once(query, params)
+        except GIVING_WAY:
+            # Writers near a limit may lock its slots in different orders, with one statement too.
+            return await done_again(self._execute_once)(query, params)
+
+    async def _execute_once(self, query: Statement, params: Params | None) -> Rows:
         context = self.core.signer.sign(self.tenant, self.by)
         # Statements sent together without BEGIN are one transaction.
         asked = (_REACHED,) if self.written.is_wanted else ()

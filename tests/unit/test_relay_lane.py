@@ -58,6 +58,16 @@ async def test_A6_a_refused_row_leaves_no_value_in_the_logs(tmp_path: Path) -> N
     assert "ann" not in str(said)
 
 
+async def begun(lane: Lane, log: SegmentLog) -> asyncio.Task[None]:
+    """The lane at work, with one change to be written."""
+    running = asyncio.create_task(
+        lane.run(lambda: contextlib.nullcontext(Undivided(PlainSnapshot(log.position))))
+    )
+    log.append(batch(log.position + 1))
+    await log.roll()
+    return running
+
+
 class Refusing(NullSink):
     """A labelled stand-in for a stream that refuses one row of each write."""
 
@@ -85,11 +95,7 @@ async def test_C8_what_a_stream_took_is_not_told_twice_where_a_letter_cannot_be_
     log = await opened(tmp_path)
     sink = Refusing()
     lane = Lane(sink, log, rows=10, state=LaneState(), park=park)
-    running = asyncio.create_task(
-        lane.run(lambda: contextlib.nullcontext(Undivided(PlainSnapshot(log.position))))
-    )
-    log.append(batch(log.position + 1))
-    await log.roll()
+    running = await begun(lane, log)
     async with asyncio.timeout(PATIENCE_S):
         await lane.caught_up()
         while lane.position < log.position:
@@ -120,11 +126,7 @@ async def test_C6_a_client_that_cancels_what_is_waited_for_ends_no_lane(tmp_path
     log = await opened(tmp_path)
     sink, state = LeftWithoutAnAnswer(), LaneState()
     lane = Lane(sink, log, rows=10, state=state)
-    running = asyncio.create_task(
-        lane.run(lambda: contextlib.nullcontext(Undivided(PlainSnapshot(log.position))))
-    )
-    log.append(batch(log.position + 1))
-    await log.roll()
+    running = await begun(lane, log)
     told: str | None = None
     async with asyncio.timeout(PATIENCE_S):
         while lane.position < log.position and not running.done():
@@ -156,11 +158,7 @@ async def test_C6_a_lane_that_is_cancelled_in_mid_write_ends_and_tells_no_failur
     log = await opened(tmp_path)
     sink, state = Hanging(), LaneState()
     lane = Lane(sink, log, rows=10, state=state)
-    running = asyncio.create_task(
-        lane.run(lambda: contextlib.nullcontext(Undivided(PlainSnapshot(log.position))))
-    )
-    log.append(batch(log.position + 1))
-    await log.roll()
+    running = await begun(lane, log)
     async with asyncio.timeout(PATIENCE_S):
         await sink.is_writing.wait()
         running.cancel()

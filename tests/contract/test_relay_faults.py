@@ -11,18 +11,20 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 from tests.fixtures.fix_clickhouse import start_clickhouse
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_postgres import running_postgres
 from tests.fixtures.fix_relay import ACCOUNTS, COPIES, TABLES, RelayScene, clickhouse_statements
 from tests.fixtures.patience import PATIENCE_S
 
-from neolayer.engines.endpoints import Role
+from neolayer.engines.endpoints import Database, Role
 from neolayer.errors import EngineUnavailable
 from neolayer.freshness import Store
 from neolayer.relay import decoder, segments
 from neolayer.relay.changes import Batch
 from neolayer.relay.lane import Lane
+from neolayer.relay.reader import Reader
 from neolayer.relay.segments import SegmentLog
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
@@ -84,6 +86,34 @@ async def test_C6_a_sink_that_is_down_holds_back_nothing(relay_scene: RelayScene
     async with relay_scene.relaying(stubborn, other):
         await until(lambda: stubborn.rows == 100)
     assert other.rows == 100
+
+
+@pytest.mark.parametrize("of", [Reader, SegmentLog])
+async def test_what_is_cancelled_by_itself_ends_no_stream(
+    relay_scene: RelayScene, of: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader's or the log's wait is given up, though nobody wished it: the relay says so and
+    begins again."""
+    sink, name = NullSink(), {Reader: "run", SegmentLog: "keep_durable"}[of]
+    whole = getattr(of, name)
+    begun = 0
+
+    async def cancelled_at_first(self: object, *given: object) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            raise asyncio.CancelledError
+        await whole(self, *given)
+
+    monkeypatch.setattr(of, name, cancelled_at_first)
+    with capture_logs() as logs:
+        async with relay_scene.relaying(sink):
+            await until(lambda: begun == 2)
+            relay_scene.sql(HUNDRED)
+            await until(lambda: sink.rows == 100)
+    assert [one["error"] for one in logs if "error" in one] == [
+        f"the stream of {Database.CORE} was left without an answer"
+    ]
 
 
 class BrokenSink(NullSink):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
@@ -150,6 +151,21 @@ def test_D_depth_and_size_of_json_are_bounded(owner: Owner) -> None:
         headers={"content-type": "application/json"},
     )
     require_refused(streamed, 413)
+
+
+def test_D_a_message_may_be_as_long_as_documented_however_it_is_written(owner: Owner) -> None:
+    """64 KiB, and what is longer is told as that: in escapes, too, it is read to its end."""
+    path = f"/v1/wallets/{uuid4()}/messages"
+
+    def sent(letter: str, times: int) -> httpx.Response:
+        return owner.send("POST", path, json.dumps({"message": letter * times}))
+
+    require_refused(sent("a", 65_536), 404)
+    require_refused(sent("a", 65_537), 400)
+    helix = "\N{DNA DOUBLE HELIX}"  # 4 bytes, and 12 where JSON escapes it
+    require_refused(sent(helix, 16_384), 404)
+    require_refused(sent(helix, 16_385), 422)
+    require_refused(sent(helix, 65_537), 400)
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,12 @@ async def test_C7_what_is_asked_of_a_sink_that_hangs_holds_up_no_other(
 async def test_what_failed_is_tried_again_at_a_later_look(
     watched: Callable[[Any], Desk],
 ) -> None:
-    """Trouble and faults of ours alike; the others had theirs meanwhile."""
-    troubles = [EngineUnavailable("hung", "not now"), KeyError("nothing of this name")]
+    """Trouble, faults of ours and what a client cancels alike; the others had theirs meanwhile."""
+    troubles = [
+        EngineUnavailable("hung", "not now"),
+        KeyError("nothing of this name"),
+        asyncio.CancelledError(),
+    ]
 
     async def fail() -> None:
         if troubles:
@@ -127,6 +131,29 @@ async def test_what_failed_is_tried_again_at_a_later_look(
         while desk.left:
             await asyncio.sleep(0.001)
     assert not troubles
+
+
+async def test_a_desk_that_cancels_what_it_is_asked_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody wished that the looks end."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.001)
+    asked = 0
+
+    class Cancelling(Desk):
+        async def pauses(self) -> frozenset[str]:
+            nonlocal asked
+            asked += 1
+            raise asyncio.CancelledError
+
+    looking = Watch(Cancelling(), [], lambda: None)  # type: ignore[arg-type, return-value]
+    task = asyncio.create_task(looking.run())
+    async with asyncio.timeout(PATIENCE_S):
+        while asked < 3:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
 
 
 async def test_C7_letters_that_cannot_be_sent_hold_up_no_other_table(

@@ -25,6 +25,7 @@ from neolayer.crash_points import crash_point
 from neolayer.errors import NeolayerError, RelayError
 from neolayer.freshness import PutBack
 from neolayer.position import Position
+from neolayer.relay.cancelling import answered, honour_cancellation
 from neolayer.relay.changes import Batch, Incomplete, Misfit
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.completing import Completing
@@ -362,25 +363,22 @@ class Lane:
         """
         pause_s = _FIRST_RETRY_S
         while True:
-            _honour_cancellation()
+            honour_cancellation()
             await self._going.wait()
             try:
-                done = await work()
+                with answered(self.sink.name):
+                    done = await work()
             except (CutOff, LogDamaged, CopyLost, PutBack):
                 raise
             except NeolayerError as exc:
                 if isinstance(exc, Misfit) and _is_copied(self.sink):
                     raise
                 self._failed(exc)
-            except asyncio.CancelledError:  # of something it waited for, unless we are cancelled
-                if _is_cancelled():
-                    raise
-                self._failed(RelayError(f"{self.sink.name} was left without an answer"))
             except Exception as exc:  # a fault of ours in one sink must not stop the others
                 self._logger.exception("the sink failed unexpectedly")
                 self._failed(RelayError(f"{self.sink.name} failed: {type(exc).__name__}: {exc}"))
             else:
-                _honour_cancellation()
+                honour_cancellation()
                 self._is_well = True
                 if not self._in_doubt:
                     self.state.recovered()
@@ -413,20 +411,3 @@ async def _next_before(deadline: float, cursor: Cursor) -> Batch | None:
             return await cursor.next()
     except TimeoutError:
         return None
-
-
-def _honour_cancellation() -> None:
-    """Raise CancelledError where it was lost.
-
-    In Python 3.11 `asyncio.wait_for`, which redis-py uses, swallows a cancellation that arrives in
-    the moment its work ends, and a group of tasks tells of what failed in it rather than of that; a
-    lane that missed it would keep the whole relay from starting again.
-    """
-    if _is_cancelled():
-        raise asyncio.CancelledError
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody wishes that we end, rather than what we wait for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -15,11 +15,11 @@ import dataclasses
 import os
 import random
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -34,6 +34,7 @@ from neolayer.engines.postgres.replication import (
 from neolayer.errors import NeolayerError, RelayError
 from neolayer.freshness import PutBack
 from neolayer.position import Position, pack_version
+from neolayer.relay.cancelling import answered
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import HeldFolder, hold_folder
@@ -60,6 +61,8 @@ from neolayer.relay.state import (
 from neolayer.relay.status import publication_exists, slot_state
 from neolayer.relay.table_names import TableNames, look_up, published_tables
 from neolayer.settings import RelaySettings
+
+_Work: TypeAlias = Callable[[], Awaitable[None]]
 
 _FIRST_RETRY_S: Final = 0.2
 _LAST_RETRY_S: Final = 10.0
@@ -177,7 +180,8 @@ class _Flow:
                 started = time.monotonic()
                 try:
                     folder.hold_on()
-                    await self._session(stop, folder.path / self._source.slot)
+                    with answered(f"the stream of {self.database}"):
+                        await self._session(stop, folder.path / self._source.slot)
                 except* NeolayerError as group:
                     self._report(group)
                 if self.state.put_back:
@@ -291,15 +295,21 @@ class _Flow:
         if watch is not None:
             await watch.hold()
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(lane.run(self._snapshot)) for lane in lanes]
-            beside.append(tasks.create_task(segments.keep_durable()))
+            endless: list[_Work] = [partial(lane.run, self._snapshot) for lane in lanes]
+            endless.append(segments.keep_durable)
             if watch is not None:
-                beside.append(tasks.create_task(watch.run()))
+                endless.append(watch.run)
+            beside = [tasks.create_task(self._beside(work)) for work in endless]
             await reader.run(stop)
             await reader.confirm_last()
             await _let_finish(lanes)
             for task in beside:
                 task.cancel()
+
+    async def _beside(self, endless: _Work) -> None:
+        """So that it ends with the session, or the session with it. Raises RelayError."""
+        with answered(f"the stream of {self.database}"):
+            await endless()
 
     def _lane(self, sink: Sink, segments: SegmentLog, server: Server) -> Lane:
         async def require_server_beyond(checkpoint: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from neolayer.wallets.held_keys import binding
+from neolayer.wallets.keystores import MAX_KEYSTORE_BYTES
 from neolayer.wallets.model import (
     Balance,
     Custody,
@@ -20,9 +21,11 @@ from neolayer.wallets.model import (
     WalletExists,
     WalletNotFound,
 )
-from neolayer.wallets.store import UNCHANGED, Unchanged, Wallets
+from neolayer.wallets.store import MAX_MESSAGE_BYTES, UNCHANGED, Unchanged, Wallets
 
 __all__ = [
+    "MAX_KEYSTORE_BYTES",
+    "MAX_MESSAGE_BYTES",
     "UNCHANGED",
     "Balance",
     "Custody",

@@ -19,7 +19,7 @@ from neolayer.wallets.private_keys import PrivateKey
 from neolayer.wallets.recursion_limit import recursion_limit_kept
 
 Kdf = Literal["scrypt", "pbkdf2"]
-MAX_FILE_BYTES = 16_384
+MAX_KEYSTORE_BYTES = 16_384
 MAX_PASSWORD_BYTES = 4096
 MIN_EXPORT_PASSWORD = 12
 SCRYPT_N, PBKDF2_C = 1 << 18, 1_000_000  # what is written
@@ -116,8 +116,8 @@ def password_bytes(text: str) -> bytes:
 
 def _read(text: str | bytes) -> dict[str, Any]:
     """The file's own fields, each of the form it must have. Raises KeystoreError."""
-    if len(text) > MAX_FILE_BYTES:
-        raise KeystoreError(f"a keystore is no longer than {MAX_FILE_BYTES} bytes")
+    if len(text) > MAX_KEYSTORE_BYTES:
+        raise KeystoreError(f"a keystore is no longer than {MAX_KEYSTORE_BYTES} bytes")
     try:
         document: Any = json.loads(text, object_pairs_hook=_members)
     except (ValueError, RecursionError):

@@ -14,7 +14,15 @@ from neolayer.api.fields import Body, Hex, Id, Line, Secret
 from neolayer.api.layer import DEPENDENCIES, Acme, Asking, requires
 from neolayer.api.leaving import while_connected
 from neolayer.api.pages import After, PageSize
-from neolayer.wallets import UNCHANGED, Balance, Movement, Page, Wallet
+from neolayer.wallets import (
+    MAX_KEYSTORE_BYTES,
+    MAX_MESSAGE_BYTES,
+    UNCHANGED,
+    Balance,
+    Movement,
+    Page,
+    Wallet,
+)
 
 
 class _Labels(Body, kw_only=True):
@@ -49,7 +57,7 @@ class ImportedWallet(_Labels, kw_only=True):
 
 
 class ImportedKeystore(_Labels, kw_only=True):
-    keystore: Annotated[str, Meta(max_length=20_000)]
+    keystore: Annotated[str, Meta(max_length=MAX_KEYSTORE_BYTES)]
     password: Secret
 
 
@@ -66,7 +74,7 @@ class TransactionBody(Body, kw_only=True):
 
 
 class MessageBody(Body, kw_only=True):
-    message: Annotated[str, Meta(max_length=100_000)]
+    message: Annotated[str, Meta(max_length=MAX_MESSAGE_BYTES)]
 
 
 class ExportBody(Body, kw_only=True):

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from neolayer.errors import EngineUnavailable, NeolayerError, RelayError
+from neolayer.relay.cancelling import answered
 from neolayer.relay.copying.progress import Wanted
 from neolayer.relay.lane import Lane, SnapshotMaker
 from neolayer.relay.operations.desk import Desk
@@ -63,7 +64,8 @@ class Watch:
 
     async def _try(self, work: Callable[[], Awaitable[None]], *about: str) -> None:
         try:
-            await work()
+            with answered(" ".join(about) or "the desk"):
+                await work()
         except* NeolayerError as group:
             self._say(_first(group), *about)
         except* Exception:  # a fault of ours in what was asked for must not stop the flow

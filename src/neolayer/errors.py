@@ -108,6 +108,10 @@ class RelayError(NeolayerError):
     """The relay cannot go on."""
 
 
+class Unanswered(NeolayerError):
+    """What was waited for was given up, though nobody wished it."""
+
+
 class InvalidInput(NeolayerError):
     """A value cannot be taken."""
 

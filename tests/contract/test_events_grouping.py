@@ -91,6 +91,28 @@ async def test_the_position_of_an_append_lies_behind_its_commit(
         assert one.position is not None and one.position.lsn > row[0]
 
 
+@pytest.mark.parametrize("appends", (1, 12))
+async def test_appends_whose_answer_is_given_up_by_itself_are_stored_once(
+    new_events: NewEvents, monkeypatch: pytest.MonkeyPatch, appends: int
+) -> None:
+    """After the commit the client cancels what they wait for: nobody's task ends of that, and what
+    is asked again is stored already."""
+    events, whole, calls = new_events(), TenantDatabase.connection, 0
+
+    @asynccontextmanager
+    async def given_up_at_first(self: TenantDatabase) -> AsyncIterator[Any]:
+        nonlocal calls
+        async with whole(self) as connection:
+            yield connection
+        calls += 1
+        if calls == 1:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(TenantDatabase, "connection", given_up_at_first)
+    await asyncio.gather(*(put(events, uuid4()) for _ in range(appends)))
+    assert len(await events.read_all()) == appends
+
+
 async def test_D_what_is_no_json_is_refused_alone(new_events: NewEvents) -> None:
     """Half a character in a field fails the append that has it, and no other; before it is sent."""
     events, other = new_events(), new_events()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,8 +12,15 @@ from tests.fixtures.fix_events import NewEvents
 from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.endpoints import Endpoints
-from neolayer.events import Events, NewEvent, RecordedEvent, Subscription, open_event_store
-from neolayer.tenancy import Transaction
+from neolayer.events import (
+    Events,
+    NewEvent,
+    RecordedEvent,
+    Subscription,
+    leases,
+    open_event_store,
+)
+from neolayer.tenancy import Scope, Transaction
 
 OWNED_UNTIL = (
     "SELECT owned_until, clock_timestamp() FROM public.subscription_partitions"
@@ -69,6 +77,38 @@ async def test_C_a_handler_longer_than_the_lease_gets_on(new_events: NewEvents) 
     await asyncio.wait_for(asyncio.gather(*running), PATIENCE_S)
     assert await subscription.parked() == []
     assert sorted(set(done)) == [1, 2, 3]
+
+
+async def test_C_a_renewal_that_is_given_up_by_itself_is_not_the_last(
+    new_events: NewEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client cancels what the first one waits for; the handler takes thrice the lease."""
+    events, stop, renewals = new_events(), asyncio.Event(), 0
+    subscription = await events.subscribe("given up", partitions=1, lease=LEASE)
+    await fill(events, 1)
+    whole = Scope.fetch
+
+    async def given_up_at_first(self: Scope, query: Any, params: Any = None) -> Any:
+        nonlocal renewals
+        if query is leases.sql.renew:
+            renewals += 1
+            if renewals == 1:
+                raise asyncio.CancelledError
+        return await whole(self, query, params)
+
+    monkeypatch.setattr(Scope, "fetch", given_up_at_first)
+
+    async def handle(tx: Transaction, event: RecordedEvent) -> None:
+        first_end, now = await lease_of(subscription)
+        while now <= first_end + 2 * LEASE:
+            await asyncio.sleep(0.02)
+            now = (await lease_of(subscription))[1]
+
+    running = asyncio.create_task(subscription.run(handle, until=stop))
+    await until_done(events)
+    stop.set()
+    await asyncio.wait_for(running, PATIENCE_S)
+    assert await subscription.parked() == [] and renewals > 2
 
 
 async def test_C_leases_are_renewed_while_handlers_hold_every_connection(

@@ -223,6 +223,32 @@ async def test_poison_is_parked_and_replayed(new_events: NewEvents, poison: Pois
     assert await subscription.catch_up(noting()) == 1
 
 
+async def test_C8_a_handler_that_is_left_without_an_answer_is_tried_again_and_parked(
+    new_events: NewEvents,
+) -> None:
+    """A client of its own cancels what it waits for; nobody wished that the consumer ends."""
+    events, stop, tries = new_events(), asyncio.Event(), list[int]()
+    subscription = await events.subscribe("given up", partitions=1)
+    stream = uuid4()
+    await events.append(
+        stream, [NewEvent("Deposited", {"amount": n}) for n in (1, 2, 3)], category="account"
+    )
+
+    async def handle(tx: Transaction, event: RecordedEvent) -> None:
+        tries.append(event.version)
+        if event.version == 3 or tries.count(event.version) == 1:
+            raise asyncio.CancelledError
+
+    running = asyncio.create_task(subscription.run(handle, until=stop))
+    async with asyncio.timeout(PATIENCE_S):
+        while not (parked := await subscription.parked()):
+            await asyncio.sleep(0.02)
+    stop.set()
+    await asyncio.wait_for(running, PATIENCE_S)
+    assert [one.version for one in parked] == [3]
+    assert "the handler was left without an answer" in (parked[0].cause or "")
+
+
 async def test_a_subscription_keeps_its_partitions(new_events: NewEvents) -> None:
     """Another number would move streams between consumers; another tenant has its own."""
     events = new_events()

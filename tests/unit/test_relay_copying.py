@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from neolayer.engines.endpoints import (
     NatsEndpoint,
 )
 from neolayer.engines.engine import Level
-from neolayer.errors import EngineUnavailable
+from neolayer.errors import EngineUnavailable, Unanswered
 from neolayer.relay.changes import Batch, Relation
 from neolayer.relay.comparable import Shape
 from neolayer.relay.copying import tables as copying
@@ -195,6 +196,19 @@ async def test_a_rebuild_starts_over_where_something_else_is_copied() -> None:
     assert await copy_tables(way, [begun], as_of(2)) and sink.parts == []
     sink.shapes[COINS.table] = WIDER
     assert await copy_tables(way, [begun], as_of(2)) and sink.parts == [COINS.table]
+
+
+async def test_a_copy_that_is_given_up_by_itself_is_a_failure() -> None:
+    """The client cancels what a part waits for: the copy is told to have failed, not to be left."""
+
+    class GivenUp(Rows):
+        async def copy_part(self, part: Snapshot, table: str, park: Park) -> None:
+            raise asyncio.CancelledError
+
+    sink, progress = GivenUp(), OwnProgress()
+    wanted = Wanted(sink.name, COINS.table, None).under(OLD)
+    with pytest.raises(Unanswered, match="stand-in was left without an answer"):
+        await copy_tables(way_to(sink, progress, []), [wanted], as_of(1))
 
 
 def declared(name: str) -> DataClass:

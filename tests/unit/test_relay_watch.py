@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.errors import EngineUnavailable
@@ -126,11 +127,13 @@ async def test_what_failed_is_tried_again_at_a_later_look(
         if troubles:
             raise troubles.pop()
 
-    desk = watched(fail)
-    async with asyncio.timeout(PATIENCE_S):
-        while desk.left:
-            await asyncio.sleep(0.001)
+    with capture_logs() as logs:
+        desk = watched(fail)
+        async with asyncio.timeout(PATIENCE_S):
+            while desk.left:
+                await asyncio.sleep(0.001)
     assert not troubles
+    assert [bool(one) for one in logs] == [True] * 3, logs
 
 
 async def test_a_desk_that_cancels_what_it_is_asked_is_asked_again(

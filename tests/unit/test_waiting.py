@@ -1,13 +1,82 @@
-"""Work that no cancellation can stop is waited for to its end."""
+"""Whose end was wished is told apart; what no cancellation can stop is waited for to its end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 
 import pytest
+from tests.fixtures.patience import PATIENCE_S
 
-from neolayer.waiting import to_its_end
+from neolayer.errors import Unanswered
+from neolayer.waiting import answered, honour_cancellation, to_its_end
+
+
+async def given_up() -> None:
+    """What a client does with what it cannot answer any more."""
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    answer.cancel()
+    await answer
+
+
+async def test_what_is_given_up_by_itself_is_a_failure() -> None:
+    with pytest.raises(Unanswered, match="the desk was left without"), answered("the desk"):
+        await given_up()
+
+
+async def test_a_wished_cancellation_stays_one() -> None:
+    """Of the task itself, also while what it waits for is given up; and by a group that ends."""
+
+    async def wait(is_given_up: bool) -> None:
+        with answered("nobody"):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                if is_given_up:
+                    await given_up()
+
+    for is_given_up in (False, True):
+        task = asyncio.create_task(wait(is_given_up))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def fail() -> None:
+        raise OSError("the disk")
+
+    with pytest.raises(ExceptionGroup) as told:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(wait(False))
+            tasks.create_task(fail())
+    assert [type(one) for one in told.value.exceptions] == [OSError]
+
+
+async def test_a_time_limit_stays_one() -> None:
+    """Within, and around."""
+    with answered("nobody"), pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            with answered("nobody"):
+                await asyncio.Event().wait()
+
+
+async def test_a_cancellation_that_was_lost_is_honoured() -> None:
+    async def deaf() -> None:
+        while True:
+            honour_cancellation()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 @pytest.mark.parametrize("times", [1, 3])

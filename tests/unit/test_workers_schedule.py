@@ -18,7 +18,7 @@ SOON = timedelta(milliseconds=1)
 class Work:
     """Fails on the runs it was told to, and sets an event after so many runs."""
 
-    def __init__(self, *, until: int, fails: Callable[[int], Exception | None]) -> None:
+    def __init__(self, *, until: int, fails: Callable[[int], BaseException | None]) -> None:
         self.runs = 0
         self.at_once = 0
         self.most_at_once = 0
@@ -52,6 +52,14 @@ async def test_a_failure_is_told_and_tried_again() -> None:
     assert seen == [None, error.message, None]
     assert (state.runs, state.failures, state.failures_in_a_row, state.error) == (2, 1, 0, None)
     assert work.most_at_once == 1
+
+
+async def test_work_that_is_given_up_by_itself_is_tried_again() -> None:
+    """A client of its own cancels what it waits for; nobody wished that the work ends."""
+    work = Work(until=2, fails=lambda run: asyncio.CancelledError() if run < 2 else None)
+    state = TaskState(SOON.total_seconds())
+    await repeat(BoundTask("t", SOON, work.run), state, work.done)
+    assert (state.runs, state.failures, state.failures_in_a_row) == (1, 1, 0)
 
 
 async def test_E12_an_error_is_told_without_its_secrets() -> None:

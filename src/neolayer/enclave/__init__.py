@@ -27,6 +27,9 @@ from neolayer.enclave.model import (
     VersionConflict,
 )
 from neolayer.enclave.policies import (
+    LONGEST_POLICY,
+    MAX_ADVISORIES,
+    MAX_ENCLAVES,
     AllowedEnclave,
     Policy,
     policy_from_json,
@@ -39,6 +42,9 @@ from neolayer.enclave.sealing import Answer, Opening, SealedData, Sealing, Seali
 from neolayer.enclave.verifying import Status
 
 __all__ = [
+    "LONGEST_POLICY",
+    "MAX_ADVISORIES",
+    "MAX_ENCLAVES",
     "AllowedEnclave",
     "Answer",
     "Attestation",

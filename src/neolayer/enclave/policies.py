@@ -27,11 +27,11 @@ TCB_STATUSES = (
     "OutOfDate",
     "OutOfDateConfigurationNeeded",
 )
-_MAX_ENCLAVES = 1000
-_MAX_ADVISORIES = 1000
+MAX_ENCLAVES = 1000
+MAX_ADVISORIES = 1000
 _HEX = re.compile(r"[0-9a-f]*")
 _ADVISORY = re.compile(r"[A-Z0-9-]{1,50}")
-_LONGEST = timedelta(days=3650)
+LONGEST_POLICY = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +107,16 @@ class Policy:
             raise InvalidInput(f"{UP_TO_DATE} is always accepted: name it")
         if len(set(self.tcb_statuses)) < len(self.tcb_statuses):
             raise InvalidInput("a TCB status is named twice")
-        if len(self.rejected_advisories) > _MAX_ADVISORIES:
-            raise InvalidInput(f"more than {_MAX_ADVISORIES} rejected_advisories in one policy")
+        if len(self.rejected_advisories) > MAX_ADVISORIES:
+            raise InvalidInput(f"more than {MAX_ADVISORIES} rejected_advisories in one policy")
         if not all(_ADVISORY.fullmatch(advisory) for advisory in self.rejected_advisories):
             raise InvalidInput("an advisory is written like INTEL-SA-00615")
-        if len(self.enclaves) > _MAX_ENCLAVES:
-            raise InvalidInput(f"more than {_MAX_ENCLAVES} enclaves in one policy")
+        if len(self.enclaves) > MAX_ENCLAVES:
+            raise InvalidInput(f"more than {MAX_ENCLAVES} enclaves in one policy")
         if not 0 <= self.min_tcb_evaluation < 2**31:
             raise InvalidInput("min_tcb_evaluation is a small number, from 0")
         for name in ("max_collateral_age", "max_lifetime"):
-            if not timedelta(0) < getattr(self, name) <= _LONGEST:
+            if not timedelta(0) < getattr(self, name) <= LONGEST_POLICY:
                 raise InvalidInput(f"{name} is more than nothing and at most ten years")
 
 

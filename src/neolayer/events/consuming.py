@@ -31,6 +31,7 @@ from neolayer.events.model import Place, Poison, RecordedEvent
 from neolayer.events.reading import after_place, events_asked, page_of
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import Scope, Transaction
+from neolayer.waiting import answered
 
 sql = load_queries(__name__, "subscriptions.sql")
 Handler = Callable[[Transaction, RecordedEvent], Awaitable[None]]
@@ -280,7 +281,8 @@ class Consumer:
 
     async def _handle(self, tx: Transaction, event: RecordedEvent) -> None:
         try:
-            await self.handle(tx, event)
+            with answered("the handler"):
+                await self.handle(tx, event)
         except PartitionLost:
             raise
         except Exception as exc:

@@ -48,6 +48,7 @@ from neolayer.events.units import (
 )
 from neolayer.position import Position
 from neolayer.tenancy import Principal, TenantDatabase
+from neolayer.waiting import answered
 
 _Sent = tuple[Statement, Params | None]
 sql = load_queries(__name__)
@@ -316,12 +317,13 @@ async def _send(
             statements.append((sql.switch, RawTexts(context=context)))
         statements += appending
     context = turns[0][0]
-    async with database.connection() as connection:
-        # Without BEGIN they are one transaction, which ends before it is asked where the log is.
-        sent = connection.enter_and(
-            context, *statements, begin=False, after=(_COMMITTED_AT,), leaving=True
-        )
-        rows = (await sent)[0 if context is None else 1 :]
+    with answered("the append"):
+        async with database.connection() as connection:
+            # Without BEGIN they are one transaction, which ends before the log's end is asked for.
+            sent = connection.enter_and(
+                context, *statements, begin=False, after=(_COMMITTED_AT,), leaving=True
+            )
+            rows = (await sent)[0 if context is None else 1 :]
     answers = [
         _cell(answer)
         for (statement, _), answer in zip(statements, rows, strict=False)

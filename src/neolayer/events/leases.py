@@ -22,6 +22,7 @@ from neolayer.errors import Conflict, EngineUnavailable, NeolayerError, NotFound
 from neolayer.events.model import Place
 from neolayer.telemetry import log_warning
 from neolayer.tenancy import Scope
+from neolayer.waiting import answered
 
 sql = load_queries(__name__, "subscriptions.sql")
 _SHARE = 3  # a lease is renewed so many times in its length
@@ -120,8 +121,9 @@ class Leases:
             if loop.time() > self._kept_until:
                 continue
             try:
-                async with asyncio.timeout(every_s):
-                    await self.beside.fetch(sql.renew, self._params)
+                with answered("the renewal"):
+                    async with asyncio.timeout(every_s):
+                        await self.beside.fetch(sql.renew, self._params)
             except (NeolayerError, psycopg.Error, TimeoutError) as exc:
                 reason = str(exc) or "no answer"
                 log_warning("a subscription's lease was not renewed", reason=reason)

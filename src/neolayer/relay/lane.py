@@ -25,7 +25,6 @@ from neolayer.crash_points import crash_point
 from neolayer.errors import NeolayerError, RelayError
 from neolayer.freshness import PutBack
 from neolayer.position import Position
-from neolayer.relay.cancelling import answered, honour_cancellation
 from neolayer.relay.changes import Batch, Incomplete, Misfit
 from neolayer.relay.checkpoints import WriteMark
 from neolayer.relay.completing import Completing
@@ -44,6 +43,7 @@ from neolayer.relay.sinks.sink import (
     Sink,
 )
 from neolayer.relay.state import LaneState
+from neolayer.waiting import answered, honour_cancellation
 
 _WRITE_BYTES: Final = 32 << 20
 _WRITE_BATCHES: Final = 4_096

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import structlog
 
@@ -34,7 +34,6 @@ from neolayer.engines.postgres.replication import (
 from neolayer.errors import NeolayerError, RelayError
 from neolayer.freshness import PutBack
 from neolayer.position import Position, pack_version
-from neolayer.relay.cancelling import answered
 from neolayer.relay.copying.progress import OwnProgress, Progress
 from neolayer.relay.decoder import Decoder
 from neolayer.relay.folder import HeldFolder, hold_folder
@@ -61,8 +60,7 @@ from neolayer.relay.state import (
 from neolayer.relay.status import publication_exists, slot_state
 from neolayer.relay.table_names import TableNames, look_up, published_tables
 from neolayer.settings import RelaySettings
-
-_Work: TypeAlias = Callable[[], Awaitable[None]]
+from neolayer.waiting import answered, honour_cancellation
 
 _FIRST_RETRY_S: Final = 0.2
 _LAST_RETRY_S: Final = 10.0
@@ -177,6 +175,7 @@ class _Flow:
         pause_s = _FIRST_RETRY_S
         try:
             while not stop.is_set():
+                honour_cancellation()
                 started = time.monotonic()
                 try:
                     folder.hold_on()
@@ -219,7 +218,7 @@ class _Flow:
         """What lies in a cache is older than the next timeline, from which on it is used again."""
         for sink in self._sinks:
             if isinstance(sink, Forgetful):
-                with contextlib.suppress(NeolayerError):
+                with contextlib.suppress(NeolayerError), answered(sink.name):
                     await sink.open(0)
                     await sink.forget_below(pack_version(self._epoch + 1, 0))
 
@@ -295,21 +294,18 @@ class _Flow:
         if watch is not None:
             await watch.hold()
         async with asyncio.TaskGroup() as tasks:
-            endless: list[_Work] = [partial(lane.run, self._snapshot) for lane in lanes]
-            endless.append(segments.keep_durable)
+            beside = [
+                tasks.create_task(_endless(lane.sink.name, partial(lane.run, self._snapshot)))
+                for lane in lanes
+            ]
+            beside.append(tasks.create_task(_endless("the log", segments.keep_durable)))
             if watch is not None:
-                endless.append(watch.run)
-            beside = [tasks.create_task(self._beside(work)) for work in endless]
+                beside.append(tasks.create_task(_endless("the desk", watch.run)))
             await reader.run(stop)
             await reader.confirm_last()
             await _let_finish(lanes)
             for task in beside:
                 task.cancel()
-
-    async def _beside(self, endless: _Work) -> None:
-        """So that it ends with the session, or the session with it. Raises RelayError."""
-        with answered(f"the stream of {self.database}"):
-            await endless()
 
     def _lane(self, sink: Sink, segments: SegmentLog, server: Server) -> Lane:
         async def require_server_beyond(checkpoint: int) -> None:
@@ -353,6 +349,12 @@ class _Flow:
         return self._unpublished and await publication_exists(
             self._source.dsn, self._source.publication
         )
+
+
+async def _endless(who: str, work: Callable[[], Awaitable[None]]) -> None:
+    """It ends with the session, or the session with it. Raises Unanswered."""
+    with answered(who):
+        await work()
 
 
 async def _let_finish(lanes: Sequence[Lane]) -> None:

@@ -116,7 +116,8 @@ def password_bytes(text: str) -> bytes:
 
 def _read(text: str | bytes) -> dict[str, Any]:
     """The file's own fields, each of the form it must have. Raises KeystoreError."""
-    if len(text) > MAX_KEYSTORE_BYTES:
+    size = len(text.encode(errors="surrogatepass") if isinstance(text, str) else text)
+    if size > MAX_KEYSTORE_BYTES:
         raise KeystoreError(f"a keystore is no longer than {MAX_KEYSTORE_BYTES} bytes")
     try:
         document: Any = json.loads(text, object_pairs_hook=_members)

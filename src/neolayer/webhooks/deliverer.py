@@ -35,8 +35,9 @@ import structlog
 from neolayer.engines.endpoints import Database, Endpoints, Role
 from neolayer.engines.postgres.connections import Pool, explain, impatient, open_pool
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import EngineError, NeolayerError
+from neolayer.errors import EngineError, NeolayerError, Unanswered
 from neolayer.keys import Keyring
+from neolayer.waiting import answered
 from neolayer.webhooks.sending import Answer, Outcome, Policy, client, policy_of, post
 from neolayer.webhooks.signing import NoSecret, sign
 from neolayer.webhooks.store import binding
@@ -85,8 +86,9 @@ class Deliverer:
         """Deliver until cancelled; trouble with the database is retried with back-off, for ever."""
         while True:
             try:
-                async with self._pool() as db, client(self._policy) as http:
-                    await self._serve(db, http)
+                with answered("the deliverer"):
+                    async with self._pool() as db, client(self._policy) as http:
+                        await self._serve(db, http)
             except (NeolayerError, psycopg.Error) as exc:
                 _log.warning("webhooks wait", error=str(exc).splitlines()[0])
             await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311
@@ -164,26 +166,30 @@ class Deliverer:
     async def _endpoint(self, db: Pool, http: httpx.AsyncClient, name: _Name) -> None:
         """Serve one endpoint for a while; what its run meets never leaves this task."""
         try:
-            opened: dict[str, bytes] = {}
-            loop = asyncio.get_running_loop()
-            until = loop.time() + _RUN_S
-            while loop.time() < until:
-                page = await self._do(db, QUERIES.pending_of, name, limit=_PAGE)
-                for row in page:
-                    if loop.time() >= until:
-                        break
-                    if not await self._deliver(db, http, name, opened, row):
-                        return
-                if len(page) < _PAGE:
-                    break
-            await self._do(db, QUERIES.endpoint_due, name)
-        except EngineError as exc:
+            with answered("a webhook"):
+                await self._serve_one(db, http, name)
+        except (EngineError, Unanswered) as exc:
             _log.warning("a webhook waits", webhook=str(name.webhook_id), error=exc.message)
         except NoSecret as exc:
             await self._hold_back(db, name, exc.message, attempts=5)
         except NeolayerError as exc:
             _log.error("a webhook cannot sign", webhook=str(name.webhook_id), error=exc.message)
             await self._hold_back(db, name, "its secret cannot be opened", attempts=5)
+
+    async def _serve_one(self, db: Pool, http: httpx.AsyncClient, name: _Name) -> None:
+        opened: dict[str, bytes] = {}
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _RUN_S
+        while loop.time() < until:
+            page = await self._do(db, QUERIES.pending_of, name, limit=_PAGE)
+            for row in page:
+                if loop.time() >= until:
+                    break
+                if not await self._deliver(db, http, name, opened, row):
+                    return
+            if len(page) < _PAGE:
+                break
+        await self._do(db, QUERIES.endpoint_due, name)
 
     async def _deliver(
         self, db: Pool, http: httpx.AsyncClient, name: _Name, opened: dict[str, bytes], row: Row

@@ -23,6 +23,7 @@ from neolayer.errors import NeolayerError
 from neolayer.insight.tasks import TasksState, TaskState
 from neolayer.periodic import BoundTask
 from neolayer.telemetry import mask
+from neolayer.waiting import answered
 
 _FIRST_PAUSE_S: Final = 0.25
 _LAST_PAUSE_S: Final = 10.0
@@ -79,7 +80,8 @@ def pause_after(failures: int, every: timedelta) -> float:
 async def _run_once(task: BoundTask, state: TaskState) -> bool:
     state.started_at = time.time()
     try:
-        await task.run()
+        with answered(task.name):
+            await task.run()
     except Exception as exc:
         text = exc.message if isinstance(exc, NeolayerError) else f"{type(exc).__name__}: {exc}"
         state.failed(mask(text))

@@ -14,11 +14,19 @@ from msgspec import Meta, Struct
 from neolayer.api.fields import Body, Hex, Id, Line
 from neolayer.api.layer import DEPENDENCIES, Acme, requires
 from neolayer.api.pages import After, PageSize, begin, end
-from neolayer.enclave import AllowedEnclave, Attestation, Policy, Verification
+from neolayer.enclave import (
+    LONGEST_POLICY,
+    MAX_ADVISORIES,
+    MAX_ENCLAVES,
+    AllowedEnclave,
+    Attestation,
+    Policy,
+    Verification,
+)
 from neolayer.errors import InvalidInput
 from neolayer.tenancy.cursors import Pages
 
-Seconds = Annotated[int, Meta(ge=1, le=366 * 86_400)]
+Seconds = Annotated[int, Meta(ge=1, le=int(LONGEST_POLICY.total_seconds()))]
 
 
 class QuoteBody(Body):
@@ -54,9 +62,9 @@ class AllowedBody(Body):
 class PolicyBody(Body):
     """Which quotes are accepted. A debug enclave never is."""
 
-    enclaves: Annotated[tuple[AllowedBody, ...], Meta(max_length=100)]
+    enclaves: Annotated[tuple[AllowedBody, ...], Meta(max_length=MAX_ENCLAVES)]
     tcb_statuses: Annotated[tuple[Line, ...], Meta(max_length=20)] = ("UpToDate",)
-    rejected_advisories: Annotated[tuple[Line, ...], Meta(max_length=200)] = ()
+    rejected_advisories: Annotated[tuple[Line, ...], Meta(max_length=MAX_ADVISORIES)] = ()
     nonce_required: bool = True
     max_collateral_age_seconds: Seconds = 30 * 86_400
     max_lifetime_seconds: Seconds = 86_400

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Protocol
@@ -30,6 +30,7 @@ from neolayer.relay.changes import Misfit, Relation
 from neolayer.relay.comparable import Bound, Key, Shape
 from neolayer.relay.copying.progress import Progress, Range, Wanted
 from neolayer.relay.sinks.sink import Park, Rebuildable, Resendable, Snapshot, Typed
+from neolayer.waiting import answered
 
 RANGE_ROWS: Final = 50_000
 PARALLEL: Final = 2
@@ -159,13 +160,14 @@ class _Rows(_Copying):
 
     async def _copy_side_by_side(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._copy_ranges(self._tables))
+            tasks.create_task(self._copy_with(nullcontext(self._tables)))
             for _ in range(min(PARALLEL, len(self._left)) - 1):
-                tasks.create_task(self._copy_beside())
+                tasks.create_task(self._copy_with(self._tables.again()))
 
-    async def _copy_beside(self) -> None:
-        async with self._tables.again() as mine:
-            await self._copy_ranges(mine)
+    async def _copy_with(self, opened: AbstractAsyncContextManager[Tables]) -> None:
+        with answered(self._sink.name):
+            async with opened as tables:
+                await self._copy_ranges(tables)
 
     async def _copy_ranges(self, tables: Tables) -> None:
         while self._left and self._way.is_open():

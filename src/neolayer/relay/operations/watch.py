@@ -14,13 +14,13 @@ from typing import Final, TypeAlias
 import structlog
 
 from neolayer.errors import EngineUnavailable, NeolayerError, RelayError
-from neolayer.relay.cancelling import answered
 from neolayer.relay.copying.progress import Wanted
 from neolayer.relay.lane import Lane, SnapshotMaker
 from neolayer.relay.operations.desk import Desk
 from neolayer.relay.operations.rebuild import rebuild
 from neolayer.relay.operations.replay import replay
 from neolayer.relay.sinks.sink import CopyLost, Rebuildable
+from neolayer.waiting import answered, honour_cancellation
 
 LOOK_S: Final = 1.0
 _REPLAY, _REBUILD = "replay", "rebuild"
@@ -59,6 +59,7 @@ class Watch:
 
     async def _again_and_again(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
+            honour_cancellation()
             await asyncio.sleep(LOOK_S)
             await self._try(look)
 

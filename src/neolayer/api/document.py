@@ -1,7 +1,9 @@
 """What is alike on every route of the OpenAPI document, said once.
 
 The framework describes what each handler takes and gives; here come the refusals, which are problem
-documents whoever refuses, who need not say who they are, and which permission is asked for.
+documents whoever refuses, who need not say who they are, and which permission is asked for. Bodies
+are described by who checks them: the framework leaves out what the items of a list are held to, and
+that no other fields may be there.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.routes import HTTPRoute
 from litestar.serialization import encode_json
+from msgspec.json import schema_components
 
 from neolayer.api.layer import PERMISSION
 from neolayer.api.problems import MEDIA_TYPE
@@ -68,9 +71,16 @@ def whole(described: dict[str, Any], app: Litestar) -> dict[str, Any]:
             told = _told if path.startswith("/v1/") else _open
             paths[path][method] = told(paths[path][method], handler)
     components = dict(described["components"])
-    components["schemas"] = {**components.get("schemas", {}), "Problem": _PROBLEM}
+    schemas = components.get("schemas", {})
+    components["schemas"] = {**schemas, **_bodies(app), "Problem": _PROBLEM}
     components["responses"] = {str(status.value): _refusal(status) for status in REFUSALS}
     return {**described, "paths": paths, "components": components}
+
+
+def _bodies(app: Litestar) -> dict[str, Any]:
+    fields = [handler.parsed_data_field for _, _, handler in _handlers(app)]
+    bodies = dict.fromkeys(field.annotation for field in fields if field is not None)
+    return schema_components(bodies, ref_template="#/components/schemas/{name}")[1]
 
 
 def _handlers(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler]]:

@@ -459,6 +459,20 @@ async def test_E2_a_poisoned_cache_is_not_believed(new_room: NewRoom, cache: Res
     assert await cache._redis.get(key) == b"42"
 
 
+async def test_a_key_of_another_type_is_read_past_and_replaced(
+    new_room: NewRoom, cache: ResultCache
+) -> None:
+    """The database answers, and its answer is cached in the key's place."""
+    room = await new_room()
+    claim = await room.claimed()
+    await room.computations.complete(claim, b"42", at=AT)
+    computations = replace(room.computations, cache=cache)
+    key = RESULT_KEY.format(tenant_id=computations.scope.tenant, id=claim.id)
+    await cache._redis.hset(key, "a", "b")  # type: ignore[misc]
+    reads = [await computations.result(claim.id, at=AT + S) for _ in range(2)]
+    assert [(one.output, one.from_cache) for one in reads if one] == [(b"42", False), (b"42", True)]
+
+
 async def test_C13_without_redis_results_come_from_the_database(new_room: NewRoom) -> None:
     """No server there: the same answers, and no error."""
     room = await new_room()

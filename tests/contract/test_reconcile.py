@@ -16,7 +16,7 @@ from tests.fixtures.patience import PATIENCE
 from neolayer.catalogue import ClickHouseCopy, DataClass
 from neolayer.engines.postgres.connections import connect
 from neolayer.freshness import Store
-from neolayer.freshness.cache_versions import read_entry, version_text
+from neolayer.freshness.cache_versions import is_tombstone, read_entry, version_text
 from neolayer.position import CURRENT_EPOCH
 from neolayer.relay.comparable import Shape
 from neolayer.relay.comparing.caches import reconcile_cache
@@ -318,6 +318,44 @@ async def test_what_is_cached_is_equal_or_taken_back(relay_scene: RelayScene) ->
             assert read_entry(cast("bytes", redis.get(places[2])), None) is None
             assert redis.get("account:unrelated") == b"anything"
         assert (await reconcile_redis(relay_scene)).total == 0
+
+
+async def test_a_key_that_is_no_entry_is_found_and_replaced(relay_scene: RelayScene) -> None:
+    """Of another type or another form, of a row or of none: readers do not believe it, and it keeps
+    the row from being cached, so a comparison names it and repairs it. A tombstone is put there."""
+    relay_scene.sql(ROWS.format(5))
+    async with relay_scene.relaying(relay_scene.redis_sink()):
+        await relay_scene.arrives(relay_scene.sql("SELECT 1"), Store.REDIS)
+        with relay_scene.redis() as redis:
+            redis.hset("account:owner 1:1", "a", "b")
+            redis.rpush("account:owner 2:2", "a")
+            redis.set("account:owner 3:3", "z" * 16 + "+text")
+            redis.sadd("account:nobody:99", "a")
+            redis.hset("account:unrelated", "a", "b")
+            found = await reconcile_redis(relay_scene)
+            assert named(found, Kind.DIFFERING) == {(f"owner {n}", f"{n}") for n in (1, 2, 3)}
+            assert named(found, Kind.EXTRA) == {("nobody", "99")}
+            assert found.total == 4 and not found.agrees
+            repaired = await reconcile_redis(relay_scene, repair=True)
+            assert (repaired.total, repaired.repaired, repaired.left) == (4, 4, 0)
+            entries = cast("list[bytes]", redis.mget(redis.keys("account:*:*")))
+            assert len(entries) == 4 and all(map(is_tombstone, entries))
+            assert redis.type("account:unrelated") == b"hash"
+        assert (await reconcile_redis(relay_scene)).total == 0
+
+
+async def test_a_key_of_another_type_holds_up_no_change(relay_scene: RelayScene) -> None:
+    """The row under it changes, and others after it: the relay goes on, and the key is marked."""
+    relay_scene.sql(ROWS.format(5))
+    async with relay_scene.relaying(relay_scene.redis_sink()):
+        await relay_scene.arrives(relay_scene.sql("SELECT 1"), Store.REDIS)
+        with relay_scene.redis() as redis:
+            redis.hset("account:owner 1:1", "a", "b")
+            await relay_scene.arrives(
+                relay_scene.sql("UPDATE accounts SET amount = 1 WHERE id IN (1, 2)"), Store.REDIS
+            )
+            marks = cast("list[bytes]", redis.mget("account:owner 1:1", "account:owner 2:2"))
+            assert all(map(is_tombstone, marks))
 
 
 SCEPTICAL = r"""INSERT INTO accounts (id, owner, amount, note, details, seen_at, good) VALUES

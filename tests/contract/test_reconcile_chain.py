@@ -207,6 +207,12 @@ async def test_where_shows_every_copy_of_a_row(
         )
         copies = (await located(run_where, "transactions", second))[0]
         assert copies == {"postgres": "same", "clickhouse": "differs", "redis": "not cached"}
+        with redis.Redis.from_url(layer.redis.url) as strange:
+            strange.hset(f"transaction:{network}:{second}", "a", "b")
+        copies = (await located(run_where, "transactions", second))[0]
+        assert copies["redis"] == "differs"
+        _, out, _ = await run_where("transactions", second)
+        assert "redis: a hash lies there" in out
         copies = (await located(run_where, "block", "99999"))[0]
         assert copies == {"postgres": "missing", "clickhouse": "differs"}
 

@@ -133,6 +133,42 @@ async def test_without_redis_reads_go_to_the_database(core: Connection) -> None:
     await nobody.aclose()
 
 
+@pytest.mark.parametrize("text", [None, "text", "z" * 16 + "+"])
+async def test_a_key_that_is_no_entry_is_read_past_and_replaced(
+    relaying: Endpoints, core: Connection, redis: Redis, text: str | None
+) -> None:
+    """Of another type or another form: the database answers, the cache goes on, and the row it
+    gave is cached in its place."""
+    cache = TransactionCache(core, redis)
+    expected = await reading.transaction(core, "synthetic", HASH)
+    assert expected is not None
+    await redis.delete(KEY)
+    if text is None:
+        await redis.hset(KEY, "a", "b")  # type: ignore[misc]
+    else:
+        lie = msgspec.msgpack.encode(replace(expected, gas_used=7))
+        await redis.set(KEY, text.encode() + lie)
+    assert await cache.transaction("synthetic", HASH) == expected
+    assert read_entry(await redis.get(KEY), None) is not None
+    assert await cache.transaction("synthetic", HASH) == expected
+
+
+async def test_under_a_floor_of_another_type_nothing_is_put(
+    relaying: Endpoints, core: Connection, redis: Redis
+) -> None:
+    """What it said nobody knows: the database answers until the relay has put it right."""
+    cache = TransactionCache(core, redis)
+    await redis.delete(FLOOR_KEY, KEY)
+    await redis.hset(FLOOR_KEY, "a", "b")  # type: ignore[misc]
+    assert await cache.transaction("synthetic", HASH) is not None
+    assert await redis.get(KEY) is None and cache._rests_until == 0
+    await arrives(relaying, write(relaying, MOVE_ON))
+    assert await redis.type(FLOOR_KEY) == b"string"
+    await arrives(relaying, write(relaying, MOVE_ON))
+    assert await cache.transaction("synthetic", HASH) is not None
+    assert read_entry(await redis.get(KEY), await redis.get(FLOOR_KEY)) is not None
+
+
 async def believed_entry(scene: RelayScene, client: SyncRedis) -> int:
     """Put an entry above the floor that the relay's start left, where it is believed; its version.
 
@@ -220,6 +256,9 @@ async def test_a_checkpoint_that_is_none_of_ours(relaying: Endpoints, redis: Red
     for text in (b"not hex", b"-000000000000001", b"", b"1" * 400):
         await redis.set(CHECKPOINT_KEY, text)
         assert await position_of(Store.REDIS, relaying) is None
+    await redis.delete(CHECKPOINT_KEY)
+    await redis.hset(CHECKPOINT_KEY, "of another", "type")  # type: ignore[misc]
+    assert await position_of(Store.REDIS, relaying) is None
     sink = RedisSink(relaying.redis, [])
     assert await sink.open(7) == 7
     await sink.close()

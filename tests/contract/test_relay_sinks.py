@@ -12,6 +12,7 @@ import redis
 from tests.fixtures.fix_relay import COPIES, clickhouse_statements
 from tests.fixtures.sink_suite import (
     CLICKHOUSE_TABLE,
+    OWNER,
     THINGS,
     Log,
     SinkCase,
@@ -24,7 +25,7 @@ from tests.fixtures.sink_suite import (
 
 from neolayer.engines.clickhouse.client import connect
 from neolayer.engines.endpoints import ClickHouseEndpoint, RedisEndpoint
-from neolayer.freshness.cache_versions import FLOOR_KEY, read_entry, version_text
+from neolayer.freshness.cache_versions import CHECKPOINT_KEY, FLOOR_KEY, read_entry, version_text
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.redis import RedisSink
@@ -123,6 +124,81 @@ async def test_a_write_costs_a_cache_one_call(redis_server: RedisEndpoint) -> No
         calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]  # type: ignore[index]
         assert calls == 1
         assert len(client.keys("thing:*")) == 100  # type: ignore[arg-type]
+    await sink.close()
+
+
+def plant(client: redis.Redis, key: str, kind: str) -> None:
+    """What a stranger left under a key: of each type, and texts that would sort above ours."""
+    client.delete(key)
+    match kind:
+        case "hash":
+            client.hset(key, "a", "b")
+        case "list":
+            client.rpush(key, "a")
+        case "set":
+            client.sadd(key, "a")
+        case "zset":
+            client.zadd(key, {"a": 1})
+        case "stream":
+            client.xadd(key, {"a": "b"})
+        case text:
+            client.set(key, text)
+
+
+FOREIGN = ("hash", "list", "set", "zset", "stream", "", "text", "f+", "z" * 16 + "+x", "f" * 17)
+
+
+@pytest.mark.parametrize("per_call", [1, 1_024])
+async def test_what_is_no_entry_gives_way_to_the_mark(
+    redis_server: RedisEndpoint, monkeypatch: pytest.MonkeyPatch, per_call: int
+) -> None:
+    """A key of another type holds up neither its neighbours nor itself, in whichever call it comes;
+    a newer entry of ours stays."""
+    monkeypatch.setattr("neolayer.relay.sinks.redis._KEYS_PER_CALL", per_call)
+    log = Log()
+    sink = RedisSink(redis_server, [THINGS])
+    keys = [f"thing:{OWNER}:{number}" for number in range(len(FOREIGN) + 2)]
+    newer = (version_text(9 << 60) + "+newer").encode()
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushdb()
+        await sink.open(log.position)
+        for key, kind in zip(keys, FOREIGN, strict=False):
+            plant(client, key, kind)
+        client.set(keys[-2], newer)
+        changes = [change(Thing(number)) for number in range(len(keys))]
+        await sink.write([log.commit(*changes)])
+        *marks, kept, last = client.mget(keys)  # type: ignore[misc]
+    await sink.close()
+    assert last is not None and last.endswith(b"-")
+    assert dict(zip(FOREIGN, marks, strict=True)) == dict.fromkeys(FOREIGN, last)
+    assert kept == newer
+
+
+@pytest.mark.parametrize("kind", ["hash", "set", "no version"])
+async def test_a_floor_or_checkpoint_that_is_none_is_put_right(
+    redis_server: RedisEndpoint, kind: str
+) -> None:
+    """While the sink writes, raises its floor or starts: nothing older is believed behind it."""
+    log = Log()
+    sink = RedisSink(redis_server, [THINGS])
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushdb()
+        await sink.open(log.position)
+        for key in (CHECKPOINT_KEY, FLOOR_KEY):
+            await sink.write([log.commit(put(Thing(1)))])
+            plant(client, key, kind)
+            await sink.write([log.commit(change(Thing(1)))])
+            here = version_text(log.position).encode()
+            assert client.mget(CHECKPOINT_KEY, FLOOR_KEY) == [here, here]
+        plant(client, FLOOR_KEY, kind)
+        await sink.write([log.commit(empty())])
+        floor = client.get(FLOOR_KEY)
+        assert here < floor <= version_text(log.position).encode()  # type: ignore[operator]
+        await sink.close()
+        plant(client, CHECKPOINT_KEY, kind)
+        plant(client, FLOOR_KEY, kind)
+        assert await sink.open(log.position) == log.position
+        assert client.get(FLOOR_KEY) == version_text(log.position).encode()
     await sink.close()
 
 

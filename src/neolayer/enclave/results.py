@@ -32,10 +32,14 @@ class ResultCache:
         if self._rests():
             return None
         try:
-            return cast("bytes | None", await self._redis.get(_key(tenant, computation_id)))
+            # MGET gives nothing, where GET fails, for a key of another type: a put replaces it.
+            (found,) = cast(
+                "list[bytes | None]", await self._redis.mget(_key(tenant, computation_id))
+            )
         except RedisError:
             self._rest()
             return None
+        return found
 
     async def put(
         self, tenant: UUID | None, computation_id: UUID, output: bytes, *, lifetime: timedelta

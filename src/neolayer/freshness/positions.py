@@ -17,7 +17,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from redis.exceptions import RedisError
 
@@ -201,7 +201,8 @@ async def _redis_reader(endpoints: Endpoints, database: str) -> AsyncGenerator[R
 
     async def read() -> Position | None:
         try:
-            stored = await client.get(key)
+            # MGET gives nothing, where GET fails, for a key of another type: the relay mends that.
+            (stored,) = cast("list[bytes | None]", await client.mget(key))
         except RedisError as exc:
             raise redis.explain(exc, endpoints.redis) from exc
         version = read_version(stored)

@@ -263,6 +263,9 @@ async def _cached_copy(
     if cached is None:
         state = State.MARKED if is_marked else State.NOT_CACHED
         return Copy(cache.name, place, state, None, reached, lag)
+    if cached.foreign is not None:
+        detail = f"{cached.foreign} lies there, which nobody believes: readers go to PostgreSQL"
+        return Copy(cache.name, place, State.DIFFERS, None, reached, lag, detail)
     position = Position.from_version(cached.version, end.database)
     if cache.is_equal(table.one.table, cached, row.typed):
         return Copy(cache.name, place, State.SAME, position, reached, lag)

@@ -3,7 +3,9 @@
 A cache need not hold a row, but what it holds must be right. An entry of version V, still there
 when the cache reflects P, says that its row has not changed from V to P: so up to P it must be
 equal to the row. Tombstones, and what lies at or below the floor, are never believed by a reader,
-so they are not looked at. An entry above P is looked at again under a later snapshot.
+so they are not looked at. An entry above P is looked at again under a later snapshot. What is no
+entry of ours (a key of another type, a text of another form) is not believed either, but wrong in
+any case: it keeps the row from being cached until something of ours takes its place.
 
 A cached value is a MessagePack map of column names to values, as `msgspec` writes a row.
 """
@@ -26,6 +28,7 @@ from neolayer.engines.redis.client import connect, explain
 from neolayer.freshness.cache_versions import (
     FLOOR_KEY,
     TOMBSTONE_TTL,
+    is_entry,
     is_tombstone,
     read_entry,
     version_of,
@@ -40,12 +43,16 @@ _GLOB = re.compile(r"([\\*?\[\]^])")
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """One believed entry: where it lies, the row it is of, what it says of it."""
+    """One believed entry: where it lies, the row it is of, what it says of it.
+
+    `foreign` says what lies in its place where that is no entry; it has version 0 and no value.
+    """
 
     place: bytes
     key: Key
     version: int
     value: bytes = field(repr=False)
+    foreign: str | None = None
 
 
 class CachedRows:
@@ -67,6 +74,8 @@ class CachedRows:
 
     def is_equal(self, table: str, cached: Cached, row: Mapping[str, Any]) -> bool:
         """Whether an entry says of its row what PostgreSQL says."""
+        if cached.foreign is not None:
+            return False
         try:
             said = msgspec.msgpack.decode(cached.value)
             ours = msgspec.msgpack.decode(msgspec.msgpack.encode(row))
@@ -83,7 +92,7 @@ class CachedRows:
         )
 
     async def scan(self, table: str) -> AsyncIterator[list[Cached]]:
-        """Every believed entry of a table, in parts; an entry may come twice."""
+        """Every believed entry of a table, and what is none, in parts; one may come twice."""
         client = self._connected()
         template = self._copies[table].key
         glob, named = _pattern(template)
@@ -103,20 +112,21 @@ class CachedRows:
             raise explain(exc, self._endpoint) from exc
 
     async def read(self, table: str, places: Sequence[bytes]) -> list[Cached]:
-        """These entries again, those that are still believed."""
+        """These entries again, those that are still believed, and what is still none."""
         try:
             return await self._read(places, self._copies[table].key)
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
 
     async def of_row(self, table: str, row: Mapping[str, Any]) -> tuple[str, Cached | None, bool]:
-        """Where a row is cached; what a reader would believe of it; whether a tombstone lies there.
+        """Where a row is cached; what a reader would believe of it, or what lies there that is no
+        entry; whether a tombstone lies there.
 
         `row` holds texts, as they stand in the key.
         """
         place = self._copies[table].key.format_map(row)
         try:
-            entry = cast("bytes | None", await self._connected().get(place))
+            (entry,) = cast("list[bytes | None]", await self._connected().mget(place))
             found = await self._read([place.encode()], self._copies[table].key)
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
@@ -146,16 +156,39 @@ class CachedRows:
     async def _read(self, places: Sequence[bytes], template: str) -> list[Cached]:
         named = _pattern(template)[1]
         answer = cast("list[bytes | None]", await self._connected().mget(FLOOR_KEY, *places))
-        floor, entries = answer[0], answer[1:]
+        floor, entries = answer[0], dict(zip(places, answer[1:], strict=True))
+        foreign = await self._foreign(entries)
         read: list[Cached] = []
-        for place, entry in zip(places, entries, strict=True):
+        for place, entry in entries.items():
             value, match = read_entry(entry, floor), named.fullmatch(place)
-            if entry is None or value is None or match is None:
+            if match is None:
                 continue
             parsed = tuple(part.decode(errors="replace") for part in match.groups())
-            key = _told_key(template, place, value) or parsed
-            read.append(Cached(place, key, version_of(entry), value))
+            if place in foreign:
+                read.append(Cached(place, parsed, 0, b"", foreign[place]))
+            elif entry is not None and value is not None:
+                key = _told_key(template, place, value) or parsed
+                read.append(Cached(place, key, version_of(entry), value))
         return read
+
+    async def _foreign(self, entries: Mapping[bytes, bytes | None]) -> dict[bytes, str]:
+        """What lies there that is no entry. A key of another type comes as none, as do those that
+        are gone: only of these it costs a call to tell."""
+        found = {
+            place: "a string of another form"
+            for place, entry in entries.items()
+            if entry is not None and not is_entry(entry)
+        }
+        unread = [place for place, entry in entries.items() if entry is None]
+        if unread:
+            async with self._connected().pipeline(transaction=False) as pipeline:
+                for place in unread:
+                    pipeline.type(place)
+                types = cast("list[bytes]", await pipeline.execute())
+            for place, kind in zip(unread, types, strict=True):
+                if kind not in (b"none", b"string"):  # gone, or put there a moment ago
+                    found[place] = f"a {kind.decode()}"
+        return found
 
     def _connected(self) -> Redis:
         if self._client is None:

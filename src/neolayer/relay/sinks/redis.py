@@ -3,7 +3,8 @@
 A changed or deleted row leaves a tombstone with its version under its cache key. A reader puts a
 row only over something older (`chain/cache.py`), so one that read before the change and comes late
 is refused, as long as the tombstone lives: readers that took longer do not try. Inserts leave
-nothing, because the absence of a row is never cached.
+nothing, because the absence of a row is never cached. What lies under a cache key and is no entry
+of ours, be it of another type, is nothing to believe or to keep: the tombstone takes its place.
 
 Entries below the floor are never believed: it is raised where single entries cannot be named, on
 TRUNCATE and after the server lost what it had been told.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from string import Formatter
+from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -70,7 +72,8 @@ class RedisSink:
         if self._client is None:
             self._client = connect(self._endpoint)
         try:
-            stored = await self._client.get(CHECKPOINT_KEY)
+            # MGET gives nothing, where GET fails, for a key of another type.
+            (stored,) = cast("list[bytes | None]", await self._client.mget(CHECKPOINT_KEY))
         except RedisError as exc:
             raise explain(exc, self._endpoint) from exc
         checkpoint = read_version(stored)

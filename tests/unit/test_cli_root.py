@@ -165,3 +165,31 @@ def test_a_cell_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     assert "\x1b" not in shown and "\u202e" not in shown
     assert [line for line in shown.splitlines() if "blue" in line] != []
     assert r"\x1b[31mred" in shown
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == MODULE:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+from neolayer.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["neolayer.cli", "cyclopts", "neolayer.cli.config"])
+def test_ctrl_c_while_a_command_is_loaded(module: str) -> None:
+    """One error line, as later on, and no traceback."""
+    program = INTERRUPTED.replace("MODULE", repr(module))
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "config", "show"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "error: interrupted\n")

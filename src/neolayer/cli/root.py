@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
@@ -119,11 +118,15 @@ app.meta.group_parameters = _EVERYWHERE
 app.meta.suppress_keyboard_interrupt = False  # `run` answers it
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command line and return the exit code: 0, or what the error says."""
+def run(arguments: list[str], *, on_loaded: Callable[[], None] = lambda: None) -> int:
+    """Run one command line and return the exit code: 0, or what the error says.
+
+    `on_loaded` is called when what the command needs is imported, before it does anything.
+    """
     _open_closed_streams()
     forget_libpq_variables()
     _register(arguments)
+    on_loaded()
     try:
         result = app.meta(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
@@ -210,6 +213,3 @@ def _register(arguments: list[str]) -> None:
     everything = () if "--version" in arguments else COMMANDS.values()
     for module in dict.fromkeys(called[:1] or everything):
         import_module(f"neolayer.cli.{module}")
-    if not gc.isenabled():  # all is loaded (`__main__`)
-        gc.freeze()
-        gc.enable()

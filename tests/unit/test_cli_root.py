@@ -11,7 +11,8 @@ import pytest
 
 from neolayer.cli import main
 from neolayer.cli.config import describe
-from neolayer.cli.output import counted, plain, write_table
+from neolayer.cli.output import counted, plain, say, write_line, write_table
+from neolayer.cli.root import fail
 from neolayer.settings import Settings, load_settings, variables
 
 
@@ -165,6 +166,25 @@ def test_a_cell_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     assert "\x1b" not in shown and "\u202e" not in shown
     assert [line for line in shown.splitlines() if "blue" in line] != []
     assert r"\x1b[31mred" in shown
+
+
+def test_a_line_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor make a second line of one, on stdout; words and errors may have lines, and no more."""
+    write_line("a\x1b[2Jb\nagrees")
+    say("a\x1b[2Jb\nc")
+    assert fail("a\x1b[2Jb", hint="c\x9bd", code=1) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "a\\x1b[2Jb\\nagrees\n"
+    assert shown.err == "a\\x1b[2Jb\nc\nerror: a\\x1b[2Jb\nhint: c\\x9bd\n"
+
+
+@pytest.mark.parametrize("arguments", ["config show", "config show --json"])
+def test_a_reader_who_has_gone(arguments: str) -> None:
+    """The code says so, as that of a program which SIGPIPE ended: it is no answer."""
+    script = f'"$0" -m neolayer {arguments} | true; echo "${{PIPESTATUS[0]}}"'
+    words = ["bash", "-c", script, sys.executable]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr) == ("141\n", "")
 
 
 INTERRUPTED = """

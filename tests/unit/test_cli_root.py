@@ -282,3 +282,18 @@ def test_a_refusal_says_what_is_taken(
     said = capsys.readouterr().err
     assert sentence in said
     assert "hint: " in said
+
+
+@pytest.mark.parametrize("name", ["nomodule", "nomodule.domain", "broken.domain", ""])
+def test_up_refuses_modules_that_are_not_there(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name, before anything is started or made."""
+    Path("broken").mkdir()
+    Path("broken/__init__.py").write_text("1 / 0\n")
+    Path("neolayer.toml").write_text(f'[events]\nmodules = ["{name}"]\n')
+    assert run("up", "--detach") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: events.modules names '{name}'")
+    assert "defect" not in said
+    assert not Path(".neolayer").exists()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from neolayer.audit import catalogue as audit
-from neolayer.catalogue import DataClass
+from neolayer.catalogue import DataClass, OutgoingCopy
 from neolayer.chain import catalogue as chain
 from neolayer.engines.clickhouse.dsn import parse_dsn
 from neolayer.engines.elasticsearch import dsn as elasticsearch
@@ -296,9 +296,15 @@ def copied_classes(table: str | None = None) -> list[DataClass]:
     copied = [one for one in data_classes() if one.copies]
     chosen = [one for one in copied if table is None or table in (one.name, one.table)]
     if not chosen:
-        names = ", ".join(one.name for one in copied)
+        read = [one for one in copied if not is_only_told(one)]
+        names = ", ".join(one.name for one in read)
         raise InvalidInput(f"no table {table!r} has copies", hint=f"one of: {names}")
     return chosen
+
+
+def is_only_told(one: DataClass) -> bool:
+    """Whether all of its copies go out as messages, which nobody can compare."""
+    return all(isinstance(copy, OutgoingCopy) for copy in one.copies)
 
 
 @asynccontextmanager

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from neolayer.cli import main
 from neolayer.cli.config import describe
-from neolayer.cli.output import counted, plain, write_table
+from neolayer.cli.output import counted, plain, say, write_line, write_table
+from neolayer.cli.root import COMMANDS, app, fail
 from neolayer.settings import Settings, load_settings, variables
 
 
@@ -165,3 +169,131 @@ def test_a_cell_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     assert "\x1b" not in shown and "\u202e" not in shown
     assert [line for line in shown.splitlines() if "blue" in line] != []
     assert r"\x1b[31mred" in shown
+
+
+def test_a_line_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor make a second line of one, on stdout; words and errors may have lines, and no more."""
+    write_line("a\x1b[2Jb\nagrees")
+    say("a\x1b[2Jb\nc")
+    assert fail("a\x1b[2Jb", hint="c\x9bd", code=1) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "a\\x1b[2Jb\\nagrees\n"
+    assert shown.err == "a\\x1b[2Jb\nc\nerror: a\\x1b[2Jb\nhint: c\\x9bd\n"
+
+
+@pytest.mark.parametrize("arguments", ["config show", "config show --json"])
+def test_a_reader_who_has_gone(arguments: str) -> None:
+    """The code says so, as that of a program which SIGPIPE ended: it is no answer."""
+    script = f'"$0" -m neolayer {arguments} | true; echo "${{PIPESTATUS[0]}}"'
+    words = ["bash", "-c", script, sys.executable]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr) == ("141\n", "")
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == MODULE:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+from neolayer.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["neolayer.cli", "cyclopts", "neolayer.cli.config"])
+def test_ctrl_c_while_a_command_is_loaded(module: str) -> None:
+    """One error line, as later on, and no traceback."""
+    program = INTERRUPTED.replace("MODULE", repr(module))
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "config", "show"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "error: interrupted\n")
+
+
+def arguments_of(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Each argument and option of each command, with its help."""
+    if command.default_command is not None:
+        for one in command.assemble_argument_collection():
+            if one.show:
+                yield f"{' '.join(path)} {one.name}", one.parameter.help or ""
+    for name in command:
+        if not name.startswith("-"):
+            yield from arguments_of(command[name], (*path, name))
+
+
+def test_every_argument_says_what_it_is() -> None:
+    """In the help of its command."""
+    for module in COMMANDS.values():
+        import_module(f"neolayer.cli.{module}")
+    found = dict(arguments_of(app))
+    assert len(found) > 100
+    assert [name for name, said in found.items() if not said] == []
+
+
+def test_a_version_may_be_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the help shows that."""
+    assert run("events", "append", "--help") == 0
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--expected VERSION The stream's version before: any, none, exists or N." in said
+
+
+POSITION = "neolayer:1:0/16B3748"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            f"relay wait {POSITION} --sink nope",
+            "--sink: 'nope' is no store or stream. Choose from: clickhouse, redis, mongodb, "
+            "elasticsearch, nats, kafka, webhooks",
+        ),
+        (
+            "events append --tenant a --type b --schema-version 99999999999",
+            "--schema-version: '99999999999' is not from 1 to 2147483647",
+        ),
+        (
+            "events read --tenant a --from-version 2147483648",
+            "--from-version: '2147483648' is not from 1 to 2147483647",
+        ),
+        (
+            r"""events append --tenant a --type b --data {"a":["\ud800"]}""",
+            "--data.a[0]: half of a character (a lone surrogate) cannot be stored",
+        ),
+        (
+            r"""events append --tenant a --type b --metadata {"\udfff":1}""",
+            r"""--metadata["\udfff"]: half of a character (a lone surrogate) cannot be stored""",
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_taken(
+    arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The true bounds and names, and where in JSON something stands."""
+    assert run(*arguments.split()) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert "hint: " in said
+
+
+@pytest.mark.parametrize("name", ["nomodule", "nomodule.domain", "broken.domain", ""])
+def test_up_refuses_modules_that_are_not_there(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name, before anything is started or made."""
+    Path("broken").mkdir()
+    Path("broken/__init__.py").write_text("1 / 0\n")
+    Path("neolayer.toml").write_text(f'[events]\nmodules = ["{name}"]\n')
+    assert run("up", "--detach") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: events.modules names '{name}'")
+    assert "defect" not in said
+    assert not Path(".neolayer").exists()

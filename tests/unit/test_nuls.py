@@ -139,3 +139,16 @@ def test_D_any_other_text_is_refused_by_its_parameters_name() -> None:
         with pytest.raises(HoldsNul) as refused:
             refusing()
         assert refused.value.path == "email"
+
+
+@pytest.mark.parametrize(
+    ("value", "path"), [({"a": ["", "\ud800"]}, ".a[1]"), ({"\udfff": 1}, '["\\udfff"]')]
+)
+def test_half_of_a_character_is_told_where_it_is(value: Any, path: str) -> None:
+    """No UTF-8 can hold it: of an event it is named as a NUL is."""
+    with pytest.raises(InvalidInput) as refused:
+        make_unit([StreamAppend(uuid4(), [event(), event(data=value)], "c")], None, None)
+    assert refused.value.message.startswith(f"events[1].data{path}: half of a character")
+    assert refused.value.hint is not None
+    with pytest.raises(InvalidInput, match="is not JSON"):
+        make_unit([StreamAppend(uuid4(), [event(data={1: "\ud800"})], "c")], None, None)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neolayer.errors import InvalidInput
+from neolayer.freshness import wait_for
 from neolayer.position import Position, Positions, format_lsn, parse_lsn
 
 lsns = st.integers(0, (1 << 48) - 1)
@@ -67,3 +72,11 @@ def test_a_token_holds_the_furthest_of_each_database() -> None:
     assert not Positions() and Positions.parse("") == Positions()
     with pytest.raises(ValueError, match="not a position"):
         Positions.parse("neolayer:1:0/5,nonsense")
+
+
+@pytest.mark.parametrize("text", ["neolayer:1:0/16B3748", "x", None])
+async def test_what_is_no_position_is_not_waited_for(text: object) -> None:
+    """Text is not one, and the refusal says how it becomes one."""
+    with pytest.raises(InvalidInput, match="a position is a Position or Positions") as refused:
+        await wait_for(cast("Any", text), cast("Any", None), timeout=timedelta(seconds=1))
+    assert refused.value.hint is not None and "Positions.parse" in refused.value.hint

@@ -28,7 +28,7 @@ from neolayer.cli.event_options import (
 from neolayer.cli.json_objects import json_object
 from neolayer.cli.output import say, write_json, write_table
 from neolayer.cli.root import app as root
-from neolayer.cli.values import Id, Positive, each, shown
+from neolayer.cli.values import Id, each, shown, whole
 from neolayer.cli.within_tenant import TenantOption
 from neolayer.errors import InvalidInput
 from neolayer.events import (
@@ -42,6 +42,7 @@ from neolayer.events import (
     Registry,
     TypedEvents,
 )
+from neolayer.events.bodies import MAX_INT
 
 app = App(name="events", help="A tenant's events: append, read, subscribe.")
 root.command(app)
@@ -69,8 +70,10 @@ Expected = Annotated[
         name="--expected",
         help="The stream's version before: any, none, exists or N.",
         show_default=_told,
+        metavar="VERSION",
     ),
 ]
+Version = Annotated[int, whole(1, MAX_INT)]
 Correlation = Annotated[Id | None, Parameter(help="Id of the request it belongs to.")]
 
 
@@ -94,7 +97,7 @@ async def append(
     correlation: Correlation = None,
     causation: Annotated[Id | None, Parameter(help="Id of what it follows from.")] = None,
     schema_version: Annotated[
-        Positive | None, Parameter(help="Of the data; today's of a type in your modules, else 1.")
+        Version | None, Parameter(help="Of the data; today's of a type in your modules, else 1.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -137,7 +140,7 @@ async def read(
     /,
     *,
     tenant: TenantOption,
-    from_version: Annotated[Positive | None, Parameter(help="With a stream: from there.")] = None,
+    from_version: Annotated[Version | None, Parameter(help="With a stream: from there.")] = None,
     backwards: Annotated[bool, Parameter(help="With a stream: the last one first.")] = False,
     type_: Types = None,
     category: Annotated[list[str] | None, Parameter(help="Without a stream: of these.")] = None,

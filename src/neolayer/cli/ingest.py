@@ -53,7 +53,7 @@ class _Run:
 
 @app.command(name="ingest")
 async def take_in(
-    *paths: Path,
+    *paths: Annotated[Path, Parameter(help="Files of blocks, or folders of them.")],
     network: Annotated[str, Parameter(help="ethereum, neox, neo-n3 ..., or a new name.")],
     chain_id: Annotated[Positive | None, Parameter(help="The chain id of a new network.")] = None,
     rpc: Annotated[str | None, Parameter(help="A JSON-RPC endpoint in place of files.")] = None,

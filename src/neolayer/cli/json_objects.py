@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from neolayer.errors import InvalidInput
-from neolayer.nuls import refuse_nul
+from neolayer.nuls import refuse_halves, refuse_nul
 
 _LEAST, _MOST = -(2**63), 2**64 - 1
 _LONGEST_NUMBER = 40
@@ -34,6 +34,7 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput(f"{option} is not a JSON object", hint='such as {"amount": 5}')
     refuse_nul(value, option)
+    refuse_halves(value, option)
     return cast("dict[str, Any]", value)
 
 

@@ -39,6 +39,7 @@ def up(
     Example: neolayer up --detach
     """
     called = invocation()
+    _require_modules(called.settings)
     directory, moved = prepare(called.settings, chosen=called.chosen)
     if moved:
         say(moved)
@@ -57,6 +58,15 @@ def down() -> None:
     """
     directory = DataDirectory(invocation().settings.data_dir)
     say(_DOWN[stop_layer(directory)].format(path=directory.path))
+
+
+def _require_modules(settings: Settings) -> None:
+    """Raise SettingsError where the settings name a module that is not there."""
+    if settings.events.modules:
+        from neolayer.events.projections.domain import require_module
+
+        for name in settings.events.modules:
+            require_module(name)
 
 
 async def run_layer(settings: Settings, directory: DataDirectory) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import orjson
@@ -22,8 +22,8 @@ _INT64 = range(-(2**63), 2**64)
 
 
 def say(text: str) -> None:
-    """One line for the person at the terminal, secrets masked."""
-    print(mask(text), file=sys.stderr)
+    """Words for the person at the terminal, secrets masked."""
+    print(_shown(mask(text)), file=sys.stderr)
 
 
 def words() -> Console:
@@ -91,7 +91,7 @@ def write_table(
         table.add_column(visible(column), overflow="fold", no_wrap=column in kept)
     for row in rows:
         table.add_row(*(Text("" if cell is None else _shown(str(cell))) for cell in row))
-    console = Console()
+    console = _Stdout()
     if title:
         console.print(Text(title))
     console.print(table)
@@ -103,7 +103,16 @@ def _shown(cell: str) -> str:
 
 
 def write_line(text: str) -> None:
-    """A line on stdout, broken between words where a terminal is narrow; whole for scripts."""
-    console = Console()
+    """One line on stdout, broken between words where a terminal is narrow; whole for scripts.
+
+    What a terminal would obey, the end of a line too, stands there as escapes.
+    """
+    console = _Stdout()
     is_read_by_people = console.is_terminal or "COLUMNS" in os.environ
-    console.print(Text(text), soft_wrap=not is_read_by_people)
+    console.print(Text(visible(text)), soft_wrap=not is_read_by_people)
+
+
+class _Stdout(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """A reader that has gone is told of in one place (`root.run`), not by an exit from here."""
+        raise BrokenPipeError

@@ -35,6 +35,7 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
 ExitCode = Annotated[
     bool, Parameter(help="Exit with 1 where a read model, or a stream, stands still.")
 ]
+Name = Annotated[str, Parameter(help="Name of the read model.")]
 Limit = Annotated[int, whole(0, 1_000_000), Parameter(help="How many differences to show at most.")]
 OfTenant = Annotated[str | None, Parameter(name="--tenant", help="Of this tenant only.")]
 OfStream = Annotated[Id | None, Parameter(name="--stream", help="Of this stream only.")]
@@ -64,7 +65,7 @@ async def list_(*, as_json: AsJson = False, exit_code: ExitCode = False) -> int:
 
 
 @app.command
-async def rebuild(name: str, /, *, limit: Limit = 20, as_json: AsJson = False) -> int:
+async def rebuild(name: Name, /, *, limit: Limit = 20, as_json: AsJson = False) -> int:
     """Replay every event into a second table beside the live one, and certify what comes out.
 
     The exit code is 0 where the live table is exactly what its events say, 1 where they differ or
@@ -78,7 +79,7 @@ async def rebuild(name: str, /, *, limit: Limit = 20, as_json: AsJson = False) -
 
 
 @app.command
-async def diff(name: str, /, *, limit: Limit = 20, as_json: AsJson = False) -> int:
+async def diff(name: Name, /, *, limit: Limit = 20, as_json: AsJson = False) -> int:
     """Compare the rebuilt table with the live one row by row, as of now.
 
     The exit code is 0 where they are equal, 1 where they differ.
@@ -91,7 +92,7 @@ async def diff(name: str, /, *, limit: Limit = 20, as_json: AsJson = False) -> i
 
 @app.command
 async def switch(
-    name: str,
+    name: Name,
     /,
     *,
     back: Annotated[bool, Parameter(help="To the table from before the last switch.")] = False,
@@ -117,7 +118,7 @@ async def switch(
 
 
 @app.command
-async def resume(name: str, /, *, as_json: AsJson = False) -> None:
+async def resume(name: Name, /, *, as_json: AsJson = False) -> None:
     """Let a projection that stopped try again.
 
     Example: neolayer projections resume balances
@@ -131,7 +132,7 @@ async def resume(name: str, /, *, as_json: AsJson = False) -> None:
 
 @app.command
 async def drop(
-    name: str,
+    name: Name,
     /,
     *,
     yes: Annotated[bool, Parameter(help="Really: its tables and certificates go.")] = False,
@@ -181,7 +182,7 @@ async def parked(
 
 @app.command
 async def replay(
-    name: str, /, *, tenant: OfTenant = None, stream: OfStream = None, as_json: AsJson = False
+    name: Name, /, *, tenant: OfTenant = None, stream: OfStream = None, as_json: AsJson = False
 ) -> int:
     """Fold streams on that stand still, once the projection or its events' types are mended.
 
@@ -196,7 +197,7 @@ async def replay(
 
 @app.command
 async def discard(
-    name: str,
+    name: Name,
     /,
     *,
     tenant: TenantOption,

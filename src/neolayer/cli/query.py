@@ -31,8 +31,8 @@ TimeLimit = Annotated[
 
 @app.command
 async def query(
-    target: Target,
-    sql: str,
+    target: Annotated[Target, Parameter(help="Which database.")],
+    sql: Annotated[str, Parameter(help="The statement; it can only read.")],
     /,
     *,
     tenant: Annotated[str | None, Parameter(help="See what this tenant sees.")] = None,

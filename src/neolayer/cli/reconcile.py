@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from neolayer.catalogue import DataClass, OutgoingCopy
+from neolayer.catalogue import DataClass
 from neolayer.cli.output import write_json, write_line
 from neolayer.cli.progress import Counting
-from neolayer.cli.root import app, invocation
+from neolayer.cli.root import answering, app, invocation
 from neolayer.cli.values import Seconds
 from neolayer.errors import InvalidInput, SettingsError
 from neolayer.freshness import Store
-from neolayer.platform import copied_classes, endpoints
+from neolayer.platform import copied_classes, endpoints, is_only_told
 from neolayer.relay.comparing.report import TableReport
 from neolayer.relay.comparing.stores import reconcile as compare
 
@@ -37,14 +37,14 @@ async def reconcile(
 ) -> int:
     """Compare every copy with PostgreSQL, as of a position, and name the rows that differ.
 
-    The exit code is 0 where all is equal (with --repair: equal now), 1 where something differs,
-    4 where a store is too far behind to be compared.
+    The exit code is 0 where all is equal (with --repair: equal now), 1 where something differs, 4
+    where a store is too far behind to be compared, 3 where anything else kept it from comparing.
 
     Example: neolayer reconcile --table transactions --repair
     """
-    at = endpoints(invocation().settings)
     reports: list[TableReport] = []
-    with Counting("rows compared") as counting:
+    with answering(), Counting("rows compared") as counting:
+        at = endpoints(invocation().settings)
         before = 0
 
         def show(report: TableReport) -> None:
@@ -67,19 +67,21 @@ async def reconcile(
                     _show(report)
     if not reports:
         what = "copies" if table is None else f"copies of {table}"
+        who = f"no store here holds {what}" if sink is None else f"{sink} here holds no {what}"
         raise SettingsError(
-            f"{'no store' if sink is None else sink} here holds {what}: nothing was compared",
+            f"{who}: nothing was compared",
             hint="leave out --table or --sink, or configure the store",
         )
     if json:
-        write_json([_facts(report) for report in reports])
+        with answering():
+            write_json([_facts(report) for report in reports])
     return 0 if all(report.agrees for report in reports) else DIFFERENT
 
 
 def _comparable(table: str | None) -> list[DataClass]:
     """The classes that have copies which can be read. Raises InvalidInput."""
     chosen = copied_classes(table)
-    read = [one for one in chosen if not all(isinstance(c, OutgoingCopy) for c in one.copies)]
+    read = [one for one in chosen if not is_only_told(one)]
     if not read:
         raise InvalidInput(
             f"{table} goes out as messages only, which nobody can compare",

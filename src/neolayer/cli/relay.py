@@ -26,7 +26,7 @@ from neolayer.cli.output import counted, say, words, write_json, write_line, wri
 from neolayer.cli.relay_tables import alarms_of, facts_of, joined, key_text, letter_facts, show
 from neolayer.cli.root import app as root
 from neolayer.cli.root import invocation
-from neolayer.cli.values import Count, PositionsOf, Seconds
+from neolayer.cli.values import Count, PositionsOf, Seconds, each, shown
 from neolayer.engines.endpoints import Endpoints, Role
 from neolayer.errors import InvalidInput, NotFound, SettingsError
 from neolayer.freshness import Store, Stream, stores_at, streams_at, wait_for
@@ -46,6 +46,7 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
 Wait = Annotated[
     Seconds, Parameter(help="Seconds to wait for the relay; what was asked stays asked.")
 ]
+SinkName = Annotated[str, Parameter(help="Name of the sink, as relay status shows it.")]
 Limit = Annotated[Count, Parameter(help="How many at most.")]
 FAILED = 1
 STILL = 4
@@ -79,7 +80,7 @@ async def status(*, as_json: AsJson = False) -> int:
 
 
 @app.command
-async def pause(sink: str, /, *, as_json: AsJson = False) -> None:
+async def pause(sink: SinkName, /, *, as_json: AsJson = False) -> None:
     """Let a sink have nothing more, over restarts too, until it is resumed; the others go on.
 
     What it misses is kept in the relay's log, up to the bound `relay.log_bytes`; beyond that it is
@@ -95,7 +96,7 @@ async def pause(sink: str, /, *, as_json: AsJson = False) -> None:
 
 
 @app.command
-async def resume(sink: str, /, *, as_json: AsJson = False) -> None:
+async def resume(sink: SinkName, /, *, as_json: AsJson = False) -> None:
     """Let a paused sink go on from where it was; nothing is lost.
 
     Example: neolayer relay resume clickhouse
@@ -110,7 +111,7 @@ async def resume(sink: str, /, *, as_json: AsJson = False) -> None:
 
 
 @app.command
-async def letters(sink: str, /, *, limit: Limit = 20, as_json: AsJson = False) -> None:
+async def letters(sink: SinkName, /, *, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Show the changes that a sink refused for ever, and why; oldest first.
 
     Example: neolayer relay letters mongodb --limit 5
@@ -132,7 +133,7 @@ async def letters(sink: str, /, *, limit: Limit = 20, as_json: AsJson = False) -
 
 @app.command
 async def replay(
-    sink: str,
+    sink: SinkName,
     /,
     *,
     table: Annotated[str | None, Parameter(help="Only this table: blocks, auth.users.")] = None,
@@ -180,7 +181,14 @@ async def replay(
 
 
 @app.command
-async def rebuild(sink: str, table: str, /, *, wait: Wait = 86_400, as_json: AsJson = False) -> int:
+async def rebuild(
+    sink: SinkName,
+    table: Annotated[str, Parameter(help="Table or class of data: blocks, auth.users.")],
+    /,
+    *,
+    wait: Wait = 86_400,
+    as_json: AsJson = False,
+) -> int:
     """Make one table anew in one sink while changes flow; a relay that dies goes on with it.
 
     The exit code is 1 where it failed, 4 where it is not done in time; then it goes on.
@@ -204,6 +212,14 @@ async def rebuild(sink: str, table: str, /, *, wait: Wait = 86_400, as_json: AsJ
     return {"done": 0, "failed": FAILED}.get(found.state, STILL)
 
 
+def _fed(text: str) -> Store | Stream:
+    for one in (*Store, *Stream):
+        if one == text:
+            return one
+    names = ", ".join((*Store, *Stream))
+    raise ValueError(f"{shown(text)} is no store or stream. Choose from: {names}")
+
+
 @app.command(name="wait")
 async def wait_until_there(
     position: Annotated[PositionsOf, Parameter(help="What a write returned.")],
@@ -211,6 +227,7 @@ async def wait_until_there(
     *,
     sink: Annotated[
         list[Store | Stream] | None,
+        each(_fed),
         Parameter(help="Only these; without: all that are configured, streams and webhooks too."),
     ] = None,
     wait: Annotated[Seconds, Parameter(help="Seconds to wait for it.")] = 60,

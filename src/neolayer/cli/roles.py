@@ -20,6 +20,7 @@ AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
 Until = Annotated[
     Zoned | None, Parameter(help="When the grant ends, as 2030-01-31T12:00:00+00:00.")
 ]
+Name = Annotated[str, Parameter(help="Name of the role.")]
 Description = Annotated[str | None, Parameter(help="What the role is for.")]
 Permissions = Annotated[
     str, Parameter(help="What it allows, with commas: wallets:read,documents:* (may be empty).")
@@ -67,7 +68,7 @@ async def permissions(*, tenant: TenantOption, as_json: AsJson = False) -> None:
 
 @app.command
 async def create(
-    name: str,
+    name: Name,
     /,
     permissions: Permissions,
     *,
@@ -86,7 +87,7 @@ async def create(
 
 @app.command
 async def update(
-    name: str,
+    name: Name,
     /,
     permissions: Permissions,
     *,
@@ -104,7 +105,7 @@ async def update(
 
 
 @app.command
-async def delete(name: str, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def delete(name: Name, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """Delete a role of the tenant's own, and take it from whoever holds it.
 
     Example: neolayer roles delete clerk --tenant acme
@@ -119,7 +120,7 @@ async def delete(name: str, /, *, tenant: TenantOption, as_json: AsJson = False)
 
 @app.command
 async def grant(
-    role: str,
+    role: Name,
     /,
     *,
     tenant: TenantOption,
@@ -143,7 +144,7 @@ async def grant(
 
 @app.command
 async def revoke(
-    role: str,
+    role: Name,
     /,
     *,
     tenant: TenantOption,
@@ -166,7 +167,7 @@ async def revoke(
 
 @app.command
 async def explain(
-    permission: str,
+    permission: Annotated[str, Parameter(help="Such as wallets:sign.")],
     /,
     *,
     tenant: TenantOption,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
@@ -64,6 +64,7 @@ COMMANDS = {
 _STDOUT_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _LONG_WORD = re.compile(r"\S{300,}")
 _TRACEBACK, _DEFECT = "NEOLAYER_TRACEBACK", 70
+_FAILED, _NO_ANSWER = 1, 3
 _EVERYWHERE = Group("For every command", sort_key=100)
 
 
@@ -119,37 +120,65 @@ app.meta.group_parameters = _EVERYWHERE
 app.meta.suppress_keyboard_interrupt = False  # `run` answers it
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command line and return the exit code: 0, or what the error says."""
-    _open_closed_streams()
-    forget_libpq_variables()
-    _register(arguments)
+def run(arguments: list[str], *, on_loaded: Callable[[], None] = lambda: None) -> int:
+    """Run one command line and return the exit code: 0, or what the error says.
+
+    `on_loaded` is called when what the command needs is imported, before it does anything.
+    """
     try:
+        _open_closed_streams()
+        forget_libpq_variables()
+        _register(arguments)
+        on_loaded()
         result = app.meta(
             arguments, exit_on_error=False, print_error=False, result_action="return_value"
         )
         sys.stdout.flush()
-    except CycloptsError as exc:
-        return fail(_sentence(exc), hint=_where_to_look(exc), code=2)
-    except NeolayerError as exc:
-        return fail(exc.message, hint=exc.hint, code=exc.exit_code)
-    except KeyboardInterrupt as exc:
-        number = exc.args[0] if exc.args else signal.SIGINT  # a bare one is Ctrl-C
-        return fail("interrupted", code=128 + number)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 141
-    except UnicodeEncodeError as exc:
-        return fail(f"'{visible(exc.object[:80])}' cannot be written as {exc.encoding}", code=2)
-    except OSError as exc:
-        if exc.filename is None and exc.errno not in _STDOUT_FAILED:
-            return unforeseen(exc)
-        if exc.filename is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be written goes there
-        return fail(f"{exc.filename or 'stdout'}: {exc.strerror}", code=1)
-    except Exception as exc:  # nobody at a terminal is helped by a traceback
-        return unforeseen(exc)
+    except _NoAnswer as exc:
+        code = _told(exc.reason)
+        return _NO_ANSWER if code == _FAILED else code
+    except (Exception, KeyboardInterrupt) as exc:  # nobody is helped by a traceback
+        return _told(exc)
     return result if isinstance(result, int) else 0
+
+
+class _NoAnswer(Exception):
+    def __init__(self, reason: Exception) -> None:
+        self.reason = reason
+
+
+@contextmanager
+def answering() -> Generator[None]:
+    """The work of a command whose code 1 is an answer, such as `differs`: an error that would give
+    1 too, and keeps it from answering, gives 3."""
+    try:
+        yield
+    except Exception as exc:
+        raise _NoAnswer(exc) from exc
+
+
+def _told(exc: BaseException) -> int:
+    """Say an error on stderr and give its code."""
+    match exc:
+        case CycloptsError():
+            return fail(_sentence(exc), hint=_where_to_look(exc), code=2)
+        case NeolayerError():
+            return fail(exc.message, hint=exc.hint, code=exc.exit_code)
+        case KeyboardInterrupt():
+            number = exc.args[0] if exc.args else signal.SIGINT  # a bare one is Ctrl-C
+            return fail("interrupted", code=128 + number)
+        case BrokenPipeError():
+            sys.stderr.close()
+            return 141
+        case UnicodeEncodeError():
+            text = visible(exc.object[:80])
+            return fail(f"'{text}' cannot be written as {exc.encoding}", code=2)
+        case OSError() if exc.filename is not None or exc.errno in _STDOUT_FAILED:
+            if exc.filename is None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to be written
+            return fail(f"{exc.filename or 'stdout'}: {exc.strerror}", code=_FAILED)
+        case _:
+            return unforeseen(exc)
 
 
 def _open_closed_streams() -> None:
@@ -168,13 +197,13 @@ def _sentence(exc: CycloptsError) -> str:
     return said if name in said else f"{name}: {said}"
 
 
-def unforeseen(exc: Exception) -> int:
+def unforeseen(exc: BaseException) -> int:
     """What no room translated: an engine's refusal in its own words, else a defect of ours."""
     if os.environ.get(_TRACEBACK):
         traceback.print_exception(exc)
     said = next((line for line in str(exc).splitlines() if line.strip()), "")
     if type(exc).__module__.partition(".")[0] == "psycopg":
-        return fail(f"PostgreSQL: {said}", code=1)
+        return fail(f"PostgreSQL: {said}", code=_FAILED)
     frame = traceback.extract_tb(exc.__traceback__)[-1]
     place = f"{Path(frame.filename).name}:{frame.lineno}"
     return fail(
@@ -193,15 +222,17 @@ def _where_to_look(exc: CycloptsError) -> str:
 
 def fail(message: str, *, code: int, hint: str | None = None) -> int:
     """Say why on stderr, secrets masked, and give the exit code back."""
-    print(f"error: {_cut(mask(message))}", file=sys.stderr)
+    print(f"error: {_legible(mask(message))}", file=sys.stderr)
     if hint:
-        print(f"hint: {_cut(mask(hint))}", file=sys.stderr)
+        print(f"hint: {_legible(mask(hint))}", file=sys.stderr)
     return code
 
 
-def _cut(text: str) -> str:
-    """The text with words of any length cut to one that can be read."""
-    return _LONG_WORD.sub(lambda word: f"{word[0][:60]}...", text)
+def _legible(text: str) -> str:
+    """The text's lines, words of any length cut to one that can be read, and what a terminal would
+    obey as escapes: engines say what others wrote."""
+    cut = _LONG_WORD.sub(lambda word: f"{word[0][:60]}...", text)
+    return "\n".join(map(visible, cut.split("\n")))
 
 
 def _register(arguments: list[str]) -> None:
@@ -210,6 +241,3 @@ def _register(arguments: list[str]) -> None:
     everything = () if "--version" in arguments else COMMANDS.values()
     for module in dict.fromkeys(called[:1] or everything):
         import_module(f"neolayer.cli.{module}")
-    if not gc.isenabled():  # all is loaded (`__main__`)
-        gc.freeze()
-        gc.enable()

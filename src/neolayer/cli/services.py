@@ -17,6 +17,7 @@ app = App(name="services", help="A tenant's programs, which prove themselves by 
 root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
+Name = Annotated[str, Parameter(help="Name of the service.")]
 Description = Annotated[str | None, Parameter(help="What the service does.")]
 Days = Annotated[int, whole(1, 366), Parameter(help="How long the key lives.")]
 Overlap = Annotated[
@@ -51,7 +52,7 @@ async def show(*, tenant: TenantOption, as_json: AsJson = False) -> None:
 
 @app.command
 async def create(
-    name: str,
+    name: Name,
     /,
     *,
     tenant: TenantOption,
@@ -72,7 +73,7 @@ async def create(
 
 @app.command
 async def key(
-    name: str,
+    name: Name,
     /,
     *,
     tenant: TenantOption,
@@ -101,7 +102,13 @@ async def key(
 
 
 @app.command
-async def revoke_key(key_id: Id, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def revoke_key(
+    key_id: Annotated[Id, Parameter(help="Id of the key, as list shows it.")],
+    /,
+    *,
+    tenant: TenantOption,
+    as_json: AsJson = False,
+) -> None:
     """End one key by its id, everywhere within a second.
 
     Example: neolayer services revoke-key 7d9f4c20-6a51-4e0b-8f3c-1b2a9d8e7f60 --tenant acme
@@ -115,7 +122,7 @@ async def revoke_key(key_id: Id, /, *, tenant: TenantOption, as_json: AsJson = F
 
 
 @app.command
-async def disable(name: str, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def disable(name: Name, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """Stop a service: its keys are refused everywhere within a second.
 
     Example: neolayer services disable price-feed --tenant acme
@@ -124,7 +131,7 @@ async def disable(name: str, /, *, tenant: TenantOption, as_json: AsJson = False
 
 
 @app.command
-async def enable(name: str, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def enable(name: Name, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """Let a disabled service work again.
 
     Example: neolayer services enable price-feed --tenant acme

@@ -46,7 +46,7 @@ async def show(
 
 @app.command
 async def revoke(
-    session: Id | None = None,
+    session: Annotated[Id | None, Parameter(help="Id of the session.")] = None,
     /,
     *,
     tenant: TenantOption,

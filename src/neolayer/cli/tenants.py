@@ -92,7 +92,13 @@ async def show(tenant: Named, /, *, as_json: AsJson = False) -> None:
 
 
 @app.command
-async def rename(tenant: Named, name: str, /, *, as_json: AsJson = False) -> None:
+async def rename(
+    tenant: Named,
+    name: Annotated[str, Parameter(help="The new name.")],
+    /,
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Change a tenant's name for people; its identifier stays.
 
     Example: neolayer tenants rename acme "Acme & Sons"
@@ -103,7 +109,13 @@ async def rename(tenant: Named, name: str, /, *, as_json: AsJson = False) -> Non
 
 
 @app.command
-async def tier(tenant: Named, to: Tier, /, *, as_json: AsJson = False) -> None:
+async def tier(
+    tenant: Named,
+    to: Annotated[Tier, Parameter(help="The new tier.")],
+    /,
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Put a tenant on another tier; its limits change at once, what it has stays.
 
     Example: neolayer tenants tier acme enterprise

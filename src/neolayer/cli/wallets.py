@@ -124,7 +124,7 @@ async def export(
 
 @app.command
 async def watch(
-    address: str,
+    address: Annotated[str, Parameter(help="Its address on the network.")],
     /,
     *,
     tenant: TenantOption,
@@ -152,7 +152,7 @@ async def watch(
 
 @app.command
 async def hardware(
-    public_key: str,
+    public_key: Annotated[str, Parameter(help="Its public key, as hex.")],
     /,
     *,
     tenant: TenantOption,

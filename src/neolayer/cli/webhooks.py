@@ -22,6 +22,7 @@ app = App(name="webhooks", help="Where a tenant's programs are told of events, o
 root.command(app)
 
 AsJson = Annotated[bool, Parameter(name="--json", help="Write JSON to stdout.")]
+Name = Annotated[str, Parameter(help="Name of the webhook.")]
 Url = Annotated[str, Parameter(help="Where deliveries are posted; https.")]
 Types = Annotated[
     list[str] | None,
@@ -76,7 +77,7 @@ async def show(*, tenant: TenantOption, as_json: AsJson = False) -> None:
 
 @app.command
 async def create(
-    name: str,
+    name: Name,
     url: Url,
     /,
     *,
@@ -95,7 +96,7 @@ async def create(
 
 @app.command
 async def rotate(
-    name: str, /, *, tenant: TenantOption, overlap_hours: Overlap = 24, as_json: AsJson = False
+    name: Name, /, *, tenant: TenantOption, overlap_hours: Overlap = 24, as_json: AsJson = False
 ) -> None:
     """Make another secret and print it, once; the old one signs beside it for a while.
 
@@ -108,7 +109,7 @@ async def rotate(
 
 
 @app.command
-async def disable(name: str, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def disable(name: Name, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """Tell it nothing more; what waits for it stays a while.
 
     Example: neolayer webhooks disable billing --tenant acme
@@ -119,7 +120,7 @@ async def disable(name: str, /, *, tenant: TenantOption, as_json: AsJson = False
 
 
 @app.command
-async def enable(name: str, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def enable(name: Name, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """Go on with what waits, and tell it what comes.
 
     Example: neolayer webhooks enable billing --tenant acme
@@ -130,7 +131,7 @@ async def enable(name: str, /, *, tenant: TenantOption, as_json: AsJson = False)
 
 
 @app.command
-async def delete(name: str, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def delete(name: Name, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """Delete a webhook with what waits for it.
 
     Example: neolayer webhooks delete billing --tenant acme
@@ -141,7 +142,7 @@ async def delete(name: str, /, *, tenant: TenantOption, as_json: AsJson = False)
 
 
 @app.command
-async def trial(name: str, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
+async def trial(name: Name, /, *, tenant: TenantOption, as_json: AsJson = False) -> None:
     """Send one event of type webhook.trial, behind what waits.
 
     Example: neolayer webhooks trial billing --tenant acme
@@ -153,7 +154,7 @@ async def trial(name: str, /, *, tenant: TenantOption, as_json: AsJson = False) 
 
 @app.command
 async def deliveries(
-    name: str, /, *, tenant: TenantOption, status: Status = None, as_json: AsJson = False
+    name: Name, /, *, tenant: TenantOption, status: Status = None, as_json: AsJson = False
 ) -> None:
     """List the newest deliveries and what became of them.
 
@@ -178,7 +179,7 @@ async def deliveries(
 
 @app.command
 async def replay(
-    name: str, /, *, tenant: TenantOption, number: Numbers = None, as_json: AsJson = False
+    name: Name, /, *, tenant: TenantOption, number: Numbers = None, as_json: AsJson = False
 ) -> None:
     """Send again what was parked, or deliveries by number.
 

@@ -17,8 +17,8 @@ from neolayer.tenancy.directory import open_directory
 
 @app.command
 async def where(
-    kind: str,
-    value: str,
+    kind: Annotated[str, Parameter(help="Class of data, such as transaction.")],
+    value: Annotated[str, Parameter(help="What a person knows the row by.")],
     /,
     *,
     tenant: Annotated[str | None, Parameter(help="See what this tenant sees.")] = None,

@@ -14,7 +14,7 @@ import orjson
 
 from neolayer.errors import InvalidInput
 from neolayer.events.model import LONGEST_NAME, NewEvent
-from neolayer.nuls import HoldsNul, refuse_nul, spells_nul
+from neolayer.nuls import HoldsNul, Unstorable, refuse_halves, refuse_nul, spells_nul
 
 MAX_INT = 2**31 - 1
 _LONGEST_KEY_ID = 100
@@ -42,7 +42,7 @@ def body_of(event: NewEvent, place: int) -> Body:
     """The event as it is sent, if nothing is wrong with it. Raises InvalidInput."""
     try:
         return _checked_body(event, place)
-    except HoldsNul as exc:
+    except Unstorable as exc:
         raise exc.within(f"events[{place}]") from None
 
 
@@ -90,6 +90,7 @@ def _json(value: Mapping[str, Any], field: str, *, most: int) -> bytes:
     try:
         text = orjson.dumps(value)
     except orjson.JSONEncodeError as exc:
+        refuse_halves(value, field)
         hint = "write it as text" if "64-bit" in str(exc) else None
         raise InvalidInput(f"an event's {field} is not JSON: {exc}", hint=hint) from None
     if text[:1] != b"{":

@@ -33,7 +33,7 @@ from neolayer.events.model import (
     WrongCategory,
     WrongVersion,
 )
-from neolayer.nuls import HoldsNul
+from neolayer.nuls import Unstorable
 from neolayer.position import Position
 
 MOST_STREAMS = 500  # each is a lock in the server's memory; append_events() refuses more
@@ -266,7 +266,7 @@ def _parts(appends: Sequence[StreamAppend], codec: Codec | None) -> Iterator[Par
     for place, append in enumerate(appends):
         try:
             yield _part(append, codec)
-        except HoldsNul as exc:
+        except Unstorable as exc:
             if len(appends) == 1:
                 raise
             raise exc.within(f"appends[{place}]") from None

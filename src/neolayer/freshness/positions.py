@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from neolayer.engines.endpoints import Endpoints
 from neolayer.engines.redis import client as redis
 from neolayer.engines.silence import LOOK_S, answers_within
-from neolayer.errors import EngineUnavailable, NeolayerError, NotSupported
+from neolayer.errors import EngineUnavailable, InvalidInput, NeolayerError, NotSupported
 from neolayer.freshness.cache_versions import CHECKPOINT_KEY, read_version
 from neolayer.freshness.put_back import require_not_ahead, require_not_refused
 from neolayer.freshness.streams import Stream, version_reader
@@ -127,11 +127,12 @@ async def wait_for(
 
     Of several databases' positions a store waits for those that it is fed from; a store that is
     fed from none of them is left out. Raises NotFresh at the time limit, saying how far each store
-    is, PutBack where what a store reflects is not what this server writes, and EngineUnavailable.
-    A store that says nothing is waited for until the limit, and for `LOOK_S` at least.
+    is, PutBack where what a store reflects is not what this server writes, EngineUnavailable, and
+    InvalidInput where it is given no position. A store that says nothing is waited for until the
+    limit, and for `LOOK_S` at least.
     """
     deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
-    wanted = position.each if isinstance(position, Positions) else (position,)
+    wanted = _each_of(position)
     chosen: tuple[Store | Stream, ...]
     chosen = stores_at(endpoints) if stores is None else tuple(stores)
     reached: dict[Store | Stream, Position] = {}
@@ -147,6 +148,17 @@ async def wait_for(
             reached[store] = there[store] = found
         await require_not_ahead(there, endpoints)
     return reached
+
+
+def _each_of(position: object) -> tuple[Position, ...]:
+    if isinstance(position, Positions):
+        return position.each
+    if isinstance(position, Position):
+        return (position,)
+    raise InvalidInput(
+        f"a position is a Position or Positions, as a write returns it, not {repr(position)[:60]}",
+        hint="what was kept as text is read by neolayer.position.Positions.parse",
+    )
 
 
 async def _how_far(

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,8 @@ from neolayer.events.errors import BadProjection, UnknownProjection
 from neolayer.events.projections.model import AnyProjection, Mode, Projection
 from neolayer.events.projections.shape import shape_of
 from neolayer.events.registry import EventTypes, Registry
+
+_SAID = "events.modules names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +80,38 @@ def load_domain(modules: Iterable[str]) -> Domain:
     return Domain.of(types.values(), projections.values())
 
 
-def imported(name: str, *, said: str = "events.modules names") -> ModuleType:
+def imported(name: str, *, said: str = _SAID) -> ModuleType:
     """A module of the program. Raises SettingsError where there is none of that name."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    _look_here()
     try:
         return import_module(name)
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
             raise
-        raise SettingsError(
-            f"{said} {name!r}, and there is no module {exc.name!r}",
-            hint="install the package, or start in the folder it lies in",
-        ) from exc
+        raise _absent(name, exc.name, said=said) from exc
+
+
+def require_module(name: str) -> None:
+    """Raise SettingsError where no module of that name is found. Only its packages are run."""
+    _look_here()
+    try:
+        found = find_spec(name)
+    except ModuleNotFoundError as exc:
+        raise _absent(name, exc.name or name, said=_SAID) from exc
+    except Exception as exc:  # whatever a package does
+        raise SettingsError(f"{_SAID} {name!r}: {type(exc).__name__}: {exc}") from exc
+    if found is None:
+        raise _absent(name, name, said=_SAID)
+
+
+def _look_here() -> None:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def _absent(name: str, missing: str, *, said: str) -> SettingsError:
+    return SettingsError(
+        f"{said} {name!r}, and there is no module {missing!r}",
+        hint="install the package, or start in the folder it lies in",
+    )

@@ -23,12 +23,13 @@ from neolayer.catalogue import ClickHouseCopy, DataClass
 from neolayer.engines.clickhouse.client import connect, explain
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import NotSupported
+from neolayer.errors import NotSupported, RelayError
 from neolayer.relay.changes import TableChanges
 from neolayer.relay.comparable import AGE, Bound, Entry, Key, Shape, StoredRow
 from neolayer.relay.comparing.keys import bytes_of, is_utf8, text_of
 from neolayer.relay.digests import NOTHING, Summary, join_halves
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
+from neolayer.relay.sinks.clickhouse_declared import lack, way_back
 
 _sql = load_queries(__name__, "clickhouse.sql")
 _WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)")
@@ -167,16 +168,12 @@ class ClickHouseRows:
         copy = self._copies[table]
         if table not in self._texts:
             rows = await self._query(_sql.columns, {"table": copy.table})
+            if lacks := lack(copy, {name for name, _ in rows}):
+                again = f"neolayer relay rebuild {self.name} {table}"
+                raise RelayError(lacks, hint=f"{way_back(copy)}; then: {again}")
             self._texts[table] = {name: _column(name, kind) for name, kind in rows}
         found = self._texts[table]
-        try:
-            return [found[name] for name in copy.key], [found[name] for name in copy.columns]
-        except KeyError as exc:
-            raise NotSupported(
-                self.name,
-                f"table {copy.table} has no column {exc.args[0]!r}",
-                hint="run: neolayer migrate up",
-            ) from None
+        return [found[name] for name in copy.key], [found[name] for name in copy.columns]
 
     def _where(
         self, table: str, low: Bound, high: Bound, asked: _Asked, key: Sequence[_Column]

@@ -61,12 +61,12 @@ def hint_of(scene: RelayScene, sink: str = "clickhouse") -> str:
     return (state.lanes[sink].hint if state else None) or ""
 
 
-async def rebuilt(desk: Desk, sink: str = "clickhouse") -> RebuildStatus:
+async def rebuilt(desk: Desk, sink: str = "clickhouse", *, table: str = TABLE) -> RebuildStatus:
     """The rebuild once it has ended."""
     found: list[RebuildStatus] = []
 
     async def has_ended() -> bool:
-        found[:] = await desk.rebuilds(sink, TABLE)
+        found[:] = await desk.rebuilds(sink, table)
         return bool(found and found[0].ended)
 
     await eventually(has_ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from neolayer.cli.output import write_json, write_line
 from neolayer.cli.progress import Counting
 from neolayer.cli.root import answering, app, invocation
 from neolayer.cli.values import Seconds
-from neolayer.errors import InvalidInput, SettingsError
+from neolayer.errors import InvalidInput, NeolayerError, SettingsError
 from neolayer.freshness import Store
 from neolayer.platform import copied_classes, endpoints, is_only_told
 from neolayer.relay.comparing.report import TableReport
@@ -59,12 +60,17 @@ async def reconcile(
             patience=timedelta(seconds=wait),
             on_progress=show,
         )
-        async with aclosing(compared):  # also where whoever reads us goes
-            async for report in compared:
-                before += report.rows
-                reports.append(report)
-                if not json:
-                    _show(report)
+        try:
+            async with aclosing(compared):  # also where whoever reads us goes
+                async for report in compared:
+                    before += report.rows
+                    reports.append(report)
+                    if not json:
+                        _show(report)
+        except NeolayerError:
+            if json and reports:  # what was compared before
+                _write(reports)
+            raise
     if not reports:
         what = "copies" if table is None else f"copies of {table}"
         who = f"no store here holds {what}" if sink is None else f"{sink} here holds no {what}"
@@ -74,7 +80,7 @@ async def reconcile(
         )
     if json:
         with answering():
-            write_json([_facts(report) for report in reports])
+            _write(reports)
     return 0 if all(report.agrees for report in reports) else DIFFERENT
 
 
@@ -88,6 +94,10 @@ def _comparable(table: str | None) -> list[DataClass]:
             hint="neolayer relay status says how far each stream is",
         )
     return read
+
+
+def _write(reports: Sequence[TableReport]) -> None:
+    write_json([_facts(report) for report in reports])
 
 
 def _show(report: TableReport) -> None:

@@ -47,6 +47,7 @@ class Misfit(RelayError):
         super().__init__(meaning, hint=f"{remedy}; then it is copied anew by itself")
         self.table = table
         self.columns = tuple(columns)
+        self.remedy = remedy
 
 
 class Unnamed(Misfit):

@@ -23,11 +23,13 @@ from neolayer.catalogue import ClickHouseCopy, DataClass
 from neolayer.engines.clickhouse.client import connect, explain
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
-from neolayer.errors import NotSupported
+from neolayer.errors import NotSupported, RelayError
 from neolayer.relay.changes import TableChanges
 from neolayer.relay.comparable import AGE, Bound, Entry, Key, Shape, StoredRow
+from neolayer.relay.comparing.keys import bytes_of, is_utf8, text_of
 from neolayer.relay.digests import NOTHING, Summary, join_halves
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
+from neolayer.relay.sinks.clickhouse_declared import lack, way_back
 
 _sql = load_queries(__name__, "clickhouse.sql")
 _WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)")
@@ -87,7 +89,7 @@ class ClickHouseRows:
         key, _ = await self._columns(table)
         asked = _Asked()
         found = await self._query(
-            f"SELECT [{_texts(key)}],"  # noqa: S608
+            f"SELECT {_key(key)},"  # noqa: S608
             " reinterpretAsUInt32(reverse(substring(digest, 1, 4))),"
             " reinterpretAsUInt32(reverse(substring(digest, 5, 4))), _version"
             f" FROM (SELECT {_names(key)}, _version, MD5({await self._row_text(table)}) AS digest"
@@ -96,8 +98,8 @@ class ClickHouseRows:
             asked.values,
         )
         return [
-            Entry(tuple(names), join_halves(int(high), int(low)), int(version))
-            for names, high, low, version in found
+            Entry(_read(*names), join_halves(int(high), int(low)), int(version))
+            for *names, high, low, version in found
         ]
 
     async def entry(self, table: str, key: Key) -> StoredRow | None:
@@ -107,7 +109,7 @@ class ClickHouseRows:
             f"{one.name} = {asked.value(part, one)}" for one, part in zip(names, key, strict=True)
         )
         rows = await self._query(
-            f"SELECT [{_texts(columns, null='NULL')}], _version, _deleted"  # noqa: S608
+            f"SELECT [{_texts(columns)}], _version, _deleted"  # noqa: S608
             f" FROM {self._table(table)} WHERE {same} ORDER BY _version DESC LIMIT 1",
             asked.values,
         )
@@ -122,11 +124,11 @@ class ClickHouseRows:
         asked = _Asked()
         place = self._copies[table].columns.index(column)
         found = await self._query(
-            f"SELECT DISTINCT [{_texts(key)}] FROM {self._table(table)} FINAL"  # noqa: S608
+            f"SELECT DISTINCT {_key(key)} FROM {self._table(table)} FINAL"  # noqa: S608
             f" WHERE {columns[place].name} = {asked.value(value, columns[place])} LIMIT {limit:d}",
             asked.values,
         )
-        return [tuple(names) for (names,) in found]
+        return [_read(*names) for names in found]
 
     async def put_right(self, table: str, changes: TableChanges) -> None:
         for one in await self._sink.put(table, changes):
@@ -135,13 +137,13 @@ class ClickHouseRows:
     async def newest(self, table: str, limit: int) -> list[tuple[Key, int]]:
         key, _ = await self._columns(table)
         found = await self._query(
-            f"SELECT [{_texts(key)}], _version FROM {self._table(table)}"  # noqa: S608
+            f"SELECT {_key(key)}, _version FROM {self._table(table)}"  # noqa: S608
             f" ORDER BY _version DESC LIMIT {limit:d}",
             {},
         )
         newest: dict[Key, int] = {}
-        for names, version in found:  # a key may have several versions still
-            newest.setdefault(tuple(names), int(version))
+        for *names, version in found:  # a key may have several versions still
+            newest.setdefault(_read(*names), int(version))
         return list(newest.items())
 
     async def forget(self, table: str, keys: Sequence[Key], above: int) -> None:
@@ -166,16 +168,12 @@ class ClickHouseRows:
         copy = self._copies[table]
         if table not in self._texts:
             rows = await self._query(_sql.columns, {"table": copy.table})
+            if lacks := lack(copy, {name for name, _ in rows}):
+                again = f"neolayer relay rebuild {self.name} {table}"
+                raise RelayError(lacks, hint=f"{way_back(copy)}; then: {again}")
             self._texts[table] = {name: _column(name, kind) for name, kind in rows}
         found = self._texts[table]
-        try:
-            return [found[name] for name in copy.key], [found[name] for name in copy.columns]
-        except KeyError as exc:
-            raise NotSupported(
-                self.name,
-                f"table {copy.table} has no column {exc.args[0]!r}",
-                hint="run: neolayer migrate up",
-            ) from None
+        return [found[name] for name in copy.key], [found[name] for name in copy.columns]
 
     def _where(
         self, table: str, low: Bound, high: Bound, asked: _Asked, key: Sequence[_Column]
@@ -266,6 +264,9 @@ class _Asked:
 
     def text(self, value: str) -> str:
         name = f"v{len(self.values)}"
+        if not is_utf8(value):  # a parameter is text
+            self.values[name] = bytes_of(value).hex()
+            return f"unhex({{{name}:String}})"
         self.values[name] = value
         return f"{{{name}:String}}"
 
@@ -352,7 +353,17 @@ def _names(columns: Sequence[_Column]) -> str:
     return ", ".join(one.name for one in columns)
 
 
-def _texts(columns: Sequence[_Column], *, null: str = "''") -> str:
-    if null == "NULL":
-        return ", ".join(f"CAST({one.text}, 'Nullable(String)')" for one in columns)
-    return ", ".join(f"ifNull({one.text}, {null})" for one in columns)
+def _texts(columns: Sequence[_Column]) -> str:
+    return ", ".join(f"CAST({one.text}, 'Nullable(String)')" for one in columns)
+
+
+def _key(columns: Sequence[_Column]) -> str:
+    """The texts of a key; and in hexadecimal where one is not UTF-8, for the client reads only that
+    as text. See `_read`."""
+    texts = ", ".join(f"ifNull({one.text}, '')" for one in columns)
+    are_text = " AND ".join(f"isValidUTF8(ifNull({one.text}, ''))" for one in columns)
+    return f"if({are_text}, [{texts}], []), if({are_text}, [], arrayMap(x -> hex(x), [{texts}]))"
+
+
+def _read(texts: Sequence[str], in_hexadecimal: Sequence[str]) -> Key:
+    return tuple(texts) or tuple(text_of(bytes.fromhex(one)) for one in in_hexadecimal)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from neolayer.position import Position
 from neolayer.relay.comparable import Key
+from neolayer.relay.comparing.keys import told
 
 MOST_NAMED = 1_000
 
@@ -74,7 +75,9 @@ class TableReport:
     def note(self, found: Sequence[Difference]) -> None:
         """Count these, and name them while there is room."""
         self.counts.update(one.kind for one in found)
-        self.differences += found[: self.room]
+        self.differences += [
+            replace(one, key=tuple(map(told, one.key))) for one in found[: self.room]
+        ]
 
     def note_repair(self, tried: int, wrong: Collection[object]) -> None:
         """So many were put right, and these are wrong still."""

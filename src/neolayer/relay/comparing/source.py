@@ -30,6 +30,7 @@ from neolayer.relay.changes import (
     pack_page,
 )
 from neolayer.relay.comparable import AGE, Bound, Key, Shape
+from neolayer.relay.comparing.keys import bytes_of, is_utf8
 from neolayer.relay.digests import NOTHING, Summary
 
 _sql = load_queries("neolayer.relay", "reconcile.sql")
@@ -43,6 +44,8 @@ _CAST = frozenset(
 _FORMS = {
     "uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "bool": re.compile(r"[tf]"),
+    "numeric": re.compile(r"[+-]?[0-9]{1,1000}(\.[0-9]{1,1000})?|NaN|-?Infinity"),
+    "bytea": re.compile(r"\\x([0-9a-f]{2})*"),
 }
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _WHOLE_BITS = {"int2": 15, "int4": 31, "int8": 63}
@@ -221,7 +224,7 @@ class SourceTable:
 
     async def typed_rows(self, keys: Sequence[Key]) -> dict[Key, dict[str, Any]]:
         """The whole rows of these keys as Python values, for a cache, which keeps such."""
-        wanted = [key for key in dict.fromkeys(keys) if all(map(fits, self._key, key))]
+        wanted = self._possible(dict.fromkeys(keys))
         if not wanted:
             return {}
         joined, values = self._joined(wanted)
@@ -235,10 +238,11 @@ class SourceTable:
         return found
 
     async def rows(self, keys: Sequence[Key]) -> dict[Key, list[Value]]:
-        """The columns' texts of the rows of these keys."""
-        if not keys:
+        """The columns' texts of the rows of these keys; what cannot be a key here has none."""
+        wanted = self._possible(keys)
+        if not wanted:
             return {}
-        joined, values = self._joined(keys)
+        joined, values = self._joined(wanted)
         statement = sql.SQL("SELECT {}, {} FROM {} JOIN {}").format(
             self._key_array(),
             _list(column.text for column in self._columns),
@@ -264,6 +268,11 @@ class SourceTable:
         )
         return {tuple(key): size for key, size in await self._snapshot.query(statement, values)}
 
+    def _possible(self, keys: Iterable[Key]) -> list[Key]:
+        """Those that may be keys here: a store may hold others, which PostgreSQL cannot be asked
+        for, and so it has no rows of them."""
+        return [key for key in keys if all(map(fits, self._key, key))]
+
     def _joined(self, keys: Sequence[Key]) -> tuple[sql.Composable, list[list[str]]]:
         """These keys as rows to join the table with, and an array of values for each column.
 
@@ -285,7 +294,7 @@ class SourceTable:
     def _only_key(self, key: Key) -> list[Value]:
         names = dict(zip((column.name for column in self._key), key, strict=True))
         texts = (names.get(column.name) for column in self._columns)
-        return [NULL if text is None else text.encode() for text in texts]
+        return [NULL if text is None else bytes_of(text) for text in texts]
 
     def _digests(
         self, beside: sql.Composable, names: Sequence[str], where: sql.Composable
@@ -375,7 +384,8 @@ def fits(column: Column, text: str) -> bool:
     if bits is not None:
         return _WHOLE.fullmatch(text) is not None and -1 << bits <= int(text) < 1 << bits
     form = _FORMS.get(column.type)
-    return "\0" not in text and (form is None or form.fullmatch(text) is not None)
+    is_text = "\0" not in text and is_utf8(text)
+    return is_text and (form is None or form.fullmatch(text) is not None)
 
 
 def _decoded(value: Value) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -17,7 +18,7 @@ from functools import partial
 
 from neolayer.catalogue import DataClass
 from neolayer.engines.endpoints import Database, Endpoints, Role
-from neolayer.errors import RelayError, SettingsError
+from neolayer.errors import NeolayerError, NotSupported, RelayError, SettingsError
 from neolayer.freshness import Store, position_of, stores_at, wait_for
 from neolayer.freshness.positions import FED_FROM
 from neolayer.position import Position
@@ -117,6 +118,8 @@ async def reconcile(
 ) -> AsyncGenerator[TableReport]:
     """Compare the copies of these classes, table by table, each as of a position of its own.
 
+    A table that cannot be compared keeps no other from it: what was wrong is raised at the end.
+
     Raises SettingsError where a store is not configured, NotFresh where one does not get there
     within `patience`, EngineUnavailable where one says nothing, and what engines say.
     """
@@ -127,11 +130,14 @@ async def reconcile(
         open_compared(at, classes, stores=stores, patience=patience) as opened,
         open_cache(at, classes, patience=patience) as cache,
     ):
+        failed: list[NeolayerError] = []
         for one in classes:
             snapshots = _snapshots(at, Database(one.database))
             for store in opened:
-                if one.table in store.rows.tables:
-                    yield await reconcile_table(
+                if one.table not in store.rows.tables:
+                    continue
+                try:
+                    report = await reconcile_table(
                         store,
                         one.table,
                         one.database,
@@ -140,6 +146,10 @@ async def reconcile(
                         deep=deep,
                         on_progress=on_progress,
                     )
+                except (RelayError, NotSupported) as exc:  # of this table, not of an engine
+                    failed.append(exc)
+                else:
+                    yield report
             if one.table in cache.rows.tables and (stores is None or Store.REDIS in stores):
                 yield await reconcile_cache(
                     cache,
@@ -149,6 +159,14 @@ async def reconcile(
                     repair=repair,
                     on_progress=on_progress,
                 )
+    if failed:
+        raise _together(failed)
+
+
+def _together(failed: Sequence[NeolayerError]) -> NeolayerError:
+    """One error of all; the way out is that of the first."""
+    messages = dict.fromkeys(one.message for one in failed)
+    return failed[0] if len(messages) == 1 else RelayError("; ".join(messages), hint=failed[0].hint)
 
 
 def _snapshots(at: Endpoints, database: Database) -> SnapshotMaker:

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from neolayer.errors import EngineUnavailable, NeolayerError, RelayError
+from neolayer.relay.changes import Misfit
 from neolayer.relay.copying.progress import Wanted
 from neolayer.relay.lane import Lane, SnapshotMaker
 from neolayer.relay.operations.desk import Desk
@@ -71,6 +72,8 @@ class Watch:
             self._say(_first(group), *about)
         except* Exception:  # a fault of ours in what was asked for must not stop the flow
             _log.exception("what was asked for failed unexpectedly, will try again")
+        else:
+            self._said.pop(about, None)
 
     def _begin(
         self, tasks: asyncio.TaskGroup, what: str, sink: str, work: Callable[[], Awaitable[None]]
@@ -138,7 +141,11 @@ class Watch:
                 error = _first(group)
                 if isinstance(error, EngineUnavailable | CopyLost):
                     raise
-                await self._desk.end_rebuild(wanted, error.message[:1000])
+                cause = _with_way_out(error)[:1000]
+                await self._desk.end_rebuild(wanted, cause)
+                _log.warning(
+                    "the rebuild failed", sink=wanted.sink, table=wanted.table, error=cause
+                )
 
     async def _require(self, lane: Lane, wanted: Wanted) -> None:
         if wanted.table not in lane.sink.tables:
@@ -151,6 +158,12 @@ class Watch:
             for name, lane in self._lanes.items()
             if lane.working and (what, name) not in self._at_work
         ]
+
+
+def _with_way_out(error: NeolayerError) -> str:
+    """What a person reads of it who asked for a rebuild, which is not done again by itself."""
+    way_out = error.remedy if isinstance(error, Misfit) else error.hint
+    return f"{error.message}: {way_out}" if way_out else error.message
 
 
 def _first(group: BaseExceptionGroup[NeolayerError]) -> NeolayerError:

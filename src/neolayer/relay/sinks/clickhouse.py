@@ -25,8 +25,10 @@ from neolayer.crash_points import crash_point
 from neolayer.engines.clickhouse.client import connect, explain
 from neolayer.engines.endpoints import ClickHouseEndpoint
 from neolayer.engines.postgres.queries import load_queries
+from neolayer.errors import EngineUnavailable
 from neolayer.relay.changes import Batch, Relation, TableChanges, Truncation
 from neolayer.relay.comparable import Shape
+from neolayer.relay.sinks.clickhouse_declared import MARKS, require_declared
 from neolayer.relay.sinks.integers import Held, require_wide
 from neolayer.relay.sinks.sink import CopyLost, Park, Rejected, Snapshot, note_of
 from neolayer.relay.sinks.tabs import LIVE, encode, rejected_line
@@ -43,6 +45,10 @@ _BLOCK_BYTES = 16 << 20
 _UNREADABLE = frozenset(
     {6, 26, 27, 32, 38, 41, 53, 69, 70, 72, 117, 131, 321, 349, 376, 407, 441, 467, 691}
 )
+
+
+# And for a table or a column that is not there, whose declared shape is then looked at again.
+_UNKNOWN = frozenset({10, 16, 47, 60})
 
 
 class _Unreadable(Exception):
@@ -104,6 +110,7 @@ class ClickHouseSink:
                 continue
             if isinstance(changes, Truncation):
                 rejected += await self._insert_all(waiting)
+                await self._held(table)
                 await self._delete_below(copy, changes.version + 1)
                 continue
             if last_version.get(table) == changes.versions[0]:  # altered inside a transaction
@@ -133,10 +140,16 @@ class ClickHouseSink:
 
     async def require_types(self, relation: Relation) -> None:
         copy = self._copies[relation.table]
+        require_wide(relation, copy.columns, copy.table, await self._held(relation.table))
+        self._held_by.add(relation)
+
+    async def _held(self, table: str) -> dict[str, Held]:
+        """The columns of the copy. Raises Misfit where it lacks some, or is not there."""
+        copy = self._copies[table]
         found = await self._rows(_sql.column_types, {"table": copy.table})
         held = {name: Held(type_, bool(is_key)) for name, type_, is_key in found}
-        require_wide(relation, copy.columns, copy.table, held)
-        self._held_by.add(relation)
+        require_declared(table, copy, held)
+        return held
 
     async def _require_wide(self, relation: Relation) -> None:
         if relation not in self._held_by:
@@ -150,6 +163,7 @@ class ClickHouseSink:
             await park(await self._insert(table, block))
 
     async def drop_below(self, table: str, version: int) -> None:
+        await self._held(table)
         await self._delete_below(self._copies[table], version)
 
     async def put(self, table: str, changes: TableChanges) -> Sequence[Rejected]:
@@ -170,7 +184,7 @@ class ClickHouseSink:
         """Insert lines, and give back those that the server cannot read."""
         copy = self._copies[table]
         try:
-            await self._raw_insert(copy.table, (*copy.columns, "_version", "_deleted"), lines)
+            await self._raw_insert(copy.table, (*copy.columns, *MARKS), lines)
         except _Unreadable as exc:
             rows = lines.split(b"\n")[:-1]
             if len(rows) == 1:
@@ -178,6 +192,10 @@ class ClickHouseSink:
             middle = len(rows) // 2
             halves = (b"\n".join([*half, b""]) for half in (rows[:middle], rows[middle:]))
             return [one for half in halves for one in await self._insert(table, half)]
+        except EngineUnavailable as exc:
+            if getattr(exc.__cause__, "code", None) in _UNKNOWN:
+                await self._held(table)
+            raise
         return []
 
     async def _stored(self, name: str) -> int:

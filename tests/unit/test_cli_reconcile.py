@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from neolayer.cli import reconcile
 from neolayer.cli.root import run
-from neolayer.errors import EngineUnavailable, InvalidInput
+from neolayer.errors import EngineUnavailable, InvalidInput, RelayError
 from neolayer.freshness import NotFresh
 from neolayer.position import Position
 from neolayer.relay.comparing.report import Difference, Kind, TableReport
@@ -63,6 +64,17 @@ def test_a_difference_is_told_from_a_failure(
     """Only where all was compared the code is 1, whatever was found before."""
     compared(report("5"), error=error)
     assert run(["reconcile"]) == code
+
+
+def test_what_was_compared_before_a_failure_is_told_as_json_too(
+    compared: Compared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one table that could not be compared the others are not the worse."""
+    compared(report("5"), error=RelayError("ClickHouse has no table logs"))
+    assert run(["reconcile", "--json"]) == 3
+    said = capsys.readouterr()
+    assert [one["table"] for one in json.loads(said.out)] == ["blockchain.blocks"]
+    assert "ClickHouse has no table logs" in said.err
 
 
 def test_a_key_cannot_steer_a_terminal(

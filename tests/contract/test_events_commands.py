@@ -113,7 +113,7 @@ def test_from_the_first_event_to_the_archive(run: Run) -> None:
         ),
         (
             ("read", str(uuid4()), "--backwards", "--from-version", "2147483648"),
-            "no version: 2147483648",
+            "from 1 to 2147483647",
         ),
         (("append", "--type", "T", "--expected", "-3"), "no version"),
         (("append", "--type", "T"), "is new: say its category"),

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.resources import files
 
 import msgspec
 import psycopg
 import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from tests.contract.test_relay_chain import (
     NETWORK,
     NETWORK_ROW,
@@ -282,3 +284,27 @@ async def test_C3_what_is_ahead_of_the_log_is_not_answered(
     found = await cache.transaction_as_of("synthetic", HASH)
     assert found.value == expected and found.position is not None
     assert found.position < Position(1, 1 << 44)
+
+
+async def test_an_entry_that_cannot_be_looked_at_is_not_replaced(
+    redis_server: RedisEndpoint,
+) -> None:
+    """What is of another type gives way; who may not look does not know that it is older."""
+    script = files("neolayer.chain").joinpath("put_if_newer.lua").read_text()
+    entry, floor = f"blind:{HASH}", f"blind:{FLOOR_KEY}"
+    newer = version_text(99) + "-"
+    with SyncRedis.from_url(redis_server.url) as admin:
+        admin.set(entry, newer)
+        admin.acl_setuser(
+            "blind", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"]
+        )
+        admin.acl_setuser("blind", enabled=True, keys=["*"], commands=["-getrange"])
+        host, port = redis_server.address.rsplit(":", 1)
+        blind = SyncRedis(host, int(port), username="blind", password="secret")
+        try:
+            with blind, pytest.raises(RedisError, match=r"(?i)acl|permission"):
+                blind.eval(script, 2, entry, floor, version_text(50), "stale", "1000")
+        finally:
+            admin.acl_deluser("blind")
+        assert admin.get(entry) == newer.encode()
+        admin.delete(entry)

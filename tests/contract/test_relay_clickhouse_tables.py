@@ -24,7 +24,9 @@ from tests.fixtures.patience import PATIENCE, PATIENCE_S
 from neolayer.chain.catalogue import CLASSES
 from neolayer.engines.endpoints import ClickHouseEndpoint, Endpoints, RedisEndpoint, Role
 from neolayer.errors import RelayError
-from neolayer.freshness import Store
+from neolayer.freshness import NotFresh, Store
+from neolayer.position import Position
+from neolayer.relay.comparing import stores
 from neolayer.relay.comparing.report import TableReport
 from neolayer.relay.comparing.stores import reconcile
 from neolayer.relay.operations import watch
@@ -80,20 +82,36 @@ async def test_a_rebuild_that_cannot_work_ends_with_its_cause(
         await scene.same()
 
 
-@pytest.mark.parametrize(("damage", "cause"), DAMAGES.items())
 async def test_a_write_that_finds_no_table_waits_for_it_and_copies_it_anew(
-    scene: RelayScene, damage: str, cause: str
+    scene: RelayScene,
 ) -> None:
     """Also the rows from before, though the log has let go of them."""
     async with desk_at(scene), relaying_with_desk(scene, scene.clickhouse_sink()):
         await scene.arrives(scene.sql(ROWS.format(101, 110)), Store.CLICKHOUSE)
-        await clickhouse_statements(scene.endpoints.clickhouse, damage)
+        await clickhouse_statements(scene.endpoints.clickhouse, "DROP TABLE accounts")
         position = scene.sql("UPDATE accounts SET note = 'n' WHERE id < 50")
-        await eventually(lambda: error_of(scene) == cause)
+        await eventually(lambda: error_of(scene) == "ClickHouse has no table accounts")
         assert hint_of(scene).startswith("run: neolayer migrate up; ")
         await made_again(scene)
         await scene.arrives(position, Store.CLICKHOUSE)
         await scene.same()
+
+
+async def test_a_write_that_finds_no_column_waits_for_it(scene: RelayScene) -> None:
+    """Nothing was lost, so nothing is copied: where migrations come after the relay, for one."""
+    at = scene.endpoints.clickhouse
+    async with desk_at(scene), relaying_with_desk(scene, scene.clickhouse_sink()):
+        await scene.arrives(scene.sql(ROWS.format(101, 110)), Store.CLICKHOUSE)
+        with structlog.testing.capture_logs() as logs:
+            await clickhouse_statements(at, "ALTER TABLE accounts RENAME COLUMN note TO remark")
+            position = scene.sql("UPDATE accounts SET note = 'n' WHERE id < 50")
+            lacking = "table accounts of ClickHouse has no column 'note'"
+            await eventually(lambda: error_of(scene) == lacking)
+            assert hint_of(scene).startswith("run: neolayer migrate up; ")
+            await clickhouse_statements(at, "ALTER TABLE accounts RENAME COLUMN remark TO note")
+            await scene.arrives(position, Store.CLICKHOUSE)
+        await scene.same()
+    assert {one["event"] for one in logs} == {"cannot write, will try again"}
 
 
 async def test_a_table_that_is_emptied_while_its_copy_is_gone_comes_back_empty(
@@ -136,9 +154,32 @@ async def layer(
 
 
 async def compared(at: Endpoints, into: list[TableReport]) -> None:
-    stores = [Store.CLICKHOUSE]
-    async for report in reconcile(at, CLASSES, stores=stores, repair=True, patience=PATIENCE):
+    only = [Store.CLICKHOUSE]
+    async for report in reconcile(at, CLASSES, stores=only, repair=True, patience=PATIENCE):
         into.append(report)
+
+
+async def test_a_store_that_is_too_far_behind_keeps_no_other_from_being_compared(
+    layer: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked once; what is wrong with tables of the others is told beside it."""
+    asked: list[str] = []
+
+    async def behind(_: object, table: str, *__: object, **___: object) -> TableReport:
+        asked.append(table)
+        raise NotFresh(Position(1, 1, "neolayer"), {})
+
+    monkeypatch.setattr(stores, "reconcile_cache", behind)
+    await compared(layer, [])
+    await clickhouse_statements(layer.clickhouse, "DROP TABLE networks")
+    reports: list[TableReport] = []
+    with pytest.raises(RelayError) as found:
+        async for report in reconcile(layer, CLASSES, patience=PATIENCE):
+            reports.append(report)
+    assert "ClickHouse has no table networks; " in found.value.message
+    assert NotFresh(Position(1, 1, "neolayer"), {}).message in found.value.message
+    assert found.value.exit_code == NotFresh.exit_code
+    assert len(asked) == 1 and len(reports) > 1
 
 
 @pytest.mark.parametrize(

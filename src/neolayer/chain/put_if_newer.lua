@@ -6,6 +6,9 @@
 -- is put until the relay has put that right.
 local version = ARGV[1]
 local entry = redis.pcall('GETRANGE', KEYS[1], 0, 16)
+if type(entry) == 'table' and not string.find(entry.err, 'WRONGTYPE', 1, true) then
+  return entry
+end
 if type(entry) == 'string' and entry >= version
   and #entry == 17 and string.find(entry, '^[0-9a-f]+[+-]$')
 then

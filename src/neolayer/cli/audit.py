@@ -26,8 +26,8 @@ from neolayer.audit.verify import EveryChain, Report
 from neolayer.audit.verify import verify as verify_trail
 from neolayer.cli.output import counted, say, write_json, write_line, write_table
 from neolayer.cli.progress import Counting
+from neolayer.cli.root import answering, invocation
 from neolayer.cli.root import app as root
-from neolayer.cli.root import invocation
 from neolayer.cli.values import Count, Instant
 from neolayer.cli.within_tenant import tenant_scope
 from neolayer.engines.endpoints import Endpoints, Role
@@ -86,20 +86,21 @@ async def list_(
 async def verify(*, tenant: Tenant = None, as_json: AsJson = False) -> int:
     """Check every seal, chain and anchor, or one tenant's; name each row that was tampered with.
 
-    The exit code is 0 when nothing was found, 1 when something was.
+    The exit code is 0 when nothing was found, 1 when something was, 3 when anything kept it from
+    looking.
 
     Example: neolayer audit verify --tenant acme
     """
     at = _endpoints()
-    chosen = EveryChain.EVERY if tenant is None else await _tenant_id(at, tenant)
-    with Counting("entries") as counting:
+    with answering(), Counting("entries") as counting:
+        chosen = EveryChain.EVERY if tenant is None else await _tenant_id(at, tenant)
         report = await verify_trail(
             at.postgres.dsn(Role.OPERATOR),
             AnchorStore(at.objects),
             tenant=chosen,
             on_progress=lambda so_far: counting.show(so_far.entries),
         )
-    status = await audit_status(at.postgres.dsn(Role.OPERATOR))
+        status = await audit_status(at.postgres.dsn(Role.OPERATOR))
     if as_json:
         write_json({**_report(report), "unsealed": status.unsealed})
     else:

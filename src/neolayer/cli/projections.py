@@ -13,8 +13,8 @@ from cyclopts import App, Parameter
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from neolayer.cli.output import say, words, write_json, write_table
+from neolayer.cli.root import answering, invocation
 from neolayer.cli.root import app as root
-from neolayer.cli.root import invocation
 from neolayer.cli.values import Count, Id, whole
 from neolayer.cli.within_tenant import TenantOption, operator
 from neolayer.engines.endpoints import Endpoints
@@ -69,11 +69,11 @@ async def rebuild(name: Name, /, *, limit: Limit = 20, as_json: AsJson = False) 
     """Replay every event into a second table beside the live one, and certify what comes out.
 
     The exit code is 0 where the live table is exactly what its events say, 1 where they differ or
-    streams stand still.
+    streams stand still, 3 where anything kept it from replaying them.
 
     Example: neolayer projections rebuild balances
     """
-    with _progress(name) as show:
+    with answering(), _progress(name) as show:
         comparison = await rebuilding.rebuild(_at(), _domain(), name, on_progress=show)
     return _answer(comparison, limit, as_json=as_json)
 
@@ -82,11 +82,13 @@ async def rebuild(name: Name, /, *, limit: Limit = 20, as_json: AsJson = False) 
 async def diff(name: Name, /, *, limit: Limit = 20, as_json: AsJson = False) -> int:
     """Compare the rebuilt table with the live one row by row, as of now.
 
-    The exit code is 0 where they are equal, 1 where they differ.
+    The exit code is 0 where they are equal, 1 where they differ, 3 where anything kept it from
+    comparing.
 
     Example: neolayer projections diff balances --limit 5
     """
-    comparison = await rebuilding.compare(_at(), _domain(), name, limit=limit)
+    with answering():
+        comparison = await rebuilding.compare(_at(), _domain(), name, limit=limit)
     return _answer(comparison, limit, as_json=as_json)
 
 

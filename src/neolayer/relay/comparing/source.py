@@ -44,7 +44,7 @@ _CAST = frozenset(
 _FORMS = {
     "uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "bool": re.compile(r"[tf]"),
-    "numeric": re.compile(r"[+-]?[0-9]{1,1000}(\.[0-9]{1,1000})?|NaN|-?Infinity"),
+    "numeric": re.compile(r"[+-]?[0-9]{1,131072}(\.[0-9]{1,16383})?|NaN|-?Infinity"),
     "bytea": re.compile(r"\\x([0-9a-f]{2})*"),
 }
 _WHOLE = re.compile(r"-?[0-9]{1,19}")

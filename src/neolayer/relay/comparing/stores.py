@@ -118,7 +118,8 @@ async def reconcile(
 ) -> AsyncGenerator[TableReport]:
     """Compare the copies of these classes, table by table, each as of a position of its own.
 
-    A table that cannot be compared keeps no other from it: what was wrong is raised at the end.
+    A table that cannot be compared keeps no other from it, nor a store another store: what was
+    wrong is raised at the end.
 
     Raises SettingsError where a store is not configured, NotFresh where one does not get there
     within `patience`, EngineUnavailable where one says nothing, and what engines say.
@@ -130,35 +131,28 @@ async def reconcile(
         open_compared(at, classes, stores=stores, patience=patience) as opened,
         open_cache(at, classes, patience=patience) as cache,
     ):
+        asked = [*opened, cache] if stores is None or Store.REDIS in stores else opened
         failed: list[NeolayerError] = []
+        given_up: list[Compared | ComparedCache] = []
         for one in classes:
             snapshots = _snapshots(at, Database(one.database))
-            for store in opened:
-                if one.table not in store.rows.tables:
+            for store in asked:
+                if one.table not in store.rows.tables or store in given_up:
                     continue
+                if isinstance(store, ComparedCache):
+                    comparing = partial(reconcile_cache, store)
+                else:
+                    comparing = partial(reconcile_table, store, deep=deep)
                 try:
-                    report = await reconcile_table(
-                        store,
-                        one.table,
-                        one.database,
-                        snapshots,
-                        repair=repair,
-                        deep=deep,
-                        on_progress=on_progress,
+                    report = await comparing(
+                        one.table, one.database, snapshots, repair=repair, on_progress=on_progress
                     )
-                except (RelayError, NotSupported) as exc:  # of this table, not of an engine
+                except NeolayerError as exc:
                     failed.append(exc)
+                    if not isinstance(exc, RelayError | NotSupported):  # it is not about the table
+                        given_up.append(store)
                 else:
                     yield report
-            if one.table in cache.rows.tables and (stores is None or Store.REDIS in stores):
-                yield await reconcile_cache(
-                    cache,
-                    one.table,
-                    one.database,
-                    snapshots,
-                    repair=repair,
-                    on_progress=on_progress,
-                )
     if failed:
         raise _together(failed)
 
@@ -166,7 +160,11 @@ async def reconcile(
 def _together(failed: Sequence[NeolayerError]) -> NeolayerError:
     """One error of all; the way out is that of the first."""
     messages = dict.fromkeys(one.message for one in failed)
-    return failed[0] if len(messages) == 1 else RelayError("; ".join(messages), hint=failed[0].hint)
+    if len(messages) == 1:
+        return failed[0]
+    error = RelayError("; ".join(messages), hint=failed[0].hint)
+    error.exit_code = max(one.exit_code for one in failed)
+    return error
 
 
 def _snapshots(at: Endpoints, database: Database) -> SnapshotMaker:

@@ -144,7 +144,8 @@ class ClickHouseSink:
         self._held_by.add(relation)
 
     async def _held(self, table: str) -> dict[str, Held]:
-        """The columns of the copy. Raises Misfit where it lacks some, or is not there."""
+        """The columns of the copy. Raises Misfit where it is not there, RelayError where it lacks
+        some."""
         copy = self._copies[table]
         found = await self._rows(_sql.column_types, {"table": copy.table})
         held = {name: Held(type_, bool(is_key)) for name, type_, is_key in found}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from neolayer.catalogue import ClickHouseCopy
+from neolayer.errors import RelayError
 from neolayer.relay.changes import Misfit
 
 MARKS = ("_version", "_deleted")
@@ -31,6 +32,12 @@ def way_back(copy: ClickHouseCopy) -> str:
 
 
 def require_declared(table: str, copy: ClickHouseCopy, held: Collection[str]) -> None:
-    """Raises Misfit where a table with these columns cannot take the copy."""
-    if lacks := lack(copy, held):
+    """Raises Misfit where there is no table, RelayError where one with these columns cannot take
+    the copy: what is written waits for it, and is not copied anew by itself."""
+    if not (lacks := lack(copy, held)):
+        return
+    if not held:
         raise Misfit(table, copy.key, lacks, way_back(copy))
+    raise RelayError(
+        lacks, hint=f"{way_back(copy)}; then: neolayer relay rebuild clickhouse {table}"
+    )

@@ -186,7 +186,7 @@ def test_refusals_say_the_way_out(run: Run, module_databases: Endpoints, keyring
     """An unknown name lists the known ones; a switch without a rebuild names the command."""
     deposit(module_databases, keyring, 1)
     code, _, err = run("rebuild", "nothing")
-    assert code == 1 and "there are: balances, inline_balances, totals, inline_totals" in err
+    assert code == 3 and "there are: balances, inline_balances, totals, inline_totals" in err
     code, _, err = run("switch", "totals")
     assert code == 1 and "hint: neolayer projections rebuild totals" in err
     assert bank.TOTALS.name == "totals"

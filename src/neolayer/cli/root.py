@@ -153,7 +153,7 @@ def answering() -> Generator[None]:
     1 too, and keeps it from answering, gives 3."""
     try:
         yield
-    except Exception as exc:
+    except Exception as exc:  # whatever it is: `run` tells it, with the other code
         raise _NoAnswer(exc) from exc
 
 

@@ -51,16 +51,12 @@ def scene(relay_scene: RelayScene, pair: Pair) -> RelayScene:
     return moved
 
 
-async def reaches(scene: RelayScene) -> Position:
-    """Where ClickHouse is once it is what the source is, and Redis has got as far."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not scene.rows() or await scene.copied() != scene.rows():
-            await asyncio.sleep(0.1)
-        reached = await position_of(Store.CLICKHOUSE, scene.endpoints)
-        assert reached is not None
-        while (cache := await position_of(Store.REDIS, scene.endpoints)) is None or cache < reached:
-            await asyncio.sleep(0.1)
-    return reached
+async def reaches(scene: RelayScene, written: Position) -> Position:
+    """Where ClickHouse is once it and Redis have what was written; it is what the source is."""
+    arrived = await scene.arrives(written, Store.CLICKHOUSE, Store.REDIS)
+    assert scene.rows()
+    await scene.same()
+    return arrived[Store.CLICKHOUSE]
 
 
 async def said(scene: RelayScene, words: str) -> None:
@@ -92,25 +88,23 @@ async def test_C3_a_standby_that_lacks_the_last_commits_takes_over(
     arrives in both, and positions only rise. A standby that only answers is not taken for the
     primary."""
     async with relay_of(scene) as relay:
-        scene.sql(PUT.format("ann", 1, 500))
-        await reaches(scene)
+        await reaches(scene, scene.sql(PUT.format("ann", 1, 500)))
         await asyncio.to_thread(pair.back_up)
-        scene.sql(PUT.format("lost", 501, 1500), "UPDATE accounts SET note = 'lost' WHERE id < 100")
-        before = await reaches(scene)
-        scene.sql("UPDATE accounts SET good = false WHERE id = 1")
-        await reaches(scene)
+        lost = scene.sql(
+            PUT.format("lost", 501, 1500), "UPDATE accounts SET note = 'lost' WHERE id < 100"
+        )
+        before = await reaches(scene, lost)
+        await reaches(scene, scene.sql("UPDATE accounts SET good = false WHERE id = 1"))
         assert cache_all(scene) == 1500
         await asyncio.to_thread(pair.fail_over)
         await said(scene, "is a standby")
         await asyncio.to_thread(pair.promote)
         written = scene.sql(PUT.format("new", 501, 600), "DELETE FROM accounts WHERE id = 7")
-        after = await reaches(scene)
+        after = await reaches(scene, written)
         assert believed(scene) == set()
-        scene.sql("UPDATE accounts SET good = true WHERE id = 2")
-        await reaches(scene)
+        await reaches(scene, scene.sql("UPDATE accounts SET good = true WHERE id = 2"))
         assert cache_all(scene) == 599
-        scene.sql("UPDATE accounts SET amount = amount + 1 WHERE id <= 10")
-        await reaches(scene)
+        await reaches(scene, scene.sql("UPDATE accounts SET amount = amount + 1 WHERE id <= 10"))
         assert len(believed(scene)) == 599 - 9  # nine of ten were changed: 7 is gone
         assert (await compared_cache(scene)).total == 0
         assert relay[0].poll() is None
@@ -143,14 +137,14 @@ async def test_C3_a_synchronous_standby_takes_over_with_the_slot(
     await keep_slot_on_standby(scene, pair)
     async with relay_of(scene) as relay:
         confirmed = scene.sql(PUT.format("ann", 1, 500))
-        await reaches(scene)
+        await reaches(scene, confirmed)
         await slot_is_on_standby(scene, pair)
         assert copies_made(scene) == 1
         assert cache_all(scene) == 500
         last = scene.sql("UPDATE accounts SET note = 'confirmed' WHERE id < 100")
         await asyncio.to_thread(pair.fail_over)
         await asyncio.to_thread(pair.promote)
-        after = await reaches(scene)
+        after = await reaches(scene, scene.sql("SELECT 1"))
         assert len(scene.rows()) == 500
         assert scene.rows("SELECT count(*) FROM accounts WHERE note = 'confirmed'") == [(99,)]
         assert scene.rows(STANDS_ON.format(scene.slot)) == [(False, True, True)]
@@ -197,13 +191,11 @@ async def test_C3_an_older_server_that_comes_back_is_refused(scene: RelayScene, 
     writes nothing, also where its log was lost and only a sink knows of the newer timeline. When
     the promoted server is back, it goes on."""
     async with scene.relaying():
-        scene.sql(PUT.format("ann", 1, 50))
-        await reaches(scene)
+        await reaches(scene, scene.sql(PUT.format("ann", 1, 50)))
         await asyncio.to_thread(pair.back_up)
         await asyncio.to_thread(pair.fail_over)
         await asyncio.to_thread(pair.promote)
-        scene.sql(PUT.format("new", 51, 60))
-        await reaches(scene)
+        await reaches(scene, scene.sql(PUT.format("new", 51, 60)))
         await asyncio.to_thread(pair.primary.start)
         pair.stand_behind(pair.primary)
         await said(scene, "on timeline 1, and what was read from it on 2: this is an older server")
@@ -217,6 +209,6 @@ async def test_C3_an_older_server_that_comes_back_is_refused(scene: RelayScene, 
         assert await position_of(Store.CLICKHOUSE, scene.endpoints) == reached
         assert await scene.copied() == copied
         pair.stand_behind(pair.standby)
-        scene.sql("UPDATE accounts SET amount = 7 WHERE id = 1")
-        assert await reaches(other) > reached
+        moved = scene.sql("UPDATE accounts SET amount = 7 WHERE id = 1")
+        assert await reaches(other, moved) > reached
     assert {row[1] for row in await scene.copied()} == {"ann", "new"}

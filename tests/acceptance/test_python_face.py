@@ -83,6 +83,7 @@ def folder() -> Iterator[Path]:
             assert up.returncode == 0, up.stderr
             ingested = layer.run("ingest", str(shared_data(*BLOCK)), "--network", "ethereum")
             assert ingested.returncode == 0, ingested.stderr
+            layer.await_first_copies()
             yield folder
         finally:
             layer.run("down")

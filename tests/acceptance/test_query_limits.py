@@ -28,6 +28,7 @@ ENDLESS = {
 @pytest.fixture(scope="module")
 def layer() -> Iterator[Layer]:
     with running_layer() as started:
+        started.await_first_copies()
         yield started
 
 

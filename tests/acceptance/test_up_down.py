@@ -36,6 +36,7 @@ def layer() -> Iterator[Layer]:
 def test_up_returns_when_the_layer_is_healthy(layer: Layer) -> None:
     """After `up --detach` every engine answers and every process runs, and `status` says so."""
     supervisor = layer.pids()["supervisor"]
+    layer.await_first_copies()
     run = layer.run("status", "--json")
     assert run.returncode == 0, run.stderr
     status = json.loads(run.stdout)
@@ -103,6 +104,7 @@ def listening(pids: set[int]) -> list[str]:
 
 def test_http_tells_health_and_metrics(layer: Layer) -> None:
     """The server answers health, readiness and metrics with engines, relay and chains in them."""
+    layer.await_first_copies()
     base = f"http://127.0.0.1:{layer.state()['ports']['serve']}"
     for path, words in (
         ("/health/live", b"live"),

@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from tests.fixtures.fix_events import NewEvents
 from tests.fixtures.fix_tenancy import NewTenant
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.cli import doctor
 from neolayer.engines.embedded.machine import Check
@@ -184,7 +185,7 @@ async def test_E17_one_tenant_holds_all_others_back_no_longer_than_the_limit(
         await begun.wait()
         began = loop.time()
         await put(events)
-        await asyncio.wait_for(seen.wait(), 20)
+        await asyncio.wait_for(seen.wait(), PATIENCE_S)
         assert loop.time() - began < 20 * LIMIT_S  # with all that a busy machine adds
         stop.set()
         await running

@@ -76,7 +76,7 @@ async def fill(events: Events, stream: UUID, count: int) -> None:
 
 
 async def until_there(events: Events, expected: dict[UUID, list[int]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await effects(events) != expected:
             await asyncio.sleep(0.01)
 
@@ -121,7 +121,7 @@ async def test_C_a_lost_connection_is_no_end(
     await fill(events, stream, 3)
     await until_there(events, {stream: [1, 2, 3]})
     stop.set()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, PATIENCE_S)
     assert await subscription.parked() == []
 
 
@@ -148,7 +148,7 @@ async def test_C_a_commit_whose_answer_was_lost_is_not_done_again(
     await fill(events, stream, 1)
     await until_there(events, {stream: [1, 2, 3, 4]})
     stop.set()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, PATIENCE_S)
     assert lost and await effects(events) == {stream: [1, 2, 3, 4]}
 
 
@@ -362,7 +362,7 @@ async def test_C8_a_replay_counts_what_it_handled_itself(new_events: NewEvents) 
     one = asyncio.create_task(subscription.replay(slow))
     await begun.wait()
     two = asyncio.create_task(subscription.replay(note))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await _waits(events):
             await asyncio.sleep(0.01)
     go_on.set()
@@ -381,7 +381,7 @@ async def test_C8_what_somebody_else_has_handled_is_not_parked_again(
 
     async def fail(tx: Transaction, event: RecordedEvent) -> None:
         others.append(asyncio.create_task(subscription.replay(note)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not await _waits(events):
                 await asyncio.sleep(0.01)
         raise ValueError("no")
@@ -516,10 +516,10 @@ async def test_an_event_is_handled_at_the_first_look_after_its_commit(
             event = NewEvent("Deposited", {"amount": 1})
             written = await theirs.append(stream, [event], category="account")
             appended[stream] = written.events[0].place.transaction
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while stream not in seen:
                     await asyncio.sleep(0.001)
     stop.set()
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, PATIENCE_S)
     assert late == []
     assert pauses == {poll}

@@ -22,6 +22,7 @@ from tests.fixtures.bank import (
     Withdrawn,
 )
 from tests.fixtures.fix_projections import Bank
+from tests.fixtures.patience import PATIENCE
 
 from neolayer.errors import EngineUnavailable, InvalidInput
 from neolayer.events import resending
@@ -141,7 +142,7 @@ async def test_reading_waits_for_a_position_that_is_not_there_yet(
         await models.get(projection, account, at_least=replace(written, database="neolayer"))
     next_one = replace(written, lsn=written.lsn + 1_000_000)
     reading = asyncio.create_task(
-        models.get(projection, account, at_least=next_one, within=timedelta(seconds=20))
+        models.get(projection, account, at_least=next_one, within=PATIENCE)
     )
     while not reading.done():
         await acme.events.append(account, [Withdrawn(1), Deposited(1), *[Deposited(0)] * 300])

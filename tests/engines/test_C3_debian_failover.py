@@ -42,17 +42,14 @@ async def test_C3_before_17_no_slot_outlives_its_primary(
             " does not exist"
         )
         async with scene.relaying():
-            scene.sql(PUT.format("ann", 1, 50))
-            before = await reaches(scene)
+            before = await reaches(scene, scene.sql(PUT.format("ann", 1, 50)))
             await asyncio.to_thread(pair.back_up)
-            scene.sql(PUT.format("lost", 51, 60))
-            await reaches(scene)
+            await reaches(scene, scene.sql(PUT.format("lost", 51, 60)))
             await asyncio.to_thread(pair.fail_over)
             assert refusal(scene.dsn, f"{_MAKE})") == (
                 "logical decoding cannot be used while in recovery"
             )
             await asyncio.to_thread(pair.promote)
-            scene.sql(PUT.format("new", 51, 55))
-            after = await reaches(scene)
+            after = await reaches(scene, scene.sql(PUT.format("new", 51, 55)))
             assert {row[1] for row in await scene.copied()} == {"ann", "new"}
         assert (before.epoch, after.epoch) == (1, 2)

@@ -18,6 +18,7 @@ from uuid import uuid4
 import pytest
 from tests.fixtures.folders import traversable_folder
 from tests.fixtures.layer_commands import Layer
+from tests.fixtures.patience import PATIENCE
 from tests.fixtures.shared_data import REPOSITORY, shared_data
 
 import neolayer
@@ -55,8 +56,10 @@ BEFORE = {
 VERBS = """
 async with neolayer.open("neolayer.toml") as platform:
     async with platform.as_tenant(tenant.id) as acme:
-        reached = await platform.wait_for(await acme.position())
-        balance = await acme.read_models.get(BALANCES, account_id, at_least=written.position)
+        reached = await platform.wait_for(await acme.position(), timeout=patience)
+        balance = await acme.read_models.get(
+            BALANCES, account_id, at_least=written.position, within=patience
+        )
         stored = [event async for event, _ in acme.events.read_stream(account_id, from_version=4)]
     as_of = await platform.chain.transaction_as_of("ethereum", transaction_hash)
     standing = await platform.projections.list()
@@ -126,6 +129,7 @@ async def test_the_snippet_runs_as_it_is_written(
     given: dict[str, Any] = {
         "neolayer": neolayer,
         "password": "a long pass phrase",
+        "patience": PATIENCE,
         "account_id": uuid4(),
         "customer_id": uuid4(),
         "transaction_hash": known_transaction(),

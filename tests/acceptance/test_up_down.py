@@ -13,6 +13,7 @@ import stat
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -36,7 +37,6 @@ def layer() -> Iterator[Layer]:
 def test_up_returns_when_the_layer_is_healthy(layer: Layer) -> None:
     """After `up --detach` every engine answers and every process runs, and `status` says so."""
     supervisor = layer.pids()["supervisor"]
-    layer.await_first_copies()
     run = layer.run("status", "--json")
     assert run.returncode == 0, run.stderr
     status = json.loads(run.stdout)
@@ -57,9 +57,15 @@ def test_up_returns_when_the_layer_is_healthy(layer: Layer) -> None:
         assert engine["level"] == ("fallback" if engine["name"] in stand_ins else "embedded")
     assert by_name["postgres"]["schema_version"]
     assert by_name["clickhouse"]["schema_version"]
-    assert by_name["clickhouse"]["lag"]["bytes"] is not None
     assert status["relay"]["running"]
     assert status["time_series"] == "native PostgreSQL tables; TimescaleDB is not available"
+
+
+def test_status_tells_how_far_the_copies_are_behind(layer: Layer) -> None:
+    layer.await_first_copies()
+    lags = {engine["name"]: engine["lag"] for engine in layer.status()["engines"]}
+    assert {name for name, lag in lags.items() if lag is not None} == {"clickhouse", "redis"}
+    assert min(lag["bytes"] for lag in lags.values() if lag is not None) >= 0
 
 
 def test_status_fits_a_terminal(layer: Layer) -> None:
@@ -104,24 +110,36 @@ def listening(pids: set[int]) -> list[str]:
 
 def test_http_tells_health_and_metrics(layer: Layer) -> None:
     """The server answers health, readiness and metrics with engines, relay and chains in them."""
-    layer.await_first_copies()
     base = f"http://127.0.0.1:{layer.state()['ports']['serve']}"
     for path, words in (
         ("/health/live", b"live"),
         ("/health/ready", b'"status":"ready"'),
         ("/metrics", b'neolayer_engine_up{engine="postgres",level="embedded"} 1.0'),
-        ("/metrics", b'neolayer_relay_lag_bytes{sink="clickhouse"}'),
         ("/metrics", b"neolayer_audit_unsealed 0.0"),
         ("/metrics", b"neolayer_tasks_up 1.0"),
     ):
-        with urllib.request.urlopen(base + path, timeout=30) as answer:  # loopback
-            assert words in answer.read(), path
+        assert words in read(base + path), path
+    lag = b'neolayer_relay_lag_bytes{sink="clickhouse"}'
+    eventually(lambda: lag in read(f"{base}/metrics"), what="the relay's lag is told")
+
+
+def read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as answer:  # loopback
+        return answer.read()
 
 
 def test_periodic_work_is_done_and_shown(layer: Layer) -> None:
     """The worker of periodic tasks runs them, and nothing of the trail is amiss."""
-    tasks = {task["name"]: task for task in layer.status()["tasks"]}
-    assert tasks["audit: seal"]["running"] and tasks["audit: seal"]["succeeded_at"]
+
+    def by_name() -> dict[str, Any]:
+        return {task["name"]: task for task in layer.status()["tasks"]}
+
+    def is_sealed() -> bool:
+        return bool(by_name().get("audit: seal", {}).get("succeeded_at"))
+
+    eventually(is_sealed, what="the trail is sealed")
+    tasks = by_name()
+    assert tasks["audit: seal"]["running"]
     assert [task["error"] for task in tasks.values() if task["error"]] == []
     run = layer.run("audit", "verify", "--json")
     assert run.returncode == 0, run.stderr

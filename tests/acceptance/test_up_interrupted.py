@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.fixtures.layer_commands import Layer, all_pids, command_line, eventually
+from tests.fixtures.layer_commands import (
+    UP_TIMEOUT_S,
+    Layer,
+    all_pids,
+    command_line,
+    eventually,
+)
 
 from neolayer.engines.embedded.data_directory import DataDirectory
 
@@ -52,7 +58,7 @@ def interrupted(layer: Layer, command: str, moment: Moment, number: int) -> tupl
     eventually(lambda: moment(layer), what=moment.__name__, every_s=0.005)
     os.killpg(started.pid, number)
     try:
-        _, said = started.communicate(timeout=100)
+        _, said = started.communicate(timeout=UP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         started.kill()
         raise
@@ -98,7 +104,11 @@ def test_under_nohup_a_closed_terminal_ends_nothing(layer: Layer) -> None:
         signal.signal(signal.SIGHUP, before)
     eventually(lambda: makes_its_cluster(layer), what="the layer starts", every_s=0.005)
     foreground.send_signal(signal.SIGHUP)
-    eventually(lambda: layer.state()["phase"] == "healthy", what="the layer is healthy")
+    eventually(
+        lambda: layer.state()["phase"] == "healthy",
+        what="the layer is healthy",
+        timeout_s=UP_TIMEOUT_S,
+    )
     foreground.send_signal(signal.SIGTERM)
-    _, said = foreground.communicate(timeout=100)
+    _, said = foreground.communicate(timeout=UP_TIMEOUT_S)
     assert (foreground.returncode, "Traceback" in said) == (0, False), said

@@ -296,7 +296,7 @@ async def test_a_large_transaction_goes_on_in_pieces(relay_scene: RelayScene) ->
         position = relay_scene.sql(
             f"BEGIN; {big}; UPDATE accounts SET amount = id, part = id % 2; COMMIT"
         )
-        await relay_scene.arrives(position, Store.CLICKHOUSE, seconds=60)
+        await relay_scene.arrives(position, Store.CLICKHOUSE)
         totals = "SELECT count(*), sum(amount)::text, count(DISTINCT id) FROM accounts"
         copied = "SELECT count(), toString(sum(amount)), uniqExact(id) FROM accounts FINAL"
         assert await relay_scene.copied(copied) == relay_scene.rows(totals)

@@ -231,7 +231,9 @@ async def test_C8_a_word_that_an_enum_does_not_have_is_a_poison_row(scene: Relay
 async def test_C8_a_poison_row_that_is_gone_is_replayed_as_a_deletion(scene: RelayScene) -> None:
     """The letter of a row that was deleted since is removed, and the sink has no row."""
     async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', -1)")
+        await eventually(lambda: desk.letters("clickhouse"))
         await scene.arrives(scene.sql("DELETE FROM accounts"), Store.CLICKHOUSE)
         await desk.request_replay("clickhouse", table=TABLE)
         await eventually(lambda: _none_asked(desk))

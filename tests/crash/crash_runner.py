@@ -183,7 +183,7 @@ class Runner:
             return None
         return json.loads(self._stdout.readline() or b"1")
 
-    def run(self, job: Job, *, within_s: float = 60) -> int | None:
+    def run(self, job: Job, *, within_s: float = PATIENCE_S) -> int | None:
         self.begin(job)
         return self.ended(within_s=within_s)
 

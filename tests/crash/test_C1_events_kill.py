@@ -107,7 +107,7 @@ def test_C1_a_killed_consumer_leaves_each_event_once(
     prepare(layer_databases)
     asyncio.run(fill(layer_databases, tenant, streams, 3))
     with consumer(layer_databases, tenant, f"{point}:2") as first:
-        assert first.wait(timeout=60) == -signal.SIGKILL
+        assert first.wait(timeout=PATIENCE_S) == -signal.SIGKILL
     with consumer(layer_databases, tenant):
         await_all(layer_databases, streams, 3)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.fixtures.fix_chain import EMPTY_BLOCKS, Stored
 from tests.fixtures.fix_postgres import traversable_folder
+from tests.fixtures.patience import PATIENCE_S
 from tests.fixtures.shared_data import REPOSITORY
 
 from neolayer.chain import reading
@@ -73,7 +74,7 @@ async def test_C1_killed_at_random_moments(stored: Stored, block_files: Path) ->
     chance = random.Random(SEED)
     with start(stored, block_files) as process:
         started = time.monotonic()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
         duration = time.monotonic() - started
     wanted = await stored.fingerprint()
     reached: list[int] = []

@@ -14,6 +14,7 @@ from tests.crash.relay_process import arguments_of
 from tests.crash.writer import Writer
 from tests.fixtures.fix_relay import RelayScene, clickhouse_statements
 from tests.fixtures.fix_relay_operations import desk_at, differences, eventually, tables
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.crash_points import VARIABLE
 from neolayer.freshness import Store
@@ -56,9 +57,9 @@ async def test_C1_a_rebuild_survives_kills(relay_scene: RelayScene) -> None:
     )
     running = start(scene)
     try:
-        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE, seconds=60)
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         running.terminate()
-        await asyncio.to_thread(running.wait, 30)
+        await asyncio.to_thread(running.wait, PATIENCE_S)
         await clickhouse_statements(
             scene.endpoints.clickhouse,
             "ALTER TABLE accounts DELETE WHERE id % 3 = 0 SETTINGS mutations_sync = 2",
@@ -69,7 +70,7 @@ async def test_C1_a_rebuild_survives_kills(relay_scene: RelayScene) -> None:
             with Writer(scene.dsn, SEED):
                 for point in POINTS:
                     running = start(scene, point)
-                    assert await asyncio.to_thread(running.wait, 60) == -9, point
+                    assert await asyncio.to_thread(running.wait, PATIENCE_S) == -9, point
                     (found,) = await desk.rebuilds("clickhouse", TABLE)
                     assert not found.ended, point
                 running = start(scene)
@@ -78,13 +79,13 @@ async def test_C1_a_rebuild_survives_kills(relay_scene: RelayScene) -> None:
                     (found,) = await desk.rebuilds("clickhouse", TABLE)
                     return found.state == "done" and found.ranges_done == found.ranges
 
-                await eventually(is_done, seconds=60)
+                await eventually(is_done)
         report = await differences(scene)
         assert (report.total, report.unsettled) == (0, 0), f"seed {SEED}"
         await scene.same()
     finally:
         running.terminate()
-        await asyncio.to_thread(running.wait, 30)
+        await asyncio.to_thread(running.wait, PATIENCE_S)
 
 
 async def test_C1_a_first_copy_survives_kills(relay_scene: RelayScene) -> None:
@@ -103,24 +104,24 @@ async def test_C1_a_first_copy_survives_kills(relay_scene: RelayScene) -> None:
     with Writer(scene.dsn, SEED):
         for point in (*POINTS, "relay.after_copy"):
             running = start(scene, point)
-            assert await asyncio.to_thread(running.wait, 60) == -9, point
+            assert await asyncio.to_thread(running.wait, PATIENCE_S) == -9, point
             found: dict[int, datetime] = dict(scene.rows(DONE_RANGES))  # type: ignore[arg-type]
             assert {number: found[number] for number in done} == done, point
             done = found
         assert len(done) >= 10
         running = start(scene)
         try:
-            await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE, seconds=60)
+            await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         finally:
             running.terminate()
-            await asyncio.to_thread(running.wait, 30)
+            await asyncio.to_thread(running.wait, PATIENCE_S)
     assert scene.rows(DONE_RANGES) == []
     running = start(scene)
     try:
-        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE, seconds=60)
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         report = await differences(scene)
         assert (report.total, report.unsettled) == (0, 0), f"seed {SEED}"
         await scene.same()
     finally:
         running.terminate()
-        await asyncio.to_thread(running.wait, 30)
+        await asyncio.to_thread(running.wait, PATIENCE_S)

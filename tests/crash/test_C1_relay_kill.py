@@ -53,7 +53,7 @@ async def relay_of(scene: RelayScene) -> AsyncIterator[list[subprocess.Popen[byt
         yield running
     finally:
         running[0].terminate()
-        await asyncio.to_thread(running[0].wait, 30)
+        await asyncio.to_thread(running[0].wait, PATIENCE_S)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.crash.test_C1_relay_kill import relay_of
+from tests.crash.test_C1_relay_kill import relay_of, until
 from tests.fixtures.cached_accounts import believed, cache_all, compared_cache
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_relay import TABLES, RelayScene
@@ -139,7 +139,7 @@ async def test_C3_a_synchronous_standby_takes_over_with_the_slot(
         confirmed = scene.sql(PUT.format("ann", 1, 500))
         await reaches(scene, confirmed)
         await slot_is_on_standby(scene, pair)
-        assert copies_made(scene) == 1
+        await until(lambda: copies_made(scene) == 1)
         assert cache_all(scene) == 500
         last = scene.sql("UPDATE accounts SET note = 'confirmed' WHERE id < 100")
         await asyncio.to_thread(pair.fail_over)
@@ -149,6 +149,7 @@ async def test_C3_a_synchronous_standby_takes_over_with_the_slot(
         assert scene.rows("SELECT count(*) FROM accounts WHERE note = 'confirmed'") == [(99,)]
         assert scene.rows(STANDS_ON.format(scene.slot)) == [(False, True, True)]
         assert believed(scene) == set()
+        await until(lambda: copies_made(scene) == 2)
         assert relay[0].poll() is None
     assert confirmed < last < after and after.epoch == 2
     assert "made the slot" not in log_of(scene)

@@ -20,6 +20,7 @@ from tests.fixtures.fix_clickhouse_process import (
     ClickHouseProcess,
     server_arguments,
 )
+from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.engines.embedded.clickhouse_server.auth import load_users
 from neolayer.errors import SettingsError
@@ -69,7 +70,7 @@ def test_acknowledged_rows_survive_kill_9(start_clickhouse: Start) -> None:
 
 def stop(server: ClickHouseProcess) -> int:
     server.process.terminate()
-    return server.process.wait(timeout=30)
+    return server.process.wait(timeout=PATIENCE_S)
 
 
 def test_sigterm_stops_cleanly_in_the_middle_of_work(start_clickhouse: Start) -> None:
@@ -110,7 +111,9 @@ def test_sigterm_stops_cleanly_while_a_client_still_sends(start_clickhouse: Star
 
 def refused(arguments: list[str]) -> str:
     """Start, expect a failure, and return what it says: one line without a traceback."""
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode not in {0, -signal.SIGKILL}
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -8,6 +8,7 @@ import threading
 import time
 
 import psycopg
+from tests.fixtures.patience import PATIENCE_S
 
 _INSERT = """INSERT INTO accounts (id, owner, amount, note)
 SELECT g, 'ann', g * 1000000000000000000::numeric, repeat('x', g % 50)
@@ -36,7 +37,7 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=PATIENCE_S)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -48,7 +48,7 @@ def debian_redis(folder: Path) -> Iterator[str]:
         yield url
     finally:
         server.terminate()
-        server.wait(timeout=10)
+        server.wait(timeout=PATIENCE_S)
 
 
 @pytest.fixture

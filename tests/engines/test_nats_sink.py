@@ -354,7 +354,8 @@ async def test_what_is_published_can_be_read_by_tenant(nats_server: NatsServer) 
     await sink.write([events(at(2), *rows)])
     client = await nats.connect(f"nats://127.0.0.1:{nats_server.port}")
     consumer = await client.jetstream().pull_subscribe(f"neolayer.{TENANT}.outbox.wallets")
-    messages = await consumer.fetch(10, timeout=2)
+    messages = await consumer.fetch(1, timeout=PATIENCE_S)
+    assert (await consumer.consumer_info()).num_pending == 0
     assert [msgspec.json.decode(m.data)["id"] for m in messages] == [rows[0][1]]
     await client.close()
     await sink.close()

@@ -52,14 +52,18 @@ LATER = {
 BEFORE = {
     "written": "await acme.events.append(account_id, [Opened(customer_id, 'Ann'), *two_deposits])"
 }
+# What was written is everywhere: the verbs below then wait as long as they do by themselves.
+ARRIVES = """
+async with neolayer.open("neolayer.toml") as platform, platform.as_tenant(tenant.id) as acme:
+    await platform.wait_for(await acme.position(), timeout=patience)
+    await acme.read_models.get(BALANCES, account_id, at_least=written.position, within=patience)
+"""
 # The same verbs as the command line's, which the snippet does not show.
 VERBS = """
 async with neolayer.open("neolayer.toml") as platform:
     async with platform.as_tenant(tenant.id) as acme:
-        reached = await platform.wait_for(await acme.position(), timeout=patience)
-        balance = await acme.read_models.get(
-            BALANCES, account_id, at_least=written.position, within=patience
-        )
+        reached = await platform.wait_for(await acme.position())
+        balance = await acme.read_models.get(BALANCES, account_id, at_least=written.position)
         stored = [event async for event, _ in acme.events.read_stream(account_id, from_version=4)]
     as_of = await platform.chain.transaction_as_of("ethereum", transaction_hash)
     standing = await platform.projections.list()
@@ -144,6 +148,7 @@ async def test_the_snippet_runs_as_it_is_written(
     for name in LATER:
         room, _, verb = name.partition(".")
         assert not hasattr(left[room], verb), f"{name} has come: leave it out no longer"
+    await run(ARRIVES, given | left)
     told = await run(VERBS, given | left)
     assert {Store.CLICKHOUSE, Store.REDIS} <= set(told["reached"])
     assert told["balance"] == bank.Balance(given["account_id"], 7, "Ann")

@@ -66,7 +66,7 @@ def test_a_query_ends_with_its_killed_client(layer: Layer, at: Endpoints, target
     finally:
         client.kill()
         client.communicate()
-    eventually(lambda: not runs(at, target), what="the server has ended it")
+    eventually(lambda: not runs(at, target), what="the server has ended it", timeout_s=10)
 
 
 @pytest.mark.parametrize("target", sorted(ENDLESS))
@@ -77,7 +77,7 @@ def test_a_query_ends_when_its_time_is_over(layer: Layer, at: Endpoints, target:
     error, hint = run.stderr.splitlines()
     assert error == "error: the statement took longer than 1 s and was ended"
     assert "--timeout SECONDS" in hint
-    eventually(lambda: not runs(at, target), what="the server has ended it")
+    eventually(lambda: not runs(at, target), what="the server has ended it", timeout_s=10)
 
 
 @pytest.mark.parametrize(("arguments", "limit"), [((), "5min"), (("--timeout", "0"), "0")])

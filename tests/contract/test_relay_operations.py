@@ -245,13 +245,14 @@ async def test_C8_a_poison_row_that_is_deleted_is_gone(scene: RelayScene) -> Non
     """Whatever else it had: only its key is told, so what was refused before holds up nothing."""
     scene.sql("ALTER TABLE accounts REPLICA IDENTITY FULL")
     async with desk_at(scene) as desk, relaying_with_desk(scene, scene.clickhouse_sink()):
+        await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         scene.sql("INSERT INTO accounts (id, owner, amount) VALUES (1, 'ann', 1), (2, 'bob', 1)")
         scene.sql("UPDATE accounts SET amount = -1 WHERE id = 1")
         await scene.arrives(scene.sql("DELETE FROM accounts WHERE id = 1"), Store.CLICKHOUSE)
         assert [row[0] for row in await scene.copied()] == [2]
         scene.sql("UPDATE accounts SET amount = -1 WHERE id = 2")
         position = scene.sql("UPDATE accounts SET id = 3, amount = 1 WHERE id = 2")
-        await scene.arrives(position, Store.CLICKHOUSE)
+        await scene.lane_at("clickhouse", position)
         assert [row[0] for row in await scene.copied()] == [3]
         assert not any(one.deleted for one in await desk.letters("clickhouse"))
 

@@ -14,7 +14,7 @@ from tests.crash.relay_process import arguments_of
 from tests.crash.writer import Writer
 from tests.fixtures.fix_relay import RelayScene, clickhouse_statements
 from tests.fixtures.fix_relay_operations import desk_at, differences, eventually, tables
-from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.patience import PATIENCE_S, STOPS_S
 
 from neolayer.crash_points import VARIABLE
 from neolayer.freshness import Store
@@ -59,7 +59,7 @@ async def test_C1_a_rebuild_survives_kills(relay_scene: RelayScene) -> None:
     try:
         await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         running.terminate()
-        await asyncio.to_thread(running.wait, PATIENCE_S)
+        await asyncio.to_thread(running.wait, STOPS_S)
         await clickhouse_statements(
             scene.endpoints.clickhouse,
             "ALTER TABLE accounts DELETE WHERE id % 3 = 0 SETTINGS mutations_sync = 2",
@@ -85,7 +85,7 @@ async def test_C1_a_rebuild_survives_kills(relay_scene: RelayScene) -> None:
         await scene.same()
     finally:
         running.terminate()
-        await asyncio.to_thread(running.wait, PATIENCE_S)
+        await asyncio.to_thread(running.wait, STOPS_S)
 
 
 async def test_C1_a_first_copy_survives_kills(relay_scene: RelayScene) -> None:
@@ -114,7 +114,7 @@ async def test_C1_a_first_copy_survives_kills(relay_scene: RelayScene) -> None:
             await scene.arrives(scene.sql("SELECT 1"), Store.CLICKHOUSE)
         finally:
             running.terminate()
-            await asyncio.to_thread(running.wait, PATIENCE_S)
+            await asyncio.to_thread(running.wait, STOPS_S)
     assert scene.rows(DONE_RANGES) == []
     running = start(scene)
     try:
@@ -124,4 +124,4 @@ async def test_C1_a_first_copy_survives_kills(relay_scene: RelayScene) -> None:
         await scene.same()
     finally:
         running.terminate()
-        await asyncio.to_thread(running.wait, PATIENCE_S)
+        await asyncio.to_thread(running.wait, STOPS_S)

@@ -20,7 +20,7 @@ from tests.crash.writer import Writer
 from tests.fixtures.fix_databases import execute
 from tests.fixtures.fix_postgres import await_postgres, reachable_wheel
 from tests.fixtures.fix_relay import TABLES, RelayScene
-from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.patience import PATIENCE_S, STOPS_S
 
 from neolayer.engines.embedded.ports import free_port
 from neolayer.engines.embedded.postgres import EmbeddedPostgres, server_environment
@@ -53,7 +53,7 @@ async def relay_of(scene: RelayScene) -> AsyncIterator[list[subprocess.Popen[byt
         yield running
     finally:
         running[0].terminate()
-        await asyncio.to_thread(running[0].wait, PATIENCE_S)
+        await asyncio.to_thread(running[0].wait, STOPS_S)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -80,7 +80,7 @@ class Server:
 
     def stop(self) -> None:
         self._process.send_signal(STOP_SIGNAL)
-        self._process.wait(PATIENCE_S)
+        self._process.wait(60)  # what a supervisor gives it
 
 
 @pytest.fixture

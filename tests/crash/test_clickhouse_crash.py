@@ -20,7 +20,7 @@ from tests.fixtures.fix_clickhouse_process import (
     ClickHouseProcess,
     server_arguments,
 )
-from tests.fixtures.patience import PATIENCE_S
+from tests.fixtures.patience import PATIENCE_S, STOPS_S
 
 from neolayer.engines.embedded.clickhouse_server.auth import load_users
 from neolayer.errors import SettingsError
@@ -70,7 +70,7 @@ def test_acknowledged_rows_survive_kill_9(start_clickhouse: Start) -> None:
 
 def stop(server: ClickHouseProcess) -> int:
     server.process.terminate()
-    return server.process.wait(timeout=PATIENCE_S)
+    return server.process.wait(timeout=STOPS_S)
 
 
 def test_sigterm_stops_cleanly_in_the_middle_of_work(start_clickhouse: Start) -> None:

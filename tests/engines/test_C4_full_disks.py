@@ -6,7 +6,6 @@ refuses waits in the relay's log, without a letter and without a copy anew.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import secrets
@@ -29,7 +28,6 @@ from tests.fixtures.fix_mongodb import address_of, forget_sockets, running_ferre
 from tests.fixtures.fix_nats import NatsServer
 from tests.fixtures.fix_opensearch import running_opensearch
 from tests.fixtures.fix_relay import COLUMNS, RelayScene
-from tests.fixtures.patience import PATIENCE_S
 
 from neolayer.catalogue import DataClass, MongoCopy, OutgoingCopy, SearchCopy
 from neolayer.engines.embedded.ports import free_port, free_ports
@@ -45,7 +43,7 @@ from neolayer.relay.sinks.mongodb import MongoSink
 from neolayer.relay.sinks.nats import NatsSink
 from neolayer.relay.sinks.null import NullSink
 from neolayer.relay.sinks.sink import Sink
-from neolayer.relay.state import LaneState, read_state
+from neolayer.relay.state import read_state
 
 pytestmark = pytest.mark.engines
 ACCOUNTS = DataClass(
@@ -93,18 +91,9 @@ class Scene:
             await self.relay.arrives(self.relay.sql(HUNDRED), self.store)
             yield counting
             assert self.rows() == self.source()
-            assert (await self.lane_at(self.relay.sql("SELECT 1"))).rejected == 0
+            lane = await self.relay.lane_at(str(self.store), self.relay.sql("SELECT 1"))
+            assert lane.rejected == 0
         assert counting.copies == 0
-
-    async def lane_at(self, position: Position) -> LaneState:
-        """What the relay says of the store once it has got as far."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                state = read_state(self.relay.state_file)
-                lane = state.lanes[str(self.store)] if state else LaneState()
-                if lane.position >= position.version:
-                    return lane
-                await asyncio.sleep(0.05)
 
     def source(self) -> dict[int, str | None]:
         return {row[0]: row[1] for row in self.relay.rows(NOTES)}

@@ -31,6 +31,7 @@ from neolayer.relay.copying.whole import WholeCopy
 from neolayer.relay.sinks.clickhouse import ClickHouseSink
 from neolayer.relay.sinks.elasticsearch import ElasticsearchSink
 from neolayer.relay.sinks.kafka import KafkaSink
+from neolayer.relay.sinks.mongodb import MongoSink
 from neolayer.relay.sinks.nats import NatsSink
 from neolayer.relay.sinks.sink import Copied as Copying
 from neolayer.relay.sinks.sink import Park, Rejected, Snapshot
@@ -224,9 +225,6 @@ def declared(name: str) -> DataClass:
 
 
 def copying_sinks(one: DataClass) -> Iterator[Copying]:
-    pytest.importorskip("pymongo")
-    from neolayer.relay.sinks.mongodb import MongoSink
-
     level = Level.REAL
     yield ClickHouseSink(ClickHouseEndpoint(level, "db", 1, "neo", ""), [one], wait_s=0)
     yield MongoSink(MongoEndpoint(level, "mongodb://db", "neolayer", "db"), [one])

@@ -52,7 +52,8 @@ async def running(
         supervisor = Supervisor(parts, directory, ports={}, on_progress=seen.append)
         task = asyncio.create_task(supervisor.run(stop, on_healthy=healthy.set))
         waiting = asyncio.create_task(healthy.wait())
-        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
+        assert task.done() or healthy.is_set(), "it does not become healthy"
         try:
             if task.done():
                 await task

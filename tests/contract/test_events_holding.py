@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from tests.fixtures.patience import PATIENCE_S
 from neolayer.cli import doctor
 from neolayer.engines.embedded.machine import Check
 from neolayer.engines.endpoints import Database, Endpoints, Role
+from neolayer.errors import NeolayerError
 from neolayer.events import Events, NewEvent, RecordedEvent, StreamAppend, open_event_store
 from neolayer.events.holding import Holding, who_holds
 from neolayer.insight.querying import Target, ask
@@ -104,7 +106,7 @@ async def test_a_transaction_of_another_database_is_named_too(
         await put(new_events())
         (told,) = (await what_waits(module_databases)).alarms(log_bytes=1 << 20)
         assert f"process {core.info.backend_pid} (by hand), " in told
-        assert " in neolayer: open for 0 s, idle in transaction" in told
+        assert re.search(r" in neolayer: open for \d+ s, idle in transaction", told)
 
 
 async def test_doctor_says_what_to_do(
@@ -211,9 +213,14 @@ async def _attack(
     attack: Callable[[Transaction], Awaitable[None]],
     begun: asyncio.Event,
 ) -> None:
-    async with kept_open(endpoints, tenant) as tx:
-        begun.set()
-        await attack(tx)
+    while True:
+        try:
+            async with kept_open(endpoints, tenant) as tx:
+                begun.set()
+                await attack(tx)
+        except NeolayerError:
+            if begun.is_set():
+                raise  # else a busy machine let its limit strike before it had begun
 
 
 def test_the_remedy_quotes_what_a_prepared_transaction_is_called() -> None:

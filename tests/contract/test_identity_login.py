@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pyotp
 import pytest
-from tests.fixtures.fix_identity import HERE, PASSWORD, People
+from tests.fixtures.fix_identity import HERE, PASSWORD, SLOWER, People
 
 from neolayer.errors import InvalidInput
 from neolayer.identity import (
@@ -140,6 +140,7 @@ async def test_E12_a_failed_login_is_audited_without_what_was_typed(people: Peop
     assert WRONG.password not in str(everything)
 
 
+@pytest.mark.usefixtures("slow_waits")
 async def test_E8_a_source_backs_off_and_the_owner_does_not(people: People) -> None:
     """From the fifth failure the stranger waits, twice as long each time; others get in."""
     await people.add()
@@ -150,15 +151,17 @@ async def test_E8_a_source_backs_off_and_the_owner_does_not(people: People) -> N
         with pytest.raises(BadCredentials) as caught:
             await people.login.check("ann", RIGHT, stranger)
         assert caught.value.retry_after is not None
-        assert timedelta(0) < caught.value.retry_after <= timedelta(seconds=expected)
-        await time_passes(people, timedelta(seconds=expected))
+        wait = SLOWER * timedelta(seconds=expected)
+        assert timedelta(0) < caught.value.retry_after <= wait
+        await time_passes(people, wait)
         await refusal(people, "ann", WRONG, stranger)
     assert (await people.try_login()).failed_before == 9
-    await time_passes(people, timedelta(minutes=15))
+    await time_passes(people, SLOWER * timedelta(minutes=15))
     assert await people.login.check("ann", RIGHT, stranger)
     assert await failures(people, "pair") == 5 + 4 - 9
 
 
+@pytest.mark.usefixtures("slow_waits")
 async def test_E8_absent_names_back_off_alike(people: People) -> None:
     """The wait tells nothing: it follows from what the source did, not from who exists."""
     await people.add()
@@ -171,6 +174,7 @@ async def test_E8_absent_names_back_off_alike(people: People) -> None:
     assert waits["ann"] == waits["nobody"] == [None] * 5 + [timedelta(seconds=1)] * 3
 
 
+@pytest.mark.usefixtures("slow_waits")
 async def test_E8_tries_at_once_all_count(people: People) -> None:
     """A burst is no way round the wait: five of thirty are answered, the rest have to wait."""
     await people.add()
@@ -256,6 +260,7 @@ async def test_E8_an_operator_opens_an_account_again(people: People) -> None:
     assert await people.try_login()
 
 
+@pytest.mark.usefixtures("slow_waits")
 async def test_E8_a_device_answers_for_its_own_failures(people: People) -> None:
     """It waits for its own, and after twenty it is a stranger; another user's device is none."""
     await people.add()
@@ -353,6 +358,7 @@ async def test_D_hashing_is_bounded(hasher: PasswordHasher) -> None:
             PasswordHasher(**weak)
 
 
+@pytest.mark.usefixtures("slow_waits")
 async def test_D_a_source_is_an_address(people: People) -> None:
     """What is none is refused before anything is counted; one IPv6 line is one source."""
     await people.add()

@@ -132,6 +132,7 @@ async def test_E7_of_twenty_with_one_recovery_code_one_enters(people: People) ->
         await enter(people, recovery_code="\ud800")
 
 
+@pytest.mark.usefixtures("slow_waits")
 async def test_E8_codes_cannot_be_guessed(people: People) -> None:
     """Wrong codes are failures like wrong passwords: they back off and end at a hundred."""
     await enrolled(people)
@@ -243,6 +244,7 @@ async def test_recovery_codes_are_renewed_with_a_proof(people: People) -> None:
     assert await enter(people, recovery_code=fresh[5])
 
 
+@pytest.mark.usefixtures("slow_waits")
 async def test_E8_a_proof_cannot_be_guessed(people: People) -> None:
     """Failures wait from the fifth on, and after twenty only a new login helps."""
     user_id, _, codes = await enrolled(people)

@@ -301,11 +301,11 @@ async def test_C1_queue_and_checkpoint_are_kept_or_lost_together(
     await sink.open(at(1))
     row = event_row(acme.tenant)
     with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN), autocommit=True) as admin:
-        killed = admin.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE application_name = 'neolayer webhooks sink'"
-        ).fetchone()
-    assert killed == (1,)
+        sinks = " FROM pg_stat_activity WHERE application_name = 'neolayer webhooks sink'"
+        async with asyncio.timeout(PATIENCE_S):  # that of the test before may be ending still
+            while admin.execute(f"SELECT count(*){sinks}").fetchone() != (1,):
+                await asyncio.sleep(0.01)
+        admin.execute(f"SELECT pg_terminate_backend(pid){sinks}")
     with pytest.raises(Exception, match="postgres"):
         await sink.write([events(at(2), row)])
     assert await queued(acme) == []

@@ -142,10 +142,10 @@ async def test_C1_archiving_dies_at_every_step(module_databases: Endpoints, tmp_
         more = (str(tenant), str(tmp_path), str(stream))
         for point in ("events.after_segment", "events.before_removal"):
             process = started(ARCHIVER, module_databases, *more, crash_at=point)
-            assert await asyncio.to_thread(process.wait, 60) == -signal.SIGKILL, point
+            assert await asyncio.to_thread(process.wait, PATIENCE_S) == -signal.SIGKILL, point
             assert [event async for event in events.read_stream(stream)] == before
         process = started(ARCHIVER, module_databases, *more, crash_at="")
-        assert await asyncio.to_thread(process.wait, 60) == 0
+        assert await asyncio.to_thread(process.wait, PATIENCE_S) == 0
         assert [event async for event in events.read_stream(stream)] == before
         assert [one for one in await events.read_all() if one.stream_id == stream] == before
 
@@ -166,7 +166,7 @@ async def test_C1_giving_up_an_event_dies_before_its_commit(module_databases: En
         for crash_at, code, left in (("events.in_discard", -signal.SIGKILL, 1), ("", 0, 0)):
             more = (str(tenant), "letters", str(stream))
             process = started(DISCARDER, module_databases, *more, crash_at=crash_at)
-            assert await asyncio.to_thread(process.wait, 60) == code
+            assert await asyncio.to_thread(process.wait, PATIENCE_S) == code
             assert len(await subscription.parked()) == left
     with psycopg.connect(module_databases.postgres.dsn(Role.ADMIN)) as session:
         entries = session.execute(

@@ -165,9 +165,13 @@ async def test_C2_a_server_killed_under_load_loses_and_doubles_nothing(
     rows = keys(6_000)
     writes = [events(at(2 + n), *rows[n * 200 : n * 200 + 200]) for n in range(30)]
 
+    moments = {len(writes) * n // 4: asyncio.Event() for n in (1, 2, 3)}
+
     async def write_all() -> int:
         failures = 0
-        for one in writes:
+        for number, one in enumerate(writes):
+            if number in moments:
+                moments[number].set()
             while True:
                 try:
                     await sink.write([one])
@@ -178,8 +182,8 @@ async def test_C2_a_server_killed_under_load_loses_and_doubles_nothing(
         return failures
 
     writing = asyncio.create_task(write_all())
-    for _ in range(3):
-        await asyncio.sleep(0.15)
+    for moment in moments.values():
+        await asyncio.wait_for(moment.wait(), PATIENCE_S)
         await asyncio.to_thread(nats_server.kill)
         await asyncio.to_thread(nats_server.start)
     failures = await asyncio.wait_for(writing, PATIENCE_S)

@@ -197,7 +197,7 @@ def require_faultless(outcome: Outcome, *, requests: int) -> None:
 def test_D_E2_every_edge_of_every_field_is_answered_as_documented(served: Served) -> None:
     """The owner sends each limit, type and format, kept and broken, to each route: no 5xx, no
     status, type or body that the document does not name, and nothing malformed is taken."""
-    outcome = fuzz(served, Member(served, "owner"), "coverage", examples=1, seconds=90)
+    outcome = fuzz(served, Member(served, "owner"), "coverage", examples=1, seconds=240)
     require_faultless(outcome, requests=1000)
     assert outcome.statuses[200] and outcome.statuses[201] and outcome.statuses[204]
 
@@ -213,7 +213,7 @@ CALLERS: dict[str, Callable[[Served], Member | Operator | None]] = {
 @pytest.mark.parametrize("name", CALLERS)
 def test_D_E2_the_same_from_those_who_may_less(served: Served, name: str) -> None:
     """A member, the operators' token, and no token at all."""
-    outcome = fuzz(served, CALLERS[name](served), "coverage", examples=1, seconds=60)
+    outcome = fuzz(served, CALLERS[name](served), "coverage", examples=1, seconds=240)
     require_faultless(outcome, requests=500)
 
 

@@ -4,21 +4,17 @@ A try's time on a shared machine is mostly other people's: so what is compared a
 processor time it takes here and in the database's server processes, where each argon2 counts as
 the median of all that had its parameters (how many there are, and with which, is counted: half of
 a try's time, and nearly all of its noise). At a letter it is the time to which the answer is
-stretched, without what the machine overslept, and the processor time around it. Pairs are added
-until the interval is narrow enough to tell. Times by the clock are printed, and fail where they are
-clearly different. What differs is measured anew: a busy neighbour falls on one sample, a leak on
-all.
+stretched, without what the machine overslept, and the processor time around it. Times by the clock
+are printed, and fail where they are clearly different. How it is told: tests/fixtures/paired_tries.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,24 +30,19 @@ from neolayer.face import Platform
 from neolayer.identity import BadCredentials, Client, Credentials, tokens
 from neolayer.tenancy import NOBODYS, Principal
 from tests.fixtures.fix_api import PASSWORD, Api
+from tests.fixtures.paired_tries import CONTROL, USUAL, Comparing, Verdict
 
-pytestmark = [pytest.mark.security, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.security, pytest.mark.timeout(1200)]
 
 HERE = Client(ip="192.0.2.1", user_agent="tests")
-SECONDS = {"login": 240, "reset": 90}  # for as long as it cannot be told
-FEWEST = 50  # pairs
-SAMPLES = 3  # in each of which a difference has to be seen
-RESAMPLES = 2000
-TRIM = 0.2  # of the pairs at either end: a neighbour's work falls on single tries
-BAR = 0.01
+SECONDS = {"login": 240, "reset": 90}  # of a sample in which it cannot be told
 Ask = Callable[[], Awaitable[None]]
 Cost = tuple[int, int, int]
-Difference = tuple[str, str, str]  # of which kind, by which measure, slower or faster
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is compared: `usual` with all the others; `control` is as usual."""
+    """What is compared."""
 
     platform: Platform
     tenant: str
@@ -62,10 +53,10 @@ class Asked:
 
     def logins(self) -> dict[str, Ask]:
         return {
-            "usual": lambda: self._refused(self.tenant, "ann", "not the password"),
+            USUAL: lambda: self._refused(self.tenant, "ann", "not the password"),
             "absent person": lambda: self._refused(self.tenant, "nobody", PASSWORD),
             "absent tenant": lambda: self._refused("absent", "ann", PASSWORD),
-            "control": lambda: self._refused(self.tenant, "bob", "not the password"),
+            CONTROL: lambda: self._refused(self.tenant, "bob", "not the password"),
         }
 
     def resets(self) -> dict[str, Ask]:
@@ -73,10 +64,10 @@ class Asked:
             return lambda: self.platform.request_reset(tenant, f"{name}@example.com", HERE)
 
         return {
-            "usual": asking(self.tenant, "ann"),
+            USUAL: asking(self.tenant, "ann"),
             "absent person": asking(self.tenant, "nobody"),
             "absent tenant": asking("absent", "ann"),
-            "control": asking(self.tenant, "bob"),
+            CONTROL: asking(self.tenant, "bob"),
         }
 
 
@@ -98,6 +89,7 @@ class Meter:
     servers: Sequence[Path]
     of_argon2: dict[Cost, list[float]] = field(default_factory=lambda: defaultdict(list))
     now: Try = field(default_factory=Try)
+    _medians: dict[Cost, tuple[int, float]] = field(default_factory=dict[Cost, tuple[int, float]])
 
     @contextmanager
     def attached(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -151,31 +143,14 @@ class Meter:
 
     def work(self, one: Try) -> float:
         """Processor time, each argon2 at the median of its cost, and what was stretched."""
-        hashed = sum(statistics.median(self.of_argon2[cost]) for cost in one.hashes)
-        return one.worked + one.stretched + hashed
+        return one.worked + one.stretched + sum(map(self._usual_argon2, one.hashes))
 
-
-def busy(seconds: float) -> None:
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        pass
-
-
-def trimmed_mean(values: Sequence[float]) -> float:
-    cut = int(len(values) * TRIM)
-    return statistics.fmean(sorted(values)[cut : len(values) - cut])
-
-
-def interval(
-    one: Sequence[float], other: Sequence[float], sure: float = 0.95
-) -> tuple[float, float]:
-    """The bootstrap interval of the difference in a pair, as a part of the usual try."""
-    chance = random.Random(20)
-    usual = statistics.median(other)
-    pairs = [(a - b) / usual for a, b in zip(one, other, strict=True)]
-    means = sorted(trimmed_mean(chance.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
-    out = (1 - sure) / 2
-    return means[int(RESAMPLES * out)], means[int(RESAMPLES * (1 - out)) - 1]
+    def _usual_argon2(self, cost: Cost) -> float:
+        """The median, which is asked for much more often than it changes."""
+        taken = self.of_argon2[cost]
+        if self._medians.get(cost, (0, 0.0))[0] != len(taken):
+            self._medians[cost] = len(taken), statistics.median(taken)
+        return self._medians[cost][1]
 
 
 def servers_of(at: Endpoints) -> list[Path]:
@@ -189,49 +164,6 @@ def servers_of(at: Endpoints) -> list[Path]:
 
 
 @dataclass
-class Comparison:
-    """Tries of each kind in pairs with the usual one, and what can be said of them so far."""
-
-    what: str
-    measures: Mapping[str, Callable[[Try], float]]  # the first one decides
-    taken: dict[str, list[Try]] = field(default_factory=lambda: defaultdict(list))
-
-    def interval(self, kind: str, measure: str, sure: float = 0.95) -> tuple[float, float]:
-        ours, usual = ([self.measures[measure](t) for t in self.taken[k]] for k in (kind, "usual"))
-        return interval(ours, usual, sure)
-
-    def kinds(self) -> list[str]:
-        return sorted(self.taken.keys() - {"usual"})
-
-    def is_shown(self) -> bool:
-        """Whether each interval lies within the bar."""
-        found = [self.interval(kind, next(iter(self.measures))) for kind in self.kinds()]
-        return all(-BAR < low <= high < BAR for low, high in found)
-
-    def differing(self, sure: float) -> set[Difference]:
-        """What lies wholly beyond the bar."""
-        return {
-            (kind, measure, "slower" if low > BAR else "faster")
-            for kind in self.kinds()
-            if kind != "control"
-            for measure in self.measures
-            for low, high in [self.interval(kind, measure, sure)]
-            if low > BAR or high < -BAR
-        }
-
-    def told(self) -> str:
-        lines = []
-        for measure, value in self.measures.items():
-            usual = statistics.median(value(one) for one in self.taken["usual"]) * 1e3
-            for kind in self.kinds():
-                low, high = self.interval(kind, measure)
-                lines.append(
-                    f"E3 {self.what}, {measure}: {kind} {low:+.2%} .. {high:+.2%} of {usual:.1f} ms"
-                )
-        return "\n".join([*lines, f"E3 {self.what}: {len(self.taken['usual'])} pairs"])
-
-
-@dataclass
 class Bench:
     """What strangers ask, and the meter that is held to it."""
 
@@ -241,45 +173,21 @@ class Bench:
     forget: Callable[[], Awaitable[None]]
     tell: Callable[[str], None]
 
-    async def compared(self) -> tuple[set[Difference], Comparison, bool]:
-        """What differs in each of `SAMPLES`, the last sample, and whether it could be told.
-
-        The first one has to be nearly sure; each of the others has twice the pairs of the one
-        before, and looks for nothing else than what was seen in all of them.
-        """
-        end = time.monotonic() + SECONDS[self.what]
-        found, shown = await self._sampled(FEWEST, lambda one: one.differing(0.999), end)
-        lasting = found.differing(0.95 if shown is None else 0.999)
-        for sample in range(1, SAMPLES):
-            if not lasting:
-                return lasting, found, bool(shown)
-            seen = lasting
-            found, shown = await self._sampled(
-                FEWEST << sample, lambda one, seen=seen: one.differing(0.95) & seen, end
-            )
-            lasting = found.differing(0.95) & seen
-        return lasting, found, bool(shown)
-
-    async def _sampled(
-        self, fewest: int, differing: Callable[[Comparison], set[Difference]], end: float
-    ) -> tuple[Comparison, bool | None]:
-        """Add pairs until it is known: True: they are alike, False: they differ; None: no time."""
-        found = Comparison(self.what, {"work": self.meter.work, "clock": lambda one: one.clock})
-        chance, look, shown = random.Random(20), fewest, None
-        gc.collect()
-        gc.disable()
-        try:
-            while shown is None and (look == fewest or time.monotonic() < end):
-                await self.forget()
-                for kind in chance.sample(sorted(self.tries), len(self.tries)):
-                    found.taken[kind].append(await self.meter.timed(self.tries[kind]))
-                if len(found.taken["usual"]) == look:
-                    look *= 2
-                    shown = True if found.is_shown() else False if differing(found) else None
-        finally:
-            gc.enable()
-        self.tell(f"\n{found.told()}")
-        return found, True if found.is_shown() else shown
+    async def verdict(self, *measures: str) -> Verdict:
+        """Compare by processor time (`work`) or `clock`; the first one decides."""
+        of_try: dict[str, Callable[[Try], float]] = {
+            "work": self.meter.work,
+            "clock": lambda one: one.clock,
+        }
+        verdict = await Comparing(
+            kinds=self.tries,
+            take=lambda kind: self.meter.timed(self.tries[kind]),
+            between=self.forget,
+            measures={measure: of_try[measure] for measure in measures},
+            seconds=SECONDS[self.what],
+        ).verdict()
+        self.tell("".join(f"\nE3 {self.what}, {line}" for line in verdict.figures.splitlines()))
+        return verdict
 
 
 @pytest.fixture
@@ -318,29 +226,40 @@ async def bench(
 @pytest.mark.parametrize("what", SECONDS)
 async def test_E3_absent_and_wrong_take_the_same_time(bench: Bench) -> None:
     """The 95 % interval of the difference lies within 1 %, for a person and a tenant that are not
-    there, at logins and at requests for a new password. Tries alternate in an order that is drawn,
-    so that a slow second falls on all kinds; a control of the same kind has to pass as well."""
-    differing, last, told = await bench.compared()
-    assert differing == set(), last.told()
-    if not told:
-        pytest.skip(f"too noisy here to see 1 %:\n{last.told()}")
+    there, at logins and at requests for a new password; a control of the same kind has to pass as
+    well."""
+    verdict = await bench.verdict("work", "clock")
+    assert not verdict.lasting, verdict.figures
+    if not verdict.is_alike:
+        pytest.skip(f"too noisy here to see 1 %:\n{verdict.figures}")
+
+
+def work(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
 
 
 @pytest.mark.parametrize("what", ["login"])
 @pytest.mark.parametrize(
-    ("waste", "measure"), [(time.sleep, "clock"), (busy, "work")], ids=["waiting", "working"]
+    ("waste", "part", "measure"),
+    [(time.sleep, 0.2, "clock"), (work, 0.05, "work")],
+    ids=["waiting", "working"],
 )
 async def test_E3_a_leak_is_seen(
-    bench: Bench, waste: Callable[[float], None], measure: str
+    bench: Bench, waste: Callable[[float], None], part: float, measure: str
 ) -> None:
-    """What takes a fifth longer for who is not there is told, by the measure it shows in."""
-    absent, usual = bench.tries["absent person"], bench.tries["usual"]
-    fifth = (await bench.meter.timed(usual)).clock / 5
+    """What takes longer by a fifth of a try, or works by a twentieth more, for who is not there."""
+    absent, usual = bench.tries["absent person"], bench.tries[USUAL]
+    taken: list[float] = []
+    for _ in range(9):
+        await bench.forget()
+        taken.append((await bench.meter.timed(usual)).clock)
 
     async def leaking() -> None:
         await absent()
-        waste(fifth)
+        waste(part * statistics.median(taken))
 
-    bench.tries["absent person"] = leaking
-    differing, last, _ = await bench.compared()
-    assert ("absent person", measure, "slower") in differing, last.told()
+    bench.tries = {USUAL: usual, CONTROL: bench.tries[CONTROL], "absent person": leaking}
+    verdict = await bench.verdict(measure)
+    assert ("absent person", measure, "slower") in verdict.lasting, verdict.figures

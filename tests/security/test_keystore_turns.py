@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from neolayer.engines.endpoints import Role
 from neolayer.wallets import derivations, keystores
 from tests.fixtures.fix_served_api import Served
+from tests.fixtures.patience import PATIENCE_S
 from tests.unit.test_wallets_keystores import keystore_of
 
 
@@ -54,10 +56,11 @@ def waiting() -> int:
 
 
 def until(condition: Any) -> None:
-    for _ in range(600):
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
         if condition():
             return
-        threading.Event().wait(0.05)
+        time.sleep(0.05)
     pytest.fail("it does not come to that")
 
 

@@ -128,8 +128,6 @@ async def test_C5_a_server_that_reads_no_more_keeps_no_socket_of_ours() -> None:
 
 async def until_few(before: set[str], *, served: int) -> None:
     """Nothing of the client's is open: at most the server's own ends, which it holds itself."""
-    for _ in range(200):
-        if len(sockets() - before) <= served:
-            return
-        await asyncio.sleep(0.01)
-    assert len(sockets() - before) <= served
+    async with asyncio.timeout(PATIENCE_S):
+        while len(sockets() - before) > served:
+            await asyncio.sleep(0.01)

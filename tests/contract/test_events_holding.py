@@ -184,7 +184,7 @@ async def test_E17_one_tenant_holds_all_others_back_no_longer_than_the_limit(
         running = asyncio.create_task(subscription.run(handle, until=stop))
         begun = asyncio.Event()
         attacking = asyncio.create_task(_attack(module_databases, attacker, attack, begun))
-        await begun.wait()
+        await asyncio.wait_for(begun.wait(), PATIENCE_S)
         began = loop.time()
         await put(events)
         await asyncio.wait_for(seen.wait(), PATIENCE_S)
@@ -217,7 +217,7 @@ async def _attack(
         try:
             async with kept_open(endpoints, tenant) as tx:
                 begun.set()
-                await attack(tx)
+                return await attack(tx)
         except NeolayerError:
             if begun.is_set():
                 raise  # else a busy machine let its limit strike before it had begun

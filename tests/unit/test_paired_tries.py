@@ -76,17 +76,34 @@ async def test_what_the_first_of_a_round_costs_falls_on_all() -> None:
     assert (verdict.lasting, verdict.is_alike) == (frozenset(), True), verdict.figures
 
 
-async def test_a_neighbour_in_one_sample_is_no_difference() -> None:
+@pytest.mark.parametrize("leak", [1, 1.02])
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_neighbour_in_one_sample_makes_no_difference_and_hides_none(
+    seed: int, leak: float
+) -> None:
     """Even one who always works when it is the turn of the same kind."""
 
     def cost(kind: str, place: int, chance: random.Random) -> float:
         struck = kind == "absent person" and tries.rounds <= FEWEST
-        return chance.gauss(1.2 if struck else 1, 0.02)
+        return chance.gauss(1.3 if struck else 1, 0.05) * (leak if kind == "absent tenant" else 1)
 
-    tries = Tries(cost, 1)
+    tries = Tries(cost, seed)
     verdict = await tries.verdict()
     assert tries.rounds > FEWEST, "the first sample was believed"
-    assert (verdict.lasting, verdict.is_alike) == (frozenset(), True), verdict.figures
+    leaks = {("absent tenant", "clock", "slower")} if leak > 1 else set()
+    assert verdict.lasting == leaks, verdict.figures
+    assert verdict.is_alike == (not leaks)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_is_hard_to_tell_takes_no_more_than_twice_its_time(seed: int) -> None:
+    def cost(kind: str, place: int, chance: random.Random) -> float:
+        return chance.gauss(1, 0.1) * (1.015 if kind == "absent tenant" else 1)
+
+    tries = Tries(cost, seed)
+    verdict = await tries.verdict(seconds=60)
+    assert tries.clock < 2.1 * 60
+    assert not verdict.is_alike
 
 
 async def test_what_cannot_be_told_is_neither() -> None:
